@@ -1,0 +1,186 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cmath>
+
+#include "commands.hpp"
+#include "inputs.hpp"
+#include "multistep/attention.hpp"
+#include "options.hpp"
+#include "output.hpp"
+
+namespace multistep {
+namespace {
+
+struct Options {
+  std::string length;
+  std::string queries = "all";
+  std::string batch = "1";
+  std::string heads = "1";
+  std::string kv_heads = "1";
+  std::string head_dim = "64";
+  std::string start = "0";
+  std::string dtype = "float";
+  std::string seed = "1";
+  ScheduleOptions schedule;
+  OutputOptions output;
+};
+
+/// FNV-1a over the bytes of the output: equal bits, equal checksum.
+std::uint64_t checksum(const std::vector<double>& values) {
+  std::uint64_t hash = 0xcbf29ce484222325;
+  const auto* bytes = reinterpret_cast<const unsigned char*>(values.data());
+  for (std::size_t i = 0; i < values.size() * sizeof(double); ++i) {
+    hash = (hash ^ bytes[i]) * 0x100000001b3;
+  }
+  return hash;
+}
+
+/// Refuses shapes whose arrays pass the memory of this machine, before any of them is made.
+void require_memory(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
+  const auto rows = static_cast<double>(shape.rows());
+  const auto kv_rows = static_cast<double>(shape.batch * shape.num_kv_heads * shape.keys);
+  const auto values = rows * static_cast<double>(schedule.steps) + 2 * kv_rows;
+  const double bytes = static_cast<double>(shape.head_dim) *
+                       (values * static_cast<double>(value_size) + rows * sizeof(double));
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  if (bytes > 0.9 * memory) {
+    throw std::invalid_argument(
+        fmt::format("--length {}: the arrays take {:.1f} GiB, at most {:.1f} GiB fit this machine",
+                    shape.keys, bytes * 0x1p-30, 0.9 * memory * 0x1p-30));
+  }
+}
+
+template <class T>
+AttentionResult run_oracle(const Shape& shape, const StripePlan& plan, std::uint64_t seed) {
+  const auto count = [&](Index rows) { return static_cast<std::size_t>(rows * shape.head_dim); };
+  const Index kv_rows = shape.batch * shape.num_kv_heads * shape.keys;
+  const auto query = random_inputs<T>(count(shape.rows()), seed, 0);
+  const auto key = random_inputs<T>(count(kv_rows), seed, 1);
+  const auto value = random_inputs<T>(count(kv_rows), seed, 2);
+  std::vector<std::vector<T>> routing;
+  AttentionArgs<T> args;
+  for (Index m = 1; m < plan.steps(); ++m) {
+    routing.push_back(
+        random_inputs<T>(count(shape.rows()), seed, static_cast<std::uint64_t>(m) + 2));
+    args.routing_queries.push_back(routing.back().data());
+  }
+  args.shape = shape;
+  args.plan = &plan;
+  args.query = query.data();
+  args.key = key.data();
+  args.value = value.data();
+  ProgressBar bar("attend");
+  return attention(args, bar.callback());
+}
+
+std::string text(const Json& result) {
+  const Json& shape = result["shape"];
+  const Json& work = result["work"];
+  const Json& seconds = result["seconds"];
+  return fmt::format(
+      "schedule  {}, top_k {}\n"
+      "shape     batch {}, {} heads over {}, {} queries, {} keys, head_dim {}, {}\n"
+      "output    checksum {}, root mean square {:.6f}\n"
+      "work      {} anchors scored, {} keys attended: {:.5f} of dense attention\n"
+      "time      search {:.2f} s, attend {:.2f} s, combine {:.2f} s\n",
+      result["schedule"].get<std::string>(), result["top_k"].get<Index>(),
+      shape["batch"].get<Index>(), shape["num_heads"].get<Index>(),
+      shape["num_kv_heads"].get<Index>(), shape["queries"].get<Index>(), shape["keys"].get<Index>(),
+      shape["head_dim"].get<Index>(), result["dtype"].get<std::string>(),
+      result["checksum"].get<std::string>(), result["root_mean_square"].get<double>(),
+      work["anchors_scored"].get<Index>(), work["keys_attended"].get<Index>(),
+      work["share_of_dense"].get<double>(), seconds["search"].get<double>(),
+      seconds["attend"].get<double>(), seconds["combine"].get<double>());
+}
+
+int attend(const Options& options) {
+  const Index length = parse_size("--length", options.length, 1, kMaxLength);
+  const Index queries =
+      options.queries == "all" ? length : parse_size("--queries", options.queries, 1, length);
+  const Index heads = parse_size("--heads", options.heads, 1, 1024);
+  const Index kv_heads = parse_size("--kv-heads", options.kv_heads, 1, heads);
+  if (heads % kv_heads != 0) {
+    throw std::invalid_argument(
+        fmt::format("--kv-heads {}: a divisor of --heads {}", kv_heads, heads));
+  }
+  const Index batch = parse_size("--batch", options.batch, 1, 1024);
+  const Index head_dim = parse_size("--head-dim", options.head_dim, 1, 1024);
+  const std::vector<Index> start(static_cast<std::size_t>(batch),
+                                 parse_size("--start", options.start, 0, length - 1));
+  const Index seed = parse_size("--seed", options.seed, 0, INT64_MAX);
+  if (options.dtype != "float" && options.dtype != "double") {
+    throw std::invalid_argument(fmt::format("--dtype {}: float or double", options.dtype));
+  }
+  const bool single = options.dtype == "float";
+  const Schedule schedule = options.schedule.schedule();
+  const Shape shape{batch,  heads,    kv_heads,         queries,
+                    length, head_dim, length - queries, start.data()};
+  require_memory(shape, schedule, single ? sizeof(float) : sizeof(double));
+  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+
+  const auto seed_bits = static_cast<std::uint64_t>(seed);
+  const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)
+                                        : run_oracle<double>(shape, plan, seed_bits);
+  double dense = 0;
+  for (Index i = 0; i < queries; ++i) {
+    dense += static_cast<double>(plan.max_length() - queries + i + 1 - start.front());
+  }
+  dense = std::max(dense, 1.0) * static_cast<double>(batch * heads);
+  double squares = 0;
+  for (const double value : result.output) squares += value * value;
+  const Json json = {
+      {"schedule", describe(schedule)},
+      {"steps", schedule.steps},
+      {"top_k", schedule.top_k},
+      {"shape",
+       {{"batch", batch},
+        {"num_heads", heads},
+        {"num_kv_heads", kv_heads},
+        {"queries", queries},
+        {"keys", length},
+        {"head_dim", head_dim},
+        {"start", start.front()}}},
+      {"dtype", options.dtype},
+      {"seed", seed},
+      {"checksum", fmt::format("{:016x}", checksum(result.output))},
+      {"root_mean_square", std::sqrt(squares / static_cast<double>(result.output.size()))},
+      {"work",
+       {{"anchors_scored", result.work.anchors_scored},
+        {"keys_attended", result.work.keys_attended},
+        {"share_of_dense", static_cast<double>(result.work.total()) / dense}}},
+      {"seconds",
+       {{"search", result.seconds.search},
+        {"attend", result.seconds.attend},
+        {"combine", result.seconds.combine}}}};
+  options.output.json ? options.output.write(json) : options.output.write(text(json));
+  return 0;
+}
+
+}  // namespace
+
+void add_attend(CLI::App& app, Run& run) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "attend", "Run the oracle on seeded inputs: checksum, work, time by stage");
+  command->add_option("--length", options->length, "keys, in [1, 2^48]")->required();
+  command->add_option("--queries", options->queries,
+                      "all (default), or how many: the last ones of the sequence");
+  command->add_option("--batch", options->batch, "in [1, 1024] (default 1)");
+  command->add_option("--heads", options->heads, "query heads, in [1, 1024] (default 1)");
+  command->add_option("--kv-heads", options->kv_heads, "a divisor of --heads (default 1)");
+  command->add_option("--head-dim", options->head_dim, "in [1, 1024] (default 64)");
+  command->add_option("--start", options->start, "first eligible key, in [0, L) (default 0)");
+  command->add_option("--dtype", options->dtype,
+                      "float (default) or double inputs; arithmetic is in double");
+  command->add_option("--seed", options->seed, "seed of the inputs (default 1)");
+  options->schedule.add(*command);
+  options->output.add(*command);
+  command->footer(
+      "Example:\n"
+      "  multistep attend --length 16Ki --heads 4 --kv-heads 2 --steps 3");
+  command->callback([options, &run] { run = [options] { return attend(*options); }; });
+}
+
+}  // namespace multistep

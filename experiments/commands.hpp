@@ -1,0 +1,18 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+
+/// The subcommands of the program. Each adds its options to `app` and, once they are parsed, sets
+/// `run`, whose result is the exit code: 0 holds, 1 a hole was found.
+namespace multistep {
+
+using Run = std::function<int()>;
+
+void add_verify(CLI::App& app, Run& run);
+void add_explain(CLI::App& app, Run& run);
+void add_map(CLI::App& app, Run& run);
+void add_attend(CLI::App& app, Run& run);
+void add_scale(CLI::App& app, Run& run);
+
+}  // namespace multistep

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <vector>
+
+namespace multistep {
+
+/// Least squares of log2(work) on log2(length), with the 95 % interval of the slope by Student's t.
+struct PowerFit {
+  double exponent = 0;
+  double low = 0;
+  double high = 0;
+};
+PowerFit fit_exponent(const std::vector<double>& lengths, const std::vector<double>& work);
+
+}  // namespace multistep

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "multistep/schedule.hpp"
+
+/// Options arrive as text and are read here, so that every error names option, value and range.
+namespace multistep {
+
+/// "1000", "1k" = 1000, "1Ki" = 1024, likewise M, Mi, G, Gi. Throws std::invalid_argument unless
+/// low <= value <= high.
+Index parse_size(const std::string& option, const std::string& text, Index low, Index high);
+
+/// The comma-separated parts of a list; none of them empty.
+std::vector<std::string> split(const std::string& option, const std::string& text);
+
+/// The schedule options, the same for every subcommand (SPEC 9).
+struct ScheduleOptions {
+  std::string preset = "nstep";
+  std::string steps = "2";
+  std::string rule;
+  std::string exponent;
+  std::string backward;
+  std::string forward;
+  std::string span_exponent;
+  std::string window_index;
+  std::string top_k;
+  std::vector<CLI::Option*> all;
+
+  void add(CLI::App& command);
+
+  /// Throws std::invalid_argument.
+  Schedule schedule() const { return schedule(steps); }
+  Schedule schedule(const std::string& steps_text) const;
+};
+
+/// "N = 3 (tight, even)", the schedule in a few words.
+std::string describe(const Schedule& schedule);
+
+/// Runs `body`, putting "--" before the name with which a library error begins.
+template <class Body>
+auto naming_options(Body&& body) {
+  try {
+    return body();
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("--") + error.what());
+  }
+}
+
+}  // namespace multistep

@@ -1,0 +1,65 @@
+#include "output.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <stdexcept>
+
+namespace multistep {
+
+void OutputOptions::add(CLI::App& command) {
+  command.add_flag("--json", json, "print the result as JSON");
+  command.add_option("--output", path, "write the result to this file instead of standard output");
+}
+
+void OutputOptions::write(const std::string& text) const {
+  if (!path.empty()) return write_whole(path, text);
+  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
+  if (std::fflush(stdout) != 0 || !written) {
+    throw std::runtime_error("standard output: cannot be written");
+  }
+}
+
+void write_whole(const std::string& path, const std::string& text) {
+  const std::string partial = fmt::format("{}.{}.partial", path, getpid());
+  std::ofstream file(partial, std::ios::binary);
+  file << text;
+  file.close();
+  std::error_code error;
+  if (file) std::filesystem::rename(partial, path, error);
+  if (!file || error) {
+    std::error_code ignored;
+    std::filesystem::remove(partial, ignored);
+    throw std::runtime_error(fmt::format("--output {}: a file that can be written", path));
+  }
+}
+
+ProgressBar::ProgressBar(std::string label)
+    : label_(std::move(label)),
+      terminal_(isatty(fileno(stderr)) != 0),
+      next_(Clock::now() + std::chrono::seconds(1)) {}
+
+ProgressBar::~ProgressBar() {
+  if (drawn_) fmt::print(stderr, "\r\033[K");
+}
+
+void ProgressBar::show(Index done, Index total) {
+  if (!terminal_ || Clock::now() < next_) return;
+  constexpr std::size_t kWidth = 32;
+  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
+  const auto filled = static_cast<std::size_t>(share * kWidth);
+  fmt::print(stderr, "\r{} [{}{}] {:3.0f} %", label_, std::string(filled, '#'),
+             std::string(kWidth - filled, '.'), 100 * share);
+  std::fflush(stderr);
+  drawn_ = true;
+  next_ = Clock::now() + std::chrono::milliseconds(100);
+}
+
+Progress ProgressBar::callback() {
+  return [this](Index done, Index total) { show(done, total); };
+}
+
+}  // namespace multistep

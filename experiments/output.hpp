@@ -1,0 +1,61 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "multistep/types.hpp"
+
+namespace multistep {
+
+using Json = nlohmann::ordered_json;
+
+/// Where a result goes and in which form.
+struct OutputOptions {
+  bool json = false;
+  std::string path;  // empty: standard output
+
+  void add(CLI::App& command);
+
+  /// Writes the result whole: a file appears under its name only when it is complete. Throws
+  /// std::runtime_error naming the file.
+  void write(const std::string& text) const;
+  void write(const Json& result) const { write(result.dump(2) + "\n"); }
+};
+
+/// Replaces `path` by `text`, or leaves it as it was and throws std::runtime_error.
+void write_whole(const std::string& path, const std::string& text);
+
+/// A bar on standard error for work that takes longer than a second; silent unless it is a
+/// terminal.
+class ProgressBar {
+ public:
+  explicit ProgressBar(std::string label);
+  ~ProgressBar();
+  ProgressBar(const ProgressBar&) = delete;
+  ProgressBar& operator=(const ProgressBar&) = delete;
+
+  void show(Index done, Index total);
+  Progress callback();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string label_;
+  bool terminal_;
+  bool drawn_ = false;
+  Clock::time_point next_;
+};
+
+/// Wall-clock seconds since it was made.
+class Timer {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace multistep

@@ -1,0 +1,165 @@
+#include "multistep/accumulation.hpp"
+
+#include <Eigen/Core>
+#include <cmath>
+
+#include "parallel.hpp"
+#include "shape.hpp"
+
+namespace multistep {
+namespace {
+
+using ConstState = Eigen::Map<const Matrix>;
+using State = Eigen::Map<Matrix>;
+
+template <class T>
+void require_accumulation(const AccumulationArgs<T>& args) {
+  const auto within = [](std::string_view name, Index value, Index low, Index high) {
+    require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low, high);
+  };
+  within("batch", args.batch, 1, 1 << 20);
+  within("num_heads", args.num_heads, 1, 1 << 16);
+  within("head_dim", args.head_dim, 1, 1 << 16);
+  within("state", args.state, 1, 1 << 16);
+  within("offset", args.offset, 0, kMaxLength);
+  within("length", args.length, 0, kMaxLength - args.offset);
+  const Index rows = args.batch * args.num_heads * args.length;
+  require_array(args.x, "x", rows);
+  require_array(args.a, "a", rows);
+  require_array(args.b, "b", rows);
+  require_array(args.c, "c", rows);
+}
+
+/// One head of one batch entry.
+template <class T>
+class Head {
+ public:
+  Head(const AccumulationArgs<T>& args, Index head) : args_(args), head_(head) {
+    const Index start = args.start ? args.start[head / args.num_heads] : 0;
+    first_ = std::clamp<Index>(start - args.offset, 0, args.length);
+  }
+
+  Index first() const { return first_; }  // rows [first, length) count
+  Index row(Index t) const { return head_ * args_.length + t; }
+  double a(Index t) const { return static_cast<double>(args_.a[row(t)]); }
+  auto x(Index t) const { return vector_at(args_.x, row(t), args_.head_dim); }
+  auto b(Index t) const { return vector_at(args_.b, row(t), args_.state); }
+  auto c(Index t) const { return vector_at(args_.c, row(t), args_.state); }
+
+  Matrix initial() const {
+    if (!args_.initial) return Matrix::Zero(args_.head_dim, args_.state);
+    return ConstState(args_.initial + head_ * args_.head_dim * args_.state, args_.head_dim,
+                      args_.state);
+  }
+
+  State of(std::vector<double>& states) const {
+    return {states.data() + head_ * args_.head_dim * args_.state, args_.head_dim, args_.state};
+  }
+
+  /// H_{t-1} becomes H_t.
+  void step(Matrix& H, Index t) const {
+    require(!(a(t) < 0 || a(t) > 1), "a {} at position {}: a decay in [0, 1]", a(t),
+            args_.offset + t);
+    H = a(t) * H + x(t).transpose().lazyProduct(b(t));
+  }
+
+ private:
+  const AccumulationArgs<T>& args_;
+  Index head_;
+  Index first_;
+};
+
+}  // namespace
+
+template <class T>
+AccumulationResult accumulate(const AccumulationArgs<T>& args) {
+  require_accumulation(args);
+  const Index heads = args.batch * args.num_heads;
+  AccumulationResult result;
+  result.output.assign(at(heads * args.length * args.head_dim), 0);
+  result.final_state.assign(at(heads * args.head_dim * args.state), 0);
+  parallel_blocks(heads, 1, [&] {
+    return [&](Index index, Index) {
+      const Head<T> head(args, index);
+      Matrix H = head.initial();
+      for (Index t = head.first(); t < args.length; ++t) {
+        head.step(H, t);
+        writable_at(result.output.data(), head.row(t), args.head_dim) =
+            H.lazyProduct(head.c(t).transpose()).transpose();
+      }
+      head.of(result.final_state) = H;
+    };
+  });
+  return result;
+}
+
+template <class T>
+AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
+                                          const double* output_gradient,
+                                          const double* final_state_gradient) {
+  require_accumulation(args);
+  const Index heads = args.batch * args.num_heads;
+  const Index rows = heads * args.length;
+  const Index d = args.head_dim;
+  AccumulationGradients gradients;
+  gradients.x.assign(at(rows * d), 0);
+  gradients.a.assign(at(rows), 0);
+  gradients.b.assign(at(rows * args.state), 0);
+  gradients.c.assign(at(rows * args.state), 0);
+  gradients.initial.assign(at(heads * d * args.state), 0);
+
+  // States are recomputed from one kept every `stride` rows: the recurrence cannot run backwards
+  // where a_t is 0.
+  const auto stride = static_cast<Index>(std::sqrt(static_cast<double>(args.length))) + 1;
+  parallel_blocks(heads, 1, [&] {
+    return [&](Index index, Index) {
+      const Head<T> head(args, index);
+      std::vector<Matrix> kept;  // H before rows first, first + stride, ...
+      Matrix H = head.initial();
+      for (Index t = head.first(); t < args.length; ++t) {
+        if ((t - head.first()) % stride == 0) kept.push_back(H);
+        head.step(H, t);
+      }
+
+      Matrix G = Matrix::Zero(d, args.state);  // derivative by H_t
+      if (final_state_gradient) {
+        G = ConstState(final_state_gradient + index * d * args.state, d, args.state);
+      }
+      std::vector<Matrix> states;  // H before and after each row of a stretch
+      for (Index stretch = static_cast<Index>(kept.size()) - 1; stretch >= 0; --stretch) {
+        const Index begin = head.first() + stretch * stride;
+        const Index end = std::min(begin + stride, args.length);
+        states.assign(1, kept[at(stretch)]);
+        for (Index t = begin; t < end; ++t) {
+          states.push_back(states.back());
+          head.step(states.back(), t);
+        }
+        for (Index t = end - 1; t >= begin; --t) {
+          const Matrix& before = states[at(t - begin)];
+          const Matrix& after = states[at(t - begin) + 1];
+          if (output_gradient) {
+            const auto dr = vector_at(output_gradient, head.row(t), d);
+            writable_at(gradients.c.data(), head.row(t), args.state) = dr.lazyProduct(after);
+            G += dr.transpose().lazyProduct(head.c(t));
+          }
+          writable_at(gradients.x.data(), head.row(t), d) =
+              G.lazyProduct(head.b(t).transpose()).transpose();
+          writable_at(gradients.b.data(), head.row(t), args.state) = head.x(t).lazyProduct(G);
+          gradients.a[at(head.row(t))] = G.cwiseProduct(before).sum();
+          G *= head.a(t);
+        }
+      }
+      head.of(gradients.initial) = G;
+    };
+  });
+  return gradients;
+}
+
+template AccumulationResult accumulate(const AccumulationArgs<float>&);
+template AccumulationResult accumulate(const AccumulationArgs<double>&);
+template AccumulationGradients accumulate_backward(const AccumulationArgs<float>&, const double*,
+                                                   const double*);
+template AccumulationGradients accumulate_backward(const AccumulationArgs<double>&, const double*,
+                                                   const double*);
+
+}  // namespace multistep

@@ -1,0 +1,90 @@
+#include "multistep/attention.hpp"
+
+#include <chrono>
+
+#include "shape.hpp"
+
+namespace multistep {
+namespace {
+
+class Stopwatch {
+ public:
+  /// Seconds since the last call.
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    const std::chrono::duration<double> passed = now - last_;
+    last_ = now;
+    return passed.count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
+
+template <class T>
+AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress) {
+  constexpr Index kChunk = 4096;  // queries of one head taken at a time
+  const Shape& whole = args.shape;
+  const Rows rows(whole);
+  require_plan(args.plan, whole);
+  const StripePlan& plan = *args.plan;
+  require(static_cast<Index>(args.routing_queries.size()) == plan.steps() - 1,
+          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
+          plan.steps() - 1);
+  const Index d = whole.head_dim;
+
+  AttentionResult result;
+  result.output.assign(at(rows.count() * d), 0);
+  for (Index row = 0; row < rows.count();) {
+    // A chunk is a problem of one head whose keys are all of the head's.
+    const Index count = std::min(kChunk, whole.queries - row % whole.queries);
+    const Index kv = rows.kv_row(row, 0) * d;
+    const Index start = rows.start(row);
+    Shape shape{1, 1, 1, count, whole.keys, d, rows.position(row), &start};
+
+    Stopwatch watch;
+    SpanSearchArgs<T> search{shape, &plan, args.routing_queries,
+                             (args.search_keys ? args.search_keys : args.key) + kv,
+                             args.search_scale};
+    for (const T*& level : search.routing_queries) level += row * d;
+    Selection selection = span_search(search);
+    result.seconds.search += watch.lap();
+
+    std::vector<Span> windows;
+    for (Index i = 0; i < count; ++i) windows.push_back(plan.window(shape.query_offset + i, start));
+    const SpanAttentionResult spans = span_attention<T>(
+        {shape, args.query + row * d, args.key + kv, args.value + kv, selection.top_k,
+         selection.spans.data(), windows.data(), args.softmax_scale});
+    result.seconds.attend += watch.lap();
+
+    // Without a path, the empty span of slot 0 stands for the window alone.
+    for (Index& kept : selection.count) kept = std::max<Index>(kept, 1);
+    const std::vector<double> output = combine({count, selection.top_k, d, selection.count.data(),
+                                                selection.scores.data(), spans.output.data()});
+    std::copy(output.begin(), output.end(), result.output.begin() + row * d);
+    for (const WorkCount& work : selection.work) result.work += work;
+    result.seconds.combine += watch.lap();
+
+    row += count;
+    if (progress) progress(row, rows.count());
+  }
+  return result;
+}
+
+template <class T>
+AttentionResult dense_attention(AttentionArgs<T> args) {
+  const StripePlan dense(Schedule{1, {}, 0, 1},
+                         std::max<Index>(args.shape.query_offset + args.shape.queries, 1));
+  args.plan = &dense;
+  args.routing_queries.clear();
+  return attention(args);
+}
+
+template AttentionResult attention(const AttentionArgs<float>&, const Progress&);
+template AttentionResult attention(const AttentionArgs<double>&, const Progress&);
+template AttentionResult dense_attention(AttentionArgs<float>);
+template AttentionResult dense_attention(AttentionArgs<double>);
+
+}  // namespace multistep

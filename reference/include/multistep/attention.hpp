@@ -1,0 +1,129 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "multistep/schedule.hpp"
+#include "multistep/work.hpp"
+
+/// The stages of multi-step attention and their composition (SPEC 3, 4, 7). Every stage can be
+/// called alone on its own input. T is float or double; all arithmetic is in double, every row is
+/// computed by one thread in one order, and results are double. Arrays are dense, row-major.
+///
+/// Every function throws std::invalid_argument where a shape, a pointer or a span is out of range.
+namespace multistep {
+
+/// Query row i stands at position query_offset + i; key row j at position j.
+struct Shape {
+  Index batch = 1;
+  Index num_heads = 1;
+  Index num_kv_heads = 1;  // divides num_heads; query head h reads KV head h / (num_heads / this)
+  Index queries = 0;       // L_q
+  Index keys = 0;          // L_kv >= query_offset + queries; rows past the last query are not read
+  Index head_dim = 0;
+  Index query_offset = 0;
+  const Index* start =
+      nullptr;  // [batch], first eligible key, rows before it are not read; null: 0
+
+  Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
+};
+
+/// What span-search keeps. Rank 0 is the best path; slots from count[row] on hold an empty span at
+/// key 0, score -inf and anchors -1.
+struct Selection {
+  Index top_k = 0;
+  Index levels = 0;
+  std::vector<Index> count;     // [batch, num_heads, L_q], kept paths
+  std::vector<Span> spans;      // [batch, num_heads, L_q, top_k], final spans
+  std::vector<double> scores;   // [batch, num_heads, L_q, top_k], path scores
+  std::vector<Index> anchors;   // [batch, num_heads, L_q, top_k, levels], keys along the path
+  std::vector<WorkCount> work;  // [batch, num_heads, L_q]
+};
+
+template <class T>
+struct SpanSearchArgs {
+  Shape shape;
+  const StripePlan* plan = nullptr;       // for lengths up to the last position + 1 at least
+  std::vector<const T*> routing_queries;  // [N - 1] of [batch, num_heads, L_q, head_dim]
+  const T* search_keys = nullptr;         // [batch, num_kv_heads, L_kv, head_dim]
+  double search_scale = 1;
+};
+
+/// Steps 1 ... N-1: the top_k best paths of every query. Better path score first; of equals the
+/// smaller key, then the parent ranked first; NaN is never kept.
+template <class T>
+Selection span_search(const SpanSearchArgs<T>& args);
+
+template <class T>
+struct SpanAttentionArgs {
+  Shape shape;
+  const T* query = nullptr;               // [batch, num_heads, L_q, head_dim]
+  const T* key = nullptr;                 // [batch, num_kv_heads, L_kv, head_dim]
+  const T* value = nullptr;               // [batch, num_kv_heads, L_kv, head_dim]
+  Index slots = 0;                        // spans per query
+  const Span* spans = nullptr;            // [batch, num_heads, L_q, slots], inside [start, t + 1)
+  const Span* window = nullptr;           // [batch, L_q], ending at t + 1; null: no window
+  std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
+};
+
+struct SpanAttentionResult {
+  std::vector<double> output;  // [batch, num_heads, L_q, slots, head_dim]
+  std::vector<double> lse;     // [batch, num_heads, L_q, slots], base e
+};
+
+/// Softmax attention over (span united with window) for every span. No key, or no key with a logit
+/// above -inf: output 0, lse -inf.
+template <class T>
+SpanAttentionResult span_attention(const SpanAttentionArgs<T>& args);
+
+struct CombineArgs {
+  Index rows = 0;   // batch * num_heads * L_q
+  Index slots = 0;  // spans per query
+  Index head_dim = 0;
+  const Index* count = nullptr;     // [rows], slots in use
+  const double* scores = nullptr;   // [rows, slots], path scores
+  const double* outputs = nullptr;  // [rows, slots, head_dim]
+};
+
+/// The gates, softmax over the kept path scores: [rows, slots], 0 in unused slots. Equal scores,
+/// infinite ones included, have equal gates.
+std::vector<double> gates(const CombineArgs& args);
+
+/// sum over slots of gate * output: [rows, head_dim]; 0 where no slot is in use.
+std::vector<double> combine(const CombineArgs& args);
+
+template <class T>
+struct AttentionArgs {
+  Shape shape;
+  const StripePlan* plan = nullptr;
+  const T* query = nullptr;               // [batch, num_heads, L_q, head_dim]
+  const T* key = nullptr;                 // [batch, num_kv_heads, L_kv, head_dim]
+  const T* value = nullptr;               // [batch, num_kv_heads, L_kv, head_dim]
+  std::vector<const T*> routing_queries;  // [N - 1] of [batch, num_heads, L_q, head_dim]
+  const T* search_keys = nullptr;         // [batch, num_kv_heads, L_kv, head_dim]; null: key
+  double search_scale = 1;
+  std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
+};
+
+struct StageSeconds {
+  double search = 0;
+  double attend = 0;
+  double combine = 0;
+};
+
+struct AttentionResult {
+  std::vector<double> output;  // [batch, num_heads, L_q, head_dim]
+  WorkCount work;              // over all rows
+  StageSeconds seconds;
+};
+
+/// Search, attend, combine. A query without a path gets window attention; one without an eligible
+/// key gets 0. Memory beside inputs and output does not grow with L_q.
+template <class T>
+AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress = {});
+
+/// Dense causal attention, O(L_q L_kv) time: the plan, if any, is not looked at.
+template <class T>
+AttentionResult dense_attention(AttentionArgs<T> args);
+
+}  // namespace multistep

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "multistep/schedule.hpp"
+#include "multistep/work.hpp"
+
+namespace multistep {
+
+/// One path of a query's search: the anchors chosen so far, and the span of the last.
+struct Path {
+  double score = 0;  // sum of its anchors' scores
+  Index anchor = -1;
+  std::size_t parent = 0;  // rank among the kept paths of the level above
+  Span span;
+  std::vector<Index> anchors;  // keys, level 1 first
+};
+
+/// Better score first; of equals the smaller key, then the parent ranked first.
+inline bool better(const Path& a, const Path& b) {
+  if (a.score != b.score) return a.score > b.score;
+  return a.anchor != b.anchor ? a.anchor < b.anchor : a.parent < b.parent;
+}
+
+/// Keeps `candidate` among the best top_k of `kept`, which stays in order. NaN is never kept.
+inline void keep(std::vector<Path>& kept, Path&& candidate, std::size_t top_k) {
+  if (std::isnan(candidate.score)) return;
+  if (kept.size() == top_k) {
+    if (!better(candidate, kept.back())) return;
+    kept.pop_back();
+  }
+  auto at = kept.end();
+  while (at != kept.begin() && better(candidate, *(at - 1))) --at;
+  kept.insert(at, std::move(candidate));
+}
+
+/// Steps 1 ... N-1 for one query: the kept paths, best first. score(m, key) is level m's score of
+/// an anchor; `work` gains the anchors scored.
+template <class Score>
+std::vector<Path> search_row(const StripePlan& plan, Index query, Index start, Score&& score,
+                             WorkCount& work) {
+  const auto top_k = static_cast<std::size_t>(plan.schedule().top_k);
+  std::vector<Path> kept(1);
+  kept.front().span = plan.searched(query, start);
+  for (Index m = 1; m < plan.steps(); ++m) {
+    std::vector<Path> next;
+    for (std::size_t parent = 0; parent < kept.size(); ++parent) {
+      const Span segment = kept[parent].span;
+      const Cut cut = plan.cut(m, segment.length());
+      for (Index i = cut.first(); i <= cut.last(); ++i) {
+        const Cut::Distances distances = cut.span(i);
+        if (distances.empty() && m + 1 < plan.steps()) continue;
+        const Index anchor = segment.end - 1 - cut.anchor(i);
+        const double path_score = kept[parent].score + score(m, anchor);
+        keep(next, {path_score, anchor, parent, keys(distances, segment), {}}, top_k);
+        ++work.anchors_scored;
+      }
+    }
+    for (Path& path : next) {
+      path.anchors = kept[path.parent].anchors;
+      path.anchors.push_back(path.anchor);
+    }
+    kept = std::move(next);
+  }
+  if (plan.steps() == 1) kept.clear();
+  return kept;
+}
+
+}  // namespace multistep

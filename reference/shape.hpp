@@ -1,0 +1,88 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <cmath>
+#include <optional>
+
+#include "error.hpp"
+#include "multistep/attention.hpp"
+
+namespace multistep {
+
+using Vector = Eigen::RowVectorXd;
+using Matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+inline std::size_t at(Index index) { return static_cast<std::size_t>(index); }
+
+/// Row `row` of an array of rows of head_dim values, as doubles.
+template <class T>
+auto vector_at(const T* rows, Index row, Index head_dim) {
+  using Row = Eigen::Matrix<T, 1, Eigen::Dynamic>;
+  return Eigen::Map<const Row>(rows + row * head_dim, head_dim).template cast<double>();
+}
+
+inline Eigen::Map<Vector> writable_at(double* rows, Index row, Index head_dim) {
+  return Eigen::Map<Vector>(rows + row * head_dim, head_dim);
+}
+
+/// exp(x - max), where equals weigh 1: never exp(inf - inf).
+inline double weight(double x, double max) { return x == max ? 1.0 : std::exp(x - max); }
+
+/// Query rows, counted as [batch, num_heads, L_q], and what each of them sees. Checks the shape.
+class Rows {
+ public:
+  explicit Rows(const Shape& shape) : shape_(shape) {
+    const Shape& s = shape;
+    const auto within = [](std::string_view name, Index value, Index low, Index high) {
+      require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low,
+              high);
+    };
+    within("batch", s.batch, 1, 1 << 20);
+    within("num_heads", s.num_heads, 1, 1 << 16);
+    within("num_kv_heads", s.num_kv_heads, 1, s.num_heads);
+    require(s.num_heads % s.num_kv_heads == 0, "num_kv_heads {}: divides num_heads {}",
+            s.num_kv_heads, s.num_heads);
+    within("head_dim", s.head_dim, 1, 1 << 16);
+    within("query_offset", s.query_offset, 0, kMaxLength - 1);
+    within("queries", s.queries, 0, kMaxLength - s.query_offset);
+    within("keys", s.keys, s.query_offset + s.queries, kMaxLength);
+    const Index longest = std::max(s.keys * s.num_kv_heads, s.queries * s.num_heads);
+    require(longest <= INT64_MAX / 64 / s.batch / s.head_dim, "keys {}: the arrays pass 2^63 bytes",
+            s.keys);
+    for (Index b = 0; s.start && b < s.batch; ++b) {
+      within("start", s.start[b], 0, kMaxLength);
+    }
+  }
+
+  Index count() const { return shape_.rows(); }
+  Index position(Index row) const { return shape_.query_offset + row % shape_.queries; }
+  Index batch(Index row) const { return row / shape_.queries / shape_.num_heads; }
+  Index start(Index row) const { return shape_.start ? shape_.start[batch(row)] : 0; }
+
+  /// Row of `key` in [batch, num_kv_heads, L_kv] for the head of a query row.
+  Index kv_row(Index row, Index key) const {
+    const Index head = row / shape_.queries % shape_.num_heads;
+    const Index kv_head = head / (shape_.num_heads / shape_.num_kv_heads);
+    return (batch(row) * shape_.num_kv_heads + kv_head) * shape_.keys + key;
+  }
+
+ private:
+  Shape shape_;
+};
+
+inline void require_array(const void* data, std::string_view name, Index rows) {
+  require(data || rows == 0, "{}: a null pointer for {} rows", name, rows);
+}
+
+inline void require_plan(const StripePlan* plan, const Shape& shape) {
+  require(plan, "plan: a null pointer");
+  const Index last = shape.query_offset + shape.queries;
+  require(plan->max_length() >= last, "plan for lengths up to {}: the last query stands at {}",
+          plan->max_length(), last - 1);
+}
+
+inline double scale_or_default(std::optional<double> softmax_scale, Index head_dim) {
+  return softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim)));
+}
+
+}  // namespace multistep
