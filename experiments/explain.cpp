@@ -21,40 +21,83 @@ struct Options {
 
 Json span_json(Span span) { return {{"begin", span.begin}, {"end", span.end}}; }
 
-/// The part of a query's tree that is asked for: all of it, or the paths to one key.
+/// A query's tree of anchors, or the part of it that matters to one key.
 class Tree {
  public:
-  Tree(const StripePlan& plan, std::optional<Index> key) : plan_(plan), key_(key) {}
+  explicit Tree(const StripePlan& plan) : plan_(plan) {}
 
-  Json nodes(Index m, Span segment) {
+  Json whole(Index m, Span segment) {
     Json nodes = Json::array();
-    if (m == plan_.steps() || segment.empty()) return nodes;
-    const Cut cut = plan_.cut(m, segment.length());
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
-      const Span span = keys(cut.span(i), segment);
-      if (key_ && !span.contains(*key_)) continue;
-      if (++count_ > kMaxNodes) {
-        throw std::invalid_argument(fmt::format(
-            "the tree has more than {} anchors: ask for the paths to one --key", kMaxNodes));
+    if (m == plan_.steps()) return nodes;
+    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
+      nodes.push_back(node(m, i, anchor, span, whole(m + 1, span)));
+    });
+    return nodes;
+  }
+
+  /// The branches that end in a final span with the key.
+  Json paths(Index m, Span segment, Index key) {
+    Json nodes = Json::array();
+    if (m == plan_.steps()) return nodes;
+    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
+      if (!span.contains(key)) return;
+      Json children = paths(m + 1, span, key);
+      if (m + 1 == plan_.steps() || !children.empty()) {
+        nodes.push_back(node(m, i, anchor, span, std::move(children)));
       }
-      Json children = this->nodes(m + 1, span);
-      if (key_ && m + 1 < plan_.steps() && children.empty()) continue;
-      nodes.push_back({{"level", m},
-                       {"stripe", i},
-                       {"anchor", segment.end - 1 - cut.anchor(i)},
-                       {"span", span_json(span)},
-                       {"children", std::move(children)}});
-    }
+    });
+    return nodes;
+  }
+
+  /// The spans around a key that none reaches: at every level those that hold it, and the nearest
+  /// on either side.
+  Json around(Index m, Span segment, Index key) {
+    if (m == plan_.steps()) return Json::array();
+    Json newer;
+    Json older;
+    Json nodes = Json::array();
+    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
+      if (span.contains(key)) {
+        nodes.push_back(node(m, i, anchor, span, around(m + 1, span, key)));
+      } else if (span.begin > key) {
+        newer = node(m, i, anchor, span, Json::array());
+      } else if (older.is_null()) {
+        older = node(m, i, anchor, span, Json::array());
+      }
+    });
+    if (!newer.is_null()) nodes.insert(nodes.begin(), newer);
+    if (!older.is_null()) nodes.push_back(older);
     return nodes;
   }
 
  private:
+  template <class Visit>
+  void for_each_anchor(Index m, Span segment, const Visit& visit) {
+    const Cut cut = plan_.cut(m, segment.length());
+    for (Index i = cut.first(); i <= cut.last(); ++i) {
+      visit(i, segment.end - 1 - cut.anchor(i), keys(cut.span(i), segment));
+    }
+  }
+
+  Json node(Index m, Index i, Index anchor, Span span, Json children) {
+    if (++count_ > kMaxNodes) {
+      throw std::invalid_argument(fmt::format(
+          "--position: the tree has more than {} anchors; ask for the paths to one --key",
+          kMaxNodes));
+    }
+    return {{"level", m},
+            {"stripe", i},
+            {"anchor", anchor},
+            {"span", span_json(span)},
+            {"children", std::move(children)}};
+  }
+
   const StripePlan& plan_;
-  std::optional<Index> key_;
   Index count_ = 0;
 };
 
 std::string span_text(const Json& span) {
+  if (span["begin"] == span["end"]) return "none";
   return fmt::format("[{}, {})", span["begin"].get<Index>(), span["end"].get<Index>());
 }
 
@@ -85,8 +128,10 @@ std::string text(const Json& result, std::size_t limit) {
     } else if (result["reachable"].get<bool>()) {
       out += fmt::format("key {} is reached by:\n", key);
     } else {
-      out += fmt::format("key {} is EXCLUDED: no choice of anchors leads to the gap {}\n", key,
-                         span_text(result["gap"]));
+      out += fmt::format(
+          "key {} is EXCLUDED: no choice of anchors leads to the gap {}\nthe spans nearest to "
+          "it:\n",
+          key, span_text(result["gap"]));
     }
   }
   print_nodes(result["anchors"], limit, 0, out);
@@ -107,10 +152,11 @@ int explain(const Options& options) {
                  {"position", position},
                  {"start", start},
                  {"window", span_json(window)}};
-  Json anchors = Tree(plan, key).nodes(1, plan.searched(position, start));
-  bool reachable = true;
+  const Span searched = plan.searched(position, start);
+  Tree tree(plan);
+  Json anchors = key ? tree.paths(1, searched, *key) : tree.whole(1, searched);
+  const bool reachable = !key || window.contains(*key) || !anchors.empty();
   if (key) {
-    reachable = window.contains(*key) || !anchors.empty();
     result["key"] = *key;
     result["in_window"] = window.contains(*key);
     result["reachable"] = reachable;
@@ -118,6 +164,7 @@ int explain(const Options& options) {
       for (const Span& hole : SegmentChecker(plan).holes(position, start)) {
         if (hole.contains(*key)) result["gap"] = span_json(hole);
       }
+      anchors = tree.around(1, searched, *key);
     }
   }
   result["anchors"] = std::move(anchors);

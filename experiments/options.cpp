@@ -54,9 +54,9 @@ Index parse_size(const std::string& option, const std::string& text, Index low, 
   const bool read = error == std::errc() && unit != kUnits.end() && value >= 0;
   const bool small = error == std::errc() && value < low;
   if (!read || small || value > high / unit->second || value * unit->second < low) {
-    throw std::invalid_argument(
-        fmt::format("{} {}: an integer in [{}, {}], as 1000, 1k, 1Ki, 1M, 1Mi, 1G or 1Gi", option,
-                    text.empty() ? "''" : text, low, high));
+    throw std::invalid_argument(fmt::format("{} {}: an integer in [{}, {}]{}", option,
+                                            text.empty() ? "''" : text, low, high,
+                                            high > 1000 ? ", as 1000, 1k, 1Ki, 1M, ..." : ""));
   }
   return value * unit->second;
 }

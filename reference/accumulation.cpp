@@ -60,7 +60,8 @@ class Head {
   void step(Matrix& H, Index t) const {
     require(!(a(t) < 0 || a(t) > 1), "a {} at position {}: a decay in [0, 1]", a(t),
             args_.offset + t);
-    H = a(t) * H + x(t).transpose().lazyProduct(b(t));
+    const auto x_t = x(t);
+    for (Index i = 0; i < H.rows(); ++i) H.row(i) = a(t) * H.row(i) + x_t[i] * b(t);
   }
 
  private:
@@ -84,8 +85,8 @@ AccumulationResult accumulate(const AccumulationArgs<T>& args) {
       Matrix H = head.initial();
       for (Index t = head.first(); t < args.length; ++t) {
         head.step(H, t);
-        writable_at(result.output.data(), head.row(t), args.head_dim) =
-            H.lazyProduct(head.c(t).transpose()).transpose();
+        auto output = writable_at(result.output.data(), head.row(t), args.head_dim);
+        for (Index i = 0; i < args.head_dim; ++i) output[i] = dot(H.row(i), head.c(t));
       }
       head.of(result.final_state) = H;
     };
@@ -137,15 +138,20 @@ AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
         for (Index t = end - 1; t >= begin; --t) {
           const Matrix& before = states[at(t - begin)];
           const Matrix& after = states[at(t - begin) + 1];
-          if (output_gradient) {
-            const auto dr = vector_at(output_gradient, head.row(t), d);
-            writable_at(gradients.c.data(), head.row(t), args.state) = dr.lazyProduct(after);
-            G += dr.transpose().lazyProduct(head.c(t));
+          const auto x = head.x(t);
+          auto d_x = writable_at(gradients.x.data(), head.row(t), d);
+          auto d_b = writable_at(gradients.b.data(), head.row(t), args.state);
+          auto d_c = writable_at(gradients.c.data(), head.row(t), args.state);
+          for (Index i = 0; i < d; ++i) {
+            if (output_gradient) {
+              const double d_output = output_gradient[head.row(t) * d + i];
+              d_c += d_output * after.row(i);
+              G.row(i) += d_output * head.c(t);
+            }
+            d_x[i] = dot(G.row(i), head.b(t));
+            d_b += x[i] * G.row(i);
+            gradients.a[at(head.row(t))] += dot(G.row(i), before.row(i));
           }
-          writable_at(gradients.x.data(), head.row(t), d) =
-              G.lazyProduct(head.b(t).transpose()).transpose();
-          writable_at(gradients.b.data(), head.row(t), args.state) = head.x(t).lazyProduct(G);
-          gradients.a[at(head.row(t))] = G.cwiseProduct(before).sum();
           G *= head.a(t);
         }
       }

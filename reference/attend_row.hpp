@@ -33,7 +33,7 @@ double softmax(const Joint& keys, const Vector& query, const T* key, double scal
   double max = -std::numeric_limits<double>::infinity();
   bool nan = false;
   for (Index j = 0; j < keys.count(); ++j) {
-    const double logit = scale * query.dot(vector_at(key, keys[j], query.size()));
+    const double logit = scale * dot(query, vector_at(key, keys[j], query.size()));
     weights[at(j)] = logit;
     max = std::max(max, logit);
     nan = nan || std::isnan(logit);

@@ -28,11 +28,8 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
   constexpr Index kChunk = 4096;  // queries of one head taken at a time
   const Shape& whole = args.shape;
   const Rows rows(whole);
-  require_plan(args.plan, whole);
+  require_attention(args, rows);
   const StripePlan& plan = *args.plan;
-  require(static_cast<Index>(args.routing_queries.size()) == plan.steps() - 1,
-          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
-          plan.steps() - 1);
   const Index d = whole.head_dim;
 
   AttentionResult result;

@@ -83,6 +83,52 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
   return report;
 }
 
+/// `count` different offsets in [0, eligible), in ascending order: the last one, then stripes
+/// spread evenly over the logarithm of their index, with both neighbours, for at most half of the
+/// sample, then random ones.
+std::vector<Index> sample_offsets(Rational exponent, Index eligible, Index count,
+                                  std::uint64_t seed) {
+  std::vector<Index> offsets{eligible - 1};
+  const auto add = [&](Index offset) {
+    if (offset >= 0 && offset < eligible) offsets.push_back(offset);
+  };
+  const auto missing = [&] { return count - static_cast<Index>(offsets.size()); };
+  const auto normalize = [&] {
+    std::sort(offsets.begin(), offsets.end());
+    offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
+  };
+
+  const double largest = std::pow(static_cast<double>(eligible), 1 / to_double(exponent));
+  const Index stripes = std::max<Index>(count / 6, 1);
+  for (Index k = 1; k <= stripes; ++k) {
+    const double share = static_cast<double>(k) / static_cast<double>(stripes);
+    const Index n = floor_power(static_cast<Index>(std::pow(largest, share)), exponent);
+    for (Index neighbour = -1; neighbour <= 1; ++neighbour) add(n - 1 + neighbour);
+  }
+  normalize();
+  if (missing() < 0) offsets.erase(offsets.begin(), offsets.end() - count);
+
+  if (count <= eligible / 2) {
+    while (missing() > 0) {  // every draw is a new offset with probability 1/2 or more
+      for (Index draw = missing(); draw > 0; --draw) {
+        add(static_cast<Index>(next_random(seed) % static_cast<std::uint64_t>(eligible)));
+      }
+      normalize();
+    }
+    return offsets;
+  }
+  // Selection sampling over the offsets not yet taken.
+  const std::vector<Index> taken = offsets;
+  Index left = eligible - static_cast<Index>(taken.size());
+  for (Index offset = 0; missing() > 0; ++offset) {
+    if (std::binary_search(taken.begin(), taken.end(), offset)) continue;
+    const double chance = static_cast<double>(missing()) / static_cast<double>(left--);
+    if (next_uniform(seed) < chance) offsets.push_back(offset);
+  }
+  normalize();
+  return offsets;
+}
+
 void require_range(Index length, Index start) {
   require(length >= 1 && length <= kMaxLength, "length {}: an integer in [1, 2^48]", length);
   require(start >= 0 && start < length, "start {}: an integer in [0, length {})", start, length);
@@ -287,34 +333,8 @@ CoverageReport verify_sampled(const Schedule& schedule, Index length, Index star
   require(count <= kMaxSample, "queries {}: a sample has at most {}", count, kMaxSample);
 
   const StripePlan plan(schedule, length);
-  // Distances of a query from `start`. The last query first, then stripes spread evenly over the
-  // logarithm of their index, with both neighbours, for at most half of the sample.
-  std::vector<Index> offsets{eligible - 1};
-  const auto add = [&](Index offset) {
-    if (offset >= 0 && offset < eligible) offsets.push_back(offset);
-  };
   const Rational exponent = schedule.steps > 1 ? schedule.level(1).exponent : make_rational(1);
-  const double largest = std::pow(static_cast<double>(eligible), 1 / to_double(exponent));
-  const Index stripes = std::max<Index>(count / 6, 1);
-  for (Index k = 0; k < stripes; ++k) {
-    const double share = static_cast<double>(k + 1) / static_cast<double>(stripes);
-    const Index n = floor_power(static_cast<Index>(std::pow(largest, share)), exponent);
-    for (Index neighbour = -1; neighbour <= 1; ++neighbour) add(n - 1 + neighbour);
-  }
-  const auto normalize = [&] {
-    std::sort(offsets.begin(), offsets.end());
-    offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
-  };
-  normalize();
-  if (static_cast<Index>(offsets.size()) > count) {
-    offsets.erase(offsets.begin(), offsets.end() - count);
-  }
-  while (static_cast<Index>(offsets.size()) < count) {
-    for (Index missing = count - static_cast<Index>(offsets.size()); missing > 0; --missing) {
-      add(static_cast<Index>(next_random(seed) % static_cast<std::uint64_t>(eligible)));
-    }
-    normalize();
-  }
+  const std::vector<Index> offsets = sample_offsets(exponent, eligible, count, seed);
   return check(
       plan, start, count, [&](Index at) { return start + offsets[static_cast<std::size_t>(at)]; },
       progress);

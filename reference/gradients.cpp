@@ -41,7 +41,7 @@ CombineGradients combine_backward(const CombineArgs& args, const double* output_
     const Index past = first + args.count[row];
     double mean = 0;  // sum of gate * derivative by the gate
     for (Index slot = first; slot < past; ++slot) {
-      const double d_gate = d_output.dot(vector_at(args.outputs, slot, args.head_dim));
+      const double d_gate = dot(d_output, vector_at(args.outputs, slot, args.head_dim));
       writable_at(gradients.outputs.data(), slot, args.head_dim) = gate[at(slot)] * d_output;
       gradients.scores[at(slot)] = d_gate;
       mean += gate[at(slot)] * d_gate;
@@ -79,12 +79,12 @@ SpanAttentionGradients span_attention_backward(const SpanAttentionArgs<T>& args,
         const auto d_output = vector_at(output_gradient, slot, d);
         double mean = 0;  // sum of weight * derivative by the weight
         for (Index j = 0; j < keys.count(); ++j) {
-          mean += weights[at(j)] * d_output.dot(vector_at(args.value, first + keys[j], d));
+          mean += weights[at(j)] * dot(d_output, vector_at(args.value, first + keys[j], d));
         }
         for (Index j = 0; j < keys.count(); ++j) {
           const Index kv = first + keys[j];
           const double w = weights[at(j)];
-          const double d_weight = d_output.dot(vector_at(args.value, kv, d));
+          const double d_weight = dot(d_output, vector_at(args.value, kv, d));
           const double d_logit = scale * w * (d_weight - mean);
           d_query += d_logit * vector_at(args.key, kv, d);
           writable_at(gradients.key.data(), kv, d) += d_logit * query;
@@ -136,6 +136,7 @@ template <class T>
 AttentionGradients attention_backward(const AttentionArgs<T>& args, const double* output_gradient) {
   const Shape& shape = args.shape;
   const Rows rows(shape);
+  require_attention(args, rows);
   const SpanSearchArgs<T> search{shape, args.plan, args.routing_queries,
                                  args.search_keys ? args.search_keys : args.key, args.search_scale};
   const Selection selection = span_search(search);

@@ -124,7 +124,8 @@ Index ceil_scaled_power(Rational factor, Index base, Rational exponent) {
 }
 
 Index ceil_root(Index value, Index degree) {
-  require(value >= 0 && degree >= 1, "root {} of {}: degree >= 1, value >= 0", degree, value);
+  require(value >= 0 && value <= kPowerLimit && degree >= 1,
+          "root {} of {}: degree >= 1, value in [0, 2^60]", degree, value);
   if (value <= 1) return value;
   Index root = std::max(guess(std::pow(real(value), 1 / real(degree))), Index{1});
   while (saturated_power(root, degree) < value) ++root;

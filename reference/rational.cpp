@@ -32,10 +32,11 @@ Rational parse_rational(std::string_view text) {
     ok = read_digits(text.substr(0, slash), numerator) &&
          read_digits(text.substr(slash + 1), denominator) && denominator > 0;
   } else if (const auto point = text.find('.'); point != std::string_view::npos) {
-    const std::string_view decimals = text.substr(point + 1);
+    std::string_view decimals = text.substr(point + 1);
+    while (decimals.size() > 1 && decimals.back() == '0') decimals.remove_suffix(1);
     ok = decimals.size() <= 15 && read_digits(decimals, numerator);
     Index whole = 0;
-    ok = ok && (point == 0 || (read_digits(text.substr(0, point), whole) && whole <= kMaxTerm));
+    ok = ok && (point == 0 || read_digits(text.substr(0, point), whole));
     for (std::size_t digit = 0; ok && digit < decimals.size(); ++digit) denominator *= 10;
     __extension__ using Wide = __int128;
     const Wide total = static_cast<Wide>(whole) * denominator + numerator;

@@ -21,6 +21,21 @@ auto vector_at(const T* rows, Index row, Index head_dim) {
   return Eigen::Map<const Row>(rows + row * head_dim, head_dim).template cast<double>();
 }
 
+/// <a, b> in double. Four partial sums, whatever the machine's vectors hold: the order of
+/// additions, and so every bit, is the same for float and double inputs, alignments and instruction
+/// sets.
+template <class A, class B>
+double dot(const A& a, const B& b) {
+  Eigen::Array4d sums = Eigen::Array4d::Zero();
+  Index i = 0;
+  for (; i + 4 <= a.size(); i += 4) {
+    sums +=
+        a.template segment<4>(i).array().transpose() * b.template segment<4>(i).array().transpose();
+  }
+  for (; i < a.size(); ++i) sums[i % 4] += a[i] * b[i];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 inline Eigen::Map<Vector> writable_at(double* rows, Index row, Index head_dim) {
   return Eigen::Map<Vector>(rows + row * head_dim, head_dim);
 }
@@ -79,6 +94,21 @@ inline void require_plan(const StripePlan* plan, const Shape& shape) {
   const Index last = shape.query_offset + shape.queries;
   require(plan->max_length() >= last, "plan for lengths up to {}: the last query stands at {}",
           plan->max_length(), last - 1);
+}
+
+inline void require_levels(std::size_t arrays, Index levels) {
+  require(static_cast<Index>(arrays) == levels,
+          "routing_queries {}: one array per search level, {}", arrays, levels);
+}
+
+template <class T>
+void require_attention(const AttentionArgs<T>& args, const Rows& rows) {
+  require_plan(args.plan, args.shape);
+  require_levels(args.routing_queries.size(), args.plan->steps() - 1);
+  for (const T* level : args.routing_queries) require_array(level, "routing_queries", rows.count());
+  require_array(args.query, "query", rows.count());
+  require_array(args.key, "key", args.shape.keys);
+  require_array(args.value, "value", args.shape.keys);
 }
 
 inline double scale_or_default(std::optional<double> softmax_scale, Index head_dim) {

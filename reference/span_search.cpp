@@ -14,9 +14,7 @@ Selection span_search(const SpanSearchArgs<T>& args) {
   const Rows rows(shape);
   require_plan(args.plan, shape);
   const Index levels = args.plan->steps() - 1;
-  require(static_cast<Index>(args.routing_queries.size()) == levels,
-          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
-          levels);
+  require_levels(args.routing_queries.size(), levels);
   for (const T* level : args.routing_queries) require_array(level, "routing_queries", rows.count());
   require_array(args.search_keys, "search_keys", levels * shape.keys);
 
@@ -39,7 +37,7 @@ Selection span_search(const SpanSearchArgs<T>& args) {
         }
         const T* keys = args.search_keys + rows.kv_row(row, 0) * shape.head_dim;
         const auto score = [&](Index m, Index key) {
-          return args.search_scale * queries.row(m - 1).dot(vector_at(keys, key, shape.head_dim));
+          return args.search_scale * dot(queries.row(m - 1), vector_at(keys, key, shape.head_dim));
         };
         const std::vector<Path> kept = search_row(*args.plan, rows.position(row), rows.start(row),
                                                   score, selection.work[at(row)]);

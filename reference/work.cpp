@@ -67,8 +67,8 @@ PathWork path_work(const StripePlan& plan, Index query, Index start) {
 }
 
 double lower_bound(Index steps, Index n) {
-  const auto N = static_cast<double>(steps);
-  return N * std::pow(static_cast<double>(n), 1 / N);
+  const auto N = static_cast<long double>(steps);
+  return static_cast<double>(N * std::pow(static_cast<long double>(n), 1 / N));
 }
 
 WorkCount random_routing_work(const StripePlan& plan, Index query, std::uint64_t seed) {

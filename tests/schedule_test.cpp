@@ -76,6 +76,36 @@ std::vector<Schedule> mixed_schedules() {
           with_factors(schedule_of({P}, 1), 1, {0, 1}, {0, 1})};
 }
 
+/// Adds the final spans under a segment, newest first.
+void add_final_spans(const StripePlan& plan, Index m, Span segment, std::vector<Span>& spans) {
+  if (m == plan.steps()) return spans.push_back(segment);
+  for (const Choice& choice : choices(plan, m, segment)) {
+    add_final_spans(plan, m + 1, choice.span, spans);
+  }
+}
+
+/// The stripes on the tight schedule's path to a key, the last being its place in the final span.
+std::vector<Index> tight_path(const StripePlan& plan, Index query, Index key) {
+  std::vector<Index> path;
+  Span segment = plan.searched(query, 0);
+  for (Index m = 1; m < plan.steps(); ++m) {
+    const Cut cut = plan.cut(m, segment.length());
+    Index i = cut.first();
+    while (!keys(cut.span(i), segment).contains(key)) ++i;
+    path.push_back(i);
+    segment = keys(cut.span(i), segment);
+  }
+  path.push_back(segment.end - key);
+  return path;
+}
+
+Schedule any_schedule(const std::vector<Rule>& rules) {
+  std::vector<Rule> chosen;
+  const Index levels = *rc::gen::inRange<Index>(1, 6);
+  for (Index m = 1; m <= levels; ++m) chosen.push_back(*rc::gen::elementOf(rules));
+  return schedule_of(chosen, *rc::gen::inRange<Index>(0, 5));
+}
+
 }  // namespace
 
 TEST_CASE("Two steps cut the query at 19 as the specification shows", "[schedule]") {
@@ -286,4 +316,114 @@ TEST_CASE("A parameter out of range is refused by name", "[schedule]") {
   CHECK_THROWS_WITH(StripePlan(exponent_schedule(T, {1, 1}, 0), kMaxLength),
                     "length 281474976710656: with stripe exponent 1 it needs more than 134217728 "
                     "stripes; raise the exponent or shorten the sequence");
+}
+
+TEST_CASE("Tight and even rules partition what the window leaves", "[schedule]") {
+  check_property("every key is in one final span or in the window", [] {
+    const StripePlan plan(any_schedule({T, E}), 6000);
+    const Index query = *rc::gen::inRange<Index>(0, 6000);
+    const Index start = *rc::gen::inRange<Index>(0, query + 1);
+    std::vector<Span> spans;
+    if (const Span window = plan.window(query, start); !window.empty()) spans.push_back(window);
+    const Span segment = plan.searched(query, start);
+    if (!segment.empty()) add_final_spans(plan, 1, segment, spans);
+    Index newest = query + 1;
+    for (const Span& span : spans) {
+      RC_ASSERT(!span.empty());
+      RC_ASSERT(span.end == newest);
+      newest = span.begin;
+    }
+    RC_ASSERT(newest == start);
+  });
+}
+
+TEST_CASE("A greedy path adds up to its offset", "[schedule]") {
+  CHECK(greedy_path(2, 19) == std::vector<Index>{4, 5});     // 15 + 4
+  CHECK(greedy_path(3, 29) == std::vector<Index>{3, 2, 1});  // 26 + 3 + 0
+  CHECK(greedy_path(1, 7) == std::vector<Index>{8});
+  CHECK(greedy_path(4, 0) == std::vector<Index>{1, 1, 1, 1});
+  check_property("the powers of a path, less one each, sum to the offset", [] {
+    const Index steps = *rc::gen::inRange<Index>(1, 65);
+    const Index offset = *rc::gen::inRange<Index>(0, kMaxLength);
+    const std::vector<Index> path = greedy_path(steps, offset);
+    RC_ASSERT(static_cast<Index>(path.size()) == steps);
+    brute_force::Integer sum = 0;
+    for (Index m = 1; m <= steps; ++m) {
+      const Index digit = path[static_cast<std::size_t>(m - 1)];
+      RC_ASSERT(digit >= 1);
+      // Greedy: the next digit up would pass what is left.
+      RC_ASSERT(brute_force::power(digit + 1, steps - m + 1) - 1 > offset - sum);
+      sum += brute_force::power(digit, steps - m + 1) - 1;
+    }
+    RC_ASSERT(sum == offset);
+  });
+  CHECK_THROWS_WITH(greedy_path(0, 1), "steps 0: an integer in [1, 64]");
+  CHECK_THROWS_WITH(greedy_path(65, 1), "steps 65: an integer in [1, 64]");
+  CHECK_THROWS_WITH(greedy_path(2, -1), "offset -1: an integer in [0, 2^48)");
+  CHECK_THROWS_WITH(greedy_path(2, kMaxLength), "offset 281474976710656: an integer in [0, 2^48)");
+}
+
+TEST_CASE("A greedy path is the tight schedule's one path", "[schedule]") {
+  check_property("the stripes that lead to a key are the offset's digits", [] {
+    const Index steps = *rc::gen::inRange<Index>(2, 8);
+    const StripePlan plan(schedule_of(std::vector<Rule>(static_cast<std::size_t>(steps - 1), T)),
+                          1'000'000);
+    const Index query = *rc::gen::inRange<Index>(0, 1'000'000);
+    const Index key = *rc::gen::inRange<Index>(0, query + 1);
+    RC_ASSERT(tight_path(plan, query, key) == greedy_path(steps, query - key));
+  });
+}
+
+TEST_CASE("No span leaves its segment or enters the window", "[schedule]") {
+  check_property("spans are causal, hold their anchor and are no older than the segment", [] {
+    Schedule schedule = any_schedule({T, P, E});
+    for (Index m = 1; m < schedule.steps; ++m) {
+      schedule = with_factors(schedule, m, {*rc::gen::inRange<Index>(0, 9), 2},
+                              {*rc::gen::inRange<Index>(0, 9), 2});
+    }
+    const StripePlan plan(schedule, 3000);
+    const Index query = *rc::gen::inRange<Index>(0, 3000);
+    const Index start = *rc::gen::inRange<Index>(0, query + 1);
+    const Index window = plan.window(query, start).length();
+    for (const Choice& choice : first_choices(plan, query, start)) {
+      RC_ASSERT(start <= choice.span.begin && choice.span.end <= query + 1 - window);
+      RC_ASSERT(choice.span.contains(choice.anchor));
+      for (Index m = 2; m < schedule.steps; ++m) {
+        for (const Choice& inner : choices(plan, m, choice.span)) {
+          RC_ASSERT(choice.span.begin <= inner.span.begin && inner.span.end <= choice.span.end);
+          RC_ASSERT(inner.span.contains(inner.anchor));
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("Anchors keep their distance as the query moves", "[schedule]") {
+  check_property(
+      "a later query has the same stripes, and the same tight spans but for the oldest", [] {
+        const Rule rule = *rc::gen::element(T, P);
+        const StripePlan plan(schedule_of({rule, T}, *rc::gen::inRange<Index>(0, 4)), 3000);
+        const Index query = *rc::gen::inRange<Index>(0, 2000);
+        const Index shift = *rc::gen::inRange<Index>(0, 1000);
+        const std::vector<Choice> before = first_choices(plan, query);
+        const std::vector<Choice> after = first_choices(plan, query + shift);
+        RC_ASSERT(before.size() <= after.size());
+        for (std::size_t i = 0; i < before.size(); ++i) {
+          RC_ASSERT(before[i].anchor + shift == after[i].anchor);
+          if (rule == P || i + 1 == before.size()) continue;
+          RC_ASSERT(before[i].span.begin + shift == after[i].span.begin);
+          RC_ASSERT(before[i].span.end + shift == after[i].span.end);
+        }
+      });
+}
+
+TEST_CASE("A plan takes another backward factor at every power level", "[schedule]") {
+  Schedule schedule = with_factors(schedule_of({P, E, P}), 1, {1, 1}, {1, 1});
+  const StripePlan plan = StripePlan(schedule, 500).with_backward({7, 5});
+  for (Index m : {1, 3}) schedule.levels[static_cast<std::size_t>(m - 1)].backward = {7, 5};
+  const Definition definition(schedule, 500);
+  for (Index n = 1; n <= 500; ++n) {
+    CHECK(first_choices(plan, n - 1) == definition.first_choices(n - 1, 0));
+    CHECK(choices(plan, 3, {0, n}) == definition.inner_choices(3, {0, n}));
+  }
 }

@@ -16,7 +16,9 @@ struct Exclusion {
   Span gap;            // the unreachable keys around it, [begin, end)
 
   /// The smallest multiple of 1/10000 that leaves no key of the gap excluded when it replaces the
-  /// backward factor of every power level. Absent for span lists, which have no factor.
+  /// backward factor of every power level. Where an even level lies between two power levels, more
+  /// reach can exclude a key again: there it is a multiple that closes the gap while 1/10000 less
+  /// does not. Absent for span lists, which have no factor.
   std::optional<Rational> closing_backward;
 };
 

@@ -15,7 +15,8 @@ Index floor_power(Index base, Rational exponent);
 /// exponent a/b and base >= 0.
 Index ceil_scaled_power(Rational factor, Index base, Rational exponent);
 
-/// ceil(value^(1/degree)): the smallest r with r^degree >= value, for value >= 0, degree >= 1.
+/// ceil(value^(1/degree)): the smallest r with r^degree >= value, for value in [0, kPowerLimit],
+/// degree >= 1.
 Index ceil_root(Index value, Index degree);
 
 }  // namespace multistep

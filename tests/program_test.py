@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+"""The multistep program as its users meet it: output, exit codes, messages.
+
+Usage: program_test.py PROGRAM [unittest arguments]
+"""
+
+import csv
+import io
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM = ""
+
+
+def run(*arguments, stdin=None, threads=None):
+    environment = dict(os.environ)
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, text=True,
+                          capture_output=True, env=environment, timeout=300)
+
+
+class Case(unittest.TestCase):
+    def answer(self, *arguments, code=0, **options):
+        """Standard output of a run that ends with `code` and complains about nothing."""
+        done = run(*arguments, **options)
+        self.assertEqual((done.returncode, done.stderr), (code, ""))
+        return done.stdout
+
+    def json(self, *arguments, **options):
+        return json.loads(self.answer(*arguments, "--json", **options))
+
+    def refuses(self, arguments, message, **options):
+        """Exit 2, nothing on standard output, one line on standard error."""
+        done = run(*arguments, **options)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertEqual(done.stderr, f"multistep {arguments[0]}: {message}\n")
+
+
+class Verify(Case):
+    def test_a_covering_schedule(self):
+        report = self.json("verify", "--length", "1M", "--steps", 3)
+        self.assertIs(report["covered"], True)
+        self.assertEqual((report["length"], report["steps"]), (1_000_000, 3))
+        self.assertEqual((report["queries_checked"], report["excluded_pairs"]), (1_000_000, 0))
+        self.assertIsNone(report["first_excluded"])
+        self.assertGreaterEqual(report["seconds"], 0)
+
+    def test_work_beside_the_lower_bound(self):
+        work = self.json("verify", "--length", "1Mi", "--steps", 2)["work"]
+        self.assertEqual((work["min"], work["max"], work["lower_bound"]), (1025, 3071, 2048))
+        self.assertAlmostEqual(work["mean"], 2389.3, places=1)
+        self.assertAlmostEqual(work["ratio"], 1.167, places=3)
+
+    def test_a_failing_schedule(self):
+        arguments = ("verify", "--length", 2000, "--steps", 2, "--rule", "power", "--backward", 1,
+                     "--forward", 1)
+        report = self.json(*arguments, code=1)
+        self.assertIs(report["covered"], False)
+        self.assertEqual(report["excluded_queries"], 922)
+        first = report["first_excluded"]
+        self.assertEqual((first["position"], first["key"]), (7, 0))
+        self.assertEqual(first["gap"], {"begin": 0, "end": 1})
+        self.assertEqual(first["closing_backward"], 1.0607)
+        text = self.answer(*arguments, code=1)
+        self.assertIn("query 7, key 0", text)
+        self.assertIn("--backward 1.0607", text)
+
+    def test_decimals_are_exact_rationals(self):
+        arguments = ("verify", "--length", 2000, "--rule", "power", "--forward", 0)
+        decimal = self.json(*arguments, "--backward", "1.9", code=1)
+        ratio = self.json(*arguments, "--backward", "19/10", code=1)
+        self.assertEqual(decimal["first_excluded"], ratio["first_excluded"])
+        self.assertEqual(decimal["first_excluded"]["position"], 898)
+
+    def test_sampling_a_great_length(self):
+        report = self.json("verify", "--length", 10**12, "--queries", 100, "--preset", "even",
+                           "--steps", 4)
+        self.assertEqual((report["covered"], report["queries_checked"]), (True, 100))
+
+    def test_start_and_dense(self):
+        self.assertEqual(self.json("verify", "--length", 100, "--start", 40)["queries_checked"], 60)
+        dense = self.json("verify", "--length", 100, "--steps", 1)
+        self.assertEqual((dense["work"]["min"], dense["work"]["ratio"]), (100, 1))
+
+    def test_a_window_that_has_every_key(self):
+        work = self.json("verify", "--length", 100, "--preset", "released")["work"]
+        self.assertIsNone(work["mean"])
+
+    def test_bad_options(self):
+        big = "an integer in [1, 281474976710656], as 1000, 1k, 1Ki, 1M, ..."
+        rational = "a rational >= 0 such as 20/11, 0.55 or 3"
+        for options, message in [
+            ([], "--length is required"),
+            (["--length", "0"], f"--length 0: {big}"),
+            (["--length", "-5"], f"--length -5: {big}"),
+            (["--length", "12x"], f"--length 12x: {big}"),
+            (["--length", "9" * 20], f"--length {'9' * 20}: {big}"),
+            (["--length", "9G", "--steps", "65"], "--steps 65: an integer in [1, 64]"),
+            (["--length", "9", "--steps", "2.5"], "--steps 2.5: an integer in [1, 64]"),
+            (["--length", "9", "--top-k", "0"], "--top-k 0: an integer in [1, 64]"),
+            (["--length", "9", "--start", "9"], "--start 9: an integer in [0, 8]"),
+            (["--length", "9", "--backward", "-1"], f"--backward -1: {rational}"),
+            (["--length", "9", "--forward", "nan"], f"--forward nan: {rational}"),
+            (["--length", "9", "--forward", "1/0"], f"--forward 1/0: {rational}"),
+            (["--length", "9", "--exponent", "0.5"],
+             "--exponent 1/2: a rational in [1, 64] with a denominator of at most 10000"),
+            (["--length", "9", "--span-exponent", "3/2"],
+             "--span-exponent 3/2: a rational in [0, 1] with a denominator of at most 10000"),
+            (["--length", "9", "--rule", "loose"], "--rule loose: tight, power or even"),
+            (["--length", "9", "--rule", "even,even"],
+             "--rule even,even: one value, or one for each of 1 levels"),
+            (["--length", "9", "--rule", "even,", "--steps", "3"],
+             "--rule 'even,': values separated by commas, none empty"),
+            (["--length", "9", "--preset", "fast"],
+             "--preset fast: nstep, even, paper or released"),
+            (["--length", "9", "--preset", "paper", "--steps", "3"],
+             "--steps 3: preset paper has 2 steps"),
+            (["--length", "281474976710656", "--exponent", "1"],
+             "--length 281474976710656: with stripe exponent 1 it needs more than 134217728 "
+             "stripes; raise the exponent or shorten the sequence"),
+        ]:
+            with self.subTest(options=options):
+                self.refuses(["verify", *options], message)
+
+    def test_unknown_words(self):
+        for arguments in (["verify", "--length", "9", "--fast"], ["verifi"], []):
+            done = run(*arguments)
+            self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
+
+    def test_help_has_an_example(self):
+        self.assertIn("Exit codes", self.answer("--help"))
+        for command in ("verify", "explain", "map", "attend", "scale"):
+            self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
+
+
+class VerifySpans(Case):
+    def spans(self, text, *options, code=0):
+        return self.json("verify", "--spans", "-", "--length", 8, *options, stdin=text, code=code)
+
+    def test_covered(self):
+        report = self.spans("query,begin,end\n3,0,2\n3,2,4\n5,0,6\n")
+        self.assertEqual((report["covered"], report["queries_checked"]), (True, 2))
+
+    def test_a_hole(self):
+        report = self.spans("3,2,4\r\n3,0,1\r\n", code=1)
+        first = report["first_excluded"]
+        self.assertEqual((first["position"], first["key"]), (3, 1))
+        self.assertEqual(first["gap"], {"begin": 1, "end": 2})
+
+    def test_start_excuses_older_keys(self):
+        self.assertIs(self.spans("5,3,6\n", "--start", 3)["covered"], True)
+
+    def test_what_map_says_is_what_verify_says(self):
+        """The final spans of a failing schedule, given as a list, have the same first hole."""
+        schedule = ("--rule", "power", "--backward", 1, "--forward", 1)
+        rows = "query,begin,end\n"
+        for position in range(16):
+            tree = self.json("explain", "--position", position, *schedule)
+            for node in tree["anchors"]:
+                rows += f"{position},{node['span']['begin']},{node['span']['end']}\n"
+        ours = self.json("verify", "--length", 16, *schedule, code=1)
+        theirs = self.json("verify", "--spans", "-", "--length", 16, stdin=rows, code=1)
+        for field in ("queries_checked", "excluded_queries", "excluded_pairs"):
+            self.assertEqual(theirs[field], ours[field])
+        self.assertEqual(theirs["first_excluded"]["gap"], ours["first_excluded"]["gap"])
+
+    def test_bad_files(self):
+        row = "query,begin,end"
+        for text, message in [
+            ("", f"--spans -: a readable file of {row}"),
+            (f"{row}\n", "--spans -: no spans"),
+            (f"{row}\n1,0\n", f"-:2: '1,0': {row}"),
+            (f"{row}\n1,0,2,3\n", f"-:2: '1,0,2,3': {row}"),
+            (f"1,0,2\n\n1,0,2\n", f"-:2: '': {row}"),
+            ("1,0,2.0\n", f"-:1: '1,0,2.0': {row}"),
+            ("begin,query,end\n", f"-:1: 'begin,query,end': {row}"),
+            ("8,0,9\n", "-:1: query 8: an integer in [start 0, length 8)"),
+            ("3,0,5\n", "-:1: span [0, 5) of query 3: start 0 <= begin < end <= query + 1"),
+            ("3,2,2\n", "-:1: span [2, 2) of query 3: start 0 <= begin < end <= query + 1"),
+        ]:
+            with self.subTest(text=text):
+                self.refuses(["verify", "--spans", "-", "--length", "8"], message, stdin=text)
+        self.refuses(["verify", "--spans", "/no/such.csv", "--length", "8"],
+                     f"--spans /no/such.csv: a readable file of {row}")
+
+    def test_a_list_has_no_schedule(self):
+        done = run("verify", "--spans", "-", "--length", 8, "--steps", 3, stdin="1,0,2\n")
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))
+
+
+class Explain(Case):
+    def test_the_tree(self):
+        tree = self.json("explain", "--position", 29, "--steps", 3)
+        self.assertEqual([node["anchor"] for node in tree["anchors"]], [29, 22, 3])
+        inner = tree["anchors"][1]["children"]
+        self.assertEqual([node["anchor"] for node in inner], [22, 18, 14, 10, 6])
+        self.assertEqual(inner[4]["span"], {"begin": 4, "end": 7})
+
+    def test_the_path_to_a_key(self):
+        tree = self.json("explain", "--position", 29, "--steps", 3, "--key", 5)
+        self.assertIs(tree["reachable"], True)
+        self.assertEqual([node["anchor"] for node in tree["anchors"]], [22])
+        self.assertEqual([node["anchor"] for node in tree["anchors"][0]["children"]], [6])
+
+    def test_an_excluded_key(self):
+        arguments = ("explain", "--position", 7, "--key", 0, "--rule", "power", "--backward", 1,
+                     "--forward", 1)
+        tree = self.json(*arguments, code=1)
+        self.assertEqual((tree["reachable"], tree["gap"]), (False, {"begin": 0, "end": 1}))
+        self.assertEqual(tree["anchors"][0]["span"], {"begin": 1, "end": 8})
+        self.assertIn("EXCLUDED", self.answer(*arguments, code=1))
+
+    def test_a_key_in_the_window(self):
+        self.assertIn("the window has it", self.answer("explain", "--position", 9, "--key", 9,
+                                                       "--window-index", 1))
+
+    def test_long_segments_are_cut_short_in_text(self):
+        text = self.answer("explain", "--position", "1M", "--limit", 4)
+        self.assertEqual(text.count("level 1"), 4)
+        self.assertIn("... 996 more", text)
+
+    def test_bad_options(self):
+        self.refuses(["explain", "--position", "9", "--key", "10"],
+                     "--key 10: an integer in [0, 9]")
+        self.refuses(["explain", "--position", str(10**12), "--steps", "4"],
+                     "--position: the tree has more than 1000000 anchors; "
+                     "ask for the paths to one --key")
+
+
+class Map(Case):
+    def test_final_spans_hold_every_key(self):
+        rows = list(csv.DictReader(io.StringIO(self.answer("map", "--length", 40, "--steps", 3))))
+        self.assertEqual(len(rows), 40 * 41 // 2)
+        self.assertTrue(all(row["spans_2"] == "1" and row["window"] == "0" for row in rows))
+        anchors = [int(row["key"]) for row in rows if row["query"] == "29" and row["anchors_1"] == "1"]
+        self.assertEqual(anchors, [3, 22, 29])
+        self.assertEqual([row["span_1"] for row in rows if row["query"] == "29"],
+                         ["2"] * 4 + ["1"] * 19 + ["0"] * 7)
+
+    def test_a_hole_shows(self):
+        rows = csv.DictReader(io.StringIO(self.answer(
+            "map", "--length", 8, "--rule", "power", "--backward", 1, "--forward", 1)))
+        self.assertEqual([(row["query"], row["key"]) for row in rows if row["spans_1"] == "0"],
+                         [("7", "0")])
+
+    def test_bad_length(self):
+        self.refuses(["map", "--length", "4097"],
+                     "--length 4097: an integer in [1, 4096], as 1000, 1k, 1Ki, 1M, ...")
+
+
+class Attend(Case):
+    def test_threads_do_not_change_a_bit(self):
+        arguments = ("attend", "--length", 600, "--heads", 4, "--kv-heads", 2, "--steps", 3,
+                     "--window-index", 1)
+        sums = {self.json(*arguments, threads=threads)["checksum"] for threads in (1, 2, 5)}
+        self.assertEqual(len(sums), 1)
+        self.assertNotEqual(sums, {self.json(*arguments, "--seed", 2)["checksum"]})
+
+    def test_one_step_is_dense(self):
+        result = self.json("attend", "--length", 100, "--steps", 1, "--head-dim", 8)
+        self.assertEqual(result["work"], {"anchors_scored": 0, "keys_attended": 5050,
+                                          "share_of_dense": 1})
+
+    def test_bad_options(self):
+        self.refuses(["attend", "--length", "9", "--heads", "3", "--kv-heads", "2"],
+                     "--kv-heads 2: a divisor of --heads 3")
+        self.refuses(["attend", "--length", "9", "--dtype", "half"], "--dtype half: float or double")
+        done = run("attend", "--length", "64Gi")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep attend: --length 68719476736: the arrays take "
+                                      r"\S+ GiB, at most \S+ GiB fit this machine\n$")
+
+
+class Scale(Case):
+    LENGTHS = "4Ki,16Ki,64Ki,256Ki"
+
+    def test_the_exponents(self):
+        result = self.json("scale", "--lengths", self.LENGTHS, "--samples", 512)
+        self.assertEqual([run["steps"] for run in result["runs"]], [1, 2, 3, 4])
+        for run_ in result["runs"]:
+            fit = run_["fit"]
+            self.assertEqual(fit["theory"], 1 + 1 / run_["steps"])
+            self.assertAlmostEqual(fit["exponent"], fit["theory"], delta=0.06)
+            self.assertTrue(fit["low"] <= fit["exponent"] <= fit["high"])
+            for point in run_["points"]:
+                self.assertEqual(point["work"], point["anchors_scored"] + point["keys_attended"])
+
+    def test_csv_and_bad_options(self):
+        rows = list(csv.DictReader(io.StringIO(self.answer(
+            "scale", "--lengths", "64,128,256", "--steps", 2, "--csv"))))
+        self.assertEqual([row["length"] for row in rows], ["64", "128", "256"])
+        self.assertEqual([row["queries"] for row in rows], ["64", "128", "256"])
+        self.refuses(["scale", "--lengths", "8,4,2"], "--lengths 8,4,2: lengths in ascending order")
+        self.refuses(["scale", "--lengths", "4,8"], "--lengths 4,8: a fit needs at least 3 lengths")
+
+
+class Output(Case):
+    def test_files_are_whole_or_absent(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "report.json"
+            self.answer("verify", "--length", 9, "--json", "--output", path)
+            self.assertIs(json.loads(path.read_text())["covered"], True)
+            self.assertEqual([entry.name for entry in pathlib.Path(folder).iterdir()], [path.name])
+        self.refuses(["verify", "--length", "9", "--output", "/no/such/folder/x"],
+                     "--output /no/such/folder/x: a file that can be written")
+
+    def test_a_full_disk_is_an_error(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PROGRAM, "verify", "--length", "9"], stdout=full,
+                                  stderr=subprocess.PIPE, text=True)
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, "multistep verify: standard output: cannot be written\n"))
+
+
+if __name__ == "__main__":
+    PROGRAM = sys.argv.pop(1)
+    unittest.main()

@@ -1,0 +1,283 @@
+#include <multistep/work.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "brute_force.hpp"
+#include "catch.hpp"
+#include "property.hpp"
+
+using brute_force::Choice;
+using brute_force::Definition;
+using brute_force::Path;
+using brute_force::schedule_of;
+using brute_force::with_factors;
+using multistep::Cut;
+using multistep::Index;
+using multistep::lower_bound;
+using multistep::path_work;
+using multistep::PathWork;
+using multistep::preset;
+using multistep::random_routing_work;
+using multistep::Rule;
+using multistep::Schedule;
+using multistep::Span;
+using multistep::StripePlan;
+using multistep::WorkCount;
+
+namespace {
+
+constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even;
+
+Schedule all_tight(Index steps) {
+  return schedule_of(std::vector<Rule>(static_cast<std::size_t>(steps - 1), T));
+}
+
+struct FinalSpans {
+  Index count = 0;
+  Index longest = 0;
+  friend bool operator==(const FinalSpans&, const FinalSpans&) = default;
+};
+
+void add_final_spans(const StripePlan& plan, Index m, Index n, FinalSpans& total) {
+  if (m == plan.steps()) {
+    ++total.count;
+    total.longest = std::max(total.longest, n);
+    return;
+  }
+  const Cut cut = plan.cut(m, n);
+  for (Index i = cut.first(); i <= cut.last(); ++i) {
+    add_final_spans(plan, m + 1, cut.span(i).length(), total);
+  }
+}
+
+FinalSpans final_spans(const Schedule& schedule, Index query) {
+  const StripePlan plan(schedule, query + 1);
+  FinalSpans total;
+  add_final_spans(plan, 1, query + 1, total);
+  return total;
+}
+
+/// Holds the published numbers of one path's work: the mean to a decimal, the ratio to three.
+void check_published(const Schedule& schedule, Index min, double mean, Index max, double ratio) {
+  const Index n = Index{1} << 20;
+  const PathWork work = path_work(StripePlan(schedule, n), n - 1);
+  CAPTURE(schedule.steps, mean);
+  CHECK(work.min == min);
+  CHECK(work.max == max);
+  CHECK(std::abs(work.mean - mean) <= 0.0501);
+  CHECK(std::abs(work.mean / lower_bound(schedule.steps, n) - ratio) <= 0.000501);
+}
+
+/// Every path of the definition, with its work.
+PathWork brute_path_work(const Definition& definition, Index query, Index start) {
+  PathWork result;
+  Index sum = 0;
+  Index pairs = 0;
+  definition.for_each_path(query, start, [&](const Path& path) {
+    const Index keys = path.span.length();
+    const Index work = path.anchors_scored + keys;
+    result.min = pairs == 0 ? work : std::min(result.min, work);
+    result.max = std::max(result.max, work);
+    pairs += keys;
+    sum += keys * work;
+  });
+  result.pairs = static_cast<double>(pairs);
+  if (pairs > 0) result.mean = static_cast<double>(sum) / static_cast<double>(pairs);
+  return result;
+}
+
+bool equal(const PathWork& a, const PathWork& b) {
+  return a.min == b.min && a.max == b.max && a.pairs == b.pairs && a.mean == b.mean;
+}
+
+/// The work where every path is kept.
+WorkCount exhaustive_work(const Definition& definition, const Schedule& schedule, Index query) {
+  WorkCount work;
+  work.keys_attended = definition.window(query, 0).length();
+  std::vector<Choice> kept = definition.first_choices(query, 0);
+  work.anchors_scored = static_cast<Index>(kept.size());
+  for (Index m = 2; m < schedule.steps; ++m) {
+    std::vector<Choice> next;
+    for (const Choice& parent : kept) {
+      for (const Choice& choice : definition.inner_choices(m, parent.span)) next.push_back(choice);
+    }
+    kept = next;
+    work.anchors_scored += static_cast<Index>(kept.size());
+  }
+  for (const Choice& choice : kept) work.keys_attended += choice.span.length();
+  return work;
+}
+
+}  // namespace
+
+TEST_CASE("The final spans of query 4095 are as many and as long as published", "[work]") {
+  const Index t = 4095;
+  CHECK(final_spans(all_tight(2), t) == FinalSpans{64, 127});
+  CHECK(final_spans(all_tight(3), t) == FinalSpans{215, 51});
+  CHECK(final_spans(all_tight(4), t) == FinalSpans{363, 37});
+  CHECK(final_spans(all_tight(5), t) == FinalSpans{511, 27});
+  CHECK(final_spans(preset("nstep", 2), t) == FinalSpans{64, 127});
+  CHECK(final_spans(preset("nstep", 3), t) == FinalSpans{229, 27});
+  CHECK(final_spans(preset("nstep", 4), t) == FinalSpans{466, 12});
+  CHECK(final_spans(preset("nstep", 5), t) == FinalSpans{821, 7});
+  CHECK(final_spans(preset("even", 2), t) == FinalSpans{64, 64});
+  CHECK(final_spans(preset("even", 3), t) == FinalSpans{256, 16});
+  CHECK(final_spans(preset("even", 4), t) == FinalSpans{512, 8});
+  CHECK(final_spans(preset("even", 5), t) == FinalSpans{900, 5});
+}
+
+TEST_CASE("The stripes of the first 4096 queries sum to the published numbers", "[work]") {
+  const std::map<Index, Index> sums = {{2, 172768}, {3, 47056}, {4, 24004}};
+  for (const auto& [steps, expected] : sums) {
+    const StripePlan plan(preset("nstep", steps), 4096);
+    Index sum = 0;
+    for (Index t = 0; t < 4096; ++t) sum += plan.cut(1, t + 1).count();
+    CHECK(sum == expected);
+  }
+}
+
+TEST_CASE("The work of one path is as published at 2^20 keys", "[work]") {
+  check_published(preset("nstep", 2), 1025, 2389.3, 3071, 1.167);
+  check_published(preset("nstep", 3), 105, 363.9, 450, 1.194);
+  check_published(preset("nstep", 4), 35, 154.2, 183, 1.205);
+  check_published(preset("even", 2), 2048, 2048, 2048, 1);
+  check_published(preset("even", 3), 284, 304.8, 305, 1);
+  check_published(all_tight(3), 106, 406.2, 622, 1.333);
+}
+
+TEST_CASE("The work of one path is that of the definition's paths", "[work]") {
+  for (const Schedule& schedule :
+       {preset("nstep"), preset("nstep", 3), preset("nstep", 5), preset("even", 3),
+        preset("even", 4), preset("paper"), all_tight(4), schedule_of({T}, 3), schedule_of({E}, 6),
+        schedule_of({E, T}, 2), schedule_of({P, P}, 1), schedule_of({T, P, E}),
+        with_factors(schedule_of({P, E}, 2), 1, {1, 1}, {3, 2})}) {
+    const StripePlan plan(schedule, 700);
+    const Definition definition(schedule, 700);
+    for (const Index start : {0, 5, 300}) {
+      for (Index t = start; t < 700; t += 1 + t / 16) {
+        if (!equal(path_work(plan, t, start), brute_path_work(definition, t, start))) {
+          FAIL("steps " << schedule.steps << ", query " << t << ", start " << start);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("Work where nothing is searched", "[work]") {
+  // One step: one path, whose span is every key.
+  CHECK(equal(path_work(StripePlan(preset("nstep", 1), 10), 9), {10, 10, 10, 10}));
+  CHECK(equal(path_work(StripePlan(preset("even", 1), 10), 9, 3), {7, 7, 7, 7}));
+  // The window has every key.
+  CHECK(equal(path_work(StripePlan(preset("released"), 4000), 2031), {}));
+  CHECK_FALSE(equal(path_work(StripePlan(preset("released"), 4000), 2032), {}));
+
+  const StripePlan plan(preset("nstep"), 100);
+  CHECK_THROWS_WITH(path_work(plan, 100), "query 100: an integer in [start 0, 100)");
+  CHECK_THROWS_WITH(path_work(plan, 5, 6), "query 5: an integer in [start 6, 100)");
+}
+
+TEST_CASE("The lower bound is N times the N-th root", "[work]") {
+  CHECK(lower_bound(1, 77) == Approx(77));
+  CHECK(lower_bound(2, 4096) == Approx(128));
+  CHECK(lower_bound(3, 4096) == Approx(48));
+  CHECK(lower_bound(4, 4096) == Approx(32));
+  CHECK(lower_bound(5, 1) == Approx(5));
+  CHECK(lower_bound(2, Index{1} << 48) == Approx(33'554'432));
+}
+
+TEST_CASE("No covering schedule has every path below the bound", "[work]") {
+  check_property("the largest work of a path is at least N n^(1/N)", [] {
+    std::vector<Rule> rules;
+    const Index levels = *rc::gen::inRange<Index>(1, 5);
+    for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, E));
+    const StripePlan plan(schedule_of(rules), 5000);
+    const Index t = *rc::gen::inRange<Index>(0, 5000);
+    const PathWork work = path_work(plan, t);
+    RC_ASSERT(work.pairs == static_cast<double>(t + 1));
+    RC_ASSERT(static_cast<double>(work.max) >= lower_bound(plan.steps(), t + 1) - 1e-9);
+    RC_ASSERT(static_cast<double>(work.min) <= work.mean);
+    RC_ASSERT(work.mean <= static_cast<double>(work.max));
+  });
+}
+
+TEST_CASE("Random routing that keeps every path counts all of them", "[work]") {
+  for (Schedule schedule :
+       {preset("nstep"), preset("nstep", 3), preset("nstep", 4), preset("even", 3),
+        schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1), preset("paper")}) {
+    schedule.top_k = 64;
+    const StripePlan plan(schedule, 40);
+    const Definition definition(schedule, 40);
+    for (Index t = 0; t < 40; ++t) {
+      const WorkCount expected = exhaustive_work(definition, schedule, t);
+      Index paths = 0;
+      definition.for_each_path(t, 0, [&](const Path&) { ++paths; });
+      if (paths > 64) continue;
+      const WorkCount work = random_routing_work(plan, t, 3);
+      CHECK(work.anchors_scored == expected.anchors_scored);
+      CHECK(work.keys_attended == expected.keys_attended);
+    }
+  }
+}
+
+TEST_CASE("Random routing does the same work everywhere where the parts are even", "[work]") {
+  for (const Index top_k : {1, 2, 5}) {
+    Schedule schedule = preset("even", 3);
+    schedule.top_k = top_k;
+    const StripePlan plan(schedule, 4096);
+    for (const std::uint64_t seed : {1, 2, 3}) {
+      const WorkCount work = random_routing_work(plan, 4095, seed);
+      CHECK(work.anchors_scored == 16 + 16 * top_k);
+      CHECK(work.keys_attended == 16 * top_k);
+      CHECK(work.total() == 16 + 32 * top_k);
+    }
+  }
+  const WorkCount dense = random_routing_work(StripePlan(preset("nstep", 1), 50), 30, 1);
+  CHECK(dense.anchors_scored == 0);
+  CHECK(dense.keys_attended == 31);
+}
+
+TEST_CASE("Random routing draws every path, with its work and the window once", "[work]") {
+  Schedule schedule = schedule_of({T, E}, 1);  // W = 7
+  schedule.top_k = 1;
+  const StripePlan plan(schedule, 60);
+  std::set<std::pair<Index, Index>> expected;
+  Definition(schedule, 60).for_each_path(59, 0, [&](const Path& path) {
+    expected.insert({path.anchors_scored, path.span.length() + 7});
+  });
+  std::set<std::pair<Index, Index>> drawn;
+  for (std::uint64_t seed = 0; seed < 2000; ++seed) {
+    const WorkCount work = random_routing_work(plan, 59, seed);
+    drawn.insert({work.anchors_scored, work.keys_attended});
+  }
+  CHECK(drawn == expected);
+}
+
+TEST_CASE("Every anchor has the same chance", "[work]") {
+  Schedule schedule = preset("nstep");
+  schedule.top_k = 1;
+  const StripePlan plan(schedule, 20);
+  std::map<Index, Index> times;  // by length of the span: 3, 5, 7 and twice 5
+  for (std::uint64_t seed = 0; seed < 8000; ++seed) {
+    ++times[random_routing_work(plan, 19, seed).keys_attended];
+  }
+  CHECK(times.size() == 3);
+  // Binomial, standard deviation below 45: five of them.
+  CHECK(std::abs(times[3] - 2000) < 225);
+  CHECK(std::abs(times[7] - 2000) < 225);
+  CHECK(std::abs(times[5] - 4000) < 225);
+  CHECK(random_routing_work(plan, 19, 5).total() == random_routing_work(plan, 19, 5).total());
+}
+
+TEST_CASE("Work counts add up", "[work]") {
+  WorkCount work{3, 10};
+  work += WorkCount{4, 20};
+  CHECK(work.anchors_scored == 7);
+  CHECK(work.keys_attended == 30);
+  CHECK(work.total() == 37);
+}
