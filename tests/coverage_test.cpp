@@ -345,7 +345,7 @@ TEST_CASE("With an even level between power levels more reach can exclude again"
 }
 
 TEST_CASE("A sample checks as many queries as it is asked for", "[coverage]") {
-  for (const Index count : {1, 2, 7, 100, 1999, 2000, 5000}) {
+  for (const Index count : {1, 2, 7, 100, 999, 1000, 1001, 1999, 2000, 5000}) {
     const CoverageReport report = verify_sampled(one_sided(), 2000, 0, count, 11);
     CHECK(report.queries_checked == std::min<Index>(count, 2000));
     CHECK(report.length == 2000);

@@ -226,6 +226,8 @@ TEST_CASE("Powers of negative numbers are refused", "[power]") {
   CHECK_THROWS_WITH(ceil_scaled_power({1, 1}, -1, {1, 2}),
                     "base -1: a power is taken of an integer >= 0");
   CHECK_THROWS_WITH(ceil_root(-1, 2), "root 2 of -1: degree >= 1, value in [0, 2^60]");
+  CHECK_THROWS_WITH(ceil_root(kPowerLimit + 1, 2),
+                    "root 2 of 1152921504606846977: degree >= 1, value in [0, 2^60]");
   CHECK_THROWS_WITH(ceil_root(8, 0), "root 0 of 8: degree >= 1, value in [0, 2^60]");
 }
 
@@ -239,6 +241,8 @@ TEST_CASE("Rationals are read exactly and kept in lowest terms", "[power]") {
   CHECK(parse_rational(".5") == Rational{1, 2});
   CHECK(parse_rational("1.9") == Rational{19, 10});
   CHECK(parse_rational("12.050") == Rational{241, 20});
+  CHECK(parse_rational("0.50000000000000000000") == Rational{1, 2});
+  CHECK(parse_rational("3.0") == Rational{3, 1});
   CHECK(parse_rational("0.000000001") == Rational{1, 1'000'000'000});
   CHECK(parse_rational("1000000000") == Rational{1'000'000'000, 1});
   CHECK(parse_rational("2000000000/4000000000") == Rational{1, 2});
