@@ -26,6 +26,28 @@ Index key_values(const Shape& shape) {
   return shape.batch * shape.num_kv_heads * shape.keys * shape.head_dim;
 }
 
+/// Throws unless the kept paths are made of keys that their queries may look at.
+void require_selection(const Rows& rows, const Selection& selection) {
+  const Index slots = rows.count() * selection.top_k;
+  require(selection.top_k >= 1 && std::ssize(selection.count) == rows.count() &&
+              std::ssize(selection.anchors) == slots * selection.levels,
+          "selection of {} counts and {} anchors: {} and {} for top_k {} and {} levels",
+          selection.count.size(), selection.anchors.size(), rows.count(), slots * selection.levels,
+          selection.top_k, selection.levels);
+  for (Index row = 0; row < rows.count(); ++row) {
+    const Index count = selection.count[at(row)];
+    require(count >= 0 && count <= selection.top_k, "count {} of row {}: an integer in [0, {}]",
+            count, row, selection.top_k);
+    const Index first = row * selection.top_k * selection.levels;
+    for (Index i = first; i < first + count * selection.levels; ++i) {
+      const Index anchor = selection.anchors[at(i)];
+      require(anchor >= rows.start(row) && anchor <= rows.position(row),
+              "anchor {} of query {}: a key in [start {}, {}]", anchor, rows.position(row),
+              rows.start(row), rows.position(row));
+    }
+  }
+}
+
 }  // namespace
 
 CombineGradients combine_backward(const CombineArgs& args, const double* output_gradient) {
@@ -103,13 +125,11 @@ SpanSearchGradients span_search_backward(const SpanSearchArgs<T>& args, const Se
   const Rows rows(shape);
   const Index levels = selection.levels;
   const Index d = shape.head_dim;
-  require(static_cast<Index>(args.routing_queries.size()) == levels &&
-              static_cast<Index>(selection.count.size()) == rows.count(),
-          "selection of {} levels and {} rows: the search has {} and {}", levels,
-          selection.count.size(), args.routing_queries.size(), rows.count());
+  require_levels(args.routing_queries.size(), levels);
   for (const T* level : args.routing_queries) require_array(level, "routing_queries", rows.count());
   require_array(args.search_keys, "search_keys", levels * shape.keys);
   require_array(score_gradient, "score_gradient", rows.count());
+  require_selection(rows, selection);
   SpanSearchGradients gradients;
   gradients.routing_queries.assign(at(levels), std::vector<double>(at(query_values(shape)), 0));
   gradients.search_keys.assign(at(key_values(shape)), 0);

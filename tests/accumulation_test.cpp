@@ -173,7 +173,7 @@ TEST_CASE("An exponential moving average is the case state = 1, b = 1 - a, c = 1
 
 TEST_CASE("Chunks continue from the final state, bit for bit", "[accumulation]") {
   check_property("any cut, any start", [](std::uint64_t seed) {
-    const inputs::Threads one(1);  // small problems: threads cost more than they save
+    const inputs::Threads one(1);
     Random random(seed);
     const Index length = 2 + random.below(30);
     const Index cut = random.below(length + 1);

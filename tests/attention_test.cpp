@@ -87,6 +87,7 @@ std::vector<double> attention_at_shift(const Problem<T>& problem, std::size_t sh
 }  // namespace
 
 TEST_CASE("Attention is search, span attention and combination in turn", "[attention]") {
+  const inputs::Threads one(1);
   for (Index steps = 1; steps <= 4; ++steps) {
     CAPTURE(steps);
     auto problem = inputs::random_problem(preset("nstep", steps), grouped_sizes(60, 3, 2), 41,
@@ -103,7 +104,7 @@ TEST_CASE("Attention is search, span attention and combination in turn", "[atten
 
 TEST_CASE("Attention with any schedule equals the naive composition", "[attention]") {
   check_property("any schedule, start and offset", [](std::uint64_t seed) {
-    const inputs::Threads one(1);  // small problems: threads cost more than they save
+    const inputs::Threads one(1);
     Random random(seed);
     const Schedule schedule = inputs::random_schedule(random);
     const Shape sizes = grouped_sizes(1 + random.below(6), random.below(40), random.below(2));
@@ -168,6 +169,7 @@ TEST_CASE("Dense attention does not look at the plan or the routing queries", "[
 }
 
 TEST_CASE("Spans that hold every key make attention dense", "[attention]") {
+  const inputs::Threads one(1);
   for (Index steps = 2; steps <= 3; ++steps) {
     for (const Index window_index : {0, 2}) {
       CAPTURE(steps, window_index);
@@ -185,7 +187,7 @@ TEST_CASE("Spans that hold every key make attention dense", "[attention]") {
 }
 
 TEST_CASE("Chunked, decoded and whole prefill give the same bits", "[attention]") {
-  const inputs::Threads one(1);  // small problems: threads cost more than they save
+  const inputs::Threads one(1);
   for (const char* name : {"nstep", "even"}) {
     const Index queries = 45;
     const auto problem = inputs::random_problem(preset(name, 3), grouped_sizes(queries, 4, 3), 46,
@@ -233,6 +235,7 @@ TEST_CASE("Queries beyond one block of work are computed like the first", "[atte
 }
 
 TEST_CASE("Float inputs give the bits of the same values in double", "[attention]") {
+  const inputs::Threads one(1);
   for (const Index head_dim : {1, 3, 8, 17}) {
     CAPTURE(head_dim);
     Shape sizes = grouped_sizes(30, 6, 1);
@@ -248,6 +251,7 @@ TEST_CASE("Float inputs give the bits of the same values in double", "[attention
 }
 
 TEST_CASE("The alignment of the arrays does not change a bit", "[attention]") {
+  const inputs::Threads one(1);
   for (const Index head_dim : {3, 8, 17}) {
     CAPTURE(head_dim);
     Shape sizes = grouped_sizes(20, 6, 1);
@@ -309,6 +313,7 @@ TEST_CASE("Batch entries are independent", "[attention]") {
 }
 
 TEST_CASE("A left-padded sequence equals the sequence without its padding", "[attention]") {
+  const inputs::Threads one(1);
   for (const Index padding : {1, 8, 29}) {
     for (const char* name : {"nstep", "even"}) {
       CAPTURE(padding, name);
@@ -328,6 +333,7 @@ TEST_CASE("A left-padded sequence equals the sequence without its padding", "[at
 }
 
 TEST_CASE("Queries before start have no key and give 0", "[attention]") {
+  const inputs::Threads one(1);
   for (Index steps = 1; steps <= 3; ++steps) {
     const auto problem = inputs::random_problem(preset("nstep", steps), grouped_sizes(6, 2), 54,
                                                 Values::exact, {0, 100});
@@ -404,6 +410,7 @@ Problem<double> confinement_problem() {
 }  // namespace
 
 TEST_CASE("A NaN key or value reaches only the queries that look at it", "[attention]") {
+  const inputs::Threads one(1);
   const auto problem = confinement_problem();
   const Seen seen = what_is_seen(problem);
   const std::vector<double> clean = attention(problem.attention()).output;
@@ -439,6 +446,7 @@ TEST_CASE("A NaN key or value reaches only the queries that look at it", "[atten
 }
 
 TEST_CASE("A NaN key that is also searched reaches anchors, spans and windows", "[attention]") {
+  const inputs::Threads one(1);
   auto problem = confinement_problem();
   problem.search_keys.clear();
   const Seen seen = what_is_seen(problem);
@@ -457,6 +465,7 @@ TEST_CASE("A NaN key that is also searched reaches anchors, spans and windows", 
 }
 
 TEST_CASE("A NaN in one query's row reaches that row alone", "[attention]") {
+  const inputs::Threads one(1);
   const auto problem = confinement_problem();
   const std::vector<double> clean = attention(problem.attention()).output;
   const Index d = problem.sizes.head_dim;

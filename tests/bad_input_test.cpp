@@ -305,13 +305,30 @@ TEST_CASE("Derivatives of the search refuse a selection of another problem", "[g
     return refusal([&] { span_search_backward(problem.search(), with, gradient.data()); });
   };
   CHECK(message(selection) == "nothing thrown");
-  CHECK_THAT(message({}), ContainsSubstring("selection of 0 levels and 0 rows"));
+  CHECK(message({}) == "routing_queries 2: one array per search level, 0");
   const auto two_steps = inputs::random_problem(preset("nstep", 2), good_sizes(), 91);
-  CHECK_THAT(message(span_search(two_steps.search())),
-             ContainsSubstring("selection of 1 levels") && ContainsSubstring("has 2"));
+  CHECK(message(span_search(two_steps.search())) ==
+        "routing_queries 2: one array per search level, 1");
   const auto decoded = problem.chunk(2, 1);
   CHECK_THAT(message(span_search(decoded.search())),
-             ContainsSubstring("8 rows") && ContainsSubstring("24"));
+             ContainsSubstring("selection of 8 counts") && ContainsSubstring("24"));
+  const auto changed = [&](auto change) {
+    Selection wrong = selection;
+    change(wrong);
+    return message(wrong);
+  };
+  const std::string top_k = std::to_string(selection.top_k);
+  CHECK(changed([](Selection& wrong) { wrong.count[3] = 99; }) ==
+        "count 99 of row 3: an integer in [0, " + top_k + "]");
+  CHECK(changed([](Selection& wrong) { wrong.count[3] = -1; }) ==
+        "count -1 of row 3: an integer in [0, " + top_k + "]");
+  const std::size_t last = selection.count.size() - 1;
+  REQUIRE(selection.count[last] > 0);
+  const auto anchor = last * static_cast<std::size_t>(selection.top_k * selection.levels);
+  for (const Index key : {-1, 1000}) {
+    CHECK_THAT(changed([&](Selection& wrong) { wrong.anchors[anchor] = key; }),
+               ContainsSubstring("anchor " + std::to_string(key) + " of query"));
+  }
   auto null_keys = problem.search();
   null_keys.search_keys = nullptr;
   check_null(refusal([&] { span_search_backward(null_keys, selection, gradient.data()); }),

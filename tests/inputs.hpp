@@ -250,7 +250,8 @@ inline bool same_bits(const std::vector<double>& a, const std::vector<double>& b
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(double)) == 0);
 }
 
-/// Sets the number of OpenMP threads while it lives.
+/// Sets the number of OpenMP threads while it lives. Tests of many small problems run on one
+/// thread: starting more costs more than they save.
 class Threads {
  public:
   explicit Threads(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }

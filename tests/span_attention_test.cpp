@@ -146,7 +146,7 @@ TEST_CASE("Span attention is softmax over the span united with the window", "[at
 
 TEST_CASE("Random spans and windows give the naive softmax", "[attention]") {
   check_property("span attention of any spans", [](std::uint64_t seed) {
-    const inputs::Threads one(1);  // small problems: threads cost more than they save
+    const inputs::Threads one(1);
     Random random(seed);
     auto problem = grouped_problem(random.next());
     if (random.below(2)) problem.softmax_scale = 0.25 * static_cast<double>(random.below(9));

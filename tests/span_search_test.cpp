@@ -95,6 +95,7 @@ TEST_CASE("span-search equals the naive beam search for every preset", "[search]
 }
 
 TEST_CASE("span-search equals the naive beam search with windows, start and offset", "[search]") {
+  const inputs::Threads one(1);
   for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
     for (Index steps = 2; steps <= 4; ++steps) {
       for (const Index window_index : {0, 1, 3}) {
@@ -111,7 +112,7 @@ TEST_CASE("span-search equals the naive beam search with windows, start and offs
 
 TEST_CASE("span-search with any schedule equals the naive beam search", "[search]") {
   check_property("any schedule, start and offset; ties among the scores", [](std::uint64_t seed) {
-    const inputs::Threads one(1);  // small problems: threads cost more than they save
+    const inputs::Threads one(1);
     Random random(seed);
     const Schedule schedule = inputs::random_schedule(random);
     const Shape sizes = grouped_sizes(1 + random.below(8), random.below(40), random.below(2));
