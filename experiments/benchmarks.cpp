@@ -79,7 +79,7 @@ BENCHMARK_CAPTURE(verify, released, "released", 2)
     ->Arg(10 * kMillion)
     ->Unit(kUnit)
     ->UseRealTime();
-BENCHMARK(verify_failing)->Arg(kMillion)->Unit(kUnit)->UseRealTime();
+BENCHMARK(verify_failing)->Arg(kMillion)->Arg(10 * kMillion)->Unit(kUnit)->UseRealTime();
 BENCHMARK_CAPTURE(sample, nstep_2, "nstep", 2)->Arg(kMillion* kMillion)->Unit(kUnit)->UseRealTime();
 BENCHMARK_CAPTURE(sample, nstep_3, "nstep", 3)->Arg(kMillion* kMillion)->Unit(kUnit)->UseRealTime();
 BENCHMARK_CAPTURE(sample, released, "released", 2)

@@ -22,6 +22,7 @@ ROWS = [
     ("verify/nstep_2/10000000", "verify all, L = 10M, N = 2, tight", 30),
     ("verify/paper/10000000", "verify all, L = 10M, N = 2, power", 30),
     ("verify/released/10000000", "verify all, L = 10M, `released`", 30),
+    ("verify_failing/10000000", "verify all, L = 10M, N = 2, power with b = 19/10: fails", 30),
     ("verify/even_2/10000000", "verify all, L = 10M, N = 2, even", 30),
     ("verify/nstep_3/10000000", "verify all, L = 10M, N = 3", 5),
     ("verify/even_3/10000000", "verify all, L = 10M, N = 3, even", 5),

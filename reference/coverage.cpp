@@ -262,17 +262,25 @@ bool SegmentChecker::covered_tight(Index m, const Cut& cut) {
   return cut.last() <= known.bad && settled(m + 1, cut.span(cut.last()).length());
 }
 
-/// Sufficient for coverage, and necessary where spans have no holes of their own: neighbours leave
-/// a key out exactly where P(i+1) - P(i) > B + F + 1. Spans that neither end of the segment clips
-/// all have length B + F + 1.
-bool SegmentChecker::covered_power(Index m, const Cut& cut) {
+/// Neighbouring power spans leave a key out exactly where P(i+1) - P(i) > B + F + 1. The last
+/// stripe of the cut before which no gap is that wide.
+Index SegmentChecker::last_joined(Index m, const Cut& cut) {
   std::vector<Index>& widest = memory(m).widest_gap;
   if (widest.empty()) widest.push_back(0);
   for (Index i = cut.first() + static_cast<Index>(widest.size()); i <= cut.last(); ++i) {
     widest.push_back(std::max(widest.back(), cut.anchor(i) - cut.anchor(i - 1)));
   }
+  const Index reached = cut.reach().backward + cut.reach().forward + 1;
+  const auto end = widest.begin() + cut.count();
+  if (*(end - 1) <= reached) return cut.last();
+  return cut.first() + (std::upper_bound(widest.begin(), end, reached) - widest.begin()) - 1;
+}
+
+/// Sufficient for coverage, and necessary where spans have no holes of their own. Spans that
+/// neither end of the segment clips all have length B + F + 1.
+bool SegmentChecker::covered_power(Index m, const Cut& cut) {
   const auto [backward, forward] = cut.reach();
-  if (widest[static_cast<std::size_t>(cut.count() - 1)] > backward + forward + 1) return false;
+  if (last_joined(m, cut) < cut.last()) return false;
   if (m + 1 == plan_.steps()) return true;
 
   Index newest = cut.first();  // first stripe whose span the window or the newest key does not clip
@@ -288,8 +296,14 @@ bool SegmentChecker::covered_power(Index m, const Cut& cut) {
 
 std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
   const Cut cut = this->cut(m, n);
+  Index first = cut.first();
+  Index settled_to = cut.window();
+  if (cut.rule() == Rule::power && m + 1 == plan_.steps() && cut.count() > 0) {
+    first = last_joined(m, cut);  // final spans have no holes, so up to here there is none
+    settled_to = cut.span(first).near;
+  }
   std::vector<Distances> reached;
-  for (Index i = cut.first(); i <= cut.last(); ++i) {
+  for (Index i = first; i <= cut.last(); ++i) {
     const Distances span = cut.span(i);
     if (settled(m + 1, span.length())) {
       reached.push_back(span);
@@ -307,7 +321,6 @@ std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
     std::sort(reached.begin(), reached.end(), nearer);
   }
   std::vector<Distances> holes;
-  Index settled_to = cut.window();
   for (const Distances& span : reached) {
     if (span.near > settled_to) holes.push_back({settled_to, span.near});
     settled_to = std::max(settled_to, span.far);

@@ -56,6 +56,7 @@ class SegmentChecker {
   bool settled(Index m, Index n);  // covered_segment for m >= 2, remembered
   bool covered_segment(Index m, Index n);
   bool covered_tight(Index m, const Cut& cut);
+  Index last_joined(Index m, const Cut& cut);
   bool covered_power(Index m, const Cut& cut);
   std::vector<Distances> segment_holes(Index m, Index n);
 
