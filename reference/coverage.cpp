@@ -164,6 +164,9 @@ struct SegmentChecker::Memory {
   Index bad = INT64_MAX;  // tight: the first stripe whose unclipped span is not
   std::vector<Index> widest_gap;  // power: max of P(k+1) - P(k) over first <= k < i, at [i - first]
 
+  static constexpr std::size_t kHoleLists = 4096;
+  std::unordered_map<Index, std::vector<Distances>> holes;  // by segment length, some of them
+
   // The reaches last used and the lengths [from, to] that they are right for.
   Reach reach;
   Index from = 1;
@@ -294,6 +297,15 @@ bool SegmentChecker::covered_power(Index m, const Cut& cut) {
   return oldest < newest || settled(m + 1, backward + forward + 1);
 }
 
+/// segment_holes for m >= 2, remembered: the segments of a level share a few lengths.
+const std::vector<Cut::Distances>& SegmentChecker::known_holes(Index m, Index n) {
+  auto& known = memory(m).holes;
+  if (const auto found = known.find(n); found != known.end()) return found->second;
+  std::vector<Distances> holes = segment_holes(m, n);
+  if (known.size() >= Memory::kHoleLists) known.clear();
+  return known[n] = std::move(holes);
+}
+
 std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
   const Cut cut = this->cut(m, n);
   Index first = cut.first();
@@ -310,7 +322,7 @@ std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
       continue;
     }
     Index near = span.near;
-    for (const Distances& hole : segment_holes(m + 1, span.length())) {
+    for (const Distances& hole : known_holes(m + 1, span.length())) {
       if (hole.near + span.near > near) reached.push_back({near, span.near + hole.near});
       near = span.near + hole.far;
     }

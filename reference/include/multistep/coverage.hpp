@@ -58,6 +58,7 @@ class SegmentChecker {
   bool covered_tight(Index m, const Cut& cut);
   Index last_joined(Index m, const Cut& cut);
   bool covered_power(Index m, const Cut& cut);
+  const std::vector<Distances>& known_holes(Index m, Index n);
   std::vector<Distances> segment_holes(Index m, Index n);
 
   StripePlan plan_;
