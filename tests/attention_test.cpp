@@ -258,7 +258,7 @@ TEST_CASE("The alignment of the arrays does not change a bit", "[attention]") {
     sizes.head_dim = head_dim;
     const auto problem = inputs::random_problem(busy_schedule(), sizes, 49, Values::rough);
     const auto narrow = inputs::converted<float>(problem);
-    for (const std::size_t shift : {1, 2, 3}) {
+    for (const std::size_t shift : {1U, 2U, 3U}) {
       CAPTURE(shift);
       CHECK(same_bits(attention_at_shift(problem, shift), attention_at_shift(problem, 0)));
       CHECK(same_bits(attention_at_shift(narrow, shift), attention_at_shift(narrow, 0)));

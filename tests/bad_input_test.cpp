@@ -86,7 +86,7 @@ struct Attend {
 
 TEST_CASE("A good problem is not refused", "[search][attention][gradients]") {
   const auto messages = refusals(good_sizes());
-  for (const std::size_t stage : {0, 1, 2, 3, 5}) CHECK(messages[stage] == "nothing thrown");
+  for (const std::size_t stage : {0U, 1U, 2U, 3U, 5U}) CHECK(messages[stage] == "nothing thrown");
 }
 
 TEST_CASE("Every stage refuses a bad shape and says what is wrong with it",
@@ -152,7 +152,7 @@ TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
 TEST_CASE("Span-search refuses the wrong number of routing queries", "[search]") {
   const auto problem = good_problem();
   const std::vector<double> gradient(1000);
-  for (const std::size_t count : {0, 1, 3}) {
+  for (const std::size_t count : {0U, 1U, 3U}) {
     auto search = problem.search();
     auto attend = problem.attention();
     search.routing_queries.resize(count, problem.query.data());
@@ -169,7 +169,7 @@ TEST_CASE("Span-search refuses the wrong number of routing queries", "[search]")
 TEST_CASE("Every stage refuses a null pointer and names it", "[search][attention][gradients]") {
   const auto problem = good_problem();
   const std::vector<double> gradient(1000);
-  for (const std::size_t m : {0, 1}) {
+  for (const std::size_t m : {0U, 1U}) {
     auto search = problem.search();
     search.routing_queries[m] = nullptr;
     check_null(refusal([&] { span_search(search); }), "routing_queries");

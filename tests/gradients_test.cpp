@@ -129,7 +129,7 @@ TEST_CASE("Derivatives of combination equal differences", "[gradients]") {
   const auto loss = [&] { return dot(combine(args), out); };
   CHECK(distance(got.scores, differences(scores, loss)) <= kTolerance);
   CHECK(distance(got.outputs, differences(outputs, loss)) <= kTolerance);
-  for (const std::size_t unused : {4, 5, 6, 7, 8, 11}) CHECK(got.scores[unused] == 0);
+  for (const std::size_t unused : {4U, 5U, 6U, 7U, 8U, 11U}) CHECK(got.scores[unused] == 0);
 }
 
 TEST_CASE("Derivatives of span attention equal differences", "[gradients]") {
@@ -396,8 +396,8 @@ TEST_CASE("Derivatives of accumulation equal differences", "[gradients]") {
 
 TEST_CASE("Derivatives of accumulation with decays of 0 and 1 equal differences", "[gradients]") {
   Recurrence recurrence(1, 10, 2, 2, 85);
-  for (const std::size_t t : {3, 4, 10, 15}) recurrence.a[t] = 0;
-  for (const std::size_t t : {0, 6, 17, 18}) recurrence.a[t] = 1;
+  for (const std::size_t t : {3U, 4U, 10U, 15U}) recurrence.a[t] = 0;
+  for (const std::size_t t : {0U, 6U, 17U, 18U}) recurrence.a[t] = 1;
   const auto out = weights(20 * 2);
   const auto final_out = weights(2 * 2 * 2);
   const auto loss = [&] {
@@ -431,7 +431,8 @@ TEST_CASE("Rows before start have derivatives of 0, NaN in them or not", "[gradi
     return dot(result.output, out) + dot(result.final_state, final_out);
   });
   const auto clean = accumulate_backward(recurrence.args(), out.data(), final_out.data());
-  for (const std::size_t row : {0, 2, 9, 11, 18, 26, 35}) {  // rows 3 to 8 of the first entry count
+  for (const std::size_t row :
+       {0U, 2U, 9U, 11U, 18U, 26U, 35U}) {  // rows 3 to 8 of the first entry count
     recurrence.a[row] = inputs::kNaN;
     recurrence.x[row * 2] = recurrence.b[row * 2] = recurrence.c[row * 2] = inputs::kNaN;
   }

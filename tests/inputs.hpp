@@ -52,7 +52,8 @@ class Random {
     if (values == Values::coarse) return static_cast<double>(below(3) - 1);
     if (values == Values::exact) return static_cast<double>(below(512) - 256) / 256;
     const double magnitude = static_cast<double>((1 << 23) + below(1 << 23)) / (1 << 24);
-    return std::ldexp(below(2) ? magnitude : -magnitude, -static_cast<int>(below(6)));
+    const auto exponent = static_cast<int>(below(6));
+    return std::ldexp(below(2) ? magnitude : -magnitude, -exponent);
   }
 
   std::vector<double> tensor(Index size, Values values = Values::exact) {

@@ -37,10 +37,10 @@ bool is_floor_power(Index m, Index base, Rational exponent) {
 
 /// B is ceil(factor base^exponent), or the limit where that is no less.
 bool is_ceil_scaled_power(Index B, Rational factor, Index base, Rational exponent) {
-  const auto [a, b] = exponent;
-  const Integer target = power(factor.numerator, b) * power(base, a);
+  const Integer target =
+      power(factor.numerator, exponent.denominator) * power(base, exponent.numerator);
   const auto enough = [&](Index reach) {
-    return power(Integer(reach) * factor.denominator, b) >= target;
+    return power(Integer(reach) * factor.denominator, exponent.denominator) >= target;
   };
   if (B < 0 || B > kPowerLimit || (B > 0 && enough(B - 1))) return false;
   return B == kPowerLimit || enough(B);

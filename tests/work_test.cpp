@@ -230,7 +230,7 @@ TEST_CASE("Random routing does the same work everywhere where the parts are even
     Schedule schedule = preset("even", 3);
     schedule.top_k = top_k;
     const StripePlan plan(schedule, 4096);
-    for (const std::uint64_t seed : {1, 2, 3}) {
+    for (const std::uint64_t seed : {1U, 2U, 3U}) {
       const WorkCount work = random_routing_work(plan, 4095, seed);
       CHECK(work.anchors_scored == 16 + 16 * top_k);
       CHECK(work.keys_attended == 16 * top_k);
