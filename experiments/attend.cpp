@@ -38,8 +38,11 @@ std::uint64_t checksum(const std::vector<double>& values) {
 
 /// Refuses shapes whose arrays pass the memory of this machine, before any of them is made.
 void require_memory(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
-  const auto rows = static_cast<double>(shape.rows());
-  const auto kv_rows = static_cast<double>(shape.batch * shape.num_kv_heads * shape.keys);
+  const auto batch = static_cast<double>(shape.batch);
+  const double rows =
+      batch * static_cast<double>(shape.num_heads) * static_cast<double>(shape.queries);
+  const double kv_rows =
+      batch * static_cast<double>(shape.num_kv_heads) * static_cast<double>(shape.keys);
   const auto values = rows * static_cast<double>(schedule.steps) + 2 * kv_rows;
   const double bytes = static_cast<double>(shape.head_dim) *
                        (values * static_cast<double>(value_size) + rows * sizeof(double));
@@ -118,14 +121,14 @@ int attend(const Options& options) {
   const Shape shape{batch,  heads,    kv_heads,         queries,
                     length, head_dim, length - queries, start.data()};
   require_memory(shape, schedule, single ? sizeof(float) : sizeof(double));
-  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options("--length", [&] { return StripePlan(schedule, length); });
 
   const auto seed_bits = static_cast<std::uint64_t>(seed);
   const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)
                                         : run_oracle<double>(shape, plan, seed_bits);
   double dense = 0;
   for (Index i = 0; i < queries; ++i) {
-    dense += static_cast<double>(plan.max_length() - queries + i + 1 - start.front());
+    dense += static_cast<double>(std::max<Index>(0, length - queries + i + 1 - start.front()));
   }
   dense = std::max(dense, 1.0) * static_cast<double>(batch * heads);
   double squares = 0;

@@ -1,4 +1,8 @@
 #include <benchmark/benchmark.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <string>
 
 #include "inputs.hpp"
 #include "multistep/attention.hpp"
@@ -42,53 +46,59 @@ void attend(benchmark::State& state) {
   const StripePlan plan(preset("nstep"), length);
   const AttentionArgs<float> args{
       shape, &plan, arrays[0].data(), arrays[1].data(), arrays[2].data(), {arrays[3].data()}};
-  for (auto _ : state) benchmark::DoNotOptimize(attention(args).output.data());
+  AttentionResult result;
+  for (auto _ : state) result = attention(args);
+  struct rusage usage {};
+  getrusage(RUSAGE_SELF, &usage);
+  state.counters["peak_gib"] = static_cast<double>(usage.ru_maxrss) / (1 << 20);  // of KiB
+
+  // The last query decoded alone must have the same bits.
+  AttentionArgs<float> last = args;
+  last.shape.queries = 1;
+  last.shape.query_offset = length - 1;
+  last.query += count - 64;
+  last.routing_queries.front() += count - 64;
+  const AttentionResult decoded = attention(last);
+  if (!std::equal(decoded.output.begin(), decoded.output.end(), result.output.end() - 64)) {
+    state.SkipWithError("the last query differs from its decoding");
+  }
 }
 
 constexpr Index kMillion = 1'000'000;
-constexpr auto kUnit = benchmark::kMillisecond;
+constexpr Index kTrillion = 1'000'000'000'000;
 
-BENCHMARK_CAPTURE(verify, nstep_2, "nstep", 2)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(verify, nstep_3, "nstep", 3)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(verify, nstep_4, "nstep", 4)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(verify, even_2, "even", 2)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(verify, even_3, "even", 3)->Arg(10 * kMillion)->Unit(kUnit)->UseRealTime();
-BENCHMARK_CAPTURE(verify, paper, "paper", 2)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK_CAPTURE(verify, released, "released", 2)
-    ->Arg(kMillion)
-    ->Arg(10 * kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK(verify_failing)->Arg(kMillion)->Arg(10 * kMillion)->Unit(kUnit)->UseRealTime();
-BENCHMARK_CAPTURE(sample, nstep_2, "nstep", 2)->Arg(kMillion* kMillion)->Unit(kUnit)->UseRealTime();
-BENCHMARK_CAPTURE(sample, nstep_3, "nstep", 3)->Arg(kMillion* kMillion)->Unit(kUnit)->UseRealTime();
-BENCHMARK_CAPTURE(sample, released, "released", 2)
-    ->Arg(kMillion* kMillion)
-    ->Unit(kUnit)
-    ->UseRealTime();
-BENCHMARK(attend)->Arg(1 << 14)->Arg(1 << 16)->Unit(kUnit)->UseRealTime()->Iterations(1);
+void add_benchmarks() {
+  const auto timed = [](benchmark::internal::Benchmark* added) {
+    return added->Unit(benchmark::kMillisecond)->UseRealTime();
+  };
+  struct Case {
+    const char* name;
+    const char* preset;
+    Index steps;
+  };
+  for (const Case& c :
+       {Case{"nstep_2", "nstep", 2}, Case{"nstep_3", "nstep", 3}, Case{"nstep_4", "nstep", 4},
+        Case{"even_2", "even", 2}, Case{"even_3", "even", 3}, Case{"paper", "paper", 2},
+        Case{"released", "released", 2}}) {
+    const std::string name = c.name;
+    timed(benchmark::RegisterBenchmark(("verify/" + name).c_str(), verify, c.preset, c.steps))
+        ->Arg(kMillion)
+        ->Arg(10 * kMillion);
+    timed(benchmark::RegisterBenchmark(("sample/" + name).c_str(), sample, c.preset, c.steps))
+        ->Arg(kTrillion);
+  }
+  timed(benchmark::RegisterBenchmark("verify_failing", verify_failing))
+      ->Arg(kMillion)
+      ->Arg(10 * kMillion);
+  timed(benchmark::RegisterBenchmark("attend", attend))->Arg(1 << 14)->Arg(1 << 16)->Arg(1 << 20);
+}
 
 }  // namespace
 }  // namespace multistep
 
-BENCHMARK_MAIN();
+int main(int count, char** arguments) {
+  multistep::add_benchmarks();
+  benchmark::Initialize(&count, arguments);
+  if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;
+  benchmark::RunSpecifiedBenchmarks();
+}

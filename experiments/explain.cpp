@@ -82,8 +82,8 @@ class Tree {
   Json node(Index m, Index i, Index anchor, Span span, Json children) {
     if (++count_ > kMaxNodes) {
       throw std::invalid_argument(fmt::format(
-          "--position: the tree has more than {} anchors; ask for the paths to one --key",
-          kMaxNodes));
+          "--position {}: its tree has more than {} anchors; ask for the paths to one --key",
+          plan_.max_length() - 1, kMaxNodes));
     }
     return {{"level", m},
             {"stripe", i},
@@ -146,7 +146,8 @@ int explain(const Options& options) {
   if (!options.key.empty()) key = parse_size("--key", options.key, start, position);
 
   const Schedule schedule = options.schedule.schedule();
-  const auto plan = naming_options([&] { return StripePlan(schedule, position + 1); });
+  const auto plan =
+      naming_options("--position", [&] { return StripePlan(schedule, position + 1); });
   const Span window = plan.window(position, start);
   Json result = {{"schedule", describe(schedule)},
                  {"position", position},

@@ -1,4 +1,7 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <optional>
 
 #include "commands.hpp"
 #include "multistep/coverage.hpp"
@@ -43,7 +46,7 @@ void fill(const StripePlan& plan, Index m, Span segment, std::vector<LevelMap>& 
 int map(const Options& options) {
   const Index length = parse_size("--length", options.length, 1, kMaxMapLength);
   const Schedule schedule = options.schedule.schedule();
-  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options("--length", [&] { return StripePlan(schedule, length); });
 
   std::vector<std::string> names{"query", "key", "window"};
   for (Index m = 1; m < schedule.steps; ++m) {
@@ -53,7 +56,7 @@ int map(const Options& options) {
   }
   std::string csv = fmt::format("{}\n", fmt::join(names, ","));
   Json rows = Json::array();
-  ProgressBar bar("map");
+  std::optional<ProgressBar> bar("map");
   for (Index query = 0; query < length; ++query) {
     const std::vector<Index> zeros(static_cast<std::size_t>(query + 1), 0);
     const std::vector<Index> none(zeros.size(), -1);
@@ -69,8 +72,9 @@ int map(const Options& options) {
       options.output.json ? rows.push_back(row)
                           : void(csv += fmt::format("{}\n", fmt::join(row, ",")));
     }
-    bar.show(query + 1, length);
+    bar->show(query + 1, length);
   }
+  bar.reset();
   if (options.output.json) {
     options.output.write(
         Json{{"schedule", describe(schedule)}, {"columns", names}, {"rows", rows}});

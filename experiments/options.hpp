@@ -39,13 +39,18 @@ struct ScheduleOptions {
 /// "N = 3 (tight, even)", the schedule in a few words.
 std::string describe(const Schedule& schedule);
 
-/// Runs `body`, putting "--" before the name with which a library error begins.
+/// Runs `body`; a library error about the length it got names the option that the length came from,
+/// other errors the option with the name that they begin with.
 template <class Body>
-auto naming_options(Body&& body) {
+auto naming_options(const std::string& length_option, Body&& body) {
   try {
     return body();
   } catch (const std::invalid_argument& error) {
-    throw std::invalid_argument(std::string("--") + error.what());
+    const std::string message = error.what();
+    const std::string name = "length ";
+    throw std::invalid_argument(message.rfind(name, 0) == 0
+                                    ? length_option + " " + message.substr(name.size())
+                                    : "--" + message);
   }
 }
 

@@ -24,15 +24,20 @@ void OutputOptions::write(const std::string& text) const {
 }
 
 void write_whole(const std::string& path, const std::string& text) {
-  const std::string partial = fmt::format("{}.{}.partial", path, getpid());
+  // A link is followed; a device or a pipe takes the text as it comes, a file is replaced.
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path target = fs::weakly_canonical(path, error);
+  const bool stream = fs::exists(target) && !fs::is_regular_file(target);
+  const fs::path partial =
+      stream ? target : fs::path(fmt::format("{}.{}.partial", target.string(), getpid()));
   std::ofstream file(partial, std::ios::binary);
   file << text;
   file.close();
-  std::error_code error;
-  if (file) std::filesystem::rename(partial, path, error);
+  if (file && !stream) fs::rename(partial, target, error);
   if (!file || error) {
     std::error_code ignored;
-    std::filesystem::remove(partial, ignored);
+    if (!stream) fs::remove(partial, ignored);
     throw std::runtime_error(fmt::format("--output {}: a file that can be written", path));
   }
 }

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "commands.hpp"
 #include "fit.hpp"
 #include "multistep/work.hpp"
@@ -32,7 +34,7 @@ struct Point {
 };
 
 Point measure(const Schedule& schedule, Index length, Index samples, std::uint64_t seed) {
-  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options("--lengths", [&] { return StripePlan(schedule, length); });
   Point point{length, std::min(length, samples)};
   const double weight = static_cast<double>(length) / static_cast<double>(point.queries);
   for (Index k = 0; k < point.queries; ++k) {
@@ -98,14 +100,17 @@ int scale(const Options& options) {
   const Index samples = parse_size("--samples", options.samples, 1, 1 << 24);
   const auto seed = static_cast<std::uint64_t>(parse_size("--seed", options.seed, 0, INT64_MAX));
   std::vector<Schedule> schedules;
-  for (const std::string& steps : split("--steps", options.schedule.steps)) {
+  const std::string& preset = options.schedule.preset;
+  const std::string all = preset == "paper" || preset == "released" ? "2" : "1,2,3,4";
+  const std::string& given = options.schedule.steps;
+  for (const std::string& steps : split("--steps", given.empty() ? all : given)) {
     schedules.push_back(options.schedule.schedule(steps));
   }
   if (options.csv && options.output.json) {
     throw std::invalid_argument("--csv: one of --csv and --json");
   }
 
-  ProgressBar bar("scale");
+  std::optional<ProgressBar> bar("scale");
   Index done = 0;
   Json runs = Json::array();
   for (const Schedule& schedule : schedules) {
@@ -123,7 +128,7 @@ int scale(const Options& options) {
                         {"work", point.work()},
                         {"lower_bound", point.lower_bound},
                         {"ratio", point.work() / point.lower_bound}});
-      bar.show(++done, static_cast<Index>(schedules.size() * lengths.size()));
+      bar->show(++done, static_cast<Index>(schedules.size() * lengths.size()));
     }
     const PowerFit fit = fit_exponent(x, y);
     runs.push_back({{"steps", schedule.steps},
@@ -137,6 +142,7 @@ int scale(const Options& options) {
                       {"high", fit.high},
                       {"theory", 1 + 1 / static_cast<double>(schedule.steps)}}}});
   }
+  bar.reset();
   const Json result = {{"samples", samples}, {"seed", seed}, {"runs", runs}};
   if (options.output.json) {
     options.output.write(result);
@@ -150,7 +156,7 @@ int scale(const Options& options) {
 
 void add_scale(CLI::App& app, Run& run) {
   const auto options = std::make_shared<Options>();
-  options->schedule.steps = "1,2,3,4";
+  options->schedule.steps.clear();
   CLI::App* command =
       app.add_subcommand("scale", "Work counted over a range of lengths, with the fitted exponent");
   command->add_option("--lengths", options->lengths,
@@ -162,10 +168,11 @@ void add_scale(CLI::App& app, Run& run) {
   options->schedule.add(*command);
   options->output.add(*command);
   command->footer(
-      "Here --steps takes a list (default 1,2,3,4). The search runs with seeded random scores, so\n"
-      "the work is what it did, not a formula; the bound is for one path, so top_k = 2 keeps "
-      "above\n"
-      "it.\n"
+      "Here --steps takes a list (default 1,2,3,4, or 2 for the presets of two steps). The search\n"
+      "runs with seeded random scores, so the work is what it did, not a formula. The bound is "
+      "for\n"
+      "one path; top_k = 2 follows two. The interval tells how well a power law fits these\n"
+      "lengths, not where the exponent goes beyond them: whole numbers of anchors bend it.\n"
       "Example:\n"
       "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv");
   command->callback([options, &run] { run = [options] { return scale(*options); }; });

@@ -64,7 +64,7 @@ std::string text(const Json& result) {
                        first["position"].get<Index>(), first["key"].get<Index>(),
                        first["gap"]["begin"].get<Index>(), first["gap"]["end"].get<Index>());
     if (!first["closing_backward"].is_null()) {
-      out += fmt::format("closed by    --backward {} (the smallest with four decimals)\n",
+      out += fmt::format("closed by    --backward {} (that gap; four decimals)\n",
                          first["closing_backward"].get<double>());
     }
   }
@@ -85,7 +85,6 @@ int verify(const Options& options) {
   const Index length = parse_size("--length", options.length, 1, kMaxLength);
   const Index start = parse_size("--start", options.start, 0, length - 1);
   const Timer timer;
-  ProgressBar bar("verify");
   CoverageReport report;
   std::string name;
   Json steps;
@@ -100,7 +99,8 @@ int verify(const Options& options) {
     const Index seed = parse_size("--seed", options.seed, 0, INT64_MAX);
     name = describe(schedule);
     steps = schedule.steps;
-    naming_options([&] {
+    naming_options("--length", [&] {
+      ProgressBar bar("verify");
       report = all ? verify_all(schedule, length, start, bar.callback())
                    : verify_sampled(schedule, length, start, count,
                                     static_cast<std::uint64_t>(seed), bar.callback());
@@ -136,13 +136,15 @@ void add_verify(CLI::App& app, Run& run) {
   CLI::Option* queries = command->add_option(
       "--queries", options->queries,
       "all (default), or how many: stripe positions and their neighbours first, then random ones");
-  command->add_option("--seed", options->seed, "seed of the random queries (default 1)");
+  CLI::Option* seed =
+      command->add_option("--seed", options->seed, "seed of the random queries (default 1)");
   CLI::Option* spans = command->add_option(
       "--spans", options->spans,
       "check the final spans in this CSV (query,begin,end; - is standard input) instead");
   options->schedule.add(*command);
   options->output.add(*command);
   spans->excludes(queries);
+  spans->excludes(seed);
   for (CLI::Option* option : options->schedule.all) spans->excludes(option);
   command->footer(
       "Examples:\n"

@@ -14,15 +14,18 @@ using State = Eigen::Map<Matrix>;
 
 template <class T>
 void require_accumulation(const AccumulationArgs<T>& args) {
-  const auto within = [](std::string_view name, Index value, Index low, Index high) {
-    require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low, high);
-  };
-  within("batch", args.batch, 1, 1 << 20);
-  within("num_heads", args.num_heads, 1, 1 << 16);
-  within("head_dim", args.head_dim, 1, 1 << 16);
-  within("state", args.state, 1, 1 << 16);
-  within("offset", args.offset, 0, kMaxLength);
-  within("length", args.length, 0, kMaxLength - args.offset);
+  require_within("batch", args.batch, 1, 1 << 20);
+  require_within("num_heads", args.num_heads, 1, 1 << 16);
+  require_within("head_dim", args.head_dim, 1, 1 << 16);
+  require_within("state", args.state, 1, 1 << 16);
+  require_within("offset", args.offset, 0, kMaxLength);
+  require_within("length", args.length, 0, kMaxLength - args.offset);
+  require_array_size({args.batch, args.num_heads, args.length, args.head_dim});
+  require_array_size({args.batch, args.num_heads, args.length, args.state});
+  require_array_size({args.batch, args.num_heads, args.head_dim, args.state});
+  for (Index b = 0; args.start && b < args.batch; ++b) {
+    require_within("start", args.start[b], 0, kMaxLength);
+  }
   const Index rows = args.batch * args.num_heads * args.length;
   require_array(args.x, "x", rows);
   require_array(args.a, "a", rows);

@@ -11,6 +11,7 @@ void require_combine(const CombineArgs& args) {
   require(args.rows >= 0 && args.slots >= 1 && args.head_dim >= 1,
           "combine of {} rows, {} slots, head_dim {}: rows >= 0, slots >= 1, head_dim >= 1",
           args.rows, args.slots, args.head_dim);
+  require_array_size({args.rows, args.slots, args.head_dim});
   require_array(args.count, "count", args.rows);
   require_array(args.scores, "scores", args.rows);
   for (Index row = 0; row < args.rows; ++row) {

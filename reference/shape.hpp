@@ -48,24 +48,19 @@ class Rows {
  public:
   explicit Rows(const Shape& shape) : shape_(shape) {
     const Shape& s = shape;
-    const auto within = [](std::string_view name, Index value, Index low, Index high) {
-      require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low,
-              high);
-    };
-    within("batch", s.batch, 1, 1 << 20);
-    within("num_heads", s.num_heads, 1, 1 << 16);
-    within("num_kv_heads", s.num_kv_heads, 1, s.num_heads);
+    require_within("batch", s.batch, 1, 1 << 20);
+    require_within("num_heads", s.num_heads, 1, 1 << 16);
+    require_within("num_kv_heads", s.num_kv_heads, 1, s.num_heads);
     require(s.num_heads % s.num_kv_heads == 0, "num_kv_heads {}: divides num_heads {}",
             s.num_kv_heads, s.num_heads);
-    within("head_dim", s.head_dim, 1, 1 << 16);
-    within("query_offset", s.query_offset, 0, kMaxLength - 1);
-    within("queries", s.queries, 0, kMaxLength - s.query_offset);
-    within("keys", s.keys, s.query_offset + s.queries, kMaxLength);
-    const Index longest = std::max(s.keys * s.num_kv_heads, s.queries * s.num_heads);
-    require(longest <= INT64_MAX / 64 / s.batch / s.head_dim, "keys {}: the arrays pass 2^63 bytes",
-            s.keys);
+    require_within("head_dim", s.head_dim, 1, 1 << 16);
+    require_within("query_offset", s.query_offset, 0, kMaxLength - 1);
+    require_within("queries", s.queries, 0, kMaxLength - s.query_offset);
+    require_within("keys", s.keys, s.query_offset + s.queries, kMaxLength);
+    require_array_size({s.batch, s.num_heads, s.queries, s.head_dim});
+    require_array_size({s.batch, s.num_kv_heads, s.keys, s.head_dim});
     for (Index b = 0; s.start && b < s.batch; ++b) {
-      within("start", s.start[b], 0, kMaxLength);
+      require_within("start", s.start[b], 0, kMaxLength);
     }
   }
 

@@ -13,6 +13,7 @@ SpanAttentionResult span_attention(const SpanAttentionArgs<T>& args) {
   const Shape& shape = args.shape;
   const Rows rows(shape);
   require_spans(rows, args);
+  require_array_size({rows.count(), args.slots, shape.head_dim});
   const Index d = shape.head_dim;
   const double scale = scale_or_default(args.softmax_scale, d);
 

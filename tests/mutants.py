@@ -89,24 +89,24 @@ MUTANTS = [
     Mutant("greedy path not greedy", "schedule.cpp",
            "ceil_root(offset + 2, left) - 1", "ceil_root(offset + 1, left)"),
     # The checker and the counts
-    Mutant("oldest span not looked into", "coverage.cpp",
+    Mutant("oldest span not looked into", "segment_checker.cpp",
            "cut.last() <= known.bad && settled(m + 1, cut.span(cut.last()).length())",
            "cut.last() <= known.bad"),
-    Mutant("unclipped tight spans not looked into", "coverage.cpp",
+    Mutant("unclipped tight spans not looked into", "segment_checker.cpp",
            "cut.last() <= known.bad && settled", "settled"),
-    Mutant("gap of one key overlooked", "coverage.cpp",
+    Mutant("gap of one key overlooked", "segment_checker.cpp",
            "cut.reach().backward + cut.reach().forward + 1;",
            "cut.reach().backward + cut.reach().forward + 2;"),
-    Mutant("holes looked for behind the first wide gap", "coverage.cpp",
+    Mutant("holes looked for behind the first wide gap", "segment_checker.cpp",
            "(std::upper_bound(widest.begin(), end, reached) - widest.begin()) - 1;",
            "(std::upper_bound(widest.begin(), end, reached) - widest.begin());"),
-    Mutant("unclipped power spans not looked into", "coverage.cpp",
+    Mutant("unclipped power spans not looked into", "segment_checker.cpp",
            "return oldest < newest || settled(m + 1, backward + forward + 1);", "return true;"),
-    Mutant("holes of inner spans forgotten", "coverage.cpp",
+    Mutant("holes of inner spans forgotten", "segment_checker.cpp",
            "if (hole.near + span.near > near) reached.push_back({near, span.near + hole.near});\n"
            "      near = span.near + hole.far;",
            "(void)hole;"),
-    Mutant("hole at the oldest keys forgotten", "coverage.cpp",
+    Mutant("hole at the oldest keys forgotten", "segment_checker.cpp",
            "if (settled_to < n) holes.push_back({settled_to, n});", ""),
     Mutant("closing factor does not close", "coverage.cpp",
            "return make_rational(high, kDecimals);", "return make_rational(low, kDecimals);"),
@@ -198,7 +198,7 @@ def run_tests(build, link, mutant, folder):
     target = sources / mutant.file
     text = target.read_text()
     if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.name}: {mutant.file} holds its text {text.count(mutant.old)} times")
+        raise ValueError(f"{mutant.name}: {text.count(mutant.old)} places in {mutant.file}, not 1")
     target.write_text(text.replace(mutant.old, mutant.new))
 
     objects = []

@@ -228,8 +228,11 @@ class Explain(Case):
     def test_bad_options(self):
         self.refuses(["explain", "--position", "9", "--key", "10"],
                      "--key 10: an integer in [0, 9]")
+        self.refuses(["explain", "--position", str(10**12), "--exponent", "1"],
+                     "--position 1000000000001: with stripe exponent 1 it needs more than 134217728 "
+                     "stripes; raise the exponent or shorten the sequence")
         self.refuses(["explain", "--position", str(10**12), "--steps", "4"],
-                     "--position: the tree has more than 1000000 anchors; "
+                     "--position 1000000000000: its tree has more than 1000000 anchors; "
                      "ask for the paths to one --key")
 
 
@@ -267,6 +270,11 @@ class Attend(Case):
         self.assertEqual(result["work"], {"anchors_scored": 0, "keys_attended": 5050,
                                           "share_of_dense": 1})
 
+    def test_the_share_of_dense_counts_eligible_keys(self):
+        result = self.json("attend", "--length", 100, "--start", 90, "--steps", 1, "--head-dim", 2)
+        self.assertEqual(result["work"], {"anchors_scored": 0, "keys_attended": 55,
+                                          "share_of_dense": 1})
+
     def test_bad_options(self):
         self.refuses(["attend", "--length", "9", "--heads", "3", "--kv-heads", "2"],
                      "--kv-heads 2: a divisor of --heads 3")
@@ -291,6 +299,10 @@ class Scale(Case):
             for point in run_["points"]:
                 self.assertEqual(point["work"], point["anchors_scored"] + point["keys_attended"])
 
+    def test_the_presets_of_two_steps(self):
+        result = self.json("scale", "--preset", "released", "--lengths", "4Ki,8Ki,16Ki")
+        self.assertEqual([run["steps"] for run in result["runs"]], [2])
+
     def test_csv_and_bad_options(self):
         rows = list(csv.DictReader(io.StringIO(self.answer(
             "scale", "--lengths", "64,128,256", "--steps", 2, "--csv"))))
@@ -309,6 +321,38 @@ class Output(Case):
             self.assertEqual([entry.name for entry in pathlib.Path(folder).iterdir()], [path.name])
         self.refuses(["verify", "--length", "9", "--output", "/no/such/folder/x"],
                      "--output /no/such/folder/x: a file that can be written")
+
+    def test_links_are_followed_and_devices_written(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "file"
+            link = pathlib.Path(folder) / "link"
+            file.write_text("old")
+            link.symlink_to(file)
+            self.answer("verify", "--length", 9, "--json", "--output", link)
+            self.assertTrue(link.is_symlink())
+            self.assertIs(json.loads(file.read_text())["covered"], True)
+            device = pathlib.Path(folder) / "device"
+            device.symlink_to("/dev/full")
+            self.refuses(["verify", "--length", "9", "--output", str(device)],
+                         f"--output {device}: a file that can be written")
+            self.assertTrue(pathlib.Path("/dev/full").is_char_device())
+
+    def test_progress_shows_on_a_terminal_and_is_gone_before_the_result(self):
+        reader, terminal = os.openpty()
+        with subprocess.Popen([PROGRAM, "scale", "--steps", "2", "--lengths", "8Gi,16Gi,32Gi,64Gi"],
+                              stdout=terminal, stderr=terminal) as process:
+            os.close(terminal)
+            shown = b""
+            try:
+                while chunk := os.read(reader, 1 << 16):
+                    shown += chunk
+            except OSError:  # the terminal's other end is closed
+                pass
+        os.close(reader)
+        self.assertEqual(process.returncode, 0)
+        bar, _, result = shown.decode().rpartition("\033[K")
+        self.assertIn("scale [", bar)
+        self.assertTrue(result.startswith("work of a sequence"))
 
     def test_a_full_disk_is_an_error(self):
         with open("/dev/full", "w") as full:

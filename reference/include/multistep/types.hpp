@@ -24,7 +24,8 @@ struct Span {
   friend bool operator==(const Span&, const Span&) = default;
 };
 
-/// Called now and then, by one thread at a time, with the rows done so far and in all.
+/// Called now and then, by one thread at a time, with the rows done so far and in all. Must not
+/// throw.
 using Progress = std::function<void(Index done, Index total)>;
 
 /// An exact non-negative rational in lowest terms. Exponents and factors are rationals, so that no
