@@ -35,14 +35,17 @@ std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Ind
   const auto refuse = [&](Index line, const std::string& what) {
     throw std::invalid_argument(fmt::format("{}:{}: {}", path, line, what));
   };
-  if (!in || in.peek() == std::char_traits<char>::eof()) {
+  if (!in || (in.peek() == std::char_traits<char>::eof() && in.bad())) {
     throw std::invalid_argument(fmt::format("--spans {}: a readable file of {}", path, kHeader));
   }
 
   std::vector<CandidateSpan> spans;
-  std::string text;
-  for (Index line = 1; std::getline(in, text); ++line) {
-    if (!text.empty() && text.back() == '\r') text.pop_back();
+  std::array<char, 128> buffer{};  // three integers fit
+  for (Index line = 1; in.peek() != std::char_traits<char>::eof(); ++line) {
+    in.getline(buffer.data(), buffer.size());
+    std::string_view text(buffer.data());
+    if (in.fail()) refuse(line, fmt::format("'{:.40}...': {}", text, kHeader));
+    if (!text.empty() && text.back() == '\r') text.remove_suffix(1);
     if (line == 1 && text == kHeader) continue;
     std::array<Index, 3> row{};
     if (!parse_row(text, row)) refuse(line, fmt::format("'{:.40}': {}", text, kHeader));

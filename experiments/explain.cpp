@@ -81,9 +81,10 @@ class Tree {
 
   Json node(Index m, Index i, Index anchor, Span span, Json children) {
     if (++count_ > kMaxNodes) {
-      throw std::invalid_argument(fmt::format(
-          "--position {}: its tree has more than {} anchors; ask for the paths to one --key",
-          plan_.max_length() - 1, kMaxNodes));
+      throw std::invalid_argument(
+          fmt::format("--position {}: a query with at most {} anchors to show; --key shows the "
+                      "paths to one key",
+                      plan_.max_length() - 1, kMaxNodes));
     }
     return {{"level", m},
             {"stripe", i},

@@ -1,5 +1,6 @@
 #include <fmt/core.h>
 
+#include <cctype>
 #include <new>
 
 #include "commands.hpp"
@@ -13,10 +14,19 @@ int fail(const CLI::App& app, const char* message) {
   for (const CLI::App* subcommand : app.get_subcommands()) name += " " + subcommand->get_name();
   std::string line = message;
   for (char& letter : line) {
-    if (letter == '\n') letter = ' ';
+    if (std::iscntrl(static_cast<unsigned char>(letter))) letter = letter == '\n' ? ' ' : '?';
   }
   fmt::print(stderr, "{}: {}\n", name, line);
   return kUsageError;
+}
+
+/// No option takes an empty value: it would be the unset variable of a script.
+void refuse_empty_values(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options()) {
+    for (const std::string& value : option->results()) {
+      if (value.empty()) throw std::invalid_argument(option->get_name() + " '': a value");
+    }
+  }
 }
 
 }  // namespace
@@ -36,7 +46,13 @@ int main(int count, char** arguments) {
   multistep::add_scale(app, run);
   try {
     app.parse(count, arguments);
+    refuse_empty_values(*app.get_subcommands().front());
     return run();
+  } catch (const CLI::RequiredError& error) {
+    if (!app.get_subcommands().empty() || count < 2) return fail(app, error.what());
+    const std::string message =
+        fmt::format("{}: verify, explain, map, attend or scale", arguments[1]);
+    return fail(app, message.c_str());
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : fail(app, error.what());
   } catch (const std::bad_alloc&) {

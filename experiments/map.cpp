@@ -13,6 +13,8 @@ namespace {
 
 constexpr Index kMaxMapLength = 4096;  // the map has a row for every pair of query and key
 
+constexpr Index kMaxValues = 60'000'000;
+
 struct Options {
   std::string length;
   ScheduleOptions schedule;
@@ -53,6 +55,12 @@ int map(const Options& options) {
     for (const char* column : {"anchors", "spans", "span"}) {
       names.push_back(fmt::format("{}_{}", column, m));
     }
+  }
+  const Index values = length * (length + 1) / 2 * std::ssize(names);
+  if (values > kMaxValues) {
+    throw std::invalid_argument(
+        fmt::format("--length {}: a map of at most {} values; with {} columns this one has {}",
+                    length, kMaxValues, names.size(), values));
   }
   std::string csv = fmt::format("{}\n", fmt::join(names, ","));
   Json rows = Json::array();

@@ -34,7 +34,11 @@ void write_whole(const std::string& path, const std::string& text) {
   std::ofstream file(partial, std::ios::binary);
   file << text;
   file.close();
-  if (file && !stream) fs::rename(partial, target, error);
+  if (file && !stream) {
+    const fs::file_status old = fs::status(target, error);
+    if (fs::exists(old)) fs::permissions(partial, old.permissions(), error);
+    fs::rename(partial, target, error);
+  }
   if (!file || error) {
     std::error_code ignored;
     if (!stream) fs::remove(partial, ignored);

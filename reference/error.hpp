@@ -22,6 +22,14 @@ inline void require_within(std::string_view name, std::int64_t value, std::int64
   require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low, high);
 }
 
+/// Throws where a recursion over the segments of a schedule meets too many different lengths.
+inline void require_few_segments(std::size_t count, std::int64_t length) {
+  constexpr std::size_t kMaxSegments = 1'000'000;
+  require(count <= kMaxSegments,
+          "length {}: its segments have more than {} different lengths; shorten the sequence",
+          length, kMaxSegments);
+}
+
 /// Throws unless an array of these extents, 0 or more each, stays below 2^60 bytes as doubles.
 inline void require_array_size(std::initializer_list<std::int64_t> extents) {
   std::int64_t size = 1;

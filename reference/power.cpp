@@ -100,6 +100,7 @@ double real(Index value) { return static_cast<double>(value); }
 Index floor_power(Index base, Rational exponent) {
   require(base >= 0, "base {}: a power is taken of an integer >= 0", base);
   const auto [a, b] = exponent;
+  require(a >= 0 && b > 0, "exponent {}/{}: a rational >= 0", a, b);
   if (b == 1) return saturated_power(base, a);
   if (base <= 1) return base;
   Index m = guess(std::pow(real(base), real(a) / real(b)));
@@ -113,6 +114,7 @@ Index ceil_scaled_power(Rational factor, Index base, Rational exponent) {
   require(base >= 0, "base {}: a power is taken of an integer >= 0", base);
   const auto [u, v] = factor;
   const auto [a, b] = exponent;
+  require(u >= 0 && v > 0 && a >= 0 && b > 0, "{}/{} and {}/{}: rationals >= 0", u, v, a, b);
   if (u == 0 || (base == 0 && a > 0)) return 0;
   const Index n = std::max(base, Index{1});
   Index reach = guess(real(u) / real(v) * std::pow(real(n), real(a) / real(b)));

@@ -19,12 +19,12 @@ struct Totals {
   double pairs = 0;
   double work = 0;
 
-  /// Adds the paths of a child, each `anchors` longer than in the child.
-  void add(const Totals& child, Index anchors) {
+  /// Adds the paths of `copies` equal children, each path `anchors` longer than in the child.
+  void add(const Totals& child, Index anchors, Index copies = 1) {
     min = std::min(min, child.min + anchors);
     max = std::max(max, child.max + anchors);
-    pairs += child.pairs;
-    work += child.work + static_cast<double>(anchors) * child.pairs;
+    pairs += static_cast<double>(copies) * child.pairs;
+    work += static_cast<double>(copies) * (child.work + static_cast<double>(anchors) * child.pairs);
   }
 };
 
@@ -43,9 +43,15 @@ class PathTotals {
     if (const auto at = known.find(n); at != known.end()) return at->second;
     const Cut cut = plan_.cut(m, n);
     Totals totals;
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
+    Index i = cut.first();
+    if (cut.rule() == Rule::even && cut.count() > 2) {  // all parts but the oldest have one length
+      totals.add(of(m + 1, cut.span(i).length()), cut.count(), cut.count() - 1);
+      i = cut.last();
+    }
+    for (; i <= cut.last(); ++i) {
       totals.add(of(m + 1, cut.span(i).length()), cut.count());
     }
+    require_few_segments(known.size(), plan_.max_length());
     return known[n] = totals;
   }
 
@@ -67,6 +73,7 @@ PathWork path_work(const StripePlan& plan, Index query, Index start) {
 }
 
 double lower_bound(Index steps, Index n) {
+  require(steps >= 1 && n >= 0, "steps {}, keys {}: steps >= 1, keys >= 0", steps, n);
   const auto N = static_cast<long double>(steps);
   return static_cast<double>(N * std::pow(static_cast<long double>(n), 1 / N));
 }

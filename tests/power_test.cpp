@@ -228,6 +228,8 @@ TEST_CASE("Powers of negative numbers are refused", "[power]") {
   CHECK_THROWS_WITH(ceil_root(-1, 2), "root 2 of -1: degree >= 1, value in [0, 2^60]");
   CHECK_THROWS_WITH(ceil_root(kPowerLimit + 1, 2),
                     "root 2 of 1152921504606846977: degree >= 1, value in [0, 2^60]");
+  CHECK_THROWS_WITH(floor_power(5, {1, 0}), "exponent 1/0: a rational >= 0");
+  CHECK_THROWS_WITH(ceil_scaled_power({1, 0}, 5, {1, 2}), "1/0 and 1/2: rationals >= 0");
   CHECK_THROWS_WITH(ceil_root(8, 0), "root 0 of 8: degree >= 1, value in [0, 2^60]");
 }
 

@@ -98,6 +98,11 @@ class Verify(Case):
         for options, message in [
             ([], "--length is required"),
             (["--length", "0"], f"--length 0: {big}"),
+            (["--length", "9", "--spans", ""], "--spans '': a value"),
+            (["--length", "9", "--backward", ""], "--backward '': a value"),
+            (["--length", "1000000000000", "--queries", "1", "--steps", "17", "--rule", "power"],
+             "--length 1000000000000: its segments have more than 1000000 different lengths; "
+             "shorten the sequence"),
             (["--length", "-5"], f"--length -5: {big}"),
             (["--length", "12x"], f"--length 12x: {big}"),
             (["--length", "9" * 20], f"--length {'9' * 20}: {big}"),
@@ -129,7 +134,10 @@ class Verify(Case):
                 self.refuses(["verify", *options], message)
 
     def test_unknown_words(self):
-        for arguments in (["verify", "--length", "9", "--fast"], ["verifi"], []):
+        done = run("verifi")
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, "multistep: verifi: verify, explain, map, attend or scale\n"))
+        for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
@@ -173,7 +181,9 @@ class VerifySpans(Case):
     def test_bad_files(self):
         row = "query,begin,end"
         for text, message in [
-            ("", f"--spans -: a readable file of {row}"),
+            ("", "--spans -: no spans"),
+            ("1" * 10000, f"-:1: '{'1' * 40}...': {row}"),
+            ("1,0,\x00\x1b\n", f"-:1: '1,0,': {row}"),
             (f"{row}\n", "--spans -: no spans"),
             (f"{row}\n1,0\n", f"-:2: '1,0': {row}"),
             (f"{row}\n1,0,2,3\n", f"-:2: '1,0,2,3': {row}"),
@@ -232,8 +242,8 @@ class Explain(Case):
                      "--position 1000000000001: with stripe exponent 1 it needs more than 134217728 "
                      "stripes; raise the exponent or shorten the sequence")
         self.refuses(["explain", "--position", str(10**12), "--steps", "4"],
-                     "--position 1000000000000: its tree has more than 1000000 anchors; "
-                     "ask for the paths to one --key")
+                     "--position 1000000000000: a query with at most 1000000 anchors to show; "
+                     "--key shows the paths to one key")
 
 
 class Map(Case):
@@ -251,6 +261,11 @@ class Map(Case):
             "map", "--length", 8, "--rule", "power", "--backward", 1, "--forward", 1)))
         self.assertEqual([(row["query"], row["key"]) for row in rows if row["spans_1"] == "0"],
                          [("7", "0")])
+
+    def test_a_map_too_large_is_refused(self):
+        self.refuses(["map", "--length", "4096", "--steps", "64"],
+                     "--length 4096: a map of at most 60000000 values; with 192 columns this one "
+                     f"has {4096 * 4097 // 2 * 192}")
 
     def test_bad_length(self):
         self.refuses(["map", "--length", "4097"],

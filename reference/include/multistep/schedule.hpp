@@ -14,6 +14,7 @@ namespace multistep {
 enum class Rule { tight, power, even };
 
 /// One search level. The even rule uses none of the rationals, the tight rule the exponent alone.
+/// Exponents have denominators of at most 10^4.
 struct Level {
   Rule rule = Rule::tight;
   Rational exponent;       // e_m in [1, 64]: stripe i lies floor(i^e_m) keys back
