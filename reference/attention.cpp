@@ -46,7 +46,7 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
                              (args.search_keys ? args.search_keys : args.key) + kv,
                              args.search_scale};
     for (const T*& level : search.routing_queries) level += row * d;
-    Selection selection = span_search(search);
+    const Selection selection = span_search(search);
     result.seconds.search += watch.lap();
 
     std::vector<Span> windows;
@@ -56,10 +56,9 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
          selection.spans.data(), windows.data(), args.softmax_scale});
     result.seconds.attend += watch.lap();
 
-    // Without a path, the empty span of slot 0 stands for the window alone.
-    for (Index& kept : selection.count) kept = std::max<Index>(kept, 1);
-    const std::vector<double> output = combine({count, selection.top_k, d, selection.count.data(),
-                                                selection.scores.data(), spans.output.data()});
+    const std::vector<Index> used = slots_in_use(selection.count);
+    const std::vector<double> output = combine(
+        {count, selection.top_k, d, used.data(), selection.scores.data(), spans.output.data()});
     std::copy(output.begin(), output.end(), result.output.begin() + row * d);
     for (const WorkCount& work : selection.work) result.work += work;
     result.seconds.combine += watch.lap();

@@ -173,9 +173,7 @@ AttentionGradients attention_backward(const AttentionArgs<T>& args, const double
                                     windows.data(), args.softmax_scale};
   const SpanAttentionResult spans = span_attention(attend);
 
-  // Without a path, the empty span of slot 0 stands for the window alone.
-  std::vector<Index> count = selection.count;
-  for (Index& kept : count) kept = std::max<Index>(kept, 1);
+  const std::vector<Index> count = slots_in_use(selection.count);
   const CombineGradients combined =
       combine_backward({rows.count(), selection.top_k, shape.head_dim, count.data(),
                         selection.scores.data(), spans.output.data()},

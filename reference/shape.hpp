@@ -106,6 +106,13 @@ void require_attention(const AttentionArgs<T>& args, const Rows& rows) {
   require_array(args.value, "value", args.shape.keys);
 }
 
+/// Slots that combination uses: without a path, the empty span of slot 0 stands for the window
+/// alone.
+inline std::vector<Index> slots_in_use(std::vector<Index> count) {
+  for (Index& kept : count) kept = std::max<Index>(kept, 1);
+  return count;
+}
+
 inline double scale_or_default(std::optional<double> softmax_scale, Index head_dim) {
   return softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim)));
 }

@@ -15,18 +15,6 @@ namespace {
 // Two softmaxes over at most 80 keys of size 1, and their gated sum.
 constexpr double kTolerance = 1e-13;
 
-Shape grouped_sizes(Index queries, Index offset = 0, Index tail = 0) {
-  Shape sizes;
-  sizes.batch = 2;
-  sizes.num_heads = 4;
-  sizes.num_kv_heads = 2;
-  sizes.queries = queries;
-  sizes.keys = offset + queries + tail;
-  sizes.head_dim = 5;
-  sizes.query_offset = offset;
-  return sizes;
-}
-
 /// Three steps, a window, overlapping spans: every stage has something to do.
 Schedule busy_schedule() {
   Schedule schedule = preset("nstep", 3);
@@ -90,8 +78,8 @@ TEST_CASE("Attention is search, span attention and combination in turn", "[atten
   const inputs::Threads one(1);
   for (Index steps = 1; steps <= 4; ++steps) {
     CAPTURE(steps);
-    auto problem = inputs::random_problem(preset("nstep", steps), grouped_sizes(60, 3, 2), 41,
-                                          Values::exact, {0, 17});
+    auto problem = inputs::random_problem(
+        preset("nstep", steps), inputs::grouped_sizes(5, 60, 3, 2), 41, Values::exact, {0, 17});
     CHECK(distance(attention(problem.attention()).output,
                    naive::Stages<double>(problem).attention()) <= kTolerance);
     problem.search_keys.clear();  // then the keys are searched
@@ -107,7 +95,8 @@ TEST_CASE("Attention with any schedule equals the naive composition", "[attentio
     const inputs::Threads one(1);
     Random random(seed);
     const Schedule schedule = inputs::random_schedule(random);
-    const Shape sizes = grouped_sizes(1 + random.below(6), random.below(40), random.below(2));
+    const Shape sizes =
+        inputs::grouped_sizes(5, 1 + random.below(6), random.below(40), random.below(2));
     const Values values = random.below(2) ? Values::coarse : Values::exact;
     const auto problem = inputs::random_problem(schedule, sizes, random.next(), values,
                                                 {random.below(sizes.keys), random.below(3)});
@@ -117,8 +106,8 @@ TEST_CASE("Attention with any schedule equals the naive composition", "[attentio
 }
 
 TEST_CASE("The composition calls its stages on nothing but their own inputs", "[attention]") {
-  const auto problem =
-      inputs::random_problem(busy_schedule(), grouped_sizes(30, 8), 42, Values::rough, {3, 20});
+  const auto problem = inputs::random_problem(busy_schedule(), inputs::grouped_sizes(5, 30, 8), 42,
+                                              Values::rough, {3, 20});
   const Selection selection = span_search(problem.search());
   const std::vector<Span> windows = problem.windows();
   const SpanAttentionResult spans = span_attention<double>(
@@ -138,8 +127,8 @@ TEST_CASE("The composition calls its stages on nothing but their own inputs", "[
 }
 
 TEST_CASE("One step is dense causal attention", "[attention]") {
-  const auto problem = inputs::random_problem(preset("nstep", 1), grouped_sizes(40, 5, 3), 43,
-                                              Values::exact, {0, 11});
+  const auto problem = inputs::random_problem(
+      preset("nstep", 1), inputs::grouped_sizes(5, 40, 5, 3), 43, Values::exact, {0, 11});
   const auto dense = dense_attention(problem.attention());
   CHECK(same_bits(attention(problem.attention()).output, dense.output));
   const naive::Stages<double> stages(problem);
@@ -157,7 +146,7 @@ TEST_CASE("One step is dense causal attention", "[attention]") {
 }
 
 TEST_CASE("Dense attention does not look at the plan or the routing queries", "[attention]") {
-  const auto problem = inputs::random_problem(preset("nstep", 1), grouped_sizes(9), 44);
+  const auto problem = inputs::random_problem(preset("nstep", 1), inputs::grouped_sizes(5, 9), 44);
   auto args = problem.attention();
   const StripePlan sparse(preset("released"), 1);
   args.plan = &sparse;
@@ -178,8 +167,8 @@ TEST_CASE("Spans that hold every key make attention dense", "[attention]") {
         level.backward = make_rational(1000);
         level.forward = make_rational(1000);
       }
-      const auto problem =
-          inputs::random_problem(schedule, grouped_sizes(50, 0, 1), 45, Values::exact, {0, 13});
+      const auto problem = inputs::random_problem(schedule, inputs::grouped_sizes(5, 50, 0, 1), 45,
+                                                  Values::exact, {0, 13});
       CHECK(distance(attention(problem.attention()).output,
                      dense_attention(problem.attention()).output) <= kTolerance);
     }
@@ -190,8 +179,8 @@ TEST_CASE("Chunked, decoded and whole prefill give the same bits", "[attention]"
   const inputs::Threads one(1);
   for (const char* name : {"nstep", "even"}) {
     const Index queries = 45;
-    const auto problem = inputs::random_problem(preset(name, 3), grouped_sizes(queries, 4, 3), 46,
-                                                Values::rough, {2, 19});
+    const auto problem = inputs::random_problem(
+        preset(name, 3), inputs::grouped_sizes(5, queries, 4, 3), 46, Values::rough, {2, 19});
     const Index heads = problem.sizes.batch * problem.sizes.num_heads;
     const Index d = problem.sizes.head_dim;
     const std::vector<double> whole = attention(problem.attention()).output;
@@ -238,7 +227,7 @@ TEST_CASE("Float inputs give the bits of the same values in double", "[attention
   const inputs::Threads one(1);
   for (const Index head_dim : {1, 3, 8, 17}) {
     CAPTURE(head_dim);
-    Shape sizes = grouped_sizes(30, 6, 1);
+    Shape sizes = inputs::grouped_sizes(5, 30, 6, 1);
     sizes.head_dim = head_dim;
     const auto problem = inputs::random_problem(busy_schedule(), sizes, 48, Values::rough, {0, 5});
     const auto narrow = inputs::converted<float>(problem);
@@ -254,7 +243,7 @@ TEST_CASE("The alignment of the arrays does not change a bit", "[attention]") {
   const inputs::Threads one(1);
   for (const Index head_dim : {3, 8, 17}) {
     CAPTURE(head_dim);
-    Shape sizes = grouped_sizes(20, 6, 1);
+    Shape sizes = inputs::grouped_sizes(5, 20, 6, 1);
     sizes.head_dim = head_dim;
     const auto problem = inputs::random_problem(busy_schedule(), sizes, 49, Values::rough);
     const auto narrow = inputs::converted<float>(problem);
@@ -267,8 +256,8 @@ TEST_CASE("The alignment of the arrays does not change a bit", "[attention]") {
 }
 
 TEST_CASE("The number of threads does not change a bit of attention", "[attention]") {
-  const auto problem =
-      inputs::random_problem(busy_schedule(), grouped_sizes(70, 3), 50, Values::rough, {0, 9});
+  const auto problem = inputs::random_problem(busy_schedule(), inputs::grouped_sizes(5, 70, 3), 50,
+                                              Values::rough, {0, 9});
   const auto with = [&](int threads) {
     const inputs::Threads scope(threads);
     return attention(problem.attention()).output;
@@ -277,8 +266,8 @@ TEST_CASE("The number of threads does not change a bit of attention", "[attentio
 }
 
 TEST_CASE("Permuting heads permutes the output", "[attention]") {
-  const auto problem =
-      inputs::random_problem(busy_schedule(), grouped_sizes(25, 3), 51, Values::rough, {0, 9});
+  const auto problem = inputs::random_problem(busy_schedule(), inputs::grouped_sizes(5, 25, 3), 51,
+                                              Values::rough, {0, 9});
   // In each batch entry the KV heads change places, and the query heads with their group.
   const std::vector<Index> heads{3, 2, 0, 1, 6, 7, 5, 4};
   const std::vector<Index> kv_heads{1, 0, 3, 2};
@@ -293,8 +282,8 @@ TEST_CASE("Permuting heads permutes the output", "[attention]") {
 }
 
 TEST_CASE("Batch entries are independent", "[attention]") {
-  const auto problem =
-      inputs::random_problem(busy_schedule(), grouped_sizes(25, 3), 52, Values::rough, {2, 9});
+  const auto problem = inputs::random_problem(busy_schedule(), inputs::grouped_sizes(5, 25, 3), 52,
+                                              Values::rough, {2, 9});
   const std::vector<double> whole = attention(problem.attention()).output;
   for (Index b = 0; b < 2; ++b) {
     auto alone = problem;
@@ -319,7 +308,7 @@ TEST_CASE("A left-padded sequence equals the sequence without its padding", "[at
       CAPTURE(padding, name);
       Schedule schedule = preset(name, 3);
       schedule.window_index = 1;
-      const auto padded = inputs::random_problem(schedule, grouped_sizes(30, 0, 2), 53,
+      const auto padded = inputs::random_problem(schedule, inputs::grouped_sizes(5, 30, 0, 2), 53,
                                                  Values::rough, {padding, padding});
       auto bare = padded.chunk(padding, 30 - padding).without_keys(padding, 30);
       bare.start.clear();
@@ -335,8 +324,8 @@ TEST_CASE("A left-padded sequence equals the sequence without its padding", "[at
 TEST_CASE("Queries before start have no key and give 0", "[attention]") {
   const inputs::Threads one(1);
   for (Index steps = 1; steps <= 3; ++steps) {
-    const auto problem = inputs::random_problem(preset("nstep", steps), grouped_sizes(6, 2), 54,
-                                                Values::exact, {0, 100});
+    const auto problem = inputs::random_problem(
+        preset("nstep", steps), inputs::grouped_sizes(5, 6, 2), 54, Values::exact, {0, 100});
     const AttentionResult got = attention(problem.attention());
     for (Index row = 24; row < 48; ++row) {
       CHECK(row_of(got.output, row, 5) == std::vector<double>(5, 0));
@@ -345,7 +334,8 @@ TEST_CASE("Queries before start have no key and give 0", "[attention]") {
 }
 
 TEST_CASE("No queries give an empty output", "[attention]") {
-  const auto problem = inputs::random_problem(preset("nstep", 3), grouped_sizes(0, 3), 55);
+  const auto problem =
+      inputs::random_problem(preset("nstep", 3), inputs::grouped_sizes(5, 0, 3), 55);
   CHECK(attention(problem.attention()).output.empty());
   CHECK(dense_attention(problem.attention()).output.empty());
 }
@@ -403,8 +393,8 @@ void fill_row(std::vector<double>& array, Index row, Index width) {
 }
 
 Problem<double> confinement_problem() {
-  return inputs::random_problem(busy_schedule(), grouped_sizes(26, 8, 3), 56, Values::exact,
-                                {0, 12});
+  return inputs::random_problem(busy_schedule(), inputs::grouped_sizes(5, 26, 8, 3), 56,
+                                Values::exact, {0, 12});
 }
 
 }  // namespace

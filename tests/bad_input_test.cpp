@@ -24,17 +24,7 @@ void check_null(const std::string& message, const std::string& name) {
   CHECK_THAT(message, ContainsSubstring(name) && ContainsSubstring("a null pointer"));
 }
 
-Shape good_sizes() {
-  Shape sizes;
-  sizes.batch = 2;
-  sizes.num_heads = 4;
-  sizes.num_kv_heads = 2;
-  sizes.queries = 3;
-  sizes.keys = 9;
-  sizes.head_dim = 2;
-  sizes.query_offset = 5;
-  return sizes;
-}
+Shape good_sizes() { return inputs::grouped_sizes(2, 3, 5, 1); }
 
 Problem<double> good_problem() {
   return inputs::random_problem(preset("nstep", 3), good_sizes(), 91);

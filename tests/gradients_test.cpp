@@ -52,21 +52,10 @@ std::vector<double> sum_of(const std::vector<double>& a, const std::vector<doubl
   return result;
 }
 
-Shape grouped_sizes(Index queries, Index offset, Index tail) {
-  Shape sizes;
-  sizes.batch = 2;
-  sizes.num_heads = 4;
-  sizes.num_kv_heads = 2;
-  sizes.queries = queries;
-  sizes.keys = offset + queries + tail;
-  sizes.head_dim = 3;
-  sizes.query_offset = offset;
-  return sizes;
-}
-
 /// Four query heads on two KV heads, padding, an offset, and spare rows behind.
 Problem<double> small_problem(const Schedule& schedule, std::uint64_t seed) {
-  return inputs::random_problem(schedule, grouped_sizes(4, 11, 1), seed, Values::rough, {0, 5});
+  return inputs::random_problem(schedule, inputs::grouped_sizes(3, 4, 11, 1), seed, Values::rough,
+                                {0, 5});
 }
 
 Schedule windowed(Index steps, Index window_index) {
@@ -246,8 +235,8 @@ TEST_CASE("Float inputs have the derivatives of the same values in double", "[gr
 }
 
 TEST_CASE("What was not chosen has a derivative of exactly 0", "[gradients]") {
-  const auto problem =
-      inputs::random_problem(preset("even", 3), grouped_sizes(2, 50, 2), 80, Values::rough, {0, 9});
+  const auto problem = inputs::random_problem(preset("even", 3), inputs::grouped_sizes(3, 2, 50, 2),
+                                              80, Values::rough, {0, 9});
   const auto out = weights(problem.sizes.rows() * 3);
   const AttentionGradients got = attention_backward(problem.attention(), out.data());
   const Selection selection = span_search(problem.search());
@@ -311,8 +300,8 @@ TEST_CASE("NaN in the padding and the tail reaches no derivative", "[gradients]"
 }
 
 TEST_CASE("The number of threads does not change a bit of the gradients", "[gradients]") {
-  const auto problem =
-      inputs::random_problem(windowed(3, 1), grouped_sizes(40, 4, 1), 83, Values::rough, {0, 7});
+  const auto problem = inputs::random_problem(windowed(3, 1), inputs::grouped_sizes(3, 40, 4, 1),
+                                              83, Values::rough, {0, 7});
   const auto out = weights(problem.sizes.rows() * 3);
   const auto with = [&](int threads) {
     const inputs::Threads scope(threads);

@@ -79,6 +79,19 @@ std::vector<T> rows_of(const std::vector<T>& array, Index heads, Index width, In
   return result;
 }
 
+/// Two batch entries of four query heads on two KV heads; `tail` spare rows behind the last query.
+inline Shape grouped_sizes(Index head_dim, Index queries, Index offset = 0, Index tail = 0) {
+  Shape sizes;
+  sizes.batch = 2;
+  sizes.num_heads = 4;
+  sizes.num_kv_heads = 2;
+  sizes.queries = queries;
+  sizes.keys = offset + queries + tail;
+  sizes.head_dim = head_dim;
+  sizes.query_offset = offset;
+  return sizes;
+}
+
 /// The arrays of one attention problem.
 template <class T>
 struct Problem {

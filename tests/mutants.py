@@ -151,8 +151,8 @@ MUTANTS = [
     Mutant("gates not normalized", "combine.cpp", "gate[slot] /= sum;", "gate[slot] /= 1;"),
     Mutant("chunks forget their position", "attention.cpp",
            "whole.keys, d, rows.position(row),", "whole.keys, d, whole.query_offset,"),
-    Mutant("no path, no output", "attention.cpp",
-           "    for (Index& kept : selection.count) kept = std::max<Index>(kept, 1);\n", ""),
+    Mutant("no path, no output", "shape.hpp",
+           "  for (Index& kept : count) kept = std::max<Index>(kept, 1);\n", ""),
     # Accumulation and gradients
     Mutant("decay after the input", "accumulation.cpp",
            "H.row(i) = a(t) * H.row(i) + x_t[i] * b(t);",

@@ -65,31 +65,21 @@ Problem<double> scored_problem(const Schedule& schedule,
 
 Schedule tight_pair(Index top_k) { return inputs::uniform_schedule(Rule::tight, 2, 0, top_k); }
 
-Shape grouped_sizes(Index queries, Index offset, Index tail) {
-  Shape sizes;
-  sizes.batch = 2;
-  sizes.num_heads = 4;
-  sizes.num_kv_heads = 2;
-  sizes.queries = queries;
-  sizes.keys = offset + queries + tail;
-  sizes.head_dim = 3;
-  sizes.query_offset = offset;
-  return sizes;
-}
-
 }  // namespace
 
 TEST_CASE("span-search equals the naive beam search for every preset", "[search]") {
   for (Index steps = 1; steps <= 4; ++steps) {
     for (const char* name : {"nstep", "even"}) {
       CAPTURE(steps, name);
-      const auto problem = inputs::random_problem(preset(name, steps), grouped_sizes(70, 0, 0), 11);
+      const auto problem =
+          inputs::random_problem(preset(name, steps), inputs::grouped_sizes(3, 70, 0, 0), 11);
       CHECK(agrees(span_search(problem.search()), problem));
     }
   }
   for (const char* name : {"paper", "released"}) {
     CAPTURE(name);
-    const auto problem = inputs::random_problem(preset(name), grouped_sizes(70, 0, 0), 12);
+    const auto problem =
+        inputs::random_problem(preset(name), inputs::grouped_sizes(3, 70, 0, 0), 12);
     CHECK(agrees(span_search(problem.search()), problem));
   }
 }
@@ -102,7 +92,7 @@ TEST_CASE("span-search equals the naive beam search with windows, start and offs
         CAPTURE(to_string(rule), steps, window_index);
         auto problem =
             inputs::random_problem(inputs::uniform_schedule(rule, steps, window_index, 3),
-                                   grouped_sizes(20, 25, 4), 13, Values::exact, {0, 9});
+                                   inputs::grouped_sizes(3, 20, 25, 4), 13, Values::exact, {0, 9});
         problem.search_scale = 0.3;
         CHECK(agrees(span_search(problem.search()), problem));
       }
@@ -115,7 +105,8 @@ TEST_CASE("span-search with any schedule equals the naive beam search", "[search
     const inputs::Threads one(1);
     Random random(seed);
     const Schedule schedule = inputs::random_schedule(random);
-    const Shape sizes = grouped_sizes(1 + random.below(8), random.below(40), random.below(2));
+    const Shape sizes =
+        inputs::grouped_sizes(3, 1 + random.below(8), random.below(40), random.below(2));
     const Values values = random.below(2) ? Values::coarse : Values::exact;
     const auto problem = inputs::random_problem(schedule, sizes, random.next(), values,
                                                 {random.below(sizes.keys), random.below(3)});
@@ -249,7 +240,7 @@ TEST_CASE("Infinite scores are ordered, and their difference is not kept", "[sea
 }
 
 TEST_CASE("Fewer anchors than top_k are all kept", "[search]") {
-  const auto problem = inputs::random_problem(tight_pair(9), grouped_sizes(9, 0, 0), 21);
+  const auto problem = inputs::random_problem(tight_pair(9), inputs::grouped_sizes(3, 9, 0, 0), 21);
   const Selection got = span_search(problem.search());
   CHECK(agrees(got, problem));
   for (Index i = 0; i < 9; ++i) {
@@ -269,8 +260,9 @@ TEST_CASE("One key has one path, and a window may leave none", "[search]") {
 
   for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
     CAPTURE(to_string(rule));
-    auto problem = inputs::random_problem(inputs::uniform_schedule(rule, 2, 2, 2),
-                                          grouped_sizes(12, 0, 0), 22, Values::exact, {0, 6});
+    auto problem =
+        inputs::random_problem(inputs::uniform_schedule(rule, 2, 2, 2),
+                               inputs::grouped_sizes(3, 12, 0, 0), 22, Values::exact, {0, 6});
     const Selection got = span_search(problem.search());
     CHECK(agrees(got, problem));
     CHECK(got.count[0] == 0);
@@ -283,8 +275,8 @@ TEST_CASE("One key has one path, and a window may leave none", "[search]") {
 }
 
 TEST_CASE("One step has no search: every eligible key is in the window", "[search]") {
-  const auto problem =
-      inputs::random_problem(preset("nstep", 1), grouped_sizes(5, 3, 1), 23, Values::exact, {0, 4});
+  const auto problem = inputs::random_problem(preset("nstep", 1), inputs::grouped_sizes(3, 5, 3, 1),
+                                              23, Values::exact, {0, 4});
   const Selection got = span_search(problem.search());
   CHECK(got.levels == 0);
   CHECK(got.anchors.empty());
@@ -295,8 +287,8 @@ TEST_CASE("One step has no search: every eligible key is in the window", "[searc
 
 TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
   for (const char* name : {"nstep", "even"}) {
-    const auto clean = inputs::random_problem(preset(name, 3), grouped_sizes(20, 10, 6), 24,
-                                              Values::exact, {4, 13});
+    const auto clean = inputs::random_problem(preset(name, 3), inputs::grouped_sizes(3, 20, 10, 6),
+                                              24, Values::exact, {4, 13});
     auto dirty = clean;
     for (Index row = 0; row < 4; ++row) {  // [batch, num_kv_heads]
       for (Index j = 0; j < 36; ++j) {
@@ -314,7 +306,8 @@ TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
 }
 
 TEST_CASE("Scores of float inputs are summed in double", "[search]") {
-  const auto problem = inputs::random_problem(preset("nstep", 3), grouped_sizes(30, 5, 0), 25);
+  const auto problem =
+      inputs::random_problem(preset("nstep", 3), inputs::grouped_sizes(3, 30, 5, 0), 25);
   const auto narrow = inputs::converted<float>(problem);
   CHECK(agrees(span_search(narrow.search()), narrow));
   CHECK(
