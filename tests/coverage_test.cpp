@@ -175,6 +175,42 @@ TEST_CASE("Tight and even levels mix, with any window and start", "[coverage]") 
   }
 }
 
+TEST_CASE("Every query below 2000, presets and mixed rules of 2 to 6 steps", "[.exhaustive]") {
+  for (Index steps = 2; steps <= 6; ++steps) {
+    for (const char* name : {"nstep", "even"}) {
+      CHECK(check_against_definition(preset(name, steps), 2000) == 0);
+    }
+  }
+  const Rational none{0, 1}, one{1, 1};
+  Index holed = 0;
+  for (const auto& rules : std::vector<std::vector<Rule>>{{T},
+                                                          {E},
+                                                          {T, T},
+                                                          {E, T},
+                                                          {P, E},
+                                                          {T, P},
+                                                          {E, P},
+                                                          {P, P},
+                                                          {T, E, T},
+                                                          {T, P, E},
+                                                          {E, T, P},
+                                                          {E, T, T, E},
+                                                          {T, E, P, T},
+                                                          {T, T, T, T, T},
+                                                          {E, T, P, E, T}}) {
+    for (const Index window_index : {0, 1, 4}) {
+      for (const Index start : {0, 7, 150}) {
+        const Schedule schedule = schedule_of(rules, window_index);
+        CHECK(check_against_definition(schedule, 2000, start) == 0);
+        for (Index m = 1; m <= std::ssize(rules); ++m) {
+          holed += check_against_definition(with_factors(schedule, m, one, none), 2000, start);
+        }
+      }
+    }
+  }
+  CHECK(holed > 0);  // factor 1 fails at most power levels, and changes nothing at the others
+}
+
 TEST_CASE("The default factor M is enough at every level", "[coverage]") {
   for (const Index window_index : {0, 2}) {
     CHECK(check_against_definition(schedule_of({P}, window_index), 2000) == 0);
