@@ -121,7 +121,7 @@ int attend(const Options& options) {
   const Shape shape{batch,  heads,    kv_heads,         queries,
                     length, head_dim, length - queries, start.data()};
   require_memory(shape, schedule, single ? sizeof(float) : sizeof(double));
-  const auto plan = naming_options("--length", [&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
 
   const auto seed_bits = static_cast<std::uint64_t>(seed);
   const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)

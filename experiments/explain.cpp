@@ -148,7 +148,7 @@ int explain(const Options& options) {
 
   const Schedule schedule = options.schedule.schedule();
   const auto plan =
-      naming_options("--position", [&] { return StripePlan(schedule, position + 1); });
+      naming_options([&] { return StripePlan(schedule, position + 1); }, "--position");
   const Span window = plan.window(position, start);
   Json result = {{"schedule", describe(schedule)},
                  {"position", position},

@@ -48,7 +48,7 @@ void fill(const StripePlan& plan, Index m, Span segment, std::vector<LevelMap>& 
 int map(const Options& options) {
   const Index length = parse_size("--length", options.length, 1, kMaxMapLength);
   const Schedule schedule = options.schedule.schedule();
-  const auto plan = naming_options("--length", [&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
 
   std::vector<std::string> names{"query", "key", "window"};
   for (Index m = 1; m < schedule.steps; ++m) {

@@ -39,10 +39,10 @@ struct ScheduleOptions {
 /// "N = 3 (tight, even)", the schedule in a few words.
 std::string describe(const Schedule& schedule);
 
-/// Runs `body`; a library error about the length it got names the option that the length came from,
-/// other errors the option with the name that they begin with.
+/// Runs `body`; a library error names the option that it is about: the one with the name that it
+/// begins with, and for a length the option that the length came from.
 template <class Body>
-auto naming_options(const std::string& length_option, Body&& body) {
+auto naming_options(Body&& body, const std::string& length_option = "--length") {
   try {
     return body();
   } catch (const std::invalid_argument& error) {

@@ -34,7 +34,7 @@ struct Point {
 };
 
 Point measure(const Schedule& schedule, Index length, Index samples, std::uint64_t seed) {
-  const auto plan = naming_options("--lengths", [&] { return StripePlan(schedule, length); });
+  const auto plan = naming_options([&] { return StripePlan(schedule, length); }, "--lengths");
   Point point{length, std::min(length, samples)};
   const double weight = static_cast<double>(length) / static_cast<double>(point.queries);
   for (Index k = 0; k < point.queries; ++k) {

@@ -99,7 +99,7 @@ int verify(const Options& options) {
     const Index seed = parse_size("--seed", options.seed, 0, INT64_MAX);
     name = describe(schedule);
     steps = schedule.steps;
-    naming_options("--length", [&] {
+    naming_options([&] {
       ProgressBar bar("verify");
       report = all ? verify_all(schedule, length, start, bar.callback())
                    : verify_sampled(schedule, length, start, count,

@@ -1,7 +1,6 @@
 #include "multistep/coverage.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <unordered_map>
 
@@ -54,7 +53,7 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
                      const Progress& progress) {
   constexpr Index kBlock = 4096;
   Tally total;
-  std::atomic<Index> done = 0;
+  Index done = 0;
   parallel_blocks(count, kBlock, [&] {
     return [&, checker = SegmentChecker(plan)](Index begin, Index end) mutable {
       Tally tally;

@@ -12,16 +12,11 @@ struct SegmentChecker::Memory {
   enum : std::int8_t { unknown, covered, holed };
 
   std::int8_t& verdict(Index n) {
-    if (n >= kDense) {
-      require_few_segments(long_segments.size(), max_length);
-      return long_segments[n];
-    }
+    if (n >= kDense) return long_segments[n];
     const auto at = static_cast<std::size_t>(n);
     if (at >= segments.size()) segments.resize(std::max(at + 1, 2 * segments.size()), unknown);
     return segments[at];
   }
-
-  Index max_length = 0;
 
   std::vector<std::int8_t> segments;  // [segment length < kDense]
   std::unordered_map<Index, std::int8_t> long_segments;
@@ -40,9 +35,7 @@ struct SegmentChecker::Memory {
 };
 
 SegmentChecker::SegmentChecker(const StripePlan& plan)
-    : plan_(plan), memory_(std::make_unique<Memory[]>(static_cast<std::size_t>(plan.steps()))) {
-  for (Index m = 1; m < plan.steps(); ++m) memory(m).max_length = plan.max_length();
-}
+    : plan_(plan), memory_(std::make_unique<Memory[]>(static_cast<std::size_t>(plan.steps()))) {}
 
 SegmentChecker::SegmentChecker(SegmentChecker&&) noexcept = default;
 SegmentChecker::~SegmentChecker() = default;
@@ -96,6 +89,7 @@ bool SegmentChecker::settled(Index m, Index n) {
   if (const auto verdict = memory(m).verdict(n); verdict != Memory::unknown) {
     return verdict == Memory::covered;
   }
+  require_few_segments(memory(m).long_segments.size(), plan_.max_length());
   const bool covered = covered_segment(m, n);
   memory(m).verdict(n) = covered ? Memory::covered : Memory::holed;
   return covered;
