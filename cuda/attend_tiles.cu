@@ -1,0 +1,726 @@
+#include <array>
+
+#include "attend_row.cuh"
+#include "check.cuh"
+#include "ptx.cuh"
+#include "stages.cuh"
+
+/// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
+/// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
+/// queries (cp.async) and the tiles of 128 keys that any of them attends to (TMA), two more take 64
+/// rows each (WGMMA) with the running softmax of FlashAttention-3 (Shah et al., 2024): the product
+/// with the values of one tile runs while the next tile's softmax is computed.
+///
+/// Key tiles start at multiples of 128 and masks take single keys away, so that a row's sums do not
+/// depend on who shares its tile.
+namespace multistep::cuda {
+namespace {
+
+constexpr int kRows = 64;  // of a warpgroup
+constexpr int kKeys = 128;
+constexpr int kStages = 2;
+constexpr int kWarpgroup = 128;
+constexpr int kThreads = 3 * kWarpgroup;
+constexpr int kGatherWarps = 3;
+
+struct TileArgs {
+  Rows rows;
+  float scale;
+  std::int32_t slots;
+  std::int64_t per_head;  // rows of one KV head
+  const void* query;
+  const void* key;
+  const void* value;
+  Pairs pairs;
+  void* output;
+  float* lse;
+  Combine combine;
+};
+
+/// A row of a tile: whose query, and which keys.
+struct TileRow {
+  std::int64_t index = -1;  // query row in [batch, heads, queries]; -1: none
+  std::int64_t item = 0;    // where the result goes
+  DeviceSpan keys{0, 0};
+};
+
+/// Rows are the sorted (query row, slot) pairs; results are the spans' outputs.
+struct SpanRows {
+  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
+    if (i >= args.per_head) return {};
+    const std::int64_t at = kv_head * args.per_head + i;
+    const std::int32_t pair = args.pairs.pair[at];
+    return {args.rows.at(pair / args.slots).index, pair, args.pairs.span[at]};
+  }
+  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
+    const std::int64_t tiles = (args.per_head + kRows - 1) / kRows;
+    if (tile >= tiles) return {{0, 0}, {0, 0}};
+    return args.pairs.tiles[kv_head * tiles + tile];
+  }
+};
+
+/// Rows are the queries of one KV head, the heads of a query next to each other; keys are the
+/// window; results are combined with the spans'.
+struct WindowRows {
+  static __device__ Rows::Row query_row(const TileArgs& args, int kv_head, std::int64_t i) {
+    const int group = args.rows.group();
+    return args.rows.row(kv_head / args.rows.kv_heads,
+                         kv_head % args.rows.kv_heads * group + static_cast<int>(i % group),
+                         args.rows.first + static_cast<int>(i / group));
+  }
+  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
+    if (i >= args.per_head) return {};
+    const Rows::Row row = query_row(args, kv_head, i);
+    const std::int64_t sequence_head = row.index / args.rows.queries;
+    return {row.index, sequence_head * args.rows.count + row.query - args.rows.first,
+            args.rows.window_keys(row)};
+  }
+  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
+    const std::int64_t first = tile * kRows;
+    if (first >= args.per_head) return {{0, 0}, {0, 0}};
+    const std::int64_t last = min(first + kRows, args.per_head) - 1;
+    const DeviceSpan oldest = args.rows.window_keys(query_row(args, kv_head, first));
+    const DeviceSpan newest = args.rows.window_keys(query_row(args, kv_head, last));
+    if (newest.begin >= newest.end) return {{0, 0}, {0, 0}};
+    // A first query without a key (left padding) stands for no bound of what any row attends to.
+    if (oldest.begin >= oldest.end) return {{0, newest.end}, {0, 0}};
+    return {{oldest.begin, newest.end}, {newest.begin, oldest.end}};
+  }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+template <int kHeadDim>
+struct Shared {
+  static constexpr int kPanels = kHeadDim / 64;  // of 64 columns: 128 bytes, the swizzle's width
+  static constexpr int kRowPanel = kRows * 64;
+  static constexpr int kKeyPanel = kKeys * 64;
+  std::uint16_t query[2][2][kPanels * kRowPanel];  // [buffer][warpgroup]
+  std::uint16_t key[kStages][kPanels * kKeyPanel];
+  std::uint16_t value[kStages][kPanels * kKeyPanel];
+  ptx::Barrier query_full[2];
+  ptx::Barrier query_empty[2];
+  ptx::Barrier key_full[kStages];
+  ptx::Barrier key_empty[kStages];
+  ptx::Barrier value_full[kStages];
+  ptx::Barrier value_empty[kStages];
+};
+
+/// Which key tiles a block walks through for its 128 rows, and one warpgroup for its 64.
+struct Walk {
+  int begin;
+  int end;
+};
+__device__ Walk walk_of(DeviceSpan any) {
+  if (any.end <= any.begin) return {0, 0};
+  return {any.begin / kKeys, (any.end + kKeys - 1) / kKeys};
+}
+__device__ Walk walk_of(const Tile& a, const Tile& b) {
+  const Walk first = walk_of(a.any);
+  const Walk second = walk_of(b.any);
+  if (first.begin >= first.end) return second;
+  if (second.begin >= second.end) return first;
+  return {min(first.begin, second.begin), max(first.end, second.end)};
+}
+
+/// The same value, known to the compiler to be the same in all lanes: products of a warpgroup must
+/// not stand in what it takes for a divergent branch.
+__device__ inline int uniform(int value) { return __shfl_sync(kFullWarp, value, 0); }
+__device__ inline DeviceSpan uniform(DeviceSpan span) {
+  return {uniform(span.begin), uniform(span.end)};
+}
+
+template <class RowsOf>
+struct Work {  // a block's next 128 rows
+  int kv_head;
+  std::int64_t tile;  // of 64 rows, the first of two
+  Tile tiles[2];
+  Walk walk;
+
+  __device__ Work(const TileArgs& args, std::int64_t work) {
+    const std::int64_t per_head = (args.per_head + 2 * kRows - 1) / (2 * kRows);
+    kv_head = static_cast<int>(work / per_head);
+    tile = work % per_head * 2;
+    for (int i = 0; i < 2; ++i) {
+      const Tile found = RowsOf::tile(args, kv_head, tile + i);
+      tiles[i] = {uniform(found.any), uniform(found.all)};
+    }
+    walk = walk_of(tiles[0], tiles[1]);
+  }
+};
+
+__device__ std::int64_t works(const TileArgs& args) {
+  const std::int64_t per_head = (args.per_head + 2 * kRows - 1) / (2 * kRows);
+  return per_head * args.rows.batch * args.rows.kv_heads;
+}
+
+/// The producer's first warp: keys and values, tile by tile.
+template <int kHeadDim, class RowsOf>
+__device__ void load_keys(const TileArgs& args, Shared<kHeadDim>& shared, const CUtensorMap* keys,
+                          const CUtensorMap* values) {
+  using S = Shared<kHeadDim>;
+  constexpr int kBytes = kKeys * kHeadDim * 2;
+  unsigned count = 0;  // key tiles so far
+  for (std::int64_t work = blockIdx.x; work < works(args); work += gridDim.x) {
+    const Work<RowsOf> w(args, work);
+    const int map_head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : w.kv_head;
+    for (int j = w.walk.begin; j < w.walk.end; ++j, ++count) {
+      const int stage = count % kStages;
+      const int parity = count / kStages % 2;
+      const auto load = [&](ptx::Barrier& empty, ptx::Barrier& full, std::uint16_t* to,
+                            const CUtensorMap* map) {
+        empty.wait(parity ^ 1);
+        if (threadIdx.x != 0) return;
+        full.arrive_and_expect(kBytes);
+        for (int panel = 0; panel < S::kPanels; ++panel) {
+          ptx::load_box(to + panel * S::kKeyPanel, map, &full, panel * 64, j * kKeys, map_head);
+        }
+      };
+      load(shared.key_empty[stage], shared.key_full[stage], shared.key[stage], keys);
+      load(shared.value_empty[stage], shared.value_full[stage], shared.value[stage], values);
+    }
+  }
+}
+
+/// The producer's other warps: the queries of the next 128 rows, while the last ones are attended.
+template <class T, int kHeadDim, class RowsOf>
+__device__ void gather_queries(const TileArgs& args, Shared<kHeadDim>& shared) {
+  using S = Shared<kHeadDim>;
+  constexpr int kChunks = kHeadDim / 8;         // of 16 bytes in a row
+  constexpr int kRowsAtOnce = 32 / kChunks;     // by one warp
+  constexpr int kShare = 2 * kRows / kGatherWarps + 1;  // rows of a warp, at most 64
+  const int warp = threadIdx.x / 32 - 1;
+  const int lane = threadIdx.x % 32;
+  const T* queries = static_cast<const T*>(args.query);
+  unsigned buffer = 0;
+  for (std::int64_t work = blockIdx.x; work < works(args); work += gridDim.x, ++buffer) {
+    const Work<RowsOf> w(args, work);
+    if (w.walk.begin >= w.walk.end) {
+      --buffer;
+      continue;
+    }
+    shared.query_empty[buffer % 2].wait((buffer / 2 % 2) ^ 1);
+    // Each lane looks up two of the warp's rows; then the lanes copy one row after another.
+    std::int64_t index[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = warp * kShare + half * 32 + lane;
+      const bool mine = half * 32 + lane < kShare && r < 2 * kRows;
+      index[half] = mine ? RowsOf::row(args, w.kv_head, w.tile * kRows + r).index : -1;
+    }
+#pragma unroll 4
+    for (int i = 0; i < kShare; i += kRowsAtOnce) {
+      const int mine = i + lane / kChunks;
+      const std::int64_t first = __shfl_sync(kFullWarp, index[0], mine % 32);
+      const std::int64_t second = __shfl_sync(kFullWarp, index[1], mine % 32);
+      const std::int64_t row = mine < 32 ? first : second;
+      const int r = warp * kShare + mine;
+      if (mine >= kShare || r >= 2 * kRows) continue;
+      const int chunk = lane % kChunks;
+      const int panel = chunk / 8;
+      // The swizzle: the 16-byte chunk's place in its 128 bytes is XORed with the row.
+      std::uint16_t* to = shared.query[buffer % 2][r / kRows] + panel * S::kRowPanel +
+                          (r % kRows) * 64 + ((chunk % 8) ^ (r % 8)) * 8;
+      ptx::copy_async_16(to, queries + max(row, std::int64_t{0}) * kHeadDim + chunk * 8, row >= 0);
+    }
+    ptx::wait_for_copies();
+    ptx::fence_async_proxy();
+    shared.query_full[buffer % 2].arrive();
+  }
+}
+
+/// What a thread holds of its warpgroup's 64 rows: two rows, 8 j + 2 c + {0, 1} of head_dim.
+template <int kHeadDim>
+struct Accumulator {
+  float value[kHeadDim / 2];
+  float max[2];  // of the raw products
+  float sum[2];  // this thread's share
+};
+
+template <class T, int kHeadDim>
+__device__ void multiply_keys(float (&logits)[64], const std::uint16_t* query,
+                              const std::uint16_t* key) {
+  using S = Shared<kHeadDim>;
+#pragma unroll
+  for (int step = 0; step < kHeadDim / 16; ++step) {
+    const int within = step % 4 * 16;
+    ptx::wgmma_shared<T>(
+        logits, ptx::tile_descriptor(query + step / 4 * S::kRowPanel + within, 0),
+        ptx::tile_descriptor(key + step / 4 * S::kKeyPanel + within, 0), step > 0);
+  }
+}
+
+template <class T, int kHeadDim>
+__device__ void multiply_values(float (&output)[kHeadDim / 2], const std::uint32_t (&weights)[8][4],
+                                const std::uint16_t* value) {
+  using S = Shared<kHeadDim>;
+#pragma unroll
+  for (int step = 0; step < kKeys / 16; ++step) {
+    ptx::wgmma_registers<T>(output, weights[step],
+                            ptx::tile_descriptor(value + step * 16 * 64, S::kKeyPanel * 2));
+  }
+}
+
+/// Takes the keys outside a row's span out of its logits.
+__device__ inline void mask(float (&logits)[64], int first_key, const TileRow (&rows)[2], int c) {
+#pragma unroll
+  for (int j = 0; j < 16; ++j) {
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const DeviceSpan keys = rows[e / 2].keys;
+      const int key = first_key + 8 * j + 2 * c + e % 2;
+      if (static_cast<unsigned>(key - keys.begin) >=
+          static_cast<unsigned>(keys.end - keys.begin)) {
+        logits[4 * j + e] = -kInfinity;
+      }
+    }
+  }
+}
+
+__device__ inline float quad_max(float x) {
+  x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, 1));
+  return fmaxf(x, __shfl_xor_sync(kFullWarp, x, 2));
+}
+__device__ inline float quad_sum(float x) {
+  x += __shfl_xor_sync(kFullWarp, x, 1);
+  return x + __shfl_xor_sync(kFullWarp, x, 2);
+}
+
+/// Turns logits into weights, updates maximum and sum, and tells by what the older output shrinks.
+template <int kHeadDim>
+__device__ void soften(float (&logits)[64], Accumulator<kHeadDim>& sums, float scale_log2,
+                       float (&shrink)[2], int fault) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float max = sums.max[r];
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      max = fmaxf(max, fmaxf(logits[4 * j + 2 * r], logits[4 * j + 2 * r + 1]));
+    }
+    max = quad_max(max);
+    const float base = max == -kInfinity ? 0 : max * scale_log2;
+    shrink[r] = sums.max[r] == max ? 1 : ptx::exp2(sums.max[r] * scale_log2 - base);
+    if (faulty(fault, Fault::rescale_forgotten)) shrink[r] = 1;
+    sums.max[r] = max;
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        float& logit = logits[4 * j + 2 * r + e];
+        logit = ptx::exp2(fmaf(logit, scale_log2, -base));
+        sum += logit;
+      }
+    }
+    sums.sum[r] = sums.sum[r] * shrink[r] + sum;
+  }
+}
+
+template <class T>
+__device__ void pack_weights(std::uint32_t (&weights)[8][4], const float (&logits)[64]) {
+#pragma unroll
+  for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = pack<T>(logits[2 * i], logits[2 * i + 1]);
+}
+
+/// Swaps a 4 x 4 matrix over the quad: register j of lane c and register c of lane j.
+__device__ inline void transpose_quad(std::uint32_t (&r)[4]) {
+  const int c = threadIdx.x % 4;
+  const bool odd = c & 1;
+  std::uint32_t a = __shfl_xor_sync(kFullWarp, odd ? r[0] : r[1], 1);
+  std::uint32_t b = __shfl_xor_sync(kFullWarp, odd ? r[2] : r[3], 1);
+  (odd ? r[0] : r[1]) = a;
+  (odd ? r[2] : r[3]) = b;
+  const bool high = c & 2;
+  a = __shfl_xor_sync(kFullWarp, high ? r[0] : r[2], 2);
+  b = __shfl_xor_sync(kFullWarp, high ? r[1] : r[3], 2);
+  (high ? r[0] : r[2]) = a;
+  (high ? r[1] : r[3]) = b;
+}
+
+/// Stores a row whose lanes (g, c) hold 8 j + 2 c + {0, 1}, 16 bytes at a time.
+template <class T, int kHeadDim>
+__device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* output) {
+  const int c = threadIdx.x % 4;
+#pragma unroll
+  for (int block = 0; block < kHeadDim / 32; ++block) {
+    std::uint32_t bits[4];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int at = 16 * block + 4 * j + 2 * r;
+      bits[j] = pack<T>(value[at], value[at + 1]);
+    }
+    transpose_quad(bits);
+    if (output) reinterpret_cast<uint4*>(output)[4 * block + c] = {bits[0], bits[1], bits[2], bits[3]};
+  }
+}
+
+/// value = value * keep + row * add, for a row of 16-bit values in memory.
+template <class T, int kHeadDim>
+__device__ void add_fragment(float (&value)[kHeadDim / 2], int r, const T* row, float keep,
+                             float add) {
+  const int c = threadIdx.x % 4;
+#pragma unroll
+  for (int block = 0; block < kHeadDim / 32; ++block) {
+    uint4 chunk{0, 0, 0, 0};
+    if (row) chunk = reinterpret_cast<const uint4*>(row)[4 * block + c];
+    std::uint32_t bits[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+    transpose_quad(bits);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int at = 16 * block + 4 * j + 2 * r;
+      const float2 pair = unpack<T>(bits[j]);
+      value[at] = fmaf(value[at], keep, add * pair.x);
+      value[at + 1] = fmaf(value[at + 1], keep, add * pair.y);
+    }
+  }
+}
+
+/// Whether a row's quad holds a NaN or an infinity of it: perhaps a tile-mate's, as 0 * NaN = NaN.
+template <int kHeadDim>
+__device__ bool spoiled(const float (&value)[kHeadDim / 2], int r) {
+  bool finite = true;
+#pragma unroll
+  for (int i = 0; i < kHeadDim / 4; ++i) {
+    finite = finite && isfinite(value[4 * (i / 2) + 2 * r + i % 2]);
+  }
+  const unsigned quad = 0xfu << (threadIdx.x % 32 / 4 * 4);
+  return (__ballot_sync(kFullWarp, !finite) & quad) != 0;
+}
+
+/// Attends anew, alone, to the rows that are spoiled: one after another, by the whole warp.
+template <class T, int kHeadDim>
+__device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float (&lse)[2],
+                       const TileRow (&rows)[2], int kv_head) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    unsigned todo = __ballot_sync(kFullWarp, rows[r].index >= 0 && spoiled<kHeadDim>(sums.value, r));
+    todo &= 0x11111111u;
+    while (todo) {
+      const int source = __ffs(static_cast<int>(todo)) - 1;
+      todo &= todo - 1;
+      const std::int64_t index = __shfl_sync(kFullWarp, rows[r].index, source);
+      const DeviceSpan keys{__shfl_sync(kFullWarp, rows[r].keys.begin, source),
+                            __shfl_sync(kFullWarp, rows[r].keys.end, source)};
+      const std::int64_t base = kv_head * args.rows.keys * kHeadDim;
+      const RowOutput fresh = attend_row(static_cast<const T*>(args.query) + index * kHeadDim,
+                                         static_cast<const T*>(args.key) + base,
+                                         static_cast<const T*>(args.value) + base, keys, kHeadDim,
+                                         args.scale);
+      // attend_row's lane l holds l + 32 i; this layout's lane c of the quad 8 j + 2 c + {0, 1}.
+#pragma unroll
+      for (int j = 0; j < kHeadDim / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int from = (8 * j + 2 * (lane % 4) + e) % 32;
+          const float value = __shfl_sync(kFullWarp, fresh.value[8 * j / 32], from);
+          if (lane / 4 == source / 4) sums.value[4 * j + 2 * r + e] = value;
+        }
+      }
+      if (lane / 4 == source / 4) lse[r] = fresh.lse;
+    }
+  }
+}
+
+template <class T, int kHeadDim>
+__device__ void finish(SpanRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
+                       const float (&lse)[2], const TileRow (&rows)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    T* output = static_cast<T*>(args.output) + rows[r].item * kHeadDim;
+    store_fragment<T, kHeadDim>(sums.value, r, rows[r].index >= 0 ? output : nullptr);
+    if (rows[r].index >= 0 && threadIdx.x % 4 == 0) args.lse[rows[r].item] = lse[r];
+  }
+}
+
+/// The window's output is at hand: joins it with the spans'.
+template <class T, int kHeadDim>
+__device__ void finish(WindowRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
+                       const float (&lse)[2], const TileRow (&rows)[2]) {
+  const Combine& combine = args.combine;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const bool here = rows[r].index >= 0;
+    const std::int64_t first = rows[r].index * combine.slots;  // of the row's slots
+    const int used = here && combine.slots > 0 ? slots_in_use(combine.spans + first, combine.slots) : 0;
+    const Gates gates = gates_of(combine.scores + first, used);
+    // Quads of a warp may differ in `used`; the shuffles below need all lanes.
+    const int most = __reduce_max_sync(kFullWarp, used);
+    float of_window = used > 0 ? 0 : 1;
+    for (int s = 0; s < used; ++s) {
+      float gate = gates.of(combine.scores[first + s]);
+      if (faulty(args.rows.fault, Fault::gates_equal)) gate = 1.0f / used;
+      Joined joined = join(combine.span_lses[rows[r].item * combine.slots + s], lse[r]);
+      if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined.second = 0.5f;
+      of_window += gate * joined.second;
+    }
+    for (int s = 0; s < most; ++s) {
+      float add = 0;
+      const T* row = nullptr;
+      if (s < used) {
+        const std::int64_t pair = rows[r].item * combine.slots + s;
+        float gate = gates.of(combine.scores[first + s]);
+        if (faulty(args.rows.fault, Fault::gates_equal)) gate = 1.0f / used;
+        Joined joined = join(combine.span_lses[pair], lse[r]);
+        if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined.first = 0.5f;
+        add = gate * joined.first;
+        row = static_cast<const T*>(combine.span_outputs) + pair * kHeadDim;
+      }
+      add_fragment<T, kHeadDim>(sums.value, r, row, s == 0 ? of_window : 1, add);
+    }
+    T* output = static_cast<T*>(combine.output) + rows[r].index * kHeadDim;
+    store_fragment<T, kHeadDim>(sums.value, r, here ? output : nullptr);
+  }
+}
+
+/// A consumer warpgroup: 64 rows at a time.
+template <class T, int kHeadDim, class RowsOf>
+__device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
+  const int lane = threadIdx.x % 32;
+  const int warpgroup = uniform(threadIdx.x / kWarpgroup) - 1;
+  const int first_row = threadIdx.x % kWarpgroup / 32 * 16 + lane / 4;  // and the one 8 further
+  const int c = lane % 4;
+  float scale = args.scale;
+  if (faulty(args.rows.fault, Fault::scale_forgotten)) scale = 1;
+  const float scale_log2 = scale * kLog2E;
+  const auto release = [&](ptx::Barrier& barrier) {
+    __syncwarp();
+    if (lane == 0) barrier.arrive();
+  };
+  unsigned count = 0;   // key tiles so far
+  unsigned buffer = 0;  // of queries
+  for (std::int64_t work = blockIdx.x; work < works(args); work += gridDim.x) {
+    const Work<RowsOf> w(args, work);
+    const Tile tile = warpgroup == 0 ? w.tiles[0] : w.tiles[1];
+    const std::int64_t row = (w.tile + warpgroup) * kRows + first_row;
+    const TileRow rows[2] = {RowsOf::row(args, w.kv_head, row),
+                             RowsOf::row(args, w.kv_head, row + 8)};
+    Accumulator<kHeadDim> sums{{}, {-kInfinity, -kInfinity}, {0, 0}};
+
+    const Walk mine = walk_of(tile.any);
+    const auto skip = [&](int j) {
+      for (; j > 0; --j, ++count) {
+        shared.key_full[count % kStages].wait(count / kStages % 2);
+        release(shared.key_empty[count % kStages]);
+        shared.value_full[count % kStages].wait(count / kStages % 2);
+        release(shared.value_empty[count % kStages]);
+      }
+    };
+    if (w.walk.begin < w.walk.end) {
+      const std::uint16_t* query = shared.query[buffer % 2][warpgroup];
+      shared.query_full[buffer % 2].wait(buffer / 2 % 2);
+      if (mine.begin < mine.end) {
+        skip(mine.begin - w.walk.begin);
+        float logits[64] = {};
+        std::uint32_t weights[8][4];
+        float shrink[2];
+        const auto masked = [&](int j) {
+          int first = j * kKeys;
+          const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+          if (!inside && !faulty(args.rows.fault, Fault::mask_missing)) {
+            mask(logits, first, rows, c);
+          }
+        };
+        shared.key_full[count % kStages].wait(count / kStages % 2);
+        ptx::pin(logits);
+        ptx::wgmma_fence();
+        multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        ptx::pin(logits);
+        release(shared.key_empty[count % kStages]);
+        masked(mine.begin);
+        soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+        pack_weights<T>(weights, logits);
+        for (int j = mine.begin + 1; j < mine.end; ++j) {
+          const unsigned last = count++;
+          shared.key_full[count % kStages].wait(count / kStages % 2);
+          shared.value_full[last % kStages].wait(last / kStages % 2);
+          ptx::pin(logits);
+          ptx::pin(weights);
+          ptx::pin(sums.value);
+          ptx::wgmma_fence();
+          multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
+          ptx::wgmma_commit();
+          multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
+          ptx::wgmma_commit();
+          ptx::wgmma_wait<1>();
+          ptx::pin(logits);
+          release(shared.key_empty[count % kStages]);
+          masked(j);
+          soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+          ptx::wgmma_wait<0>();
+          ptx::pin(weights);
+          ptx::pin(sums.value);
+          release(shared.value_empty[last % kStages]);
+          pack_weights<T>(weights, logits);
+#pragma unroll
+          for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
+        }
+        shared.value_full[count % kStages].wait(count / kStages % 2);
+        ptx::pin(weights);
+        ptx::pin(sums.value);
+        ptx::wgmma_fence();
+        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<0>();
+        ptx::pin(sums.value);
+        release(shared.value_empty[count % kStages]);
+        ++count;
+        skip(w.walk.end - mine.end);
+      } else {
+        skip(w.walk.end - w.walk.begin);
+      }
+      release(shared.query_empty[buffer % 2]);
+      ++buffer;
+    }
+
+    float lse[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float sum = quad_sum(sums.sum[r]);
+      const float inverse = sum == 0 ? 0 : 1 / sum;
+      lse[r] = sum == 0 ? -kInfinity : scale * sums.max[r] + __logf(sum);
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 4; ++i) sums.value[4 * (i / 2) + 2 * r + i % 2] *= inverse;
+    }
+    repair<T, kHeadDim>(args, sums, lse, rows, w.kv_head);
+    finish<T, kHeadDim>(RowsOf{}, args, sums, lse, rows);
+  }
+}
+
+#endif  // Hopper
+
+template <class T, int kHeadDim, class RowsOf>
+__global__ void __launch_bounds__(kThreads, 1)
+    attend_tiles(__grid_constant__ const TileArgs args, __grid_constant__ const CUtensorMap keys,
+                 __grid_constant__ const CUtensorMap values) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ char memory[];
+  // The swizzle's pattern repeats every 1024 bytes of addresses.
+  auto& shared = *reinterpret_cast<Shared<kHeadDim>*>(
+      (reinterpret_cast<std::uintptr_t>(memory) + 1023) / 1024 * 1024);
+  constexpr int kConsumerWarps = 2 * kWarpgroup / 32;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < 2; ++i) {
+      shared.query_full[i].init(32 * kGatherWarps);
+      shared.query_empty[i].init(kConsumerWarps);
+    }
+    for (int i = 0; i < kStages; ++i) {
+      shared.key_full[i].init(1);
+      shared.value_full[i].init(1);
+      shared.key_empty[i].init(kConsumerWarps);
+      shared.value_empty[i].init(kConsumerWarps);
+    }
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < kWarpgroup) {
+    ptx::shrink_registers<40>();
+    if (threadIdx.x < 32) {
+      load_keys<kHeadDim, RowsOf>(args, shared, &keys, &values);
+    } else if (threadIdx.x >= 32) {
+      gather_queries<T, kHeadDim, RowsOf>(args, shared);
+    }
+  } else {
+    ptx::grow_registers<232>();
+    attend<T, kHeadDim, RowsOf>(args, shared);
+  }
+#endif
+}
+
+using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
+
+/// A tensor map of [heads, keys, head_dim] in boxes of 128 keys by 64 columns. Keys from `keys` on
+/// read as zeros, whatever is there.
+CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Index keys, Index row_count,
+                       Index heads) {
+  static const EncodeTiled encode = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result;
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
+                                           cudaEnableDefault, &result),
+          "cuTensorMapEncodeTiled");
+    return reinterpret_cast<EncodeTiled>(found);
+  }();
+  CUtensorMap map;
+  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(keys),
+                               static_cast<cuuint64_t>(heads)};
+  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_dim) * 2,
+                                 static_cast<cuuint64_t>(row_count * head_dim) * 2};
+  const cuuint32_t box[3] = {64, kKeys, 1};
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUresult result =
+      encode(&map, dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+             3, const_cast<void*>(base), sizes, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    throw std::runtime_error(text("cuTensorMapEncodeTiled: error {}", static_cast<int>(result)));
+  }
+  return map;
+}
+
+template <class T, int kHeadDim, class RowsOf>
+void launch(const TileArgs& args, const CUtensorMap& keys, const CUtensorMap& values,
+            Stream stream) {
+  constexpr int kBytes = 2 * 2 * kRows * kHeadDim * 2 + 2 * kStages * kKeys * kHeadDim * 2 + 256;
+  const auto kernel = attend_tiles<T, kHeadDim, RowsOf>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes + 1024),
+        "cudaFuncSetAttribute");
+  const std::int64_t works =
+      (args.per_head + 2 * kRows - 1) / (2 * kRows) * args.rows.batch * args.rows.kv_heads;
+  const auto blocks =
+      static_cast<unsigned>(std::min<std::int64_t>(works, current_device().multiprocessors));
+  kernel<<<blocks, kThreads, kBytes + 1024, stream>>>(args, keys, values);
+  check_launch("attend_tiles");
+}
+
+template <class RowsOf>
+void launch(const TileArgs& args, Dtype dtype, Stream stream) {
+  if (args.per_head == 0 || args.rows.keys == 0) return;
+  const Rows& rows = args.rows;
+  // Rows that no query of the call can see may hold anything.
+  Index seen = rows.keys;
+  if (!rows.sequence.length) {
+    const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
+    seen = std::clamp<Index>(last, 1, rows.keys);
+  }
+  const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
+  const auto map = [&](const void* base) {
+    return tensor_map(base, dtype, rows.head_dim, seen, rows.keys, heads);
+  };
+  const CUtensorMap keys = map(args.key);
+  const CUtensorMap values = map(args.value);
+  const bool wide = rows.head_dim == 128;
+  require(wide || rows.head_dim == 64, "head_dim {}: the tile kernels are built for 64 and 128",
+          rows.head_dim);
+  if (dtype == Dtype::bf16) {
+    wide ? launch<bf16, 128, RowsOf>(args, keys, values, stream)
+         : launch<bf16, 64, RowsOf>(args, keys, values, stream);
+  } else {
+    wide ? launch<fp16, 128, RowsOf>(args, keys, values, stream)
+         : launch<fp16, 64, RowsOf>(args, keys, values, stream);
+  }
+}
+
+}  // namespace
+
+void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream) {
+  const Rows& rows = attend.rows;
+  const std::int64_t per_head = static_cast<std::int64_t>(rows.group()) * rows.count * attend.slots;
+  launch<SpanRows>({rows, attend.scale, attend.slots, per_head, attend.query, attend.key,
+                    attend.value, pairs, attend.output, attend.lse, {}},
+                   attend.dtype, stream);
+}
+
+void combine_tiles(const Combine& combine, Stream stream) {
+  const Rows& rows = combine.rows;
+  const std::int64_t per_head = static_cast<std::int64_t>(rows.group()) * rows.count;
+  launch<WindowRows>({rows, combine.scale, combine.slots, per_head, combine.query, combine.key,
+                      combine.value, {}, nullptr, nullptr, combine},
+                     combine.dtype, stream);
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "multistep/cuda/types.hpp"
+
+namespace multistep::cuda {
+
+/// `message` with its {} replaced by the values, in order. (nvcc does not digest every release of
+/// the fmt library.)
+template <class... Values>
+std::string text(const char* message, const Values&... values) {
+  std::ostringstream out;
+  [[maybe_unused]] const auto put = [&](const auto& value) {
+    while (*message && *message != '{') out << *message++;
+    out << value;
+    if (*message) message += 2;
+  };
+  (put(values), ...);
+  out << message;
+  return out.str();
+}
+
+/// Throws std::runtime_error unless a CUDA call succeeded.
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) {
+    throw std::runtime_error(text("{}: {}", what, cudaGetErrorString(error)));
+  }
+}
+
+/// Throws where the kernel launch just made was refused.
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+
+/// Throws std::invalid_argument with a message that names the offender, its value and the range.
+template <class... Values>
+void require(bool holds, const char* message, const Values&... values) {
+  if (!holds) throw std::invalid_argument(text(message, values...));
+}
+
+inline void require_within(const char* name, Index value, Index low, Index high) {
+  require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low, high);
+}
+
+inline void require_pointer(const void* pointer, const char* name, Index count) {
+  require(pointer || count == 0, "{}: a null pointer for {} rows", name, count);
+  require(reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0, "{} {}: 16-byte aligned", name,
+          pointer);
+}
+
+/// Checks everything about a shape that the host can see.
+void require_shape(const Shape& shape);
+
+/// Checks the workspace against the bytes that the call needs.
+void require_workspace(const Workspace& workspace, std::size_t needed);
+
+/// Lays arrays out one after another, 256-byte aligned: the same code counts a workspace's bytes
+/// (from a null pointer) and hands it out.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
+
+  template <class T>
+  T* take(Index count) {
+    T* const array = reinterpret_cast<T*>(base_ + used_);
+    used_ += (static_cast<std::size_t>(count) * sizeof(T) + 255) / 256 * 256;
+    return array;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  char* base_;
+  std::size_t used_ = 0;
+};
+
+/// Multiprocessors and compute capability (90 for 9.0) of the current device; looked up once.
+struct Device {
+  int multiprocessors;
+  int capability;
+};
+Device current_device();
+
+#ifdef __CUDACC__
+
+/// Launches a kernel that may start before the one ahead of it in the stream has ended (programmatic
+/// dependent launch): it waits itself, where it needs the other's results.
+template <class... Parameters, class... Arguments>
+void launch_dependent(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
+                      Stream stream, Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = threads;
+  config.stream = stream;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = current_device().capability >= 90 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch");
+}
+
+#endif
+
+}  // namespace multistep::cuda

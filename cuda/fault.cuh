@@ -1,0 +1,36 @@
+#pragma once
+
+/// Faults that the tests inject, so that `multistep compare` is seen to catch them. In the library
+/// itself `faulty` is a constant and vanishes.
+namespace multistep::cuda {
+
+enum class Fault : int {
+  none,
+  oldest_anchor_missed,   // the last stripe is not searched
+  first_anchor_repeated,  // stripe w is searched too, though the window has it
+  older_key_scored,       // the key before the anchor is scored
+  stale_parent_score,     // a path's score is its last anchor's alone
+  span_one_short,         // a span ends a key early
+  span_shifted,           // a span begins a key early
+  mask_missing,           // keys of a span's first and last tile count that are not in it
+  wrong_kv_head,          // every head reads KV head 0
+  scale_forgotten,        // logits are not scaled
+  rescale_forgotten,      // older sums are not rescaled when the maximum grows
+  window_one_short,       // the window loses its oldest key
+  gates_equal,            // every span weighs the same
+  window_lse_ignored,     // span and window are averaged
+};
+
+#ifdef MULTISTEP_FAULTS
+/// Passed to every kernel through this host variable, as part of its arguments.
+extern int injected_fault;
+inline int current_fault() { return injected_fault; }
+__device__ inline bool faulty(int injected, Fault fault) {
+  return injected == static_cast<int>(fault);
+}
+#else
+inline int current_fault() { return 0; }
+__device__ constexpr bool faulty(int, Fault) { return false; }
+#endif
+
+}  // namespace multistep::cuda

@@ -1,0 +1,93 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "multistep/schedule.hpp"
+
+struct CUstream_st;
+
+/// The stages of multi-step attention on the GPU. Every function here enqueues work on the caller's
+/// stream and returns: it neither allocates nor synchronizes, and can be captured in a CUDA graph.
+/// Pointers are to memory of the current device unless said otherwise; arrays are dense, row-major.
+///
+/// Results are the same bits in every run, and a row's result does not depend on the other rows.
+///
+/// Every function throws std::invalid_argument for arguments that it can see to be wrong, before
+/// anything is launched, and std::runtime_error where CUDA reports an error.
+namespace multistep::cuda {
+
+using Stream = CUstream_st*;  // cudaStream_t
+
+/// Longest context that the kernels take, in keys: they count keys in 32 bits.
+inline constexpr Index kMaxContext = (Index{1} << 31) - 2;
+
+/// Storage type of queries, keys, values and outputs. Sums are in float32.
+enum class Dtype { bf16, fp16 };
+
+/// `plain` kernels are short transliterations of the oracle and take every shape. `fast` ones take
+/// the shapes that they are built for, and leave the others to the plain kernels.
+enum class Rung { plain, fast };
+
+/// Half-open interval of keys, [begin, end).
+struct DeviceSpan {
+  std::int32_t begin;
+  std::int32_t end;
+};
+
+/// Number of GPUs that the process can use; 0 without a driver.
+int device_count();
+
+/// The exact tables of a schedule, copied to the current device: stripes, and the reaches B(n) and
+/// F(n) as step functions. Copies share the tables. Construction allocates and waits; make it ahead.
+class DeviceSchedule {
+ public:
+  /// Throws std::invalid_argument where plan.max_length() exceeds kMaxContext, or where a table
+  /// would pass 2^26 entries.
+  explicit DeviceSchedule(StripePlan plan);
+
+  const StripePlan& plan() const { return plan_; }
+  Index levels() const { return plan_.steps() - 1; }
+  Index top_k() const { return plan_.schedule().top_k; }
+
+  struct Tables;  // cuda/schedule.cuh
+  const Tables& tables() const { return *tables_; }
+
+ private:
+  StripePlan plan_;
+  std::shared_ptr<const Tables> tables_;
+};
+
+/// Query row i of a sequence stands at position query_offset + i. With `length`, which lives on the
+/// device so that a captured graph follows a growing cache, it stands at
+/// length[batch] - queries + i instead, and query_offset is not looked at.
+///
+/// The arrays hold the keys [key_offset, key_offset + keys): all of them, with key_offset 0 and
+/// possibly a spare tail, or a shard of a longer context. Rows past the last query's position, and
+/// rows before `start`, are not read or do not count: they may hold anything, NaN included.
+struct Shape {
+  Index batch = 1;
+  Index num_heads = 1;
+  Index num_kv_heads = 1;  // divides num_heads; query head h reads KV head h / (num_heads / this)
+  Index queries = 0;       // L_q
+  Index keys = 0;          // L_kv, rows of the key and value arrays
+  Index head_dim = 0;      // [1, 256]
+  Index query_offset = 0;
+  Index key_offset = 0;
+  const std::int32_t* start = nullptr;   // [batch] on the device, first eligible key; null: 0
+  const std::int32_t* length = nullptr;  // [batch] on the device, keys in the whole context; null
+
+  Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
+  Index group() const { return num_heads / num_kv_heads; }
+};
+
+/// Scratch memory of a call, 256-byte aligned, of at least workspace_size(args) bytes. It need not
+/// be initialized. Calls on different streams need different workspaces.
+struct Workspace {
+  void* data = nullptr;
+  std::size_t size = 0;
+};
+
+}  // namespace multistep::cuda

@@ -1,0 +1,142 @@
+#include "check.cuh"
+#include "stages.cuh"
+#include "top_k.cuh"
+
+/// Merging what the shards of a context found, and tracing paths back through the levels.
+namespace multistep::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kWarps = kThreads / 32;
+
+unsigned blocks_for(std::int64_t items, int per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+/// One thread a row: top_k times the best path of any shard that has not been taken. The shards'
+/// lists are in order, so a cursor into each is enough.
+__global__ void merge_rows(MergePathsArgs args) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (row >= args.rows) return;
+  const auto at = [&](std::int64_t shard, std::int64_t slot) {
+    return (shard * args.rows + row) * args.top_k + slot;
+  };
+  const auto path_at = [&](std::int64_t i) {
+    const bool used = args.spans[i].end > args.spans[i].begin;
+    return Path{args.scores[i], args.anchors[i],
+                !used ? -1 : args.parent_ranks ? args.parent_ranks[i] : 0, 0};
+  };
+  Path last;  // the one taken before: the next is the best of those behind it
+  bool any = false;
+  for (std::int64_t slot = 0; slot < args.top_k; ++slot) {
+    Path best;
+    std::int64_t from = -1;
+    for (std::int64_t shard = 0; shard < args.shards; ++shard) {
+      for (std::int64_t s = 0; s < args.top_k; ++s) {
+        const std::int64_t i = at(shard, s);
+        const Path path = path_at(i);
+        if (path.rank < 0 || (any && !better(last, path))) continue;
+        if (from < 0 || better(path, best)) {
+          best = path;
+          from = i;
+        }
+        break;
+      }
+    }
+    const std::int64_t to = row * args.top_k + slot;
+    args.merged_spans[to] = from < 0 ? DeviceSpan{0, 0} : args.spans[from];
+    args.merged_scores[to] = from < 0 ? -kInfinity : best.score;
+    args.merged_anchors[to] = from < 0 ? -1 : best.anchor;
+    if (args.merged_parent_ranks) args.merged_parent_ranks[to] = from < 0 ? -1 : best.rank;
+    if (from < 0) continue;
+    last = best;
+    any = true;
+  }
+}
+
+/// One warp a row.
+template <class T>
+__global__ void merge_outputs(MergeAttentionArgs args) {
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (row >= args.rows) return;
+  float max = -kInfinity;
+  for (std::int64_t s = 0; s < args.shards; ++s) max = fmaxf(max, args.lses[s * args.rows + row]);
+  float sum = 0;
+  const auto share = [&](std::int64_t s) {
+    const float lse = args.lses[s * args.rows + row];
+    return lse == -kInfinity ? 0 : weight(lse, max);
+  };
+  for (std::int64_t s = 0; s < args.shards; ++s) sum += share(s);
+  const bool none = sum == 0;
+  for (std::int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32) {
+    float value = 0;
+    for (std::int64_t s = 0; s < args.shards; ++s) {
+      const float part = share(s);
+      if (part == 0) continue;
+      value += part * to_float(static_cast<const T*>(
+                          args.outputs)[(s * args.rows + row) * args.head_dim + d]);
+    }
+    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(none ? 0 : value / sum);
+  }
+  if (threadIdx.x % 32 == 0) args.lse[row] = none ? -kInfinity : max + __logf(sum);
+}
+
+/// One thread a slot: the anchors of its path, from the last level to the first.
+__global__ void trace_slots(TracePaths trace) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= trace.rows * trace.top_k) return;
+  const std::int64_t row = i / trace.top_k;
+  std::int64_t slot = i % trace.top_k;
+  for (int m = trace.levels - 1; m >= 0; --m) {
+    const std::int64_t at = (m * trace.rows + row) * trace.top_k + slot;
+    const bool used = slot >= 0;
+    trace.paths[i * trace.levels + m] = used ? trace.anchors[at] : -1;
+    if (used) slot = trace.ranks[at];
+  }
+}
+
+}  // namespace
+
+void merge_paths(const MergePathsArgs& args, Stream stream) {
+  require_within("shards", args.shards, 1, 1 << 20);
+  require_within("rows", args.rows, 0, Index{1} << 40);
+  require_within("top_k", args.top_k, 1, 64);
+  require_pointer(args.spans, "spans", args.rows);
+  require_pointer(args.scores, "scores", args.rows);
+  require_pointer(args.anchors, "anchors", args.rows);
+  require_pointer(args.merged_spans, "merged_spans", args.rows);
+  require_pointer(args.merged_scores, "merged_scores", args.rows);
+  require_pointer(args.merged_anchors, "merged_anchors", args.rows);
+  if (args.rows == 0) return;
+  merge_rows<<<blocks_for(args.rows, kThreads), kThreads, 0, stream>>>(args);
+  check_launch("merge_rows");
+}
+
+void merge_attention(const MergeAttentionArgs& args, Stream stream) {
+  require_within("shards", args.shards, 1, 1 << 20);
+  require_within("rows", args.rows, 0, Index{1} << 40);
+  require_within("head_dim", args.head_dim, 1, 256);
+  require_pointer(args.outputs, "outputs", args.rows);
+  require_pointer(args.lses, "lses", args.rows);
+  require_pointer(args.output, "output", args.rows);
+  require_pointer(args.lse, "lse", args.rows);
+  if (args.rows == 0) return;
+  const unsigned blocks = blocks_for(args.rows, kWarps);
+  switch (args.dtype) {
+    case Dtype::bf16:
+      merge_outputs<bf16><<<blocks, kThreads, 0, stream>>>(args);
+      break;
+    case Dtype::fp16:
+      merge_outputs<fp16><<<blocks, kThreads, 0, stream>>>(args);
+      break;
+  }
+  check_launch("merge_outputs");
+}
+
+void trace_paths(const TracePaths& trace, Stream stream) {
+  if (trace.rows == 0) return;
+  trace_slots<<<blocks_for(trace.rows * trace.top_k, kThreads), kThreads, 0, stream>>>(trace);
+  check_launch("trace_slots");
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,140 @@
+#include "schedule.cuh"
+
+#include <algorithm>
+#include <cmath>
+
+#include "check.cuh"
+#include "fault.cuh"
+#include "multistep/cuda/memory.hpp"
+#include "multistep/power.hpp"
+
+#ifdef MULTISTEP_FAULTS
+#include "multistep/cuda/fault.hpp"
+#endif
+
+namespace multistep::cuda {
+
+#ifdef MULTISTEP_FAULTS
+int injected_fault = 0;
+void inject_fault(int fault) { injected_fault = fault; }
+#endif
+
+namespace {
+
+constexpr Index kMaxEntries = Index{1} << 26;
+
+std::int32_t narrow_index(Index value) {
+  return static_cast<std::int32_t>(std::min<Index>(value, INT_MAX));
+}
+
+/// The smallest n in [1, max_length] with value(n) >= k, for k = 1, 2, ..., for a non-decreasing
+/// function. The search gallops on from the last answer: the function alone decides.
+template <class Value>
+std::vector<std::int32_t> steps_of(Index max_length, Value&& value, const char* name) {
+  const Index top = std::min(value(max_length), max_length);
+  require(top <= kMaxEntries, "{} {} at length {}: its table holds at most {}", name, top,
+          max_length, kMaxEntries);
+  std::vector<std::int32_t> from;
+  Index n = 1;       // value(m) < k for all m < n
+  Index stride = 1;  // the last distance between steps: where the next one is looked for
+  for (Index k = 1; k <= top; ++k) {
+    Index below = n - 1;
+    Index reached = n;
+    for (Index jump = stride; value(reached) < k; jump *= 2) {
+      below = reached;
+      reached = std::min(max_length, reached + jump);
+    }
+    while (reached - below > 1) {
+      const Index middle = below + (reached - below) / 2;
+      (value(middle) < k ? below : reached) = middle;
+    }
+    stride = std::max<Index>(1, reached - n);
+    n = reached;
+    from.push_back(narrow_index(n));
+  }
+  return from;
+}
+
+class Uploader {
+ public:
+  explicit Uploader(DeviceSchedule::Tables& tables) : tables_(tables) {}
+
+  const std::int32_t* upload(const std::vector<std::int32_t>& host) {
+    auto array = std::make_shared<DeviceArray<std::int32_t>>(host);
+    const std::int32_t* data = array->data();
+    tables_.memory.push_back(std::move(array));
+    return data;
+  }
+
+  Steps upload_steps(const std::vector<std::int32_t>& from) {
+    return {upload(from), narrow_index(static_cast<Index>(from.size()))};
+  }
+
+ private:
+  DeviceSchedule::Tables& tables_;
+};
+
+}  // namespace
+
+DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
+  const Index max_length = plan_.max_length();
+  require(max_length <= kMaxContext, "length {}: the kernels take contexts of at most {}",
+          max_length, kMaxContext);
+  auto tables = std::make_shared<Tables>();
+  Uploader uploader(*tables);
+  const Index newest = max_length - 1;
+  tables->window = narrow_index(plan_.window(newest, 0).length());
+  if (plan_.steps() == 1) tables->window = INT_MAX;
+
+  Index longest = max_length;  // the longest segment of the level
+  for (Index m = 1; m < plan_.steps(); ++m) {
+    const Level& rules = plan_.schedule().level(m);
+    const Index steps_left = plan_.steps() - m + 1;
+    const Cut cut = plan_.cut(m, max_length);
+    LevelTable level;
+    level.rule = rules.rule;
+    level.first = narrow_index(cut.first());
+    const bool plain_window = m == 1 && rules.rule == Rule::even;
+    level.window = m == 1 && !plain_window ? tables->window : 0;
+    level.inset = plain_window ? tables->window : 0;
+    if (rules.rule == Rule::even) {
+      level.parts = uploader.upload_steps(steps_of(
+          max_length, [&](Index n) { return ceil_root(n, steps_left) - 1; }, "parts of a segment"));
+    } else {
+      std::vector<std::int32_t> stripes{0};
+      for (Index i = 1; i <= cut.last() + 1; ++i) {
+        stripes.push_back(narrow_index(floor_power(i, rules.exponent)));
+      }
+      level.stripe_count = narrow_index(static_cast<Index>(stripes.size()));
+      stripes.insert(stripes.end(), kStripePadding, INT_MAX);
+      level.stripes = uploader.upload(stripes);
+    }
+    if (rules.rule == Rule::power) {
+      level.backward = uploader.upload_steps(steps_of(
+          max_length, [&](Index n) { return reach(rules, n).backward; }, "backward reach"));
+      level.forward = uploader.upload_steps(steps_of(
+          max_length, [&](Index n) { return reach(rules, n).forward; }, "forward reach"));
+    }
+    tables->levels.push_back(level);
+
+    // Counts and spans grow with the segment, but for an even level, which is bounded by its root.
+    const Cut whole = plan_.cut(m, longest);
+    Index count = std::max<Index>(whole.last() - whole.first() + 1, 0);
+    Index span = 0;
+    if (rules.rule == Rule::even) {
+      count = ceil_root(longest, steps_left);
+      span = (longest + count - 1) / count + 1;
+    } else if (rules.rule == Rule::power) {
+      span = std::min(longest, whole.reach().backward + whole.reach().forward + 1);
+    } else if (whole.count() > 0) {
+      // Gaps between convex stripes grow, save for one key that rounding takes.
+      span = std::min(longest, whole.anchor(whole.last() + 1) - whole.anchor(whole.last()) + 1);
+    }
+    tables->max_stripes.push_back(narrow_index(count));
+    tables->max_span.push_back(narrow_index(span));
+    longest = std::max<Index>(span, 1);
+  }
+  tables_ = std::move(tables);
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,158 @@
+#pragma once
+
+#include <climits>
+#include <vector>
+
+#include "multistep/cuda/types.hpp"
+
+/// The schedule on the device: tables, and how they cut a segment (SPEC 2). No powers here: the host
+/// made them, exactly.
+namespace multistep::cuda {
+
+/// A non-decreasing step function of a segment's length n, 1 <= n <= max_length: its value is how
+/// many entries are <= n.
+struct Steps {
+  const std::int32_t* from = nullptr;  // [count], from[k - 1]: the smallest n with value >= k
+  std::int32_t count = 0;
+};
+
+/// One search level.
+struct LevelTable {
+  Rule rule = Rule::tight;
+  std::int32_t first = 1;                 // first searched stripe
+  std::int32_t window = 0;                // keys of the window, at level 1
+  std::int32_t inset = 0;                 // keys of a plain window: the segment ends before them
+  const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]
+  std::int32_t stripe_count = 0;          // stripes[stripe_count - 1] is beyond max_length
+  Steps backward;                         // power: B(n)
+  Steps forward;                          // power: F(n)
+  Steps parts;                            // even: ceil(n^(1/M)) - 1
+};
+
+/// Entries of `stripes` past stripe_count, all INT_MAX, so that a group of stripes can be read.
+inline constexpr std::int32_t kStripePadding = 64;
+
+struct DeviceSchedule::Tables {
+  std::vector<LevelTable> levels;  // [N - 1]
+  std::int32_t window = 0;         // W; INT_MAX where N = 1
+  std::vector<std::shared_ptr<void>> memory;
+  std::vector<std::int32_t> max_span;  // [N - 1], most keys that a span of the level holds
+  std::vector<std::int32_t> max_stripes;  // [N - 1], most anchors of a segment of the level
+};
+
+#ifdef __CUDACC__
+
+inline constexpr unsigned kFullWarp = 0xffffffffu;
+
+/// How many of the entries are <= n. The whole warp calls it, with the same n.
+__device__ inline std::int32_t count_up_to(const std::int32_t* entries, std::int32_t count,
+                                           std::int32_t n) {
+  const int lane = threadIdx.x % 32;
+  std::int32_t low = 0;  // entries below `low` are <= n, those from `high` on are not
+  std::int32_t high = count;
+  while (high - low > 32) {
+    const std::int32_t step = (high - low + 32) / 33;
+    const std::int32_t at = low + (lane + 1) * step - 1;
+    const bool below = at < high && __ldg(entries + at) <= n;
+    const int steps = __popc(__ballot_sync(kFullWarp, below));
+    high = min(high, low + (steps + 1) * step - 1);
+    low += steps * step;
+  }
+  const bool below = low + lane < high && __ldg(entries + low + lane) <= n;
+  return low + __popc(__ballot_sync(kFullWarp, below));
+}
+
+__device__ inline std::int32_t value_at(Steps steps, std::int32_t n) {
+  return count_up_to(steps.from, steps.count, n);
+}
+
+/// A segment [end - length, end) as one level cuts it. Stripe i's anchor is key end - P(i).
+struct DeviceCut {
+  Rule rule;
+  std::int32_t end;
+  std::int32_t length;
+  std::int32_t window;
+  std::int32_t stride;  // even
+  const std::int32_t* stripes;
+  std::int32_t backward;
+  std::int32_t forward;
+
+  __device__ std::int32_t stripe(std::int32_t i) const {
+    return rule == Rule::even ? (i - 1) * stride + 1 : __ldg(stripes + i);
+  }
+
+  __device__ std::int32_t anchor(std::int32_t i) const { return end - stripe(i); }
+
+  /// The span that stripe i stands for. Reaches are at most `length`, so nothing overflows.
+  __device__ DeviceSpan span(std::int32_t i) const {
+    const std::int32_t distance = stripe(i) - 1;
+    if (rule == Rule::power) {
+      const std::int32_t far = backward >= length - distance ? length : distance + backward + 1;
+      return {end - far, end - max(window, distance - forward)};
+    }
+    return {end - min(length, stripe(i + 1) - 1), end - distance};
+  }
+};
+
+/// The stride of an even level alone: all that its anchors need.
+__device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t n) {
+  const std::int32_t parts = value_at(level.parts, n) + 1;
+  return (n + parts - 1) / parts;
+}
+
+/// Whole warp, same arguments. `reaches` false leaves out what only spans need.
+__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment,
+                                        bool reaches) {
+  const std::int32_t n = segment.end - segment.begin;
+  DeviceCut cut{level.rule, segment.end, n, min(level.window, n), 0, level.stripes, 0, 0};
+  if (n <= 0) return cut;
+  if (level.rule == Rule::even) cut.stride = even_stride(level, n);
+  if (level.rule == Rule::power && reaches) {
+    cut.backward = min(value_at(level.backward, n), n);
+    cut.forward = min(value_at(level.forward, n), n);
+  }
+  return cut;
+}
+
+/// One past the last stripe inside the segment. Whole warp.
+__device__ inline std::int32_t end_stripe(const LevelTable& level, const DeviceCut& cut) {
+  if (cut.length <= 0) return level.first;
+  if (level.rule == Rule::even) return (cut.length + cut.stride - 1) / cut.stride + 1;
+  return count_up_to(level.stripes, level.stripe_count, cut.length);
+}
+
+/// Query positions and what they may look at.
+struct Sequence {
+  std::int64_t query_offset;
+  std::int32_t queries;
+  const std::int32_t* start;
+  const std::int32_t* length;
+
+  __device__ std::int32_t position(std::int32_t batch, std::int64_t query) const {
+    const std::int64_t offset =
+        length ? static_cast<std::int64_t>(__ldg(length + batch)) - queries : query_offset;
+    return static_cast<std::int32_t>(max(offset + query, static_cast<std::int64_t>(-1)));
+  }
+  __device__ std::int32_t first_key(std::int32_t batch) const {
+    return start ? max(__ldg(start + batch), 0) : 0;
+  }
+};
+
+/// The keys that level 1 searches for the query at `position`; empty where the window has them all.
+__device__ inline DeviceSpan searched(const LevelTable& level, std::int32_t window,
+                                      std::int32_t position, std::int32_t start) {
+  const std::int32_t n = position + 1 - start;
+  if (n <= window) return {start, start};
+  return {start, position + 1 - level.inset};
+}
+
+/// The keys that the query at `position` always attends.
+__device__ inline DeviceSpan window_of(std::int32_t window, std::int32_t position,
+                                       std::int32_t start) {
+  const std::int32_t begin = window > position ? 0 : position + 1 - window;
+  return {min(max(begin, start), position + 1), position + 1};
+}
+
+#endif
+
+}  // namespace multistep::cuda

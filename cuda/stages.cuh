@@ -1,0 +1,223 @@
+#pragma once
+
+#include "fault.cuh"
+#include "multistep/cuda/attention.hpp"
+#include "schedule.cuh"
+
+/// What the kernels of the stages are given, and who launches them. The public functions check their
+/// arguments, fill these in, and choose the rung.
+namespace multistep::cuda {
+
+/// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
+/// hold `queries` rows a head, a chunk's own scratch arrays `count`.
+struct Rows {
+  std::int32_t batch;
+  std::int32_t heads;
+  std::int32_t kv_heads;
+  std::int32_t queries;
+  std::int32_t first;
+  std::int32_t count;
+  std::int32_t head_dim;
+  std::int64_t keys;
+  std::int64_t key_offset;
+  Sequence sequence;
+  std::int32_t window;  // W of the schedule
+  std::int32_t fault;
+
+  struct Row {
+    std::int32_t batch;
+    std::int32_t head;
+    std::int32_t query;   // [0, queries)
+    std::int64_t index;   // in [batch, heads, queries]
+    std::int64_t dense;   // in [batch, heads, count]
+    std::int64_t kv_row;  // row 0 of the KV head in [batch, kv_heads, keys]
+    std::int32_t position;
+    std::int32_t start;
+  };
+
+  __host__ __device__ std::int64_t total() const {
+    return static_cast<std::int64_t>(batch) * heads * count;
+  }
+  __host__ __device__ std::int32_t group() const { return heads / kv_heads; }
+
+#ifdef __CUDACC__
+  __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
+    const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
+    std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
+    if (faulty(fault, Fault::wrong_kv_head)) kv_head = 0;
+    return {b,
+            head,
+            query,
+            sequence_head * queries + query,
+            sequence_head * count + query - first,
+            kv_head * keys,
+            sequence.position(b, query),
+            sequence.first_key(b)};
+  }
+
+  /// Row `r` of [batch, heads, count].
+  __device__ Row at(std::int64_t r) const {
+    const auto sequence_head = static_cast<std::int32_t>(r / count);
+    return row(sequence_head / heads, sequence_head % heads,
+               first + static_cast<std::int32_t>(r % count));
+  }
+
+  /// The part of [begin, end) that the arrays hold, in their rows.
+  __device__ DeviceSpan held(DeviceSpan span) const {
+    const std::int64_t begin = max(span.begin - key_offset, std::int64_t{0});
+    const std::int64_t end = min(span.end - key_offset, keys);
+    return begin < end ? DeviceSpan{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)}
+                       : DeviceSpan{0, 0};
+  }
+
+  /// A span without the keys that the window has, in rows of the arrays.
+  __device__ DeviceSpan attended(DeviceSpan span, const Row& row) const {
+    if (span.end <= span.begin) return {0, 0};
+    const DeviceSpan window_keys = window_of(window, row.position, row.start);
+    if (window > 0) span.end = min(span.end, window_keys.begin);
+    span.end = min(span.end, row.position + 1);
+    span.begin = max(span.begin, row.start);
+    if (faulty(fault, Fault::span_one_short)) --span.end;
+    if (faulty(fault, Fault::span_shifted)) --span.begin;
+    return held(span);
+  }
+
+  __device__ DeviceSpan window_keys(const Row& row) const {
+    DeviceSpan span = window_of(window, row.position, row.start);
+    if (faulty(fault, Fault::window_one_short)) ++span.begin;
+    return held(span);
+  }
+#endif
+};
+
+inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first = 0,
+                    std::int64_t count = -1) {
+  const auto narrow = [](Index value) { return static_cast<std::int32_t>(value); };
+  return {narrow(shape.batch),
+          narrow(shape.num_heads),
+          narrow(shape.num_kv_heads),
+          narrow(shape.queries),
+          narrow(first),
+          narrow(count < 0 ? shape.queries : count),
+          narrow(shape.head_dim),
+          shape.keys,
+          shape.key_offset,
+          {shape.query_offset, narrow(shape.queries), shape.start, shape.length},
+          window,
+          current_fault()};
+}
+
+/// One level of span-search.
+struct LevelSearch {
+  Rows rows;
+  Dtype dtype;
+  LevelTable level;
+  std::int32_t top_k;
+  float scale;
+  const void* routing;              // [batch, heads, queries, head_dim]
+  const void* keys;                 // [batch, kv_heads, keys, head_dim]
+  const DeviceSpan* parents;        // [batch, heads, queries, top_k]; null: level 1
+  const float* parent_scores;       // the same
+  DeviceSpan* spans;                // [batch, heads, queries, top_k]
+  float* scores;                    // the same
+  std::int32_t* anchors;            // the same, or null
+  std::int32_t* ranks;              // the same, or null
+  std::int32_t max_stripes;         // of one segment
+};
+void search_level_plain(const LevelSearch& search, Stream stream);
+
+struct SpanAttend {
+  Rows rows;
+  Dtype dtype;
+  float scale;
+  std::int32_t slots;
+  const void* query;
+  const void* key;
+  const void* value;
+  const DeviceSpan* spans;  // [batch, heads, queries, slots]; null: the window
+  void* output;             // [batch, heads, count, slots, head_dim]
+  float* lse;               // [batch, heads, count, slots]
+};
+void span_attention_plain(const SpanAttend& attend, Stream stream);
+
+struct Combine {
+  Rows rows;
+  Dtype dtype;
+  float scale;
+  std::int32_t slots;
+  const void* query;  // null: the window is given
+  const void* key;
+  const void* value;
+  const DeviceSpan* spans;    // [batch, heads, queries, slots]
+  const float* scores;        // the same
+  const void* span_outputs;   // [batch, heads, count, slots, head_dim]
+  const float* span_lses;     // [batch, heads, count, slots]
+  const void* window_output;  // [batch, heads, queries, head_dim], or null
+  const float* window_lse;    // [batch, heads, queries], or null
+  void* output;               // [batch, heads, queries, head_dim]
+};
+void combine_plain(const Combine& combine, Stream stream);
+
+
+/// The fast search of one level: candidates of every (query, heads, parent) by some warps each. With
+/// one list of candidates a query the level is finished at once; the lists of more are merged by
+/// whoever needs the level's paths next.
+struct Candidate {
+  float score;
+  std::int32_t stripe;  // 0: none
+};
+struct SearchLists {
+  Candidate* lists;        // [batch, heads, count, parents, blocks, top_k]; null: finished
+  std::int32_t blocks;     // a unit's blocks
+  std::int32_t* counters;  // [counter_count], set to 0 on the way; or null
+  std::int64_t counter_count;
+};
+bool search_is_fast(const Rows& rows, int top_k);
+/// How many blocks a unit of the level gets: 0 where its warps are better spent on other units.
+int search_blocks(const LevelSearch& search);
+/// Candidates of a level. `before` is the level before, where its lists are not merged yet; `order`
+/// lists the (query row, parent) pairs so that neighbours search nearby keys, null: as they come.
+void search_candidates(const LevelSearch& search, const SearchLists& lists,
+                       const LevelSearch* before, const SearchLists* lists_before,
+                       const std::int32_t* order, Stream stream);
+/// Merges the lists of a level.
+void finish_search(const LevelSearch& search, const SearchLists& lists, Stream stream);
+
+/// The anchors along every kept path, from what each level kept.
+struct TracePaths {
+  std::int64_t rows;  // of [batch, heads, queries]
+  std::int32_t top_k;
+  std::int32_t levels;
+  const std::int32_t* anchors;  // [levels, rows, top_k]
+  const std::int32_t* ranks;    // [levels, rows, top_k], of the parent
+  std::int32_t* paths;          // [rows, top_k, levels]
+};
+void trace_paths(const TracePaths& trace, Stream stream);
+
+/// Attention and combination of few queries, in one launch behind the search. `counters` hold 0 for
+/// every row of [batch, heads, count].
+bool decode_is_fast(const Rows& rows, int slots);
+std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
+void decode(const SpanAttend& attend, const Combine& combine, const LevelSearch* search,
+            const SearchLists* lists, std::int64_t max_span, std::int32_t* counters,
+            void* workspace, Stream stream);
+
+/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
+/// row are a tile with nearly one range of keys.
+struct Tile {
+  DeviceSpan any;  // keys that some pair attends to
+  DeviceSpan all;  // keys that every pair attends to
+};
+struct Pairs {
+  const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
+  const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays
+  const Tile* tiles;         // [kv_heads, ceil(per_head / 64)]
+};
+std::size_t sort_pairs_bytes(const Rows& rows, int slots);
+Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream);
+
+/// Hopper's tile kernels: positive scale, head_dim 64 or 128.
+void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream);
+void combine_tiles(const Combine& combine, Stream stream);
+
+}  // namespace multistep::cuda
