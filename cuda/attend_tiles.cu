@@ -57,6 +57,7 @@ struct SpanRows {
     if (tile >= tiles) return {{0, 0}, {0, 0}};
     return args.pairs.tiles[kv_head * tiles + tile];
   }
+  static __device__ void prepare(const TileArgs&, const TileRow&, float2*, int) {}
 };
 
 /// Rows are the queries of one KV head, the heads of a query next to each other; keys are the
@@ -86,6 +87,27 @@ struct WindowRows {
     if (oldest.begin >= oldest.end) return {{0, newest.end}, {0, 0}};
     return {{oldest.begin, newest.end}, {newest.begin, oldest.end}};
   }
+
+  /// Gates and log-sum-exps of a row's spans, ahead of their use; the outputs are asked for.
+  static __device__ void prepare(const TileArgs& args, const TileRow& row, float2* slots,
+                                 int row_bytes) {
+    const Combine& combine = args.combine;
+    if (combine.slots == 0) return;
+    const std::int64_t first = row.index * combine.slots;
+    const int used = slots_in_use(combine.spans + first, combine.slots);
+    const Gates gates = gates_of(combine.scores + first, used);
+    for (int s = 0; s < combine.slots; ++s) {
+      float2 slot{-1, -kInfinity};
+      if (s < used) {
+        const std::int64_t pair = row.item * combine.slots + s;
+        slot = {gates.of(combine.scores[first + s]), combine.span_lses[pair]};
+        if (faulty(args.rows.fault, Fault::gates_equal)) slot.x = 1.0f / used;
+        const char* output = static_cast<const char*>(combine.span_outputs) + pair * row_bytes;
+        for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
+      }
+      slots[s] = slot;
+    }
+  }
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -98,6 +120,7 @@ struct Shared {
   std::uint16_t query[2][2][kPanels * kRowPanel];  // [buffer][warpgroup]
   std::uint16_t key[kStages][kPanels * kKeyPanel];
   std::uint16_t value[kStages][kPanels * kKeyPanel];
+  float2 slots[2][2 * kRows][kMaxTileSlots];  // gate and lse of a row's spans; gate -1: not in use
   ptx::Barrier query_full[2];
   ptx::Barrier query_empty[2];
   ptx::Barrier key_full[kStages];
@@ -186,8 +209,8 @@ __device__ void load_keys(const TileArgs& args, Shared<kHeadDim>& shared, const 
 template <class T, int kHeadDim, class RowsOf>
 __device__ void gather_queries(const TileArgs& args, Shared<kHeadDim>& shared) {
   using S = Shared<kHeadDim>;
-  constexpr int kChunks = kHeadDim / 8;         // of 16 bytes in a row
-  constexpr int kRowsAtOnce = 32 / kChunks;     // by one warp
+  constexpr int kChunks = kHeadDim / 8;                 // of 16 bytes in a row
+  constexpr int kRowsAtOnce = 32 / kChunks;             // by one warp
   constexpr int kShare = 2 * kRows / kGatherWarps + 1;  // rows of a warp, at most 64
   const int warp = threadIdx.x / 32 - 1;
   const int lane = threadIdx.x % 32;
@@ -195,10 +218,6 @@ __device__ void gather_queries(const TileArgs& args, Shared<kHeadDim>& shared) {
   unsigned buffer = 0;
   for (std::int64_t work = blockIdx.x; work < works(args); work += gridDim.x, ++buffer) {
     const Work<RowsOf> w(args, work);
-    if (w.walk.begin >= w.walk.end) {
-      --buffer;
-      continue;
-    }
     shared.query_empty[buffer % 2].wait((buffer / 2 % 2) ^ 1);
     // Each lane looks up two of the warp's rows; then the lanes copy one row after another.
     std::int64_t index[2];
@@ -206,7 +225,9 @@ __device__ void gather_queries(const TileArgs& args, Shared<kHeadDim>& shared) {
     for (int half = 0; half < 2; ++half) {
       const int r = warp * kShare + half * 32 + lane;
       const bool mine = half * 32 + lane < kShare && r < 2 * kRows;
-      index[half] = mine ? RowsOf::row(args, w.kv_head, w.tile * kRows + r).index : -1;
+      const TileRow row = mine ? RowsOf::row(args, w.kv_head, w.tile * kRows + r) : TileRow{};
+      index[half] = row.index;
+      if (row.index >= 0) RowsOf::prepare(args, row, shared.slots[buffer % 2][r], kHeadDim * 2);
     }
 #pragma unroll 4
     for (int i = 0; i < kShare; i += kRowsAtOnce) {
@@ -244,9 +265,8 @@ __device__ void multiply_keys(float (&logits)[64], const std::uint16_t* query,
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
     const int within = step % 4 * 16;
-    ptx::wgmma_shared<T>(
-        logits, ptx::tile_descriptor(query + step / 4 * S::kRowPanel + within, 0),
-        ptx::tile_descriptor(key + step / 4 * S::kKeyPanel + within, 0), step > 0);
+    ptx::wgmma_shared<T>(logits, ptx::tile_descriptor(query + step / 4 * S::kRowPanel + within, 0),
+                         ptx::tile_descriptor(key + step / 4 * S::kKeyPanel + within, 0), step > 0);
   }
 }
 
@@ -269,8 +289,7 @@ __device__ inline void mask(float (&logits)[64], int first_key, const TileRow (&
     for (int e = 0; e < 4; ++e) {
       const DeviceSpan keys = rows[e / 2].keys;
       const int key = first_key + 8 * j + 2 * c + e % 2;
-      if (static_cast<unsigned>(key - keys.begin) >=
-          static_cast<unsigned>(keys.end - keys.begin)) {
+      if (static_cast<unsigned>(key - keys.begin) >= static_cast<unsigned>(keys.end - keys.begin)) {
         logits[4 * j + e] = -kInfinity;
       }
     }
@@ -350,7 +369,8 @@ __device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* out
       bits[j] = pack<T>(value[at], value[at + 1]);
     }
     transpose_quad(bits);
-    if (output) reinterpret_cast<uint4*>(output)[4 * block + c] = {bits[0], bits[1], bits[2], bits[3]};
+    if (output)
+      reinterpret_cast<uint4*>(output)[4 * block + c] = {bits[0], bits[1], bits[2], bits[3]};
   }
 }
 
@@ -394,7 +414,8 @@ __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float 
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    unsigned todo = __ballot_sync(kFullWarp, rows[r].index >= 0 && spoiled<kHeadDim>(sums.value, r));
+    unsigned todo =
+        __ballot_sync(kFullWarp, rows[r].index >= 0 && spoiled<kHeadDim>(sums.value, r));
     todo &= 0x11111111u;
     while (todo) {
       const int source = __ffs(static_cast<int>(todo)) - 1;
@@ -403,10 +424,10 @@ __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float 
       const DeviceSpan keys{__shfl_sync(kFullWarp, rows[r].keys.begin, source),
                             __shfl_sync(kFullWarp, rows[r].keys.end, source)};
       const std::int64_t base = kv_head * args.rows.keys * kHeadDim;
-      const RowOutput fresh = attend_row(static_cast<const T*>(args.query) + index * kHeadDim,
-                                         static_cast<const T*>(args.key) + base,
-                                         static_cast<const T*>(args.value) + base, keys, kHeadDim,
-                                         args.scale);
+      const RowOutput fresh =
+          attend_row(static_cast<const T*>(args.query) + index * kHeadDim,
+                     static_cast<const T*>(args.key) + base,
+                     static_cast<const T*>(args.value) + base, keys, kHeadDim, args.scale);
       // attend_row's lane l holds l + 32 i; this layout's lane c of the quad 8 j + 2 c + {0, 1}.
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
@@ -424,7 +445,7 @@ __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float 
 
 template <class T, int kHeadDim>
 __device__ void finish(SpanRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
-                       const float (&lse)[2], const TileRow (&rows)[2]) {
+                       const float (&lse)[2], const TileRow (&rows)[2], const float2 (*)[4]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     T* output = static_cast<T*>(args.output) + rows[r].item * kHeadDim;
@@ -433,40 +454,37 @@ __device__ void finish(SpanRows, const TileArgs& args, Accumulator<kHeadDim>& su
   }
 }
 
-/// The window's output is at hand: joins it with the spans'.
+/// The window's output is at hand: joins it with the spans'. `slots` is of this thread's first row,
+/// the second's is 8 further.
 template <class T, int kHeadDim>
 __device__ void finish(WindowRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
-                       const float (&lse)[2], const TileRow (&rows)[2]) {
+                       const float (&lse)[2], const TileRow (&rows)[2],
+                       const float2 (*slots)[kMaxTileSlots]) {
   const Combine& combine = args.combine;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const bool here = rows[r].index >= 0;
-    const std::int64_t first = rows[r].index * combine.slots;  // of the row's slots
-    const int used = here && combine.slots > 0 ? slots_in_use(combine.spans + first, combine.slots) : 0;
-    const Gates gates = gates_of(combine.scores + first, used);
-    // Quads of a warp may differ in `used`; the shuffles below need all lanes.
-    const int most = __reduce_max_sync(kFullWarp, used);
-    float of_window = used > 0 ? 0 : 1;
-    for (int s = 0; s < used; ++s) {
-      float gate = gates.of(combine.scores[first + s]);
-      if (faulty(args.rows.fault, Fault::gates_equal)) gate = 1.0f / used;
-      Joined joined = join(combine.span_lses[rows[r].item * combine.slots + s], lse[r]);
-      if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined.second = 0.5f;
-      of_window += gate * joined.second;
-    }
-    for (int s = 0; s < most; ++s) {
-      float add = 0;
-      const T* row = nullptr;
-      if (s < used) {
-        const std::int64_t pair = rows[r].item * combine.slots + s;
-        float gate = gates.of(combine.scores[first + s]);
-        if (faulty(args.rows.fault, Fault::gates_equal)) gate = 1.0f / used;
-        Joined joined = join(combine.span_lses[pair], lse[r]);
-        if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined.first = 0.5f;
-        add = gate * joined.first;
-        row = static_cast<const T*>(combine.span_outputs) + pair * kHeadDim;
+    if (combine.slots > 0) {
+      float add[kMaxTileSlots];
+      float of_window = here && slots[8 * r][0].x >= 0 ? 0 : 1;  // without a path the window alone
+#pragma unroll
+      for (int s = 0; s < kMaxTileSlots; ++s) {
+        add[s] = 0;
+        if (!here || s >= combine.slots || slots[8 * r][s].x < 0) continue;
+        Joined joined = join(slots[8 * r][s].y, lse[r]);
+        if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
+        add[s] = slots[8 * r][s].x * joined.first;
+        of_window += slots[8 * r][s].x * joined.second;
       }
-      add_fragment<T, kHeadDim>(sums.value, r, row, s == 0 ? of_window : 1, add);
+#pragma unroll
+      for (int s = 0; s < kMaxTileSlots; ++s) {
+        if (s >= combine.slots) break;
+        const bool use = here && slots[8 * r][s].x >= 0;
+        const T* row = static_cast<const T*>(combine.span_outputs) +
+                       (rows[r].item * combine.slots + s) * kHeadDim;
+        add_fragment<T, kHeadDim>(sums.value, r, use ? row : nullptr, s == 0 ? of_window : 1,
+                                  add[s]);
+      }
     }
     T* output = static_cast<T*>(combine.output) + rows[r].index * kHeadDim;
     store_fragment<T, kHeadDim>(sums.value, r, here ? output : nullptr);
@@ -506,73 +524,69 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
         release(shared.value_empty[count % kStages]);
       }
     };
-    if (w.walk.begin < w.walk.end) {
-      const std::uint16_t* query = shared.query[buffer % 2][warpgroup];
-      shared.query_full[buffer % 2].wait(buffer / 2 % 2);
-      if (mine.begin < mine.end) {
-        skip(mine.begin - w.walk.begin);
-        float logits[64] = {};
-        std::uint32_t weights[8][4];
-        float shrink[2];
-        const auto masked = [&](int j) {
-          int first = j * kKeys;
-          const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
-          if (!inside && !faulty(args.rows.fault, Fault::mask_missing)) {
-            mask(logits, first, rows, c);
-          }
-        };
-        shared.key_full[count % kStages].wait(count / kStages % 2);
-        ptx::pin(logits);
-        ptx::wgmma_fence();
-        multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<0>();
-        ptx::pin(logits);
-        release(shared.key_empty[count % kStages]);
-        masked(mine.begin);
-        soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-        pack_weights<T>(weights, logits);
-        for (int j = mine.begin + 1; j < mine.end; ++j) {
-          const unsigned last = count++;
-          shared.key_full[count % kStages].wait(count / kStages % 2);
-          shared.value_full[last % kStages].wait(last / kStages % 2);
-          ptx::pin(logits);
-          ptx::pin(weights);
-          ptx::pin(sums.value);
-          ptx::wgmma_fence();
-          multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
-          ptx::wgmma_commit();
-          multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
-          ptx::wgmma_commit();
-          ptx::wgmma_wait<1>();
-          ptx::pin(logits);
-          release(shared.key_empty[count % kStages]);
-          masked(j);
-          soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-          ptx::wgmma_wait<0>();
-          ptx::pin(weights);
-          ptx::pin(sums.value);
-          release(shared.value_empty[last % kStages]);
-          pack_weights<T>(weights, logits);
-#pragma unroll
-          for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
+    const std::uint16_t* query = shared.query[buffer % 2][warpgroup];
+    shared.query_full[buffer % 2].wait(buffer / 2 % 2);
+    if (mine.begin < mine.end) {
+      skip(mine.begin - w.walk.begin);
+      float logits[64] = {};
+      std::uint32_t weights[8][4];
+      float shrink[2];
+      const auto masked = [&](int j) {
+        int first = j * kKeys;
+        const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+        if (!inside && !faulty(args.rows.fault, Fault::mask_missing)) {
+          mask(logits, first, rows, c);
         }
-        shared.value_full[count % kStages].wait(count / kStages % 2);
+      };
+      shared.key_full[count % kStages].wait(count / kStages % 2);
+      ptx::pin(logits);
+      ptx::wgmma_fence();
+      multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<0>();
+      ptx::pin(logits);
+      release(shared.key_empty[count % kStages]);
+      masked(mine.begin);
+      soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+      pack_weights<T>(weights, logits);
+      for (int j = mine.begin + 1; j < mine.end; ++j) {
+        const unsigned last = count++;
+        shared.key_full[count % kStages].wait(count / kStages % 2);
+        shared.value_full[last % kStages].wait(last / kStages % 2);
+        ptx::pin(logits);
         ptx::pin(weights);
         ptx::pin(sums.value);
         ptx::wgmma_fence();
-        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+        multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
         ptx::wgmma_commit();
+        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<1>();
+        ptx::pin(logits);
+        release(shared.key_empty[count % kStages]);
+        masked(j);
+        soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
         ptx::wgmma_wait<0>();
+        ptx::pin(weights);
         ptx::pin(sums.value);
-        release(shared.value_empty[count % kStages]);
-        ++count;
-        skip(w.walk.end - mine.end);
-      } else {
-        skip(w.walk.end - w.walk.begin);
+        release(shared.value_empty[last % kStages]);
+        pack_weights<T>(weights, logits);
+#pragma unroll
+        for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
       }
-      release(shared.query_empty[buffer % 2]);
-      ++buffer;
+      shared.value_full[count % kStages].wait(count / kStages % 2);
+      ptx::pin(weights);
+      ptx::pin(sums.value);
+      ptx::wgmma_fence();
+      multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<0>();
+      ptx::pin(sums.value);
+      release(shared.value_empty[count % kStages]);
+      ++count;
+      skip(w.walk.end - mine.end);
+    } else {
+      skip(w.walk.end - w.walk.begin);
     }
 
     float lse[2];
@@ -585,7 +599,10 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
       for (int i = 0; i < kHeadDim / 4; ++i) sums.value[4 * (i / 2) + 2 * r + i % 2] *= inverse;
     }
     repair<T, kHeadDim>(args, sums, lse, rows, w.kv_head);
-    finish<T, kHeadDim>(RowsOf{}, args, sums, lse, rows);
+    const auto* slots = &shared.slots[buffer % 2][warpgroup * kRows + first_row];
+    finish<T, kHeadDim>(RowsOf{}, args, sums, lse, rows, slots);
+    release(shared.query_empty[buffer % 2]);
+    ++buffer;
   }
 }
 
@@ -650,12 +667,12 @@ CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Index keys
                                  static_cast<cuuint64_t>(row_count * head_dim) * 2};
   const cuuint32_t box[3] = {64, kKeys, 1};
   const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result =
-      encode(&map, dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                        : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-             3, const_cast<void*>(base), sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode(
+      &map,
+      dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
+      const_cast<void*>(base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw std::runtime_error(text("cuTensorMapEncodeTiled: error {}", static_cast<int>(result)));
   }
@@ -665,7 +682,9 @@ CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Index keys
 template <class T, int kHeadDim, class RowsOf>
 void launch(const TileArgs& args, const CUtensorMap& keys, const CUtensorMap& values,
             Stream stream) {
-  constexpr int kBytes = 2 * 2 * kRows * kHeadDim * 2 + 2 * kStages * kKeys * kHeadDim * 2 + 256;
+  constexpr int kSlotBytes = 2 * 2 * kRows * kMaxTileSlots * 8;
+  constexpr int kBytes =
+      2 * 2 * kRows * kHeadDim * 2 + 2 * kStages * kKeys * kHeadDim * 2 + kSlotBytes + 256;
   const auto kernel = attend_tiles<T, kHeadDim, RowsOf>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes + 1024),
         "cudaFuncSetAttribute");
@@ -710,16 +729,34 @@ void launch(const TileArgs& args, Dtype dtype, Stream stream) {
 void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream) {
   const Rows& rows = attend.rows;
   const std::int64_t per_head = static_cast<std::int64_t>(rows.group()) * rows.count * attend.slots;
-  launch<SpanRows>({rows, attend.scale, attend.slots, per_head, attend.query, attend.key,
-                    attend.value, pairs, attend.output, attend.lse, {}},
+  launch<SpanRows>({rows,
+                    attend.scale,
+                    attend.slots,
+                    per_head,
+                    attend.query,
+                    attend.key,
+                    attend.value,
+                    pairs,
+                    attend.output,
+                    attend.lse,
+                    {}},
                    attend.dtype, stream);
 }
 
 void combine_tiles(const Combine& combine, Stream stream) {
   const Rows& rows = combine.rows;
   const std::int64_t per_head = static_cast<std::int64_t>(rows.group()) * rows.count;
-  launch<WindowRows>({rows, combine.scale, combine.slots, per_head, combine.query, combine.key,
-                      combine.value, {}, nullptr, nullptr, combine},
+  launch<WindowRows>({rows,
+                      combine.scale,
+                      combine.slots,
+                      per_head,
+                      combine.query,
+                      combine.key,
+                      combine.value,
+                      {},
+                      nullptr,
+                      nullptr,
+                      combine},
                      combine.dtype, stream);
 }
 

@@ -14,11 +14,6 @@ constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fil
 constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
 constexpr Index kSortedPairs = 1 << 16;        // worth sorting before a level is searched
 
-void require_dtype(Dtype dtype) {
-  require(dtype == Dtype::bf16 || dtype == Dtype::fp16, "dtype {}: bf16 (0) or fp16 (1)",
-          static_cast<int>(dtype));
-}
-
 void require_schedule(const DeviceSchedule* schedule, const Shape& shape) {
   require(schedule, "schedule: a null pointer");
   const Index last = shape.query_offset + shape.queries;
@@ -31,8 +26,8 @@ void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* sche
   require_shape(shape);
   require_dtype(dtype);
   require_schedule(schedule, shape);
-  require(shape.rows() * std::max<Index>(slots, 1) < kMaxRows, "shape: {} rows of {} slots, below {}",
-          shape.rows(), slots, kMaxRows);
+  require(shape.rows() * std::max<Index>(slots, 1) < kMaxRows,
+          "shape: {} rows of {} slots, below {}", shape.rows(), slots, kMaxRows);
 }
 
 void require_scale(double scale, const char* name) {
@@ -40,8 +35,7 @@ void require_scale(double scale, const char* name) {
 }
 
 float scale_of(std::optional<double> softmax_scale, Index head_dim) {
-  return static_cast<float>(
-      softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
+  return static_cast<float>(softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
 }
 
 std::int32_t narrow(Index value) { return static_cast<std::int32_t>(value); }
@@ -95,39 +89,28 @@ class Search {
       parents = level.spans;
       parent_scores = level.scores;
       levels_.push_back(level);
-      lists_.push_back({});
-      order_.push_back(nullptr);
+      scratch_.push_back({});
+      sorting_.push_back(nullptr);
       fast_ = args.rung == Rung::fast && search_is_fast(rows, narrow(schedule.top_k()));
-      if (fast_) take_lists(arena);
+      if (fast_ && search_needs_lists(level)) take_lists(arena);
     }
   }
 
-  /// Sets counters to 0 on the way; whoever is told to wait for the search can rely on it.
+  /// Sets counters to 0 on the way: whoever waits for the search can rely on it.
   void set_counters(std::int32_t* counters, std::int64_t count) {
-    if (levels_.empty()) return;
-    lists_.front().counters = counters;
-    lists_.front().counter_count = count;
+    scratch_.front().counters = counters;
+    scratch_.front().counter_count = count;
   }
 
-  const LevelSearch& last() const { return levels_.back(); }
-  const SearchLists& last_lists() const { return lists_.back(); }
-
-  /// With `leave_lists` the last level's candidates may stay in lists.
-  void launch(Stream stream, bool leave_lists) {
+  void launch(Stream stream) {
     for (std::size_t m = 0; m < levels_.size(); ++m) {
       const LevelSearch& level = levels_[m];
       if (!fast_) {
         search_level_plain(level, stream);
         continue;
       }
-      const bool in_lists = m > 0 && merged_by_next(m - 1);
-      const std::int32_t* order = nullptr;
-      if (order_[m]) order = sort_pairs(pairs_of(level), order_[m], stream).pair;
-      search_candidates(level, lists_[m], in_lists ? &levels_[m - 1] : nullptr,
-                        in_lists ? &lists_[m - 1] : nullptr, order, stream);
-      if (!lists_[m].lists) continue;
-      const bool leave = m + 1 < levels_.size() ? merged_by_next(m) : leave_lists;
-      if (!leave) finish_search(level, lists_[m], stream);
+      if (sorting_[m]) scratch_[m].order = sort_pairs(pairs_of(level), sorting_[m], stream).pair;
+      search_level_fast(level, scratch_[m], stream);
     }
     if (anchors_) {
       trace_paths({args_.shape.rows(), narrow(args_.schedule->top_k()),
@@ -139,21 +122,13 @@ class Search {
  private:
   void take_lists(Arena& arena) {
     const LevelSearch& level = levels_.back();
-    SearchLists& lists = lists_.back();
-    lists.blocks = search_blocks(level);
-    const bool whole_warps = lists.blocks == 0;
-    if (whole_warps && !level.parents) return;  // finished at once
-    const Index parents = level.parents ? level.top_k : 1;
-    lists.lists = arena.take<Candidate>(level.rows.total() * parents *
-                                        std::max<Index>(lists.blocks, 1) * level.top_k);
-    if (whole_warps && level.rows.total() * level.top_k >= kSortedPairs) {
-      order_.back() =
+    const Index pairs = level.rows.total() * level.top_k;
+    scratch_.back().lists = arena.take<Candidate>(pairs * level.top_k);
+    if (pairs >= kSortedPairs && pairs < INT_MAX) {
+      sorting_.back() =
           arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));
     }
   }
-
-  /// Blocks that share a segment merge the lists of the level before themselves.
-  bool merged_by_next(std::size_t m) const { return lists_[m].lists && lists_[m + 1].blocks > 0; }
 
   static SpanAttend pairs_of(const LevelSearch& level) {
     SpanAttend pairs{};
@@ -165,8 +140,8 @@ class Search {
 
   const SpanSearchArgs& args_;
   std::vector<LevelSearch> levels_;
-  std::vector<SearchLists> lists_;
-  std::vector<char*> order_;
+  std::vector<SearchScratch> scratch_;
+  std::vector<char*> sorting_;
   std::int32_t* anchors_ = nullptr;  // [levels, rows, top_k]
   std::int32_t* ranks_ = nullptr;
   bool fast_ = false;
@@ -188,6 +163,8 @@ void require_search(const SpanSearchArgs& args) {
   require_scale(args.search_scale, "search_scale");
   require_pointer(args.spans, "spans", args.shape.rows());
   require_pointer(args.scores, "scores", args.shape.rows());
+  require_pointer(args.anchors, "anchors", 0);
+  require_pointer(args.parent_ranks, "parent_ranks", 0);
   if (args.level > 1) {
     require_pointer(args.parents, "parents", args.shape.rows());
     require_pointer(args.parent_scores, "parent_scores", args.shape.rows());
@@ -202,8 +179,16 @@ bool tiles_are_fast(const Shape& shape, float scale) {
 
 SpanAttend span_attend_of(const SpanAttentionArgs& args) {
   const Rows rows = rows_of(args.shape, args.schedule->tables().window);
-  return {rows,       args.dtype, scale_of(args.softmax_scale, args.shape.head_dim),
-          narrow(args.slots), args.query, args.key, args.value, args.spans, args.output, args.lse};
+  return {rows,
+          args.dtype,
+          scale_of(args.softmax_scale, args.shape.head_dim),
+          narrow(args.slots),
+          args.query,
+          args.key,
+          args.value,
+          args.spans,
+          args.output,
+          args.lse};
 }
 
 bool is_fast(const SpanAttentionArgs& args) {
@@ -265,7 +250,8 @@ void require_combine(const CombineArgs& args) {
 /// Window attention by tiles where there is a window to attend to.
 void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream) {
   const bool tiles = rung == Rung::fast && tiles_are_fast(shape, combine.scale) &&
-                     !combine.window_output && combine.rows.window > 0;
+                     !combine.window_output && combine.rows.window > 0 &&
+                     combine.slots <= kMaxTileSlots;
   tiles ? combine_tiles(combine, stream) : combine_plain(combine, stream);
 }
 
@@ -280,21 +266,26 @@ class Attention {
     const Shape& shape = args.shape;
     const Rows all = rows_of(shape, tables_.window);
     const bool few = shape.length || shape.queries * shape.group() <= kFewRows;
-    fast_ = args.rung == Rung::fast &&
-            (slots_ == 0 || search_is_fast(all, narrow(slots_))) && scale_ > 0;
+    fast_ = args.rung == Rung::fast && (slots_ == 0 || search_is_fast(all, narrow(slots_))) &&
+            scale_ > 0;
     decode_ = fast_ && few && decode_is_fast(all, narrow(slots_));
     const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots_, 1);
-    chunk_ = decode_ ? shape.queries : std::min(shape.queries, std::max<Index>(1, kChunkPairs / of_query));
+    chunk_ = decode_ ? shape.queries
+                     : std::min(shape.queries, std::max<Index>(1, kChunkPairs / of_query));
   }
 
   std::size_t bytes() const {
-    Arena arena(nullptr);
+    Arena arena;
     const Index count = std::min(chunk_, args_.shape.queries);
     run(arena, 0, count, nullptr, false);
     return arena.used();
   }
 
   void launch(Stream stream) const {
+    if (slots_ == 0) {
+      const Index slots = args_.shape.rows() * args_.schedule->top_k();
+      no_paths(args_.spans, args_.scores, slots, stream);
+    }
     for (Index first = 0; first < args_.shape.queries; first += chunk_) {
       Arena arena(args_.workspace.data);
       run(arena, first, std::min(chunk_, args_.shape.queries - first), stream, true);
@@ -318,11 +309,11 @@ class Attention {
     search.scores = args_.scores ? args_.scores : arena.take<float>(pairs);
 
     const Index chunk_rows = rows.total();
-    SpanAttend attend{rows,       args_.dtype, scale_,       narrow(slots_), args_.query,
-                      args_.key,  args_.value, search.spans, nullptr,        nullptr};
-    Combine combine{rows,         args_.dtype,   scale_,  narrow(slots_), args_.query,
-                    args_.key,    args_.value,   search.spans, search.scores, nullptr,
-                    nullptr,      nullptr,       nullptr, args_.output};
+    SpanAttend attend{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
+                      args_.key, args_.value, search.spans, nullptr,        nullptr};
+    Combine combine{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
+                    args_.key, args_.value, search.spans, search.scores,  nullptr,
+                    nullptr,   nullptr,     nullptr,      args_.output};
     if (decode_) return run_decode(arena, search, attend, combine, stream, launch);
 
     const Index head_bytes = shape.head_dim * 2;
@@ -338,7 +329,7 @@ class Attention {
     if (slots_ > 0) {
       Search stage(search, rows, arena);
       if (launch) {
-        stage.launch(stream, false);
+        stage.launch(stream);
         tiles ? span_attention_tiles(attend, sort_pairs(attend, sorting, stream), stream)
               : span_attention_plain(attend, stream);
       }
@@ -357,14 +348,13 @@ class Attention {
       if (!launch) return;
       check(cudaMemsetAsync(counters, 0, static_cast<std::size_t>(rows.total()) * 4, stream),
             "cudaMemsetAsync");
-      return decode(attend, combine, nullptr, nullptr, max_span, counters, partials, stream);
+      return decode(attend, combine, max_span, counters, partials, stream);
     }
     Search stage(search, rows, arena);
     stage.set_counters(counters, rows.total());
     if (!launch) return;
-    stage.launch(stream, true);
-    decode(attend, combine, &stage.last(), &stage.last_lists(), max_span, counters, partials,
-           stream);
+    stage.launch(stream);
+    decode(attend, combine, max_span, counters, partials, stream);
   }
 
   const AttentionArgs& args_;
@@ -381,7 +371,8 @@ void require_attention(const AttentionArgs& args) {
   require_problem(args.shape, args.dtype, args.schedule,
                   args.schedule ? args.schedule->top_k() : 1);
   const Shape& shape = args.shape;
-  require(shape.key_offset == 0, "key_offset {}: attention() takes whole contexts", shape.key_offset);
+  require(shape.key_offset == 0, "key_offset {}: attention() takes whole contexts",
+          shape.key_offset);
   require(shape.length || shape.keys >= shape.query_offset + shape.queries,
           "keys {}: an integer in [{}, {}]", shape.keys, shape.query_offset + shape.queries,
           kMaxContext);
@@ -405,13 +396,14 @@ void require_attention(const AttentionArgs& args) {
 }  // namespace
 
 std::size_t workspace_size(const SpanSearchArgs& args) {
-  require_problem(args.shape, args.dtype, args.schedule, args.schedule ? args.schedule->top_k() : 1);
+  require_problem(args.shape, args.dtype, args.schedule,
+                  args.schedule ? args.schedule->top_k() : 1);
   require(args.schedule->levels() > 0, "schedule of 1 step: there is nothing to search");
   require_within("level", args.level, 0, args.schedule->levels());
   require(static_cast<Index>(args.routing_queries.size()) == args.schedule->levels(),
           "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
           args.schedule->levels());
-  Arena arena(nullptr);
+  Arena arena;
   SpanSearchArgs counted = args;
   // A level is one of parents where it is not the first, whether or not they are given yet.
   static const DeviceSpan some{};
@@ -425,7 +417,7 @@ void span_search(const SpanSearchArgs& args, Stream stream) {
   require_workspace(args.workspace, workspace_size(args));
   Arena arena(args.workspace.data);
   Search search(args, rows_of(args.shape, args.schedule->tables().window), arena);
-  search.launch(stream, false);
+  search.launch(stream);
 }
 
 std::size_t workspace_size(const SpanAttentionArgs& args) {
@@ -439,8 +431,9 @@ void span_attention(const SpanAttentionArgs& args, Stream stream) {
   require_attend(args);
   require_workspace(args.workspace, workspace_size(args));
   const SpanAttend attend = span_attend_of(args);
-  is_fast(args) ? span_attention_tiles(attend, sort_pairs(attend, args.workspace.data, stream), stream)
-                : span_attention_plain(attend, stream);
+  is_fast(args)
+      ? span_attention_tiles(attend, sort_pairs(attend, args.workspace.data, stream), stream)
+      : span_attention_plain(attend, stream);
 }
 
 std::size_t workspace_size(const CombineArgs&) { return 0; }
@@ -452,7 +445,8 @@ void combine(const CombineArgs& args, Stream stream) {
 
 std::size_t workspace_size(const AttentionArgs& args) {
   AttentionArgs counted = args;
-  require_problem(args.shape, args.dtype, args.schedule, args.schedule ? args.schedule->top_k() : 1);
+  require_problem(args.shape, args.dtype, args.schedule,
+                  args.schedule ? args.schedule->top_k() : 1);
   counted.routing_queries.resize(static_cast<std::size_t>(args.schedule->levels()));
   return Attention(counted).bytes();
 }

@@ -45,6 +45,11 @@ inline void require_within(const char* name, Index value, Index low, Index high)
   require(value >= low && value <= high, "{} {}: an integer in [{}, {}]", name, value, low, high);
 }
 
+inline void require_dtype(Dtype dtype) {
+  require(dtype == Dtype::bf16 || dtype == Dtype::fp16, "dtype {}: bf16 (0) or fp16 (1)",
+          static_cast<int>(dtype));
+}
+
 inline void require_pointer(const void* pointer, const char* name, Index count) {
   require(pointer || count == 0, "{}: a null pointer for {} rows", name, count);
   require(reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0, "{} {}: 16-byte aligned", name,
@@ -58,9 +63,10 @@ void require_shape(const Shape& shape);
 void require_workspace(const Workspace& workspace, std::size_t needed);
 
 /// Lays arrays out one after another, 256-byte aligned: the same code counts a workspace's bytes
-/// (from a null pointer) and hands it out.
+/// (without a base, handing out addresses that are not null and not to be used) and hands it out.
 class Arena {
  public:
+  Arena() : Arena(reinterpret_cast<void*>(256)) {}
   explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
 
   template <class T>
@@ -85,20 +91,37 @@ Device current_device();
 
 #ifdef __CUDACC__
 
-/// Launches a kernel that may start before the one ahead of it in the stream has ended (programmatic
-/// dependent launch): it waits itself, where it needs the other's results.
+/// How a kernel is launched. `early`: it may start before the one ahead of it in the stream has
+/// ended (programmatic dependent launch), and waits itself where it needs the other's results.
+struct Launch {
+  unsigned blocks;
+  unsigned threads;
+  Stream stream;
+  bool early = false;
+  int cluster = 1;  // blocks of a cluster
+};
+
 template <class... Parameters, class... Arguments>
-void launch_dependent(void (*kernel)(Parameters...), unsigned blocks, unsigned threads,
-                      Stream stream, Arguments&&... arguments) {
+void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  const bool hopper = current_device().capability >= 90;
+  cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = threads;
-  config.stream = stream;
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = &early;
-  config.numAttrs = current_device().capability >= 90 ? 1 : 0;
+  config.gridDim = how.blocks;
+  config.blockDim = how.threads;
+  config.stream = how.stream;
+  config.attrs = attributes;
+  if (how.early && hopper) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (how.cluster > 1 && hopper) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = static_cast<unsigned>(how.cluster);
+    cluster.val.clusterDim.y = 1;
+    cluster.val.clusterDim.z = 1;
+  }
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch");
 }
 

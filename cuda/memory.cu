@@ -30,8 +30,18 @@ DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {
 
 DeviceBuffer::~DeviceBuffer() { cudaFree(data_); }
 
+namespace {
+
+/// A memset is asynchronous, and a copy from pageable memory can return before it has ended; other
+/// streams do not wait for either.
+void join_default_stream() { check(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize"); }
+
+}  // namespace
+
 void DeviceBuffer::fill(std::uint8_t byte) {
-  if (size_ > 0) check(cudaMemset(data_, byte, size_), "cudaMemset");
+  if (size_ == 0) return;
+  check(cudaMemset(data_, byte, size_), "cudaMemset");
+  join_default_stream();
 }
 
 void DeviceBuffer::upload(const void* host, std::size_t bytes, std::size_t offset) {
@@ -40,6 +50,7 @@ void DeviceBuffer::upload(const void* host, std::size_t bytes, std::size_t offse
   if (bytes == 0) return;
   check(cudaMemcpy(static_cast<char*>(data_) + offset, host, bytes, cudaMemcpyHostToDevice),
         "upload");
+  join_default_stream();
 }
 
 void DeviceBuffer::download(void* host, std::size_t bytes, std::size_t offset) const {
@@ -121,9 +132,7 @@ DeviceInfo device_info() {
   int runtime = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  const auto version = [](int number) {
-    return text("{}.{}", number / 1000, number % 1000 / 10);
-  };
+  const auto version = [](int number) { return text("{}.{}", number / 1000, number % 1000 / 10); };
   return {properties.name,
           properties.totalGlobalMem,
           static_cast<std::size_t>(properties.l2CacheSize),

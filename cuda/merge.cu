@@ -24,7 +24,10 @@ __global__ void merge_rows(MergePathsArgs args) {
   const auto path_at = [&](std::int64_t i) {
     const bool used = args.spans[i].end > args.spans[i].begin;
     return Path{args.scores[i], args.anchors[i],
-                !used ? -1 : args.parent_ranks ? args.parent_ranks[i] : 0, 0};
+                !used               ? -1
+                : args.parent_ranks ? args.parent_ranks[i]
+                                    : 0,
+                0};
   };
   Path last;  // the one taken before: the next is the best of those behind it
   bool any = false;
@@ -73,8 +76,9 @@ __global__ void merge_outputs(MergeAttentionArgs args) {
     for (std::int64_t s = 0; s < args.shards; ++s) {
       const float part = share(s);
       if (part == 0) continue;
-      value += part * to_float(static_cast<const T*>(
-                          args.outputs)[(s * args.rows + row) * args.head_dim + d]);
+      value +=
+          part *
+          to_float(static_cast<const T*>(args.outputs)[(s * args.rows + row) * args.head_dim + d]);
     }
     static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(none ? 0 : value / sum);
   }
@@ -95,7 +99,20 @@ __global__ void trace_slots(TracePaths trace) {
   }
 }
 
+__global__ void fill_slots(DeviceSpan* spans, float* scores, std::int64_t count) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= count) return;
+  if (spans) spans[i] = {0, 0};
+  if (scores) scores[i] = -kInfinity;
+}
+
 }  // namespace
+
+void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream) {
+  if (count == 0 || (!spans && !scores)) return;
+  fill_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(spans, scores, count);
+  check_launch("fill_slots");
+}
 
 void merge_paths(const MergePathsArgs& args, Stream stream) {
   require_within("shards", args.shards, 1, 1 << 20);
@@ -116,6 +133,7 @@ void merge_attention(const MergeAttentionArgs& args, Stream stream) {
   require_within("shards", args.shards, 1, 1 << 20);
   require_within("rows", args.rows, 0, Index{1} << 40);
   require_within("head_dim", args.head_dim, 1, 256);
+  require_dtype(args.dtype);
   require_pointer(args.outputs, "outputs", args.rows);
   require_pointer(args.lses, "lses", args.rows);
   require_pointer(args.output, "output", args.rows);

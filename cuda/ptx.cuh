@@ -25,8 +25,7 @@ __device__ inline float exp2(float x) {
 /// B(2c, g), B(2c + 8, g) and the ones below them in b; C(g, 2c), C(g, 2c + 1), C(g + 8, 2c),
 /// C(g + 8, 2c + 1) in c.
 template <class T>
-__device__ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                    std::uint32_t b1);
+__device__ void mma(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 template <>
 __device__ inline void mma<bf16>(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                                  std::uint32_t b1) {
@@ -55,6 +54,41 @@ __device__ inline void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
+}
+
+/// Blocks of a cluster: this one's number, a barrier that makes shared memory seen by all of them,
+/// and a load from another block's shared memory, at the place where `here` lies in this one's.
+__device__ inline int cluster_rank() {
+  int rank = 0;
+#if __CUDA_ARCH__ >= 900
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+#endif
+  return rank;
+}
+__device__ inline void cluster_barrier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+#else
+  __syncthreads();
+#endif
+}
+__device__ inline std::uint64_t load_from_block(const void* here, int rank) {
+  std::uint64_t value = 0;
+#if __CUDA_ARCH__ >= 900
+  std::uint32_t there;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+               : "=r"(there)
+               : "r"(shared_address(here)), "r"(rank));
+  asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(value) : "r"(there) : "memory");
+#else
+  value = *static_cast<const std::uint64_t*>(here);
+#endif
+  return value;
+}
+
+/// Asks for the 128 bytes around an address to be in the L2 cache soon.
+__device__ inline void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
 }
 
 __device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
@@ -159,27 +193,27 @@ __device__ inline std::uint64_t tile_descriptor(const void* shared, int panel) {
 #define MULTISTEP_F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define MULTISTEP_F16(d, i) \
   MULTISTEP_F4(d, i), MULTISTEP_F4(d, i + 4), MULTISTEP_F4(d, i + 8), MULTISTEP_F4(d, i + 12)
-#define MULTISTEP_D32                                                                        \
+#define MULTISTEP_D32                                                                       \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23," \
   "%24,%25,%26,%27,%28,%29,%30,%31}"
 #define MULTISTEP_D64                                                                        \
-  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23," \
+  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,"  \
   "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45," \
   "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
 
 /// d = A B^T (+ d) for A 64 x 16 and B 128 x 16, both in shared memory with the 16 contiguous. Of
 /// d, 64 x 128, lane (g, c) of the warpgroup's warp w holds (16 w + g, 8 j + 2 c) at [4 j], its
 /// right neighbour at [4 j + 1], and the same of row 16 w + g + 8 at [4 j + 2], [4 j + 3].
-#define MULTISTEP_WGMMA_SS(T, NAME)                                                              \
-  template <>                                                                                    \
-  __device__ inline void wgmma_shared<T>(float(&d)[64], std::uint64_t a, std::uint64_t b,        \
-                                         bool add) {                                             \
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                    \
-                 "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " " MULTISTEP_D64  \
-                 ", %64, %65, p, 1, 1, 0, 0;\n}"                                                 \
-                 : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16), MULTISTEP_F16(d, 32),              \
-                   MULTISTEP_F16(d, 48)                                                          \
-                 : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                  \
+#define MULTISTEP_WGMMA_SS(T, NAME)                                                             \
+  template <>                                                                                   \
+  __device__ inline void wgmma_shared<T>(float(&d)[64], std::uint64_t a, std::uint64_t b,       \
+                                         bool add) {                                            \
+    asm volatile(                                                                               \
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"                                            \
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " " MULTISTEP_D64          \
+        ", %64, %65, p, 1, 1, 0, 0;\n}"                                                         \
+        : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16), MULTISTEP_F16(d, 32), MULTISTEP_F16(d, 48) \
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                          \
   }
 template <class T>
 __device__ void wgmma_shared(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add);
@@ -189,23 +223,23 @@ MULTISTEP_WGMMA_SS(fp16, "f16")
 
 /// d += A B for A 64 x 16 in registers, laid out as in `mma` for each warp's 16 rows, and B 16 x N
 /// in shared memory with the N contiguous; N = 128 or 64.
-#define MULTISTEP_WGMMA_RS(T, NAME)                                                              \
-  template <>                                                                                    \
-  __device__ inline void wgmma_registers<T>(float(&d)[64], const std::uint32_t(&a)[4],           \
-                                            std::uint64_t b) {                                   \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " " MULTISTEP_D64  \
-                 ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"                                         \
-                 : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16), MULTISTEP_F16(d, 32),              \
-                   MULTISTEP_F16(d, 48)                                                          \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                          \
-  }                                                                                              \
-  template <>                                                                                    \
-  __device__ inline void wgmma_registers<T>(float(&d)[32], const std::uint32_t(&a)[4],           \
-                                            std::uint64_t b) {                                   \
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " " MULTISTEP_D32   \
-                 ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"                                         \
-                 : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16)                                     \
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                          \
+#define MULTISTEP_WGMMA_RS(T, NAME)                                                             \
+  template <>                                                                                   \
+  __device__ inline void wgmma_registers<T>(float(&d)[64], const std::uint32_t(&a)[4],          \
+                                            std::uint64_t b) {                                  \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32." NAME "." NAME " " MULTISTEP_D64 \
+                 ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;"                                        \
+                 : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16), MULTISTEP_F16(d, 32),             \
+                   MULTISTEP_F16(d, 48)                                                         \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                         \
+  }                                                                                             \
+  template <>                                                                                   \
+  __device__ inline void wgmma_registers<T>(float(&d)[32], const std::uint32_t(&a)[4],          \
+                                            std::uint64_t b) {                                  \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " " MULTISTEP_D32  \
+                 ", {%32,%33,%34,%35}, %36, 1, 1, 1, 1;"                                        \
+                 : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16)                                    \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                         \
   }
 template <class T>
 __device__ void wgmma_registers(float (&d)[64], const std::uint32_t (&a)[4], std::uint64_t b);

@@ -5,8 +5,8 @@
 
 #include "multistep/cuda/types.hpp"
 
-/// The schedule on the device: tables, and how they cut a segment (SPEC 2). No powers here: the host
-/// made them, exactly.
+/// The schedule on the device: tables, and how they cut a segment (SPEC 2). No powers here: the
+/// host made them, exactly.
 namespace multistep::cuda {
 
 /// A non-decreasing step function of a segment's length n, 1 <= n <= max_length: its value is how
@@ -36,7 +36,7 @@ struct DeviceSchedule::Tables {
   std::vector<LevelTable> levels;  // [N - 1]
   std::int32_t window = 0;         // W; INT_MAX where N = 1
   std::vector<std::shared_ptr<void>> memory;
-  std::vector<std::int32_t> max_span;  // [N - 1], most keys that a span of the level holds
+  std::vector<std::int32_t> max_span;     // [N - 1], most keys that a span of the level holds
   std::vector<std::int32_t> max_stripes;  // [N - 1], most anchors of a segment of the level
 };
 
@@ -101,8 +101,7 @@ __device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t
 }
 
 /// Whole warp, same arguments. `reaches` false leaves out what only spans need.
-__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment,
-                                        bool reaches) {
+__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment, bool reaches) {
   const std::int32_t n = segment.end - segment.begin;
   DeviceCut cut{level.rule, segment.end, n, min(level.window, n), 0, level.stripes, 0, 0};
   if (n <= 0) return cut;

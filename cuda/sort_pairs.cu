@@ -60,8 +60,7 @@ __global__ void make_keys(SpanAttend attend, SortKey sort_key, std::int32_t per_
 __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_t tiles_per_head,
                            std::int64_t count, const std::int32_t* pairs, DeviceSpan* spans,
                            Tile* tiles) {
-  const std::int64_t tile =
-      (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
+  const std::int64_t tile = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
   if (tile >= count) return;
   const int lane = threadIdx.x % 32;
   const std::int64_t kv_head = tile / tiles_per_head;
@@ -97,15 +96,14 @@ struct Layout {
   std::size_t sort_bytes;
   std::size_t used;
 
-  Layout(const Rows& rows, int slots, void* workspace) {
+  Layout(const Rows& rows, int slots, Arena arena) {
     per_head = static_cast<std::int64_t>(rows.group()) * rows.count * slots;
     tiles_per_head = (per_head + kTile - 1) / kTile;
     const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;
     tiles = tiles_per_head * heads;
-    require(count < INT_MAX, "queries {}: with {} heads and {} slots at most 2^31 pairs", rows.count,
-            rows.heads, slots);
-    Arena arena(workspace);
+    require(count < INT_MAX, "queries {}: with {} heads and {} slots at most 2^31 pairs",
+            rows.count, rows.heads, slots);
     for (int i = 0; i < 2; ++i) {
       keys[i] = arena.take<std::uint32_t>(count);
       pairs[i] = arena.take<std::int32_t>(count);
@@ -129,11 +127,11 @@ unsigned blocks_for(std::int64_t threads) {
 }  // namespace
 
 std::size_t sort_pairs_bytes(const Rows& rows, int slots) {
-  return Layout(rows, slots, nullptr).used;
+  return Layout(rows, slots, Arena()).used;
 }
 
 Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream) {
-  Layout layout(attend.rows, attend.slots, workspace);
+  Layout layout(attend.rows, attend.slots, Arena(workspace));
   if (layout.count == 0) return {};
   const SortKey sort_key(attend.rows);
   make_keys<<<blocks_for(layout.count), kThreads, 0, stream>>>(

@@ -42,7 +42,8 @@ __device__ void score_anchors(float (&scores)[4], const QueryFragment<kHeadDim>&
   }
 }
 
-/// Which unit a warp works for, and which share of its anchors.
+/// Which unit a warp works for, and which share of its anchors. `blocks` is how many blocks work
+/// for one unit; 0: each warp has a unit of its own.
 struct Share {
   std::int64_t unit;
   int part;
@@ -54,6 +55,44 @@ __device__ Share share_of(int blocks) {
   return {blockIdx.x / blocks, static_cast<int>(blockIdx.x % blocks) * kWarps + warp,
           blocks * kWarps};
 }
+
+/// What a block leaves for the first block of its cluster: its warps' best, merged, for each of
+/// `lists` heads. Warp `list % kWarps` merges list `list`.
+template <int kTopK, int kLists>
+struct BlockLists {
+  Candidate of_warp[kWarps][kLists][kTopK];
+  Candidate of_block[kLists][kTopK];
+
+  __device__ void put(int list, const TopK<kTopK>& best) {
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) of_warp[threadIdx.x / 32][list][s] = best.best[s];
+  }
+
+  /// Whole block; ends with a barrier of the cluster.
+  __device__ void merge() {
+    __syncthreads();
+    const int lane = threadIdx.x % 32;
+    for (int list = threadIdx.x / 32; list < kLists; list += kWarps) {
+      TopK<kTopK> merged;
+#pragma unroll
+      for (int s = 0; s < kTopK; ++s) {
+        if (lane < kWarps) merged.best[s] = of_warp[lane][list][s];
+      }
+      merged.merge_lanes(7);
+#pragma unroll
+      for (int s = 0; s < kTopK; ++s) {
+        if (lane == s) of_block[list][s] = merged.best[s];
+      }
+    }
+    ptx::cluster_barrier();
+  }
+
+  __device__ Candidate of(int block, int list, int slot) const {
+    const std::uint64_t bits = ptx::load_from_block(&of_block[list][slot], block);
+    return {__uint_as_float(static_cast<std::uint32_t>(bits)),
+            static_cast<std::int32_t>(bits >> 32)};
+  }
+};
 
 /// Scores a share of a segment's anchors: of the heads in rows g and g + 8 of the fragment, this
 /// lane's best.
@@ -135,31 +174,29 @@ struct SharedUnit {
   }
 };
 
-/// Level 1: a unit's heads share the anchors.
+/// Level 1: a unit's heads share the anchors. One warp a unit, or `blocks` blocks, a cluster.
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(kThreads, 2) search_shared(LevelSearch search, SearchLists lists,
-                                                             std::int64_t units) {
+__global__ void __launch_bounds__(kThreads, 2)
+    search_shared(LevelSearch search, SearchScratch scratch, int blocks, std::int64_t units) {
   ptx::launch_dependents();
   const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  for (std::int64_t i = thread; i < lists.counter_count;
+  for (std::int64_t i = thread; i < scratch.counter_count;
        i += static_cast<std::int64_t>(gridDim.x) * kThreads) {
-    lists.counters[i] = 0;
+    scratch.counters[i] = 0;
   }
-  __shared__ Candidate found[kWarps][kHeads][kTopK];
   const int lane = threadIdx.x % 32;
-  const Share share = share_of(lists.blocks);
-  if (share.unit >= units) return;  // a whole block where warps share a unit
+  const Share share = share_of(blocks);
+  if (share.unit >= units) return;  // not where a block shares a unit
   const SharedUnit unit(search.rows, share.unit);
   const Rows::Row row = search.rows.row(unit.batch, unit.first_head, unit.query);
-  const DeviceSpan segment = segment_of(search, row, 0);
-  const DeviceCut cut = cut_segment(search.level, segment, lists.blocks == 0);
+  const DeviceCut cut = cut_segment(search.level, segment_of(search, row, 0), blocks == 0);
 
   const std::int64_t head_stride = search.rows.queries;  // rows from head to head
   QueryFragment<kHeadDim> query;
   const auto load = [&](int head, int piece) {
     if (head >= unit.heads) return uint4{0, 0, 0, 0};
-    const T* from = static_cast<const T*>(search.routing) +
-                    (row.index + head * head_stride) * kHeadDim;
+    const T* from =
+        static_cast<const T*>(search.routing) + (row.index + head * head_stride) * kHeadDim;
     return __ldg(reinterpret_cast<const uint4*>(from) + 4 * piece + lane % 4);
   };
 #pragma unroll
@@ -176,7 +213,7 @@ __global__ void __launch_bounds__(kThreads, 2) search_shared(LevelSearch search,
 #pragma unroll
   for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
 
-  if (lists.blocks == 0) {
+  if (blocks == 0) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int head = lane / 4 + 8 * half;
@@ -193,69 +230,38 @@ __global__ void __launch_bounds__(kThreads, 2) search_shared(LevelSearch search,
     }
     return;
   }
-  // The block's warps: each head's lists are merged by 8 lanes.
+  __shared__ BlockLists<kTopK, kHeads> lists;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-#pragma unroll
-    for (int s = 0; s < kTopK; ++s) {
-      if (lane % 4 == s) found[threadIdx.x / 32][lane / 4 + 8 * half][s] = best[half].best[s];
+    if (lane % 4 == half) lists.put(lane / 4 + 8 * half, best[half]);
+  }
+  lists.merge();
+  if (blockIdx.x % blocks == 0) {
+    for (int head = threadIdx.x / 32; head < unit.heads; head += kWarps) {
+      const Rows::Row head_row = search.rows.row(unit.batch, unit.first_head + head, unit.query);
+      const Kept kept = choose_paths<kTopK>(search, head_row, blocks * kTopK, [&](int, int e) {
+        return lists.of(e / kTopK, head, e % kTopK);
+      });
+      if (lane < search.top_k) store_slot(search, head_row.index * search.top_k + lane, kept);
     }
   }
-  __syncthreads();
-  const int head = threadIdx.x / kWarps;
-  if (threadIdx.x >= kHeads * kWarps) return;
-  TopK<kTopK> merged;
-#pragma unroll
-  for (int s = 0; s < kTopK; ++s) merged.best[s] = found[threadIdx.x % kWarps][head][s];
-  merged.merge_lanes(7);
-  if (threadIdx.x % kWarps != 0 || head >= unit.heads) return;
-  Candidate* to = lists.lists + ((row.dense + head * static_cast<std::int64_t>(search.rows.count)) *
-                                     lists.blocks +
-                                 blockIdx.x % lists.blocks) *
-                                    search.top_k;
-#pragma unroll
-  for (int s = 0; s < kTopK; ++s) {
-    if (s < search.top_k) to[s] = merged.best[s];
-  }
+  ptx::cluster_barrier();  // no block ends while its lists are read
 }
 
-/// Levels from 2 on: a unit is a (query row, parent). `order` lists them so that neighbours search
-/// nearby keys; null: as they come.
+/// Levels from 2 on: a unit is a (query row, parent). One warp a unit, which leaves a list; or the
+/// parents of a row times `blocks` blocks, a cluster, which chooses the row's paths.
 template <class T, int kHeadDim, int kTopK>
 __global__ void __launch_bounds__(kThreads, 2)
-    search_parents(LevelSearch search, SearchLists lists, LevelSearch before,
-                   SearchLists lists_before, const std::int32_t* order, std::int64_t units) {
+    search_parents(LevelSearch search, SearchScratch scratch, int blocks, std::int64_t units) {
   ptx::launch_dependents();
   ptx::wait_for_previous_kernel();
-  __shared__ Candidate found[kWarps][kTopK];
-  __shared__ Kept parents[kTopK];
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const Share share = share_of(lists.blocks);
+  const Share share = share_of(blocks);
   if (share.unit >= units) return;
-  const std::int64_t pair = order ? order[share.unit] : share.unit;
+  const std::int64_t pair = scratch.order ? scratch.order[share.unit] : share.unit;
   const int rank = static_cast<int>(pair % search.top_k);
   const Rows::Row row = search.rows.at(pair / search.top_k);
-  DeviceSpan segment;
-  float parent_score;
-  if (lists_before.lists) {
-    // The level before is still in lists; every block of the row merges them, one keeps the result.
-    if (warp == 0) {
-      const Kept kept = finish_row<kTopK>(before, lists_before, row);
-      if (lane < search.top_k) {
-        parents[lane] = kept;
-        if (rank == 0 && blockIdx.x % lists.blocks == 0) {
-          store_slot(before, row.index * search.top_k + lane, kept);
-        }
-      }
-    }
-    __syncthreads();
-    segment = parents[rank].span;
-    parent_score = parents[rank].path.score;
-  } else {
-    segment = segment_of(search, row, rank);
-    parent_score = search.parent_scores[row.index * search.top_k + rank];
-  }
+  const DeviceSpan segment = segment_of(search, row, rank);
   TopK<kTopK> best[1];
   if (segment.end > segment.begin) {
     const DeviceCut cut = cut_segment(search.level, segment, false);
@@ -266,45 +272,45 @@ __global__ void __launch_bounds__(kThreads, 2)
       query.low[j] = query.high[j] = {0, 0, 0, 0};
       if (lane < 4) query.low[j] = __ldg(reinterpret_cast<const uint4*>(from) + 4 * j + lane);
     }
+    const float parent_score = search.parent_scores[row.index * search.top_k + rank];
     score_share<T, kHeadDim, kTopK, 1>(search, cut,
                                        static_cast<const T*>(search.keys) + row.kv_row * kHeadDim,
                                        query, parent_score, share, best);
   }
-  if (lane >= 4) best[0] = TopK<kTopK>();  // rows of zeros
+  if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
   best[0].merge_lanes(3);
-  if (lists.blocks > 0) {
+  if (blocks == 0) {
+    Candidate* to = scratch.lists + (row.dense * search.top_k + rank) * search.top_k;
 #pragma unroll
     for (int s = 0; s < kTopK; ++s) {
-      if (lane == s) found[warp][s] = best[0].best[s];
+      if (lane == s && s < search.top_k) to[s] = best[0].best[s];
     }
-    __syncthreads();
-    if (warp != 0) return;
-    TopK<kTopK> merged;
-#pragma unroll
-    for (int s = 0; s < kTopK; ++s) {
-      if (lane < kWarps) merged.best[s] = found[lane][s];
-    }
-    merged.merge_lanes(7);
-    best[0] = merged;
+    return;
   }
-  const int list = lists.blocks > 0 ? static_cast<int>(blockIdx.x % lists.blocks) : 0;
-  Candidate* to = lists.lists +
-                  ((row.dense * search.top_k + rank) * max(lists.blocks, 1) + list) * search.top_k;
-#pragma unroll
-  for (int s = 0; s < kTopK; ++s) {
-    if (lane == s && s < search.top_k) to[s] = best[0].best[s];
+  __shared__ BlockLists<kTopK, 1> lists;
+  if (lane == 0) lists.put(0, best[0]);
+  lists.merge();
+  if (blockIdx.x % (blocks * search.top_k) == 0 && threadIdx.x < 32) {
+    const Kept kept = choose_paths<kTopK>(search, row, blocks * kTopK, [&](int parent, int e) {
+      return lists.of(parent * blocks + e / kTopK, 0, e % kTopK);
+    });
+    if (lane < search.top_k) store_slot(search, row.index * search.top_k + lane, kept);
   }
+  ptx::cluster_barrier();
 }
 
+/// Chooses every row's paths from its parents' lists.
 template <int kTopK>
-__global__ void finish_rows(LevelSearch search, SearchLists lists) {
-  ptx::wait_for_previous_kernel();
+__global__ void choose_rows(LevelSearch search, const Candidate* lists) {
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (r >= search.rows.total()) return;
   const Rows::Row row = search.rows.at(r);
-  const Kept kept = finish_row<kTopK>(search, lists, row);
+  const int top_k = search.top_k;
+  const Kept kept = choose_paths<kTopK>(search, row, top_k, [&](int parent, int e) {
+    return lists[(row.dense * top_k + parent) * top_k + e];
+  });
   const int lane = threadIdx.x % 32;
-  if (lane < search.top_k) store_slot(search, row.index * search.top_k + lane, kept);
+  if (lane < top_k) store_slot(search, row.index * top_k + lane, kept);
 }
 
 std::int64_t units_of(const LevelSearch& search) {
@@ -314,34 +320,52 @@ std::int64_t units_of(const LevelSearch& search) {
   return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles * rows.count;
 }
 
+/// Blocks of a unit: none where there are units enough for every warp of the device. Otherwise as
+/// many as there are groups of anchors for their warps, up to a cluster of 8 with all parents.
+int blocks_of(const LevelSearch& search) {
+  constexpr int kBusyWarps = 8;  // of a multiprocessor, that units alone should give
+  constexpr int kCluster = 8;
+  const Device device = current_device();
+  if (units_of(search) >= static_cast<std::int64_t>(device.multiprocessors) * kBusyWarps) return 0;
+  const int parents = search.parents ? search.top_k : 1;
+  if (device.capability < 90) return parents == 1 ? 1 : 0;  // no clusters
+  const int groups = (search.max_stripes + kAnchors - 1) / kAnchors;
+  int blocks = 1;
+  while (2 * blocks * parents <= kCluster && blocks * kWarps < groups) blocks *= 2;
+  return blocks;
+}
+
 template <class T, int kHeadDim, int kTopK>
-void launch(const LevelSearch& search, const SearchLists& lists, const LevelSearch* before,
-            const SearchLists* lists_before, const std::int32_t* order, Stream stream) {
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
   const std::int64_t units = units_of(search);
-  const std::int64_t blocks = lists.blocks > 0 ? units * lists.blocks : (units + kWarps - 1) / kWarps;
+  const int blocks = blocks_of(search);
+  const auto grid =
+      static_cast<unsigned>(blocks > 0 ? units * blocks : (units + kWarps - 1) / kWarps);
+  Launch how{grid, kThreads, stream};
   if (!search.parents) {
-    search_shared<T, kHeadDim, kTopK>
-        <<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(search, lists, units);
-    check_launch("search_shared");
+    how.cluster = std::max(blocks, 1);
+    launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, blocks, units);
     return;
   }
-  launch_dependent(search_parents<T, kHeadDim, kTopK>, static_cast<unsigned>(blocks), kThreads,
-                   stream, search, lists, before ? *before : LevelSearch{},
-                   lists_before ? *lists_before : SearchLists{}, order, units);
+  how.cluster = blocks > 0 ? blocks * search.top_k : 1;
+  how.early = true;
+  launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, blocks, units);
+  if (blocks > 0) return;
+  const auto rows = static_cast<unsigned>((search.rows.total() + kWarps - 1) / kWarps);
+  launch_kernel({rows, kThreads, stream}, choose_rows<kTopK>, search,
+                static_cast<const Candidate*>(scratch.lists));
 }
 
 template <class T, int kHeadDim>
-void launch(const LevelSearch& search, const SearchLists& lists, const LevelSearch* before,
-            const SearchLists* lists_before, const std::int32_t* order, Stream stream) {
-  search.top_k <= 2 ? launch<T, kHeadDim, 2>(search, lists, before, lists_before, order, stream)
-                    : launch<T, kHeadDim, 4>(search, lists, before, lists_before, order, stream);
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  search.top_k <= 2 ? launch<T, kHeadDim, 2>(search, scratch, stream)
+                    : launch<T, kHeadDim, 4>(search, scratch, stream);
 }
 
 template <class T>
-void launch(const LevelSearch& search, const SearchLists& lists, const LevelSearch* before,
-            const SearchLists* lists_before, const std::int32_t* order, Stream stream) {
-  search.rows.head_dim == 64 ? launch<T, 64>(search, lists, before, lists_before, order, stream)
-                             : launch<T, 128>(search, lists, before, lists_before, order, stream);
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  search.rows.head_dim == 64 ? launch<T, 64>(search, scratch, stream)
+                             : launch<T, 128>(search, scratch, stream);
 }
 
 }  // namespace
@@ -350,34 +374,14 @@ bool search_is_fast(const Rows& rows, int top_k) {
   return (rows.head_dim == 64 || rows.head_dim == 128) && top_k <= 4;
 }
 
-int search_blocks(const LevelSearch& search) {
-  constexpr int kBusyWarps = 8;  // of a multiprocessor, that units alone should give
-  const std::int64_t wanted =
-      static_cast<std::int64_t>(current_device().multiprocessors) * kBusyWarps;
-  if (units_of(search) >= wanted) return 0;
-  // One group of anchors a warp, as long as all blocks run at once.
-  const int groups = (search.max_stripes + kAnchors - 1) / kAnchors;
-  const int useful = (groups + kWarps - 1) / kWarps;
-  const std::int64_t fitting =
-      2 * static_cast<std::int64_t>(current_device().multiprocessors) / units_of(search);
-  return static_cast<int>(std::clamp<std::int64_t>(useful, 1, std::max<std::int64_t>(fitting, 1)));
+bool search_needs_lists(const LevelSearch& search) {
+  return search.parents && blocks_of(search) == 0;
 }
 
-void search_candidates(const LevelSearch& search, const SearchLists& lists,
-                       const LevelSearch* before, const SearchLists* lists_before,
-                       const std::int32_t* order, Stream stream) {
+void search_level_fast(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
   if (search.rows.total() == 0) return;
-  search.dtype == Dtype::bf16
-      ? launch<bf16>(search, lists, before, lists_before, order, stream)
-      : launch<fp16>(search, lists, before, lists_before, order, stream);
-}
-
-void finish_search(const LevelSearch& search, const SearchLists& lists, Stream stream) {
-  const auto blocks = static_cast<unsigned>((search.rows.total() + kWarps - 1) / kWarps);
-  if (blocks == 0) return;
-  search.top_k <= 2
-      ? launch_dependent(finish_rows<2>, blocks, kThreads, stream, search, lists)
-      : launch_dependent(finish_rows<4>, blocks, kThreads, stream, search, lists);
+  search.dtype == Dtype::bf16 ? launch<bf16>(search, scratch, stream)
+                              : launch<fp16>(search, scratch, stream);
 }
 
 }  // namespace multistep::cuda

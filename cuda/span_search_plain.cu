@@ -72,7 +72,8 @@ __global__ void search_level(LevelSearch search) {
 
   for (int s = 0; s < search.top_k; ++s) {
     DeviceSpan span{0, 0};
-    if (s < count) span = cut_segment(search.level, segment_of(kept[s].rank), true).span(kept[s].stripe);
+    if (s < count)
+      span = cut_segment(search.level, segment_of(kept[s].rank), true).span(kept[s].stripe);
     if (lane != 0) continue;
     search.spans[slot + s] = span;
     search.scores[slot + s] = s < count ? kept[s].score : -kInfinity;

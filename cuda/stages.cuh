@@ -4,8 +4,8 @@
 #include "multistep/cuda/attention.hpp"
 #include "schedule.cuh"
 
-/// What the kernels of the stages are given, and who launches them. The public functions check their
-/// arguments, fill these in, and choose the rung.
+/// What the kernels of the stages are given, and who launches them. The public functions check
+/// their arguments, fill these in, and choose the rung.
 namespace multistep::cuda {
 
 /// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
@@ -66,8 +66,9 @@ struct Rows {
   __device__ DeviceSpan held(DeviceSpan span) const {
     const std::int64_t begin = max(span.begin - key_offset, std::int64_t{0});
     const std::int64_t end = min(span.end - key_offset, keys);
-    return begin < end ? DeviceSpan{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)}
-                       : DeviceSpan{0, 0};
+    return begin < end
+               ? DeviceSpan{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)}
+               : DeviceSpan{0, 0};
   }
 
   /// A span without the keys that the window has, in rows of the arrays.
@@ -114,15 +115,15 @@ struct LevelSearch {
   LevelTable level;
   std::int32_t top_k;
   float scale;
-  const void* routing;              // [batch, heads, queries, head_dim]
-  const void* keys;                 // [batch, kv_heads, keys, head_dim]
-  const DeviceSpan* parents;        // [batch, heads, queries, top_k]; null: level 1
-  const float* parent_scores;       // the same
-  DeviceSpan* spans;                // [batch, heads, queries, top_k]
-  float* scores;                    // the same
-  std::int32_t* anchors;            // the same, or null
-  std::int32_t* ranks;              // the same, or null
-  std::int32_t max_stripes;         // of one segment
+  const void* routing;         // [batch, heads, queries, head_dim]
+  const void* keys;            // [batch, kv_heads, keys, head_dim]
+  const DeviceSpan* parents;   // [batch, heads, queries, top_k]; null: level 1
+  const float* parent_scores;  // the same
+  DeviceSpan* spans;           // [batch, heads, queries, top_k]
+  float* scores;               // the same
+  std::int32_t* anchors;       // the same, or null
+  std::int32_t* ranks;         // the same, or null
+  std::int32_t max_stripes;    // of one segment
 };
 void search_level_plain(const LevelSearch& search, Stream stream);
 
@@ -158,30 +159,23 @@ struct Combine {
 };
 void combine_plain(const Combine& combine, Stream stream);
 
-
-/// The fast search of one level: candidates of every (query, heads, parent) by some warps each. With
-/// one list of candidates a query the level is finished at once; the lists of more are merged by
-/// whoever needs the level's paths next.
-struct Candidate {
+/// The fast search of one level.
+struct alignas(8) Candidate {
   float score;
   std::int32_t stripe;  // 0: none
 };
-struct SearchLists {
-  Candidate* lists;        // [batch, heads, count, parents, blocks, top_k]; null: finished
-  std::int32_t blocks;     // a unit's blocks
+struct SearchScratch {
+  Candidate* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
+  const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
+                              // keys; null: as they come
   std::int32_t* counters;  // [counter_count], set to 0 on the way; or null
   std::int64_t counter_count;
 };
 bool search_is_fast(const Rows& rows, int top_k);
-/// How many blocks a unit of the level gets: 0 where its warps are better spent on other units.
-int search_blocks(const LevelSearch& search);
-/// Candidates of a level. `before` is the level before, where its lists are not merged yet; `order`
-/// lists the (query row, parent) pairs so that neighbours search nearby keys, null: as they come.
-void search_candidates(const LevelSearch& search, const SearchLists& lists,
-                       const LevelSearch* before, const SearchLists* lists_before,
-                       const std::int32_t* order, Stream stream);
-/// Merges the lists of a level.
-void finish_search(const LevelSearch& search, const SearchLists& lists, Stream stream);
+/// With many (query row, parent) pairs each has a list of candidates; otherwise clusters of blocks
+/// merge theirs in shared memory.
+bool search_needs_lists(const LevelSearch& search);
+void search_level_fast(const LevelSearch& search, const SearchScratch& scratch, Stream stream);
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {
@@ -194,13 +188,15 @@ struct TracePaths {
 };
 void trace_paths(const TracePaths& trace, Stream stream);
 
+/// What a search without a level keeps.
+void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream);
+
 /// Attention and combination of few queries, in one launch behind the search. `counters` hold 0 for
 /// every row of [batch, heads, count].
 bool decode_is_fast(const Rows& rows, int slots);
 std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
-void decode(const SpanAttend& attend, const Combine& combine, const LevelSearch* search,
-            const SearchLists* lists, std::int64_t max_span, std::int32_t* counters,
-            void* workspace, Stream stream);
+void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
+            std::int32_t* counters, void* workspace, Stream stream);
 
 /// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
 /// row are a tile with nearly one range of keys.
@@ -216,7 +212,8 @@ struct Pairs {
 std::size_t sort_pairs_bytes(const Rows& rows, int slots);
 Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream);
 
-/// Hopper's tile kernels: positive scale, head_dim 64 or 128.
+/// Hopper's tile kernels: positive scale, head_dim 64 or 128, and for the combination few slots.
+inline constexpr int kMaxTileSlots = 4;
 void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream);
 void combine_tiles(const Combine& combine, Stream stream);
 

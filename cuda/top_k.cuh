@@ -72,9 +72,8 @@ struct Kept {
 };
 
 __device__ inline DeviceSpan segment_of(const LevelSearch& search, const Rows::Row& row, int rank) {
-  return search.parents
-             ? search.parents[row.index * search.top_k + rank]
-             : searched(search.level, search.rows.window, row.position, row.start);
+  return search.parents ? search.parents[row.index * search.top_k + rank]
+                        : searched(search.level, search.rows.window, row.position, row.start);
 }
 
 __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, const Kept& kept) {
@@ -84,15 +83,15 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, 
   if (search.ranks) search.ranks[slot] = kept.path.rank;
 }
 
-/// Merges the lists of a query row. The whole warp calls it.
-template <int kTopK>
-__device__ Kept finish_row(const LevelSearch& search, const SearchLists& lists,
-                           const Rows::Row& row) {
+/// Which paths of a query row its candidates make: `candidate_at(rank, e)` is candidate e of those
+/// of parent `rank`, `entries` a parent. The whole warp calls it.
+template <int kTopK, class CandidateAt>
+__device__ Kept choose_paths(const LevelSearch& search, const Rows::Row& row, int entries,
+                             CandidateAt&& candidate_at) {
   const int lane = threadIdx.x % 32;
-  const int parents = search.parents ? search.top_k : 1;
   Path best[kTopK];
   const auto keep = [&](const Path& path) {
-    if (!better(path, best[kTopK - 1])) return;
+    if (path.rank < 0 || !better(path, best[kTopK - 1])) return;
     best[kTopK - 1] = path;
 #pragma unroll
     for (int s = kTopK - 1; s > 0; --s) {
@@ -104,18 +103,15 @@ __device__ Kept finish_row(const LevelSearch& search, const SearchLists& lists,
   };
 
   DeviceCut cut_of_rank{};  // lane r: the cut of parent r's segment
-  const int entries = max(lists.blocks, 1) * search.top_k;
-  for (int rank = 0; rank < parents; ++rank) {
+  for (int rank = 0; rank < (search.parents ? search.top_k : 1); ++rank) {
     const DeviceSpan segment = segment_of(search, row, rank);
     if (segment.end <= segment.begin) continue;
     const DeviceCut cut = cut_segment(search.level, segment, true);
     if (lane == rank) cut_of_rank = cut;
-    const Candidate* list = lists.lists + (row.dense * parents + rank) * entries;
     for (int e = lane; e < entries; e += 32) {
-      const Candidate candidate = list[e];
-      if (candidate.stripe > 0) {
-        keep({candidate.score, cut.anchor(candidate.stripe), rank, candidate.stripe});
-      }
+      const Candidate candidate = candidate_at(rank, e);
+      if (candidate.stripe == 0) continue;
+      keep({candidate.score, cut.anchor(candidate.stripe), rank, candidate.stripe});
     }
   }
 #pragma unroll
@@ -129,9 +125,7 @@ __device__ Kept finish_row(const LevelSearch& search, const SearchLists& lists,
                   __shfl_xor_sync(kFullWarp, best[s].stripe, bit)};
     }
 #pragma unroll
-    for (int s = 0; s < kTopK; ++s) {
-      if (other[s].rank >= 0) keep(other[s]);
-    }
+    for (int s = 0; s < kTopK; ++s) keep(other[s]);
   }
 
   Kept kept;
@@ -140,8 +134,7 @@ __device__ Kept finish_row(const LevelSearch& search, const SearchLists& lists,
     if (lane == s && s < search.top_k) kept.path = best[s];
   }
   const int from = max(kept.path.rank, 0);
-  DeviceCut cut = cut_of_rank;
-  cut.rule = search.level.rule;
+  DeviceCut cut{search.level.rule};
   cut.stripes = search.level.stripes;
   cut.end = __shfl_sync(kFullWarp, cut_of_rank.end, from);
   cut.length = __shfl_sync(kFullWarp, cut_of_rank.length, from);

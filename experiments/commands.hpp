@@ -4,7 +4,8 @@
 #include <functional>
 
 /// The subcommands of the program. Each adds its options to `app` and, once they are parsed, sets
-/// `run`, whose result is the exit code: 0 holds, 1 a hole was found.
+/// `run`, whose result is the exit code: 0 holds, 1 a hole or a mismatch was found,
+/// 77 no such device.
 namespace multistep {
 
 using Run = std::function<int()>;
@@ -14,5 +15,7 @@ void add_explain(CLI::App& app, Run& run);
 void add_map(CLI::App& app, Run& run);
 void add_attend(CLI::App& app, Run& run);
 void add_scale(CLI::App& app, Run& run);
+void add_compare(CLI::App& app, Run& run);
+void add_bench(CLI::App& app, Run& run);
 
 }  // namespace multistep

@@ -34,7 +34,9 @@ void refuse_empty_values(const CLI::App& command) {
 int main(int count, char** arguments) {
   CLI::App app(
       "Superlinear multi-step attention: does a schedule reach every key, what does it cost, and "
-      "what is the right answer?\nExit codes: 0 holds, 1 a hole was found, 2 usage or input error.",
+      "what is the right answer?\nExit codes: 0 holds, 1 a hole or a mismatch was found, 2 usage "
+      "or input "
+      "error, 77 no such device.",
       "multistep");
   app.set_version_flag("--version", MULTISTEP_VERSION);
   app.require_subcommand(1);
@@ -44,6 +46,8 @@ int main(int count, char** arguments) {
   multistep::add_map(app, run);
   multistep::add_attend(app, run);
   multistep::add_scale(app, run);
+  multistep::add_compare(app, run);
+  multistep::add_bench(app, run);
   try {
     app.parse(count, arguments);
     refuse_empty_values(*app.get_subcommands().front());
@@ -51,7 +55,7 @@ int main(int count, char** arguments) {
   } catch (const CLI::RequiredError& error) {
     if (!app.get_subcommands().empty() || count < 2) return fail(app, error.what());
     const std::string message =
-        fmt::format("{}: verify, explain, map, attend or scale", arguments[1]);
+        fmt::format("{}: verify, explain, map, attend, scale, compare or bench", arguments[1]);
     return fail(app, message.c_str());
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : fail(app, error.what());

@@ -136,14 +136,15 @@ class Verify(Case):
     def test_unknown_words(self):
         done = run("verifi")
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep: verifi: verify, explain, map, attend or scale\n"))
+                         (2, "multistep: verifi: verify, explain, map, attend, scale, compare or "
+                             "bench\n"))
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
-        for command in ("verify", "explain", "map", "attend", "scale"):
+        for command in ("verify", "explain", "map", "attend", "scale", "compare", "bench"):
             self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
 
 

@@ -27,8 +27,8 @@ struct SpanSearchArgs {
   std::int32_t* anchors = nullptr;  // [batch, num_heads, L_q, top_k, N - 1], keys; null: not wanted
 
   /// 0: all levels. m >= 1: level m alone, inside the spans `parents` with their path scores (null
-  /// at level 1), both [batch, num_heads, L_q, top_k]; `anchors` is then [.., top_k], level m's key,
-  /// and `parent_ranks` [.., top_k], which parent it descends from (null: not wanted).
+  /// at level 1), both [batch, num_heads, L_q, top_k]; `anchors` is then [.., top_k], level m's
+  /// key, and `parent_ranks` [.., top_k], which parent it descends from (null: not wanted).
   Index level = 0;
   const DeviceSpan* parents = nullptr;
   const float* parent_scores = nullptr;

@@ -41,7 +41,8 @@ struct DeviceSpan {
 int device_count();
 
 /// The exact tables of a schedule, copied to the current device: stripes, and the reaches B(n) and
-/// F(n) as step functions. Copies share the tables. Construction allocates and waits; make it ahead.
+/// F(n) as step functions. Copies share the tables. Construction allocates and waits; make it
+/// ahead.
 class DeviceSchedule {
  public:
   /// Throws std::invalid_argument where plan.max_length() exceeds kMaxContext, or where a table

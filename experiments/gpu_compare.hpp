@@ -1,0 +1,22 @@
+#pragma once
+
+#include "gpu_problem.hpp"
+#include "output.hpp"
+
+/// The stages on the GPU against the oracle (SPEC 8), on sampled rows.
+namespace multistep {
+
+struct CompareOptions {
+  cuda::Rung rung = cuda::Rung::fast;
+  Index sample = 64;  // rows: pairs of a query and a head
+};
+
+/// {pass, rows, stages: [...], end_to_end: {...}}: every stage given its own input, the composition
+/// given its own selection, and the whole.
+Json compare_stages(const GpuProblem& problem, const CompareOptions& options,
+                    const Progress& progress = {});
+
+/// {name, memory_gib, driver, cuda, ...}.
+Json device_json();
+
+}  // namespace multistep

@@ -1,0 +1,89 @@
+#include "gpu_options.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "options.hpp"
+
+namespace multistep {
+namespace {
+
+constexpr int kNoDevice = 77;
+
+InputKind parse_inputs(const std::string& text) {
+  for (const InputKind kind :
+       {InputKind::random, InputKind::clustered, InputKind::hot, InputKind::needle}) {
+    if (text == to_string(kind)) return kind;
+  }
+  throw std::invalid_argument(fmt::format("--inputs {}: random, clustered, hot or needle", text));
+}
+
+}  // namespace
+
+std::string_view to_string(InputKind kind) {
+  switch (kind) {
+    case InputKind::random:
+      return "random";
+    case InputKind::clustered:
+      return "clustered";
+    case InputKind::hot:
+      return "hot";
+    case InputKind::needle:
+      return "needle";
+  }
+  throw std::invalid_argument(fmt::format("inputs {}: unknown", static_cast<int>(kind)));
+}
+
+void GpuShapeOptions::add(CLI::App& command) {
+  command.add_option("--batch", batch, "in [1, 1024] (default 1)");
+  command.add_option("--heads", heads, "query heads, in [1, 1024] (default 32)");
+  command.add_option("--kv-heads", kv_heads, "a divisor of --heads (default 2)");
+  command.add_option("--head-dim", head_dim, "in [1, 256] (default 128)");
+  command.add_option("--start", start, "first eligible key, in [0, L) (default 0)");
+  command.add_option("--dtype", dtype, "bf16 (default) or fp16");
+  command.add_option("--inputs", inputs, "random (default), clustered, hot or needle");
+  command.add_option("--seed", seed, "seed of the inputs (default 1)");
+}
+
+GpuShape GpuShapeOptions::shape(Index length) const {
+  GpuShape shape;
+  shape.length = length;
+  shape.batch = parse_size("--batch", batch, 1, 1024);
+  shape.heads = parse_size("--heads", heads, 1, 1024);
+  shape.kv_heads = parse_size("--kv-heads", kv_heads, 1, shape.heads);
+  if (shape.heads % shape.kv_heads != 0) {
+    throw std::invalid_argument(
+        fmt::format("--kv-heads {}: a divisor of --heads {}", shape.kv_heads, shape.heads));
+  }
+  shape.head_dim = parse_size("--head-dim", head_dim, 1, 256);
+  shape.start = parse_size("--start", start, 0, length - 1);
+  if (dtype != "bf16" && dtype != "fp16") {
+    throw std::invalid_argument(fmt::format("--dtype {}: bf16 or fp16", dtype));
+  }
+  shape.half = dtype == "fp16";
+  shape.inputs = parse_inputs(inputs);
+  shape.seed = static_cast<std::uint64_t>(parse_size("--seed", seed, 0, INT64_MAX));
+  return shape;
+}
+
+void require_host_memory(const GpuShape& shape, const Schedule& schedule) {
+  const auto rows = static_cast<double>(shape.rows());
+  const auto row = static_cast<double>(shape.head_dim);
+  const double oracle = 2 * static_cast<double>(shape.length) * row * sizeof(float);
+  // Spans and scores of every row come back; of other arrays the sampled rows alone.
+  const double back = rows * static_cast<double>(schedule.top_k) * 16;
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
+  if (oracle + back > 0.9 * memory) {
+    throw std::invalid_argument(
+        fmt::format("--length {}: the oracle takes {:.1f} GiB, at most {:.1f} GiB fit this machine",
+                    shape.length, (oracle + back) * 0x1p-30, 0.9 * memory * 0x1p-30));
+  }
+}
+
+int no_device(const std::string& command, const std::string& reason) {
+  fmt::print(stderr, "multistep {}: {}\n", command, reason);
+  return kNoDevice;
+}
+
+}  // namespace multistep

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <vector>
+
+#include "gpu_problem.hpp"
+#include "gpu_sample.hpp"
+
+namespace multistep {
+
+/// What the GPU gave for the sampled rows, as the oracle takes it.
+struct Submitted {
+  std::vector<Span> spans;           // [sample, top_k]
+  std::vector<double> scores;        // [sample, top_k]
+  std::vector<Index> anchors;        // [sample, top_k, levels]; empty: not told
+  std::vector<double> span_outputs;  // [sample, top_k, head_dim]
+  std::vector<double> span_lses;     // [sample, top_k]
+  std::vector<double> output;        // [sample, head_dim]
+  Index bad_span_outputs = 0;        // NaN or infinite values in all rows, sampled or not
+  Index bad_outputs = 0;
+};
+
+/// Every stage on the results of the one before it.
+Submitted run_stages(const GpuProblem& problem, cuda::Rung rung,
+                     const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream);
+
+/// attention(), with the spans and scores that it says it kept.
+Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
+                          const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream);
+
+}  // namespace multistep

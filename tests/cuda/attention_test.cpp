@@ -1,0 +1,273 @@
+#include "judge.hpp"
+
+// With integer inputs the selection is the oracle's to the bit, so the outputs can be compared end
+// to end.
+
+using namespace multistep;
+using namespace gpu;
+
+namespace {
+
+Options prefill(const Schedule& schedule) {
+  Options options;
+  options.schedule = schedule;
+  options.queries = 130;
+  options.start = {0, 37};
+  options.tail = 5;
+  return options;
+}
+
+void check_attention(const Options& options) {
+  const Problem problem = make_problem(options);
+  const Selection selection = span_search(problem.search());
+  const std::vector<double> want = oracle(problem);
+  const OnDevice device(problem, options.dtype);
+  for (const Rung rung : kRungs) {
+    CAPTURE(name(rung), name(options.dtype));
+    const Whole got = gpu::attention(device, rung);
+    if (options.schedule.steps > 1) CHECK(difference(got.kept, selection) == "");
+    CHECK(far(got.output, want, limits(problem, options.dtype, kWholeRoundings)) == "");
+  }
+}
+
+std::vector<float> rows(const Problem& problem, const std::vector<float>& output, Index first,
+                        Index count) {
+  return inputs::rows_of(output, problem.sizes.batch * problem.sizes.num_heads,
+                         problem.sizes.head_dim, first, count);
+}
+
+Schedule windowed(const char* rules, Index steps) {
+  Schedule schedule = preset(rules, steps);
+  schedule.window_index = 2;
+  return schedule;
+}
+
+}  // namespace
+
+TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention]") {
+  for (Index steps = 1; steps <= 5; ++steps) {
+    for (const char* rules : {"nstep", "even"}) {
+      for (const Dtype dtype : kDtypes) {
+        CAPTURE(steps, rules);
+        Options options = prefill(preset(rules, steps));
+        options.dtype = dtype;
+        check_attention(options);
+        options.query_offset = 1022;
+        options.queries = 3;
+        options.num_heads = 16;
+        check_attention(options);
+      }
+    }
+  }
+  for (const char* rules : {"paper", "released"}) {
+    for (const Index offset : {0, 2000, 4095}) {  // within W = 2032, across it, beyond it
+      CAPTURE(rules, offset);
+      Options options = prefill(preset(rules));
+      if (options.schedule.window_index == 0) options.schedule.window_index = 31;
+      options.batch = 1;
+      options.start = {17};
+      options.query_offset = offset;
+      options.queries = 70;
+      options.head_dim = 128;
+      check_attention(options);
+    }
+  }
+}
+
+TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
+  for (const Index head_dim : {32, 64, 96, 128, 256}) {
+    for (const Index queries : {1, 70}) {
+      CAPTURE(head_dim, queries);
+      Options options = prefill(windowed("nstep", 2));
+      options.head_dim = head_dim;
+      options.queries = queries;
+      options.query_offset = 250;
+      check_attention(options);
+    }
+  }
+  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+    for (const Index queries : {1, 70}) {
+      CAPTURE(group, queries);
+      Options options = prefill(windowed("nstep", 2 + group % 2));
+      options.num_heads = 2 * group;
+      options.head_dim = group % 2 ? 64 : 128;
+      options.queries = queries;
+      options.query_offset = 250;
+      check_attention(options);
+    }
+  }
+}
+
+TEST_CASE("GPU attention with any schedule", "[attention]") {
+  inputs::Random random(31);
+  for (int i = 0; i < 30; ++i) {
+    Options options;
+    options.schedule = inputs::random_schedule(random);
+    options.seed = random.next();
+    options.dtype = kDtypes[random.below(2)];
+    options.queries = 1 + random.below(100);
+    options.query_offset = random.below(300);
+    options.start = {random.below(400), random.below(20)};
+    options.separate_search = random.below(2) == 0;
+    CAPTURE(i, options.schedule.steps, options.queries, options.query_offset);
+    check_attention(options);
+  }
+}
+
+TEST_CASE("GPU attention of queries without a key is 0", "[attention]") {
+  for (Index steps = 1; steps <= 3; ++steps) {
+    for (const Index queries : {1, 70}) {
+      CAPTURE(steps, queries);
+      Options options = prefill(preset("nstep", steps));
+      options.queries = queries;
+      options.start = {0, 500};
+      check_attention(options);
+      const Problem problem = make_problem(options);
+      const OnDevice device(problem, options.dtype);
+      for (const Rung rung : kRungs) {
+        CAPTURE(name(rung));
+        const auto got = gpu::attention(device, rung).output;
+        const auto second = got.size() / 2;
+        CHECK(std::all_of(got.begin() + std::ptrdiff_t(second), got.end(),
+                          [](float x) { return x == 0; }));
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU attention with the selection not wanted", "[attention]") {
+  const Problem problem = make_problem(prefill(windowed("nstep", 3)));
+  const OnDevice device(problem, Dtype::bf16);
+  for (const Rung rung : kRungs) {
+    CAPTURE(name(rung));
+    auto args = device.attention_args(rung);
+    const auto output = poisoned<std::uint16_t>(args.shape.rows() * args.shape.head_dim);
+    args.output = output.data();
+    run(args, cuda::attention);
+    CHECK(same_bits(cuda::widen(Dtype::bf16, output.download()),
+                    gpu::attention(device, rung).output));
+  }
+}
+
+TEST_CASE("GPU chunked prefill gives the bits of the whole", "[attention]") {
+  for (const char* rules : {"nstep", "even"}) {
+    for (const Index steps : {1, 2, 3}) {
+      Options options = prefill(windowed(rules, steps));
+      options.queries = 300;
+      options.values = Values::rough;
+      const Problem problem = make_problem(options);
+      const OnDevice device(problem, options.dtype);
+      for (const Rung rung : kRungs) {
+        const Whole whole = gpu::attention(device, rung);
+        // Fast kernels may be others for few queries.
+        for (const Index step : {100, 129, rung == Rung::plain ? 7 : 200}) {
+          for (Index first = 0; first < options.queries; first += step) {
+            const Index count = std::min(step, options.queries - first);
+            if (rung == Rung::fast && count < 100) continue;
+            CAPTURE(rules, steps, name(rung), first, count);
+            const OnDevice part(problem.chunk(first, count), options.dtype);
+            CHECK(same_bits(gpu::attention(part, rung).output,
+                            rows(problem, whole.output, first, count)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU prefill, decoded row by row", "[attention]") {
+  for (const char* rules : {"nstep", "even"}) {
+    for (const Index steps : {1, 2, 3}) {
+      Options options = prefill(windowed(rules, steps));
+      options.queries = 66;
+      options.query_offset = 15;
+      const Problem problem = make_problem(options);
+      const std::vector<double> want = oracle(problem);
+      const Limits close = limits(problem, options.dtype, kWholeRoundings);
+      const Index d = options.head_dim;
+      for (const Rung rung : kRungs) {
+        for (Index i = 0; i < options.queries; i += i < 8 ? 1 : 7) {
+          CAPTURE(rules, steps, name(rung), i);
+          const Problem one = problem.chunk(i, 1);
+          const Whole got = gpu::attention(OnDevice(one, options.dtype), rung);
+          if (steps > 1) CHECK(difference(got.kept, span_search(one.search())) == "");
+          CHECK(far(got.output, inputs::rows_of(want, 8, d, i, 1), close) == "");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU attention with the length on the device", "[attention]") {
+  for (const Index steps : {1, 2, 3}) {
+    for (const Index queries : {1, 70}) {
+      CAPTURE(steps, queries);
+      Options options = prefill(windowed("nstep", steps));
+      options.queries = queries;
+      options.query_offset = 190;
+      options.tail = 100;
+      Problem problem = make_problem(options);
+      fill_unused_rows(problem, static_cast<float>(inputs::kNaN));
+      const std::vector<double> want = oracle(problem);
+      const Selection selection = span_search(problem.search());
+      const OnDevice device(problem, options.dtype);
+      OnDevice moved(problem, options.dtype);
+      moved.use_length();
+      for (const Rung rung : kRungs) {
+        CAPTURE(name(rung));
+        const Whole got = gpu::attention(moved, rung);
+        CHECK(far(got.output, want, limits(problem, options.dtype, kWholeRoundings)) == "");
+        // Of many queries, fast kernels may take those of unknown position for decoding.
+        if (rung == Rung::plain || queries == 1) {
+          CHECK(same_bits(got, gpu::attention(device, rung)));
+        }
+        if (steps == 1) continue;
+        CHECK(difference(got.kept, selection) == "");
+        CHECK(same_paths(search(moved.search_args(rung)), search(device.search_args(rung))));
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU sequences of a batch have lengths of their own", "[attention]") {
+  const std::vector<Index> lengths{100, 37, 64};
+  for (const Index steps : {1, 2, 3}) {
+    for (const Index queries : {1, 30}) {
+      Options options;
+      options.schedule = windowed("nstep", steps);
+      options.batch = 3;
+      options.queries = queries;
+      options.query_offset = 100 - queries;
+      options.tail = 28;
+      const Problem problem = make_problem(options);
+      OnDevice device(problem, options.dtype);
+      device.use_length(lengths);
+      for (const Rung rung : kRungs) {
+        const std::vector<float> got = gpu::attention(device, rung).output;
+        for (Index b = 0; b < 3; ++b) {
+          CAPTURE(steps, queries, name(rung), b);
+          Problem other = problem;  // the whole batch at this sequence's positions
+          other.sizes.query_offset = lengths[at(b)] - queries;
+          const std::vector<double> want = oracle(other);
+          const Index size = static_cast<Index>(got.size()) / 3;
+          CHECK(far(inputs::rows_of(got, 1, 1, b * size, size),
+                    inputs::rows_of(want, 1, 1, b * size, size),
+                    limits(problem, options.dtype, kWholeRoundings)) == "");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU stages of no queries do nothing", "[attention]") {
+  Options options = prefill(windowed("nstep", 2));
+  options.queries = 0;
+  options.query_offset = 10;
+  const Problem problem = make_problem(options);
+  const OnDevice device(problem, options.dtype);
+  for (const Rung rung : kRungs) {
+    CAPTURE(name(rung));
+    CHECK(gpu::attention(device, rung).output.empty());
+    CHECK(search(device.search_args(rung)).spans.empty());
+  }
+}

@@ -1,0 +1,144 @@
+#include <algorithm>
+#include <vector>
+
+#include "../../cuda/schedule.cuh"
+#include "../catch.hpp"
+#include "multistep/cuda/memory.hpp"
+
+/// The device's schedule against the oracle's, bit for bit: every stripe and reach.
+namespace multistep::cuda {
+namespace {
+
+/// What a level makes of a segment of n keys, on the device: one warp a length.
+struct CutValues {
+  std::int32_t first;
+  std::int32_t end;  // one past the last stripe
+  std::int32_t stride;
+  std::int32_t backward;
+  std::int32_t forward;
+  DeviceSpan oldest;  // span of the last stripe
+  DeviceSpan newest;  // of the first
+};
+
+__global__ void cut_lengths(LevelTable level, std::int32_t first_length, std::int32_t count,
+                            CutValues* values) {
+  const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+  if (i >= count) return;
+  const std::int32_t n = first_length + i;
+  const DeviceCut cut = cut_segment(level, {0, n}, true);
+  const std::int32_t end = end_stripe(level, cut);
+  CutValues result{level.first, end, cut.stride, cut.backward, cut.forward, {0, 0}, {0, 0}};
+  if (end > level.first) {
+    result.oldest = cut.span(end - 1);
+    result.newest = cut.span(level.first);
+  }
+  if (threadIdx.x % 32 == 0) values[i] = result;
+}
+
+/// The first length at which some value differs; 0: none.
+Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, Index m,
+                       Index max_length) {
+  constexpr std::int32_t kBatch = 1 << 20;
+  const LevelTable& level = schedule.tables().levels[static_cast<std::size_t>(m - 1)];
+  DeviceArray<CutValues> device(kBatch);
+  for (Index begin = 1; begin <= max_length; begin += kBatch) {
+    const auto count = static_cast<std::int32_t>(std::min<Index>(kBatch, max_length - begin + 1));
+    cut_lengths<<<static_cast<unsigned>((count + 7) / 8), 256>>>(
+        level, static_cast<std::int32_t>(begin), count, device.data());
+    const std::vector<CutValues> values = device.download();
+    Index differs = max_length + 1;
+#pragma omp parallel for reduction(min : differs) schedule(dynamic, 1024)
+    for (std::int32_t i = 0; i < count; ++i) {
+      const Index n = begin + i;
+      const Cut cut = plan.cut(m, n);
+      const CutValues& got = values[static_cast<std::size_t>(i)];
+      const Index last = std::max(cut.last(), cut.first() - 1);
+      bool equal = got.first == cut.first() && std::max(got.end, got.first) == last + 1 &&
+                   got.backward == std::min(cut.reach().backward, n) &&
+                   got.forward == std::min(cut.reach().forward, n);
+      const auto same = [&](DeviceSpan span, Index stripe) {
+        const Span want = keys(cut.span(stripe), {0, n});
+        return span.begin == want.begin && span.end == want.end;
+      };
+      if (equal && cut.count() > 0) {
+        equal = same(got.oldest, cut.last()) && same(got.newest, cut.first());
+      }
+      if (!equal) differs = std::min(differs, n);
+    }
+    if (differs <= max_length) return differs;
+  }
+  return 0;
+}
+
+void require_equal(const Schedule& rules, Index max_length) {
+  const StripePlan plan(rules, max_length);
+  const DeviceSchedule schedule(plan);
+  for (Index m = 1; m < plan.steps(); ++m) {
+    INFO("steps " << plan.steps() << ", level " << m);
+    CHECK(first_difference(plan, schedule, m, max_length) == 0);
+  }
+  if (plan.steps() > 1) CHECK(schedule.tables().window == plan.window(max_length - 1, 0).length());
+}
+
+/// Every stripe of a table, read back from the device.
+void require_stripes(const Schedule& rules, Index max_length) {
+  const StripePlan plan(rules, max_length);
+  const DeviceSchedule schedule(plan);
+  for (Index m = 1; m < plan.steps(); ++m) {
+    const LevelTable& level = schedule.tables().levels[static_cast<std::size_t>(m - 1)];
+    if (level.rule == Rule::even) continue;
+    std::vector<std::int32_t> stripes(static_cast<std::size_t>(level.stripe_count));
+    REQUIRE(cudaMemcpy(stripes.data(), level.stripes, stripes.size() * sizeof(std::int32_t),
+                       cudaMemcpyDeviceToHost) == cudaSuccess);
+    const Cut cut = plan.cut(m, max_length);
+    Index wrong = 0;
+    for (Index i = 1; i <= cut.last() + 1; ++i) {
+      wrong += stripes[static_cast<std::size_t>(i)] != cut.anchor(i) + 1;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+constexpr Index kFar = 10'000'000;
+
+}  // namespace
+
+TEST_CASE("the device cuts every segment up to 10^7 keys as the oracle does", "[gpu][schedule]") {
+  for (const char* name : {"paper", "released"}) {
+    INFO(name);
+    require_equal(preset(name), kFar);
+  }
+  for (const Index steps : {2, 3, 4}) require_equal(preset("nstep", steps), kFar);
+  for (const Index steps : {2, 3}) require_equal(preset("even", steps), kFar);
+}
+
+TEST_CASE("the device holds every stripe up to 10^7", "[gpu][schedule]") {
+  for (const char* name : {"paper", "released"}) require_stripes(preset(name), kFar);
+  for (const Index steps : {2, 3, 4}) require_stripes(preset("nstep", steps), kFar);
+}
+
+TEST_CASE("the device cuts short segments under odd rules as the oracle does", "[gpu][schedule]") {
+  Schedule rules = preset("nstep", 4);
+  rules.levels[0] = {Rule::power, parse_rational("7/2"), parse_rational("5/3"),
+                     parse_rational("2/7"), parse_rational("3/5")};
+  rules.levels[1] = default_level(Rule::power, 3);
+  rules.levels[2] = {Rule::tight, parse_rational("1"), {}, {}, {}};
+  rules.window_index = 3;
+  require_equal(rules, 20'000);
+  rules.levels[0] = default_level(Rule::even, 4);
+  rules.levels[2] = {Rule::power, parse_rational("3/2"), parse_rational("0"), parse_rational("9"),
+                     parse_rational("1")};
+  require_equal(rules, 20'000);
+  require_equal(preset("nstep", 12), 20'000);
+}
+
+TEST_CASE("schedules that the kernels do not take are refused", "[gpu][schedule]") {
+  CHECK_THROWS_WITH(DeviceSchedule(StripePlan(preset("nstep", 3), Index{1} << 31)),
+                    ContainsSubstring("length 2147483648"));
+  Schedule rules = preset("paper");
+  rules.levels[0].span_exponent = parse_rational("1");
+  CHECK_THROWS_WITH(DeviceSchedule(StripePlan(rules, Index{1} << 30)),
+                    ContainsSubstring("backward reach"));
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,276 @@
+#include "judge.hpp"
+
+// Scores of integer inputs are exact in float32, so that the GPU has to keep the oracle's paths to
+// the bit: spans, scores, anchors and the order of ties.
+
+using namespace multistep;
+using namespace gpu;
+
+namespace {
+
+void check_equal(const Problem& problem, Dtype dtype) {
+  const Selection want = span_search(problem.search());
+  const OnDevice device(problem, dtype);
+  for (const Rung rung : kRungs) {
+    CAPTURE(name(rung), name(dtype));
+    CHECK(difference(search(device.search_args(rung)), want) == "");
+  }
+}
+
+void check_equal(const Options& options) { check_equal(make_problem(options), options.dtype); }
+
+/// 130 rows from the first key on, left padding in the second sequence, a spare tail.
+Options prefill(const Schedule& schedule) {
+  Options options;
+  options.schedule = schedule;
+  options.queries = 130;
+  options.start = {0, 37};
+  options.tail = 5;
+  return options;
+}
+
+std::vector<Schedule> presets() {
+  std::vector<Schedule> result;
+  for (Index steps = 2; steps <= 5; ++steps) result.push_back(preset("nstep", steps));
+  for (Index steps = 2; steps <= 4; ++steps) result.push_back(preset("even", steps));
+  result.push_back(preset("paper"));
+  result.push_back(preset("paper"));
+  result.back().window_index = 3;
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("GPU search keeps the oracle's paths for every preset", "[search]") {
+  for (const Schedule& schedule : presets()) {
+    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    for (const Dtype dtype : kDtypes) {
+      Options options = prefill(schedule);
+      options.dtype = dtype;
+      check_equal(options);
+      options.values = Values::exact;  // few ties: the order of scores decides
+      check_equal(options);
+    }
+  }
+}
+
+TEST_CASE("GPU search at perfect powers and their neighbours", "[search]") {
+  std::vector<Schedule> schedules = presets();
+  schedules.push_back(preset("released"));
+  schedules.push_back(preset("paper"));
+  schedules.back().window_index = 31;  // W = 1023
+  for (const Schedule& schedule : schedules) {
+    for (const Index power : {64, 256, 1024, 4096}) {
+      CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule), power);
+      Options options;
+      options.schedule = schedule;
+      options.query_offset = power - 2;  // segments of power - 1, power and power + 1 keys
+      options.queries = 3;
+      options.batch = 1;
+      options.head_dim = 32;
+      check_equal(options);
+    }
+  }
+}
+
+TEST_CASE("GPU search for every head_dim", "[search]") {
+  for (const Index head_dim : {1, 5, 32, 40, 64, 80, 96, 128, 200, 256}) {
+    for (const Dtype dtype : kDtypes) {
+      CAPTURE(head_dim);
+      Options options = prefill(preset("nstep", 2));
+      options.dtype = dtype;
+      options.head_dim = head_dim;
+      options.queries = 70;
+      check_equal(options);
+      options.schedule = preset("nstep", 3);
+      options.schedule.window_index = 1;
+      check_equal(options);
+    }
+  }
+}
+
+TEST_CASE("GPU search for every group of heads", "[search]") {
+  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+    for (const Index steps : {2, 3}) {
+      for (const Index queries : {1, 66}) {  // decoding, prefill
+        CAPTURE(group, steps, queries);
+        Options options = prefill(preset("nstep", steps));
+        options.query_offset = 190;
+        options.num_heads = 2 * group;
+        options.head_dim = group % 2 ? 64 : 128;
+        options.queries = queries;
+        check_equal(options);
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU search for any number of queries", "[search]") {
+  for (const Index queries : {1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200}) {
+    for (const Index offset : {0, 57, 300}) {
+      for (const char* rules : {"nstep", "even", "paper"}) {
+        CAPTURE(queries, offset, rules);
+        Options options;
+        options.schedule = preset(rules);
+        options.schedule.window_index = 2;
+        options.batch = 3;
+        options.num_heads = 2;
+        options.num_kv_heads = 1;
+        options.queries = queries;
+        options.query_offset = offset;
+        options.start = {0, offset / 2, offset + queries / 2};
+        options.head_dim = 128;
+        check_equal(options);
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU search behind a window, and inside one", "[search]") {
+  for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
+    for (const Index steps : {2, 3}) {
+      for (const Index window_index : {0, 1, 3, 7, 11, 31}) {
+        CAPTURE(to_string(rule), steps, window_index);
+        check_equal(prefill(inputs::uniform_schedule(rule, steps, window_index, 2)));
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU search keeps top_k paths", "[search]") {
+  for (const Index top_k : {1, 2, 3, 4, 5, 8, 16, 33, 64}) {
+    for (const Index steps : {2, 3, 4}) {
+      CAPTURE(top_k, steps);
+      Options options = prefill(preset("nstep", steps));
+      options.schedule.top_k = top_k;
+      check_equal(options);
+      options.query_offset = 500;
+      options.queries = 1;
+      check_equal(options);
+    }
+  }
+}
+
+TEST_CASE("GPU search with mixed rules, rational exponents and forward spans", "[search]") {
+  inputs::Random random(2024);
+  for (int i = 0; i < 60; ++i) {
+    Options options;
+    options.schedule = inputs::random_schedule(random);
+    options.seed = random.next();
+    options.dtype = kDtypes[random.below(2)];
+    options.head_dim = random.below(2) ? 64 : 128;
+    options.queries = 1 + random.below(90);
+    options.query_offset = random.below(400);
+    options.start = {random.below(500), random.below(20)};
+    if (options.schedule.steps == 1) continue;
+    CAPTURE(i, options.schedule.steps, options.queries, options.query_offset);
+    check_equal(options);
+  }
+}
+
+TEST_CASE("GPU search with a scale, and with K searched", "[search]") {
+  for (const double scale : {-0.5, 0.25, 0.0, 3.0}) {  // exact products
+    for (const bool separate : {false, true}) {
+      CAPTURE(scale, separate);
+      Options options = prefill(preset("nstep", 3));
+      options.separate_search = separate;
+      Problem problem = make_problem(options);
+      problem.search_scale = scale;
+      check_equal(problem, options.dtype);
+    }
+  }
+}
+
+TEST_CASE("GPU search gives ties to the smaller keys, then to the first parents", "[search]") {
+  for (const Schedule& schedule : presets()) {
+    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    Options options = prefill(schedule);
+    options.schedule.top_k = 4;
+    Problem problem = make_problem(options);
+    std::fill(problem.search_keys.begin(), problem.search_keys.end(), 1.0F);
+    check_equal(problem, options.dtype);
+  }
+  // Every parent's segment is the whole context: all of them offer the same keys.
+  Schedule wide = inputs::uniform_schedule(Rule::power, 3, 0, 4);
+  for (Level& level : wide.levels) level.backward = level.forward = make_rational(1000);
+  Problem problem = make_problem(prefill(wide));
+  check_equal(problem, Dtype::bf16);
+  std::fill(problem.routing[0].begin(), problem.routing[0].end(), 0.0F);
+  check_equal(problem, Dtype::bf16);
+}
+
+TEST_CASE("GPU search of NaN and infinite keys", "[search]") {
+  for (const char* rules : {"nstep", "even"}) {
+    for (const Index steps : {2, 3}) {
+      CAPTURE(rules, steps);
+      Options options = prefill(preset(rules, steps));
+      options.schedule.top_k = 5;
+      Problem problem = make_problem(options);
+      inputs::Random random(77);
+      const auto keys = static_cast<Index>(problem.search_keys.size()) / options.head_dim;
+      const float special[] = {static_cast<float>(inputs::kNaN), INFINITY, -INFINITY};
+      for (Index j = 0; j < keys; ++j) {  // one number of a key: no infinities of both signs
+        if (random.below(3) > 0) continue;
+        const Index i = j * options.head_dim + random.below(options.head_dim);
+        problem.search_keys[at(i)] = special[random.below(3)];
+      }
+      check_equal(problem, options.dtype);
+    }
+  }
+}
+
+TEST_CASE("GPU search without a path", "[search]") {
+  for (const Index steps : {2, 3}) {
+    CAPTURE(steps);
+    Options options = prefill(preset("nstep", steps));
+    options.start = {0, 500};  // beyond every query
+    Problem problem = make_problem(options);
+    // Every third query of the first sequence scores NaN at level 1.
+    for (Index row = 0; row < problem.sizes.rows(); row += 3) {
+      problem.routing[0][at(row * options.head_dim)] = static_cast<float>(inputs::kNaN);
+    }
+    check_equal(problem, options.dtype);
+  }
+}
+
+TEST_CASE("GPU search one level at a time is the search of all levels", "[search]") {
+  for (const Schedule& schedule : presets()) {
+    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    Options options = prefill(schedule);
+    options.schedule.top_k = 3;
+    const Problem problem = make_problem(options);
+    const Selection want = span_search(problem.search());
+    const OnDevice device(problem, options.dtype);
+    for (const Rung rung : kRungs) {
+      CAPTURE(name(rung));
+      CHECK(difference(whole_paths(search_by_level(device, rung)), want) == "");
+    }
+  }
+}
+
+TEST_CASE("GPU search without anchors or ranks wanted", "[search]") {
+  const Options options = prefill(preset("nstep", 3));
+  const Problem problem = make_problem(options);
+  const Selection want = span_search(problem.search());
+  const OnDevice device(problem, options.dtype);
+  for (const Rung rung : kRungs) {
+    for (const Index level : {0, 1}) {
+      CAPTURE(name(rung), level);
+      auto args = device.search_args(rung);
+      const Index slots = args.shape.rows() * want.top_k;
+      const auto spans = poisoned<DeviceSpan>(slots);
+      const auto scores = poisoned<float>(slots);
+      args.level = level;
+      args.spans = spans.data();
+      args.scores = scores.data();
+      run(args, cuda::span_search);
+      const Paths got{want.top_k, 0, spans.download(), scores.download(), {}, {}};
+      if (level == 0) CHECK(difference(got, want) == "");
+      args = device.search_args(rung);
+      args.level = level;
+      const Paths full = search(args);
+      CHECK(same_bits(got.spans, full.spans));
+      CHECK(same_bits(got.scores, full.scores));
+    }
+  }
+}

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""`multistep compare` and `multistep bench` as their users meet them, with and without a GPU.
+
+Usage: gpu_program_test.py PROGRAM [unittest arguments]
+
+What needs a GPU is skipped, and counted, where the program ends with 77: no such device.
+"""
+
+import json
+import subprocess
+import sys
+import unittest
+
+PROGRAM = ""
+SMALL = ("--heads", 4, "--kv-heads", 2, "--head-dim", 64)
+
+
+def run(*arguments):
+    return subprocess.run([PROGRAM, *map(str, arguments)], text=True, capture_output=True,
+                          timeout=600)
+
+
+class Case(unittest.TestCase):
+    def refuses(self, arguments, message):
+        """Exit 2, nothing on standard output, one line on standard error."""
+        done = run(*arguments)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertEqual(done.stderr, f"multistep {arguments[0]}: {message}\n")
+
+    def json(self, *arguments):
+        """The result of a run that passes; without a GPU one line says so, and the test skips."""
+        done = run(*arguments, "--json")
+        if done.returncode == 77:
+            self.assertEqual(done.stdout, "")
+            self.assertRegex(done.stderr, rf"^multistep {arguments[0]}: "
+                                          r"(built without CUDA|no CUDA device)\n$")
+            self.skipTest(done.stderr.strip())
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return json.loads(done.stdout)
+
+
+class Compare(Case):
+    def test_every_schedule_passes(self):
+        for schedule in (["--preset", "paper", "--window-index", 31], ["--preset", "released"],
+                         ["--steps", 3], ["--preset", "even", "--steps", 3], ["--steps", 1]):
+            for rung in ("fast", "plain"):
+                with self.subTest(schedule=schedule, rung=rung):
+                    result = self.json("compare", "--length", 3000, "--queries", 70, *SMALL,
+                                       *schedule, "--rung", rung)
+                    self.assertIs(result["pass"], True)
+                    self.assertTrue(all(stage["pass"] for stage in result["stages"]))
+                    self.assertEqual((result["rung"], result["rows"]), (rung, 64))
+
+    def test_every_kind_of_inputs_passes(self):
+        for kind in ("random", "clustered", "hot", "needle"):
+            for dtype in ("bf16", "fp16"):
+                with self.subTest(kind=kind, dtype=dtype):
+                    result = self.json("compare", "--length", "4Ki", *SMALL, "--inputs", kind,
+                                       "--dtype", dtype)
+                    self.assertIs(result["pass"], True)
+                    self.assertEqual(result["rows"], 4)
+
+    def test_the_table(self):
+        if run("compare", "--length", 100).returncode == 77:
+            self.skipTest("no GPU")
+        done = run("compare", "--length", 1000, *SMALL)
+        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (0, "PASS"))
+        for word in ("search", "span attention", "window, combine", "end to end", "regret"):
+            self.assertIn(word, done.stdout)
+
+    def test_bad_options(self):
+        length = "an integer in [1, 2147483646], as 1000, 1k, 1Ki, 1M, ..."
+        for options, message in [
+            ([], "--length is required"),
+            (["--length", "0"], f"--length 0: {length}"),
+            (["--length", "2Gi"], f"--length 2Gi: {length}"),
+            (["--length", "9", "--queries", "10"], "--queries 10: an integer in [1, 9]"),
+            (["--length", "9", "--kv-heads", "3"], "--kv-heads 3: a divisor of --heads 32"),
+            (["--length", "9", "--head-dim", "257"], "--head-dim 257: an integer in [1, 256]"),
+            (["--length", "9", "--dtype", "float"], "--dtype float: bf16 or fp16"),
+            (["--length", "9", "--start", "9"], "--start 9: an integer in [0, 8]"),
+            (["--length", "9", "--inputs", "zeros"],
+             "--inputs zeros: random, clustered, hot or needle"),
+            (["--length", "9", "--rung", "slow"], "--rung slow: fast or plain"),
+            (["--length", "9", "--sample", "0"],
+             "--sample 0: an integer in [1, 65536], as 1000, 1k, 1Ki, 1M, ..."),
+            (["--length", "9", "--seed", ""], "--seed '': a value"),
+            (["--length", "9", "--preset", "fast"],
+             "--preset fast: nstep, even, paper or released"),
+        ]:
+            with self.subTest(options=options):
+                self.refuses(["compare", *options], message)
+
+    def test_shapes_that_do_not_fit_are_refused(self):
+        done = run("compare", "--length", 2**31 - 2, "--head-dim", 256)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep compare: --length 2147483646: the oracle takes "
+                                      r"\S+ GiB, at most \S+ GiB fit this machine\n$")
+
+
+class Bench(Case):
+    def test_times_behind_a_comparison(self):
+        result = self.json("bench", "--lengths", "2Ki", "--configs", "A,nstep3,dense", "--phases",
+                           "decode,prefill,whole", "--whole-lengths", 512, "--chunk", 256,
+                           "--repeats", 5, *SMALL, "--commit", "0123abc", "--dirty", "yes")
+        self.assertEqual((result["commit"], result["dirty"]), ("0123abc", "yes"))
+        self.assertIn(" bench --lengths 2Ki ", result["command"])
+        self.assertEqual(result["failed"], [])
+        self.assertGreater(result["copy_bytes_per_second"], 0)
+        seen = set()
+        for record in result["records"]:
+            seen.add((record["config"], record["phase"], record["stage"], record["l2"]))
+            self.assertIs(record["compared"]["pass"], True)
+            self.assertTrue(0 < record["low_ms"] <= record["median_ms"] <= record["high_ms"])
+        for config in ("A", "nstep3", "dense"):
+            for what in (("decode", "attention", "cold"), ("decode", "attention", "warm"),
+                         ("prefill", "attention", "cold"), ("whole", "attention", "cold")):
+                self.assertIn((config, *what), seen)
+        for stage in ("search", "span attention", "window, combine"):
+            self.assertIn(("A", "prefill", stage, "cold"), seen)
+
+    def test_bad_options(self):
+        for options, message in [
+            (["--configs", "C"],
+             "--configs C: A, B, nstep2, nstep3, even2, even3 or dense"),
+            (["--configs", "A,,B"], "--configs 'A,,B': values separated by commas, none empty"),
+            (["--phases", "train"], "--phases train: decode, prefill or whole"),
+            (["--lengths", "1x"], "--lengths 1x: an integer in [1, 2147483646], as 1000, 1k, 1Ki, "
+                                  "1M, ..."),
+            (["--repeats", "1"],
+             "--repeats 1: an integer in [5, 10000], as 1000, 1k, 1Ki, 1M, ..."),
+            (["--dirty", "maybe"], "--dirty maybe: yes or no"),
+            (["--head-dim", "0"], "--head-dim 0: an integer in [1, 256]"),
+        ]:
+            with self.subTest(options=options):
+                self.refuses(["bench", "--lengths", "64Ki", *options] if "--lengths" not in options
+                             else ["bench", *options], message)
+
+
+if __name__ == "__main__":
+    PROGRAM = sys.argv.pop(1)
+    unittest.main()
