@@ -127,6 +127,7 @@ struct Shared {
   ptx::Barrier key_empty[kStages];
   ptx::Barrier value_full[kStages];
   ptx::Barrier value_empty[kStages];
+  ptx::Barrier value_landed;  // of a tile whose padding is to be cleared before it is full
 };
 
 /// Which key tiles a block walks through for its 128 rows, and one warpgroup for its 64.
@@ -177,30 +178,49 @@ __device__ std::int64_t works(const TileArgs& args) {
   return per_head * args.rows.batch * args.rows.kv_heads;
 }
 
-/// The producer's first warp: keys and values, tile by tile.
+/// The producer's first warp: keys and values, tile by tile. What stands before a sequence's first
+/// key may be NaN, and 0 * NaN is NaN: those rows of values are cleared.
 template <int kHeadDim, class RowsOf>
 __device__ void load_keys(const TileArgs& args, Shared<kHeadDim>& shared, const CUtensorMap* keys,
                           const CUtensorMap* values) {
   using S = Shared<kHeadDim>;
   constexpr int kBytes = kKeys * kHeadDim * 2;
-  unsigned count = 0;  // key tiles so far
+  const int lane = threadIdx.x;
+  unsigned count = 0;    // key tiles so far
+  unsigned cleared = 0;  // of them with padding
   for (std::int64_t work = blockIdx.x; work < works(args); work += gridDim.x) {
     const Work<RowsOf> w(args, work);
     const int map_head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : w.kv_head;
+    const std::int64_t start =
+        args.rows.sequence.first_key(w.kv_head / args.rows.kv_heads) - args.rows.key_offset;
     for (int j = w.walk.begin; j < w.walk.end; ++j, ++count) {
       const int stage = count % kStages;
       const int parity = count / kStages % 2;
       const auto load = [&](ptx::Barrier& empty, ptx::Barrier& full, std::uint16_t* to,
                             const CUtensorMap* map) {
         empty.wait(parity ^ 1);
-        if (threadIdx.x != 0) return;
+        if (lane != 0) return;
         full.arrive_and_expect(kBytes);
         for (int panel = 0; panel < S::kPanels; ++panel) {
           ptx::load_box(to + panel * S::kKeyPanel, map, &full, panel * 64, j * kKeys, map_head);
         }
       };
       load(shared.key_empty[stage], shared.key_full[stage], shared.key[stage], keys);
-      load(shared.value_empty[stage], shared.value_full[stage], shared.value[stage], values);
+      const std::int64_t padding =
+          min(start - static_cast<std::int64_t>(j) * kKeys, static_cast<std::int64_t>(kKeys));
+      if (padding <= 0) {
+        load(shared.value_empty[stage], shared.value_full[stage], shared.value[stage], values);
+        continue;
+      }
+      load(shared.value_empty[stage], shared.value_landed, shared.value[stage], values);
+      shared.value_landed.wait(cleared++ % 2);
+      for (int panel = 0; panel < S::kPanels; ++panel) {
+        auto* rows = reinterpret_cast<uint4*>(shared.value[stage] + panel * S::kKeyPanel);
+        for (int i = lane; i < padding * 8; i += 32) rows[i] = {0, 0, 0, 0};
+      }
+      ptx::fence_async_proxy();
+      __syncwarp();
+      if (lane == 0) shared.value_full[stage].arrive();
     }
   }
 }
@@ -244,7 +264,8 @@ __device__ void gather_queries(const TileArgs& args, Shared<kHeadDim>& shared) {
                           (r % kRows) * 64 + ((chunk % 8) ^ (r % 8)) * 8;
       ptx::copy_async_16(to, queries + max(row, std::int64_t{0}) * kHeadDim + chunk * 8, row >= 0);
     }
-    ptx::wait_for_copies();
+    ptx::commit_copies();
+    ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();
     shared.query_full[buffer % 2].arrive();
   }
@@ -414,8 +435,8 @@ __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float 
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    unsigned todo =
-        __ballot_sync(kFullWarp, rows[r].index >= 0 && spoiled<kHeadDim>(sums.value, r));
+    const bool mine = spoiled<kHeadDim>(sums.value, r);  // all lanes take part
+    unsigned todo = __ballot_sync(kFullWarp, mine && rows[r].index >= 0);
     todo &= 0x11111111u;
     while (todo) {
       const int source = __ffs(static_cast<int>(todo)) - 1;
@@ -629,6 +650,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       shared.key_empty[i].init(kConsumerWarps);
       shared.value_empty[i].init(kConsumerWarps);
     }
+    shared.value_landed.init(1);
     ptx::fence_barrier_init();
   }
   __syncthreads();

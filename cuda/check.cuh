@@ -99,6 +99,8 @@ struct Launch {
   Stream stream;
   bool early = false;
   int cluster = 1;  // blocks of a cluster
+  std::size_t shared_bytes = 0;
+  unsigned blocks_y = 1;
 };
 
 template <class... Parameters, class... Arguments>
@@ -106,9 +108,10 @@ void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&
   const bool hopper = current_device().capability >= 90;
   cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config{};
-  config.gridDim = how.blocks;
+  config.gridDim = dim3(how.blocks, how.blocks_y);
   config.blockDim = how.threads;
   config.stream = how.stream;
+  config.dynamicSmemBytes = how.shared_bytes;
   config.attrs = attributes;
   if (how.early && hopper) {
     cudaLaunchAttribute& early = attributes[config.numAttrs++];

@@ -4,18 +4,25 @@
 #include "stages.cuh"
 
 /// Attention and combination of few queries, whose cost is the bytes of the keys and values that
-/// they choose. An item is a query row's window or one of its spans. Items are cut into pieces of a
-/// fixed number of keys, so that a row's sums do not depend on its neighbours; a block streams one
-/// piece, its warps a few keys at a time, and leaves a partial softmax. The last of a row's blocks
-/// joins them in order. The launch overlaps the search: windows are attended to before it has
-/// ended.
+/// they choose. An item is a query row's window or one of its spans; the heads of a KV head read
+/// their window together. Items are cut into pieces of a fixed number of keys, so that a row's sums
+/// do not depend on its neighbours. A block streams one piece, each warp 16 keys at a time through
+/// shared memory of its own, and leaves partial softmaxes; the last of a row's blocks joins them in
+/// order. The launch overlaps the search: windows are attended to before it has ended.
 namespace multistep::cuda {
 namespace {
 
-constexpr int kWarps = 8;
+constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kLoads = 4;     // 16-byte loads of keys in flight per lane, and as many of values
-constexpr int kMaxSlots = 4;  // of what decode_is_fast() takes
+constexpr int kHeads = HeadTile::kHeads;
+constexpr int kKeys = 16;       // of a warp's tile
+constexpr int kStages = 2;      // tiles on their way, a warp
+constexpr int kMaxSlots = 4;    // of what decode_is_fast() takes
+constexpr int kMaxPieces = 32;  // of an item: a warp joins them
+
+/// Floats of a partial result: head_dim values, maximum, sum, and alignment.
+template <int kHeadDim>
+constexpr int kStride = kHeadDim + 4;
 
 struct Decode {
   SpanAttend attend;  // its output and lse are not used
@@ -23,327 +30,385 @@ struct Decode {
   std::int32_t piece;  // keys
   std::int32_t window_pieces;
   std::int32_t span_pieces;
-  float* partials;         // [batch, heads, count, items and pieces, head_dim + 2]
+  float* partials;         // [batch, heads, count, items and pieces, head_dim + 4]
   std::int32_t* counters;  // [batch, heads, count]
 };
 
 /// A power of two, where equals weigh 1: never exp2(inf - inf). NaN stays NaN.
 __device__ float weight2(float x, float max) { return x == max ? 1.0f : ptx::exp2(x - max); }
 
-/// A partial softmax of one lane: its 8 values of head_dim, for the keys that it saw. Logits, and
-/// so `max`, are to base 2.
-struct Partial {
-  float max = -kInfinity;
-  float sum = 0;
-  float value[8] = {};
+/// Tiles of keys and values on their way. The 16-byte pieces of a row are swizzled by the row, so
+/// that eight rows' pieces lie in different banks.
+template <int kHeadDim>
+struct Ring {
+  static constexpr int kPieces = kHeadDim / 8;
+  struct Tile {
+    uint4 key[kKeys][kPieces];
+    uint4 value[kKeys][kPieces];
+  };
+  Tile tile[kWarps][kStages];
 
-  __device__ void join(const Partial& other) {
-    const float top = fmaxf(max, other.max);
-    const float mine = max == -kInfinity ? 0 : weight2(max, top);
-    const float theirs = other.max == -kInfinity ? 0 : weight2(other.max, top);
-    max = top;
-    sum = sum * mine + other.sum * theirs;
-#pragma unroll
-    for (int i = 0; i < 8; ++i) value[i] = value[i] * mine + other.value[i] * theirs;
-  }
+  static __device__ int place(int row, int piece) { return piece ^ (row % 8); }
 };
 
-template <class T>
-__device__ void widen(float (&to)[8], uint4 bits) {
-  const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = unpack<T>(words[i]);
-    to[2 * i] = pair.x;
-    to[2 * i + 1] = pair.y;
-  }
-}
+/// Some heads' running softmax over a warp's keys: lane (g, c) = (lane / 4, lane % 4) has rows g
+/// and g + 8, and of head_dim 8 j + 2 c + {0, 1} at [j]. Logits, and so maxima, are to base 2.
+template <int kHeadDim>
+struct WarpSums {
+  float output[kHeadDim / 8][4] = {};
+  float max[2] = {-kInfinity, -kInfinity};
+  float sum[2] = {0, 0};  // this lane's share
+};
 
-/// Streams keys and values [begin, end) of one KV head through a block; this lane's share.
+/// The queries of `heads` heads from `row` on, as the left side of a matrix product.
 template <class T, int kHeadDim>
-__device__ Partial stream_keys(const SpanAttend& attend, const Rows::Row& row, DeviceSpan keys) {
-  constexpr int kLanes = kHeadDim / 8;  // that hold a key
-  constexpr int kAtOnce = 32 / kLanes;  // keys of one load
-  constexpr int kGroup = kAtOnce * kLoads;
+__device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][4], const SpanAttend& attend,
+                             const Rows::Row& row, int heads) {
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
-  const std::int64_t base = row.kv_row * kHeadDim + lane % kLanes * 8;
-  const T* key = static_cast<const T*>(attend.key) + base;
-  const T* value = static_cast<const T*>(attend.value) + base;
-  float query[8];
-  widen<T>(query, __ldg(reinterpret_cast<const uint4*>(static_cast<const T*>(attend.query) +
-                                                       row.index * kHeadDim) +
-                        lane % kLanes));
-  const float scale = faulty(attend.rows.fault, Fault::scale_forgotten) ? 1 : attend.scale;
 #pragma unroll
-  for (float& q : query) q *= scale * kLog2E;
+  for (int half = 0; half < 2; ++half) {
+    const int head = lane / 4 + 8 * half;
+    const std::int64_t index = row.index + static_cast<std::int64_t>(head) * attend.rows.queries;
+    const auto* from = reinterpret_cast<const std::uint32_t*>(static_cast<const T*>(attend.query) +
+                                                              index * kHeadDim);
+#pragma unroll
+    for (int step = 0; step < kHeadDim / 16; ++step) {
+      query[step][half] = head < heads ? __ldg(from + 8 * step + lane % 4) : 0;
+      query[step][half + 2] = head < heads ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
+    }
+  }
+}
 
-  Partial partial;
-  for (std::int64_t group = keys.begin + warp * kGroup; group < keys.end;
-       group += kWarps * kGroup) {
-    uint4 key_bits[kLoads];
-    uint4 value_bits[kLoads];
+/// Attends to one tile of keys, of which the first `count` count.
+template <class T, int kHeadDim>
+__device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadDim>::Tile& tile,
+                            const std::uint32_t (&query)[kHeadDim / 16][4], int count,
+                            float scale_log2, int fault) {
+  using R = Ring<kHeadDim>;
+  const int lane = threadIdx.x % 32;
+  float logits[2][4] = {};  // keys 8 i + 2 c + {0, 1} of row g, then of row g + 8
 #pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const std::int64_t j = group + u * kAtOnce + lane / kLanes;
-      const bool here = j < keys.end;
-      const uint4* from = reinterpret_cast<const uint4*>(key + j * kHeadDim);
-      key_bits[u] = here ? __ldg(from) : uint4{0, 0, 0, 0};
-    }
+  for (int step = 0; step < kHeadDim / 16; ++step) {
+    const int row = lane / 16 * 8 + lane % 8;
+    std::uint32_t key[4];
+    ptx::load_matrices(key, &tile.key[row][R::place(row, 2 * step + lane / 8 % 2)]);
+    ptx::mma<T>(logits[0], query[step], key[0], key[1]);
+    ptx::mma<T>(logits[1], query[step], key[2], key[3]);
+  }
+  float shrink[2];
 #pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const std::int64_t j = group + u * kAtOnce + lane / kLanes;
-      const bool here = j < keys.end;
-      const uint4* from = reinterpret_cast<const uint4*>(value + j * kHeadDim);
-      value_bits[u] = here ? __ldg(from) : uint4{0, 0, 0, 0};
-    }
-    float logit[kLoads];
-    float max = partial.max;
+  for (int r = 0; r < 2; ++r) {
+    float max = sums.max[r];
 #pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      float k[8];
-      widen<T>(k, key_bits[u]);
-      float sum = 0;
+    for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) sum = fmaf(query[i], k[i], sum);
-#pragma unroll
-      for (int offset = kLanes / 2; offset > 0; offset /= 2) {
-        sum += __shfl_xor_sync(kFullWarp, sum, offset);
+      for (int e = 0; e < 2; ++e) {
+        float& logit = logits[i][2 * r + e];
+        logit *= scale_log2;
+        const bool here = 8 * i + 2 * (lane % 4) + e < count;
+        if (!here && !faulty(fault, Fault::mask_missing)) logit = -kInfinity;
+        max = fmaxf(max, logit);
       }
-      const bool here = group + u * kAtOnce + lane / kLanes < keys.end;
-      logit[u] = here || faulty(attend.rows.fault, Fault::mask_missing) ? sum : -kInfinity;
-      max = fmaxf(max, logit[u]);
     }
-    float shrink = weight2(partial.max, max);
-    if (faulty(attend.rows.fault, Fault::rescale_forgotten)) shrink = 1;
-    partial.max = max;
-    partial.sum *= shrink;
+    max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 1));
+    max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 2));
+    shrink[r] = weight2(sums.max[r], max);
+    if (faulty(fault, Fault::rescale_forgotten)) shrink[r] = 1;
+    sums.max[r] = max;
+    sums.sum[r] *= shrink[r];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) partial.value[i] *= shrink;
+    for (int i = 0; i < 2; ++i) {
 #pragma unroll
-    for (int u = 0; u < kLoads; ++u) {
-      const float p = logit[u] == -kInfinity ? 0 : weight2(logit[u], max);
-      float v[8];
-      widen<T>(v, value_bits[u]);
-      partial.sum += p;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) partial.value[i] = fmaf(p, v[i], partial.value[i]);
+      for (int e = 0; e < 2; ++e) {
+        float& logit = logits[i][2 * r + e];
+        logit = logit == -kInfinity ? 0 : weight2(logit, max);
+        sums.sum[r] += logit;
+      }
     }
   }
-  // Lanes that hold the same values of head_dim for other keys.
+  if (__any_sync(kFullWarp, shrink[0] != 1 || shrink[1] != 1)) {
 #pragma unroll
-  for (int offset = kLanes; offset < 32; offset *= 2) {
-    Partial other;
-    other.max = __shfl_xor_sync(kFullWarp, partial.max, offset);
-    other.sum = __shfl_xor_sync(kFullWarp, partial.sum, offset);
+    for (int j = 0; j < kHeadDim / 8; ++j) {
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      other.value[i] = __shfl_xor_sync(kFullWarp, partial.value[i], offset);
-    }
-    if (lane & offset) {  // lower lane first, on both sides
-      other.join(partial);
-      partial = other;
-    } else {
-      partial.join(other);
+      for (int e = 0; e < 4; ++e) sums.output[j][e] *= shrink[e / 2];
     }
   }
-  return partial;
+  const std::uint32_t weights[4] = {
+      pack<T>(logits[0][0], logits[0][1]), pack<T>(logits[0][2], logits[0][3]),
+      pack<T>(logits[1][0], logits[1][1]), pack<T>(logits[1][2], logits[1][3])};
+#pragma unroll
+  for (int step = 0; step < kHeadDim / 16; ++step) {
+    const int row = lane % 16;
+    std::uint32_t value[4];
+    ptx::load_matrices_transposed(value, &tile.value[row][R::place(row, 2 * step + lane / 16)]);
+    ptx::mma<T>(sums.output[2 * step], weights, value[0], value[1]);
+    ptx::mma<T>(sums.output[2 * step + 1], weights, value[2], value[3]);
+  }
 }
 
-/// Joins the warps of a block, in order, and stores head_dim values, maximum and sum.
-template <int kHeadDim>
-__device__ void store_partial(const Partial& partial, float* to) {
-  __shared__ float warps[kWarps][kHeadDim + 2];
+/// Streams keys and values [begin, end) of one KV head through a block: this warp's share.
+template <class T, int kHeadDim>
+__device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
+                            const Rows::Row& row, int heads, DeviceSpan keys,
+                            Ring<kHeadDim>& ring) {
+  using R = Ring<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  if (lane < kHeadDim / 8) {
+  const T* key = static_cast<const T*>(attend.key) + row.kv_row * kHeadDim;
+  const T* value = static_cast<const T*>(attend.value) + row.kv_row * kHeadDim;
+  const auto ask = [&](int first, int stage) {
+    typename R::Tile& tile = ring.tile[warp][stage];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) warps[warp][8 * lane + i] = partial.value[i];
-  }
-  if (lane == 0) {
-    warps[warp][kHeadDim] = partial.max;
-    warps[warp][kHeadDim + 1] = partial.sum;
-  }
-  __syncthreads();
-  if (threadIdx.x < kHeadDim + 2) {
-    float max = -kInfinity;
-    for (int w = 0; w < kWarps; ++w) max = fmaxf(max, warps[w][kHeadDim]);
-    float sum = 0;
-    for (int w = 0; w < kWarps; ++w) {
-      const float of_warp = warps[w][kHeadDim];
-      const float share = of_warp == -kInfinity ? 0 : weight2(of_warp, max);
-      sum += share * warps[w][threadIdx.x == kHeadDim ? kHeadDim + 1 : threadIdx.x];
+    for (int i = 0; i < kKeys * R::kPieces / 32; ++i) {
+      const int r = (lane + 32 * i) / R::kPieces;
+      const int piece = lane % R::kPieces;
+      const bool here = first + r < keys.end;  // what is not reads as zeros
+      const std::int64_t at =
+          here ? static_cast<std::int64_t>(first + r) * kHeadDim + 8 * piece : 0;
+      ptx::copy_async_16(&tile.key[r][R::place(r, piece)], key + at, here);
+      ptx::copy_async_16(&tile.value[r][R::place(r, piece)], value + at, here);
     }
-    to[threadIdx.x] = threadIdx.x == kHeadDim ? max : sum;
-    if (threadIdx.x == kHeadDim) to[kHeadDim + 1] = sum;
+    ptx::commit_copies();
+  };
+  int first = keys.begin + warp * kKeys;
+#pragma unroll
+  for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
+
+  std::uint32_t query[kHeadDim / 16][4];
+  load_queries<T, kHeadDim>(query, attend, row, heads);
+  const float scale = faulty(attend.rows.fault, Fault::scale_forgotten) ? 1 : attend.scale;
+  for (int stage = 0; first < keys.end; first += kWarps * kKeys) {
+    ptx::wait_for_copies<kStages - 1>();
+    __syncwarp();
+    attend_tile<T, kHeadDim>(sums, ring.tile[warp][stage], query, min(keys.end - first, kKeys),
+                             scale * kLog2E, attend.rows.fault);
+    __syncwarp();
+    ask(first + kStages * kWarps * kKeys, stage);
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+  }
+  ptx::wait_for_copies<0>();
+#pragma unroll
+  for (float& sum : sums.sum) {
+    sum += __shfl_xor_sync(kFullWarp, sum, 1);
+    sum += __shfl_xor_sync(kFullWarp, sum, 2);
   }
 }
 
-/// A row's items, and their pieces that hold keys: what its last block joins.
-struct RowPieces {
-  static constexpr int kMost = (kMaxSlots + 1) * 33;
-  int count[kMaxSlots + 1];  // pieces of an item; the window comes last
-  int first[kMaxSlots + 2];  // of an item's pieces in the lists below
-  int place[kMost];          // floats from the row's partials
-  float max[kMost];
-  float share[kMost];  // sum of weights, then the piece's share of the item
-  float lse[kMaxSlots + 1];
+/// The warps' sums of a block, in the memory that the ring no longer needs.
+template <int kHeadDim>
+struct BlockSums {
+  float output[kWarps][kHeads][kHeadDim];
+  float max[kWarps][kHeads];
+  float sum[kWarps][kHeads];
+
+  __device__ void put(const WarpSums<kHeadDim>& sums, int heads) {
+    const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int head = lane / 4 + 8 * r;
+      if (head >= heads) continue;
+#pragma unroll
+      for (int j = 0; j < kHeadDim / 8; ++j) {
+        *reinterpret_cast<float2*>(&output[warp][head][8 * j + 2 * (lane % 4)]) = {
+            sums.output[j][2 * r], sums.output[j][2 * r + 1]};
+      }
+      if (lane % 4 == 0) {
+        max[warp][head] = sums.max[r];
+        sum[warp][head] = sums.sum[r];
+      }
+    }
+  }
+
+  /// Joins the warps, in order: head_dim values, maximum and sum of a head.
+  __device__ void store(int head, float* to) const {
+    float top = -kInfinity;
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, max[w][head]);
+    float total = 0;
+    float value = 0;
+    for (int w = 0; w < kWarps; ++w) {
+      const float share = max[w][head] == -kInfinity ? 0 : weight2(max[w][head], top);
+      total += share * sum[w][head];
+      value += share * output[w][head][threadIdx.x % kHeadDim];
+    }
+    if (threadIdx.x < kHeadDim) to[threadIdx.x] = value;
+    if (threadIdx.x == 0) {
+      to[kHeadDim] = top;
+      to[kHeadDim + 1] = total;
+    }
+  }
 };
 
-/// Reads every piece's maximum and sum, and gives each its share of its item. Whole block.
-template <int kHeadDim>
-__device__ void share_out(RowPieces& row, const float* partials, int items, int span_pieces) {
-  constexpr int kStride = kHeadDim + 2;
-  if (threadIdx.x == 0) {
-    row.first[0] = 0;
-    for (int item = 0; item < items; ++item)
-      row.first[item + 1] = row.first[item] + row.count[item];
-  }
-  __syncthreads();
-  for (int item = 0; item < items; ++item) {
-    for (int p = threadIdx.x; p < row.count[item]; p += kThreads) {
-      const int at = row.first[item] + p;
-      row.place[at] = (item * span_pieces + p) * kStride;
-      row.max[at] = __ldcg(partials + row.place[at] + kHeadDim);
-      row.share[at] = __ldcg(partials + row.place[at] + kHeadDim + 1);
-    }
-  }
-  __syncthreads();
-  const int item = threadIdx.x / 32;
+/// Joins a row's pieces and combines its items, the window last. One warp.
+template <class T, int kHeadDim>
+__device__ void join_row(const Decode& decode, const Rows::Row& row, const float* partials) {
+  constexpr int kValues = kHeadDim / 32;  // of a lane
+  const SpanAttend& attend = decode.attend;
+  const int slots = attend.slots;
   const int lane = threadIdx.x % 32;
-  if (item < items) {
-    float max = -kInfinity;
-    for (int at = row.first[item] + lane; at < row.first[item + 1]; at += 32) {
-      max = fmaxf(max, row.max[at]);
-    }
-    for (int bit = 16; bit > 0; bit /= 2) max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, bit));
-    float sum = 0;
-    const auto share_of = [&](int at) {
-      return row.max[at] == -kInfinity ? 0 : weight2(row.max[at], max);
-    };
-    for (int at = row.first[item] + lane; at < row.first[item + 1]; at += 32) {
-      sum += share_of(at) * row.share[at];
-    }
-    sum = warp_sum(sum);
-    for (int at = row.first[item] + lane; at < row.first[item + 1]; at += 32) {
-      row.share[at] = sum == 0 ? 0 : share_of(at) / sum;
-    }
-    if (lane == 0) row.lse[item] = sum == 0 ? -kInfinity : max * kLn2 + __logf(sum);
+  DeviceSpan span{0, 0};  // of lane s: slot s, as chosen
+  float score = -kInfinity;
+  if (lane < slots) {
+    span = attend.spans[row.index * slots + lane];
+    score = decode.combine.scores[row.index * slots + lane];
   }
-  __syncthreads();
-}
+  const DeviceSpan keys =
+      lane == slots ? attend.rows.window_keys(row) : attend.rows.attended(span, row);
+  const int pieces = lane <= slots ? (keys.end - keys.begin + decode.piece - 1) / decode.piece : 0;
 
-/// What each item counts in the output: gates, and window and span joined.
-__device__ void weigh_items(float (&weights)[kMaxSlots + 1], const RowPieces& row,
-                            const DeviceSpan* spans, const float* scores, int slots, int fault) {
-  const int used = slots_in_use(spans, slots);
-  const Gates gates = gates_of(scores, used);
-  weights[slots] = used > 0 ? 0 : 1;
-  for (int s = 0; s < slots; ++s) {
-    weights[s] = 0;
+  // Of each item: this lane's piece, its share of the item; the item's log-sum-exp.
+  float share[kMaxSlots + 1];
+  float lse[kMaxSlots + 1];
+  int count[kMaxSlots + 1];
+  const auto item_partials = [&](int item) {
+    return partials + static_cast<std::int64_t>(item) * decode.span_pieces * kStride<kHeadDim>;
+  };
+  float max[kMaxSlots + 1];
+  float sum[kMaxSlots + 1];
+#pragma unroll
+  for (int item = 0; item <= kMaxSlots; ++item) {
+    count[item] = __shfl_sync(kFullWarp, pieces, item);
+    max[item] = -kInfinity;
+    sum[item] = 0;
+    if (lane >= count[item]) continue;
+    const float* piece = item_partials(item) + lane * kStride<kHeadDim>;
+    const float2 both = __ldcg(reinterpret_cast<const float2*>(piece + kHeadDim));
+    max[item] = both.x;
+    sum[item] = both.y;
+  }
+#pragma unroll
+  for (int item = 0; item <= kMaxSlots; ++item) {
+    float top = max[item];
+    for (int bit = 16; bit > 0; bit /= 2) top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, bit));
+    const float weight = max[item] == -kInfinity ? 0 : weight2(max[item], top);
+    const float total = warp_sum(weight * sum[item]);
+    share[item] = total == 0 ? 0 : weight / total;
+    lse[item] = total == 0 ? -kInfinity : top * kLn2 + __logf(total);
+  }
+
+  // What each item counts in the output: gates, and window and span joined.
+  float of_slot[kMaxSlots];
+  float used = 0;
+  float best = -kInfinity;
+  float all = 0;
+  float of_window_lse = -kInfinity;
+#pragma unroll
+  for (int s = 0; s <= kMaxSlots; ++s) of_window_lse = s == slots ? lse[s] : of_window_lse;
+#pragma unroll
+  for (int s = 0; s < kMaxSlots; ++s) {
+    of_slot[s] = __shfl_sync(kFullWarp, score, s);
+    const DeviceSpan chosen{__shfl_sync(kFullWarp, span.begin, s),
+                            __shfl_sync(kFullWarp, span.end, s)};
+    if (s >= slots || chosen.end <= chosen.begin) continue;
+    used = s + 1;
+    best = fmaxf(best, of_slot[s]);
+  }
+#pragma unroll
+  for (int s = 0; s < kMaxSlots; ++s) {
+    of_slot[s] = s < used ? weight(of_slot[s], best) : 0;
+    all += of_slot[s];
+  }
+  float of_window = used > 0 ? 0 : 1;
+#pragma unroll
+  for (int s = 0; s < kMaxSlots; ++s) {
     if (s >= used) continue;
-    float gate = gates.of(scores[s]);
-    if (faulty(fault, Fault::gates_equal)) gate = 1.0f / used;
-    Joined joined = join(row.lse[s], row.lse[slots]);
-    if (faulty(fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
-    weights[s] = gate * joined.first;
-    weights[slots] += gate * joined.second;
+    float gate = of_slot[s] / all;
+    if (faulty(attend.rows.fault, Fault::gates_equal)) gate = 1 / used;
+    Joined joined = join(lse[s], of_window_lse);
+    if (faulty(attend.rows.fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
+    of_slot[s] = gate * joined.first;
+    of_window += gate * joined.second;
   }
+
+  float output[kValues] = {};
+#pragma unroll
+  for (int item = 0; item <= kMaxSlots; ++item) {
+    if (item > slots) break;
+    const float factor = item == slots ? of_window : of_slot[min(item, kMaxSlots - 1)];
+    const float* piece = item_partials(item) + lane * kValues;
+#pragma unroll 4
+    for (int p = 0; p < count[item]; ++p) {
+      const float part = factor * __shfl_sync(kFullWarp, share[item], p);
+#pragma unroll
+      for (int i = 0; i < kValues; i += 2) {
+        const float2 two =
+            __ldcg(reinterpret_cast<const float2*>(piece + p * kStride<kHeadDim> + i));
+        output[i] = fmaf(part, two.x, output[i]);
+        output[i + 1] = fmaf(part, two.y, output[i + 1]);
+      }
+    }
+  }
+  T* to = static_cast<T*>(decode.combine.output) + row.index * kHeadDim + lane * kValues;
+#pragma unroll
+  for (int i = 0; i < kValues; ++i) to[i] = from_float<T>(output[i]);
 }
 
+/// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of their window,
+/// then of a head's span; windows come first, as they need not wait for the search.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 3)
     decode_pieces(__grid_constant__ const Decode decode) {
   const SpanAttend& attend = decode.attend;
-  const int slots = attend.slots;
-  const int row_pieces = decode.window_pieces + slots * decode.span_pieces;
-  const std::int64_t rows = attend.rows.total();
-  // Windows come first: they need not wait for the search.
-  const std::int64_t block = blockIdx.x;
-  const bool is_window = block < rows * decode.window_pieces;
-  const std::int64_t rest = is_window ? block : block - rows * decode.window_pieces;
-  const int of_item = is_window ? decode.window_pieces : slots * decode.span_pieces;
-  const Rows::Row row = attend.rows.at(rest / of_item);
-  const int within = static_cast<int>(rest % of_item);
-  const int slot = is_window ? slots : within / decode.span_pieces;
-  const int piece = is_window ? within : within % decode.span_pieces;
+  const Rows& rows = attend.rows;
+  const auto slots = static_cast<unsigned>(attend.slots);
+  const auto span_pieces = static_cast<unsigned>(decode.span_pieces);
+  const bool is_window = blockIdx.y < decode.window_pieces;
+  const unsigned rest = is_window ? 0 : blockIdx.y - decode.window_pieces;
+  const unsigned head = is_window ? 0 : rest / (slots * span_pieces);  // of the unit's
+  const unsigned within = rest - head * slots * span_pieces;
+  const unsigned slot = is_window ? slots : within / span_pieces;
+  const unsigned piece = is_window ? blockIdx.y : within - slot * span_pieces;
+  const HeadTile unit(rows, blockIdx.x);
+  if (head >= unit.heads) return;
+  const int heads = is_window ? unit.heads : 1;
+  const Rows::Row row = rows.row(unit.batch, unit.first_head + head, unit.query);
 
-  __shared__ DeviceSpan spans[kMaxSlots];  // as chosen
-  __shared__ float scores[kMaxSlots];
-  const auto wait_for_search = [&] {
-    ptx::wait_for_previous_kernel();
-    if (threadIdx.x < slots) {
-      spans[threadIdx.x] = attend.spans[row.index * slots + threadIdx.x];
-      scores[threadIdx.x] = decode.combine.scores[row.index * slots + threadIdx.x];
-    }
-    __syncthreads();
+  const std::int64_t row_pieces = decode.window_pieces + slots * span_pieces;
+  const auto partials_of = [&](int h) {  // of the row `h` heads further
+    return decode.partials +
+           (row.dense + static_cast<std::int64_t>(h) * rows.count) * row_pieces * kStride<kHeadDim>;
   };
-  if (!is_window) wait_for_search();
-
-  constexpr int kStride = kHeadDim + 2;
-  float* const row_partials = decode.partials + row.dense * row_pieces * kStride;
-  const auto partials_of = [&](int item) {  // the window's come last
-    return row_partials + static_cast<std::int64_t>(item) * decode.span_pieces * kStride;
-  };
-  const DeviceSpan keys =
-      is_window ? attend.rows.window_keys(row) : attend.rows.attended(spans[slot], row);
+  extern __shared__ char memory[];
+  if (!is_window) ptx::wait_for_previous_kernel();
+  const DeviceSpan keys = is_window ? rows.window_keys(row)
+                                    : rows.attended(attend.spans[row.index * slots + slot], row);
   const std::int64_t begin = keys.begin + static_cast<std::int64_t>(piece) * decode.piece;
   if (begin < keys.end) {
     const std::int64_t end = min(begin + decode.piece, static_cast<std::int64_t>(keys.end));
-    const Partial partial = stream_keys<T, kHeadDim>(
-        attend, row, {static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)});
-    store_partial<kHeadDim>(partial, partials_of(slot) + piece * kStride);
-  }
-  if (is_window) wait_for_search();
-
-  // The last block of the row to come by joins the pieces.
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    last = atomicAdd(decode.counters + row.dense, 1) == row_pieces - 1;
-  }
-  __syncthreads();
-  if (!last) return;
-  __threadfence();
-  __shared__ RowPieces pieces;
-  if (threadIdx.x <= slots) {
-    const DeviceSpan span = static_cast<int>(threadIdx.x) == slots
-                                ? attend.rows.window_keys(row)
-                                : attend.rows.attended(spans[threadIdx.x], row);
-    pieces.count[threadIdx.x] =
-        span.end > span.begin ? (span.end - span.begin + decode.piece - 1) / decode.piece : 0;
-  }
-  __syncthreads();
-  share_out<kHeadDim>(pieces, row_partials, slots + 1, decode.span_pieces);
-  __shared__ float weights[kMaxSlots + 1];
-  if (threadIdx.x == 0) weigh_items(weights, pieces, spans, scores, slots, attend.rows.fault);
-  __syncthreads();
-  for (int item = 0; item <= slots; ++item) {
-    for (int at = pieces.first[item] + threadIdx.x; at < pieces.first[item + 1]; at += kThreads) {
-      pieces.share[at] *= weights[item];
+    WarpSums<kHeadDim> sums;
+    stream_keys<T, kHeadDim>(sums, attend, row, heads,
+                             {static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)},
+                             *reinterpret_cast<Ring<kHeadDim>*>(memory));
+    __syncthreads();
+    auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
+    block.put(sums, heads);
+    __syncthreads();
+    for (int h = 0; h < heads; ++h) {
+      block.store(h, partials_of(h) + (slot * span_pieces + piece) * kStride<kHeadDim>);
     }
   }
-  __syncthreads();
+  if (is_window) ptx::wait_for_previous_kernel();
 
-  constexpr int kParts = kThreads / kHeadDim;  // threads that share a value of head_dim
-  __shared__ float parts[kParts][kHeadDim];
-  const int d = threadIdx.x % kHeadDim;
-  const int part = threadIdx.x / kHeadDim;
-  float sum = 0;
-#pragma unroll 8
-  for (int at = part; at < pieces.first[slots + 1]; at += kParts) {
-    sum = fmaf(pieces.share[at], __ldcg(row_partials + pieces.place[at] + d), sum);
-  }
-  parts[part][d] = sum;
+  // The last block of a row to come by joins its pieces.
+  __shared__ bool last[kHeads];
+  __threadfence();
   __syncthreads();
-  if (part != 0) return;
-  for (int other = 1; other < kParts; ++other) sum += parts[other][d];
-  static_cast<T*>(decode.combine.output)[row.index * kHeadDim + d] = from_float<T>(sum);
+  if (threadIdx.x < heads) {
+    std::int32_t* counter =
+        decode.counters + row.dense + threadIdx.x * static_cast<std::int64_t>(rows.count);
+    last[threadIdx.x] = atomicAdd(counter, 1) == row_pieces - 1;
+  }
+  __syncthreads();
+  for (int h = threadIdx.x / 32; h < heads; h += kWarps) {
+    if (!last[h]) continue;
+    __threadfence();
+    join_row<T, kHeadDim>(decode, rows.row(unit.batch, unit.first_head + head + h, unit.query),
+                          partials_of(h));
+  }
 }
 
-/// How many keys a piece has: about 256, and at most 33 pieces of a window or span. The schedule's
-/// lengths decide it, not the batch.
+/// How many keys a piece has: about 256, fewer of short items, more where there would be more than
+/// 32 pieces. The schedule's lengths decide it, not the batch.
 struct Pieces {
   std::int32_t keys;
   std::int32_t of_window;
@@ -354,8 +419,10 @@ struct Pieces {
     const std::int64_t window = std::min<std::int64_t>(rows.window, context);
     const std::int64_t span = std::min(max_span, context);
     const std::int64_t longest = std::max<std::int64_t>({window, span, 1});
-    // A power of the paper's makes spans of one key more than a round number.
-    const std::int64_t count = std::clamp<std::int64_t>((longest + 128) / 256, 1, 32);
+    const std::int64_t about = longest <= 1024 ? 128 : 256;
+    // Rounded: the paper's power makes spans of one key more than a round number.
+    const std::int64_t count =
+        std::clamp<std::int64_t>((longest + about / 2) / about, 1, kMaxPieces);
     const std::int64_t size = (longest + count - 1) / count;
     keys = static_cast<std::int32_t>((size + 15) / 16 * 16);
     of_window = static_cast<std::int32_t>((window + keys - 1) / keys);
@@ -365,10 +432,22 @@ struct Pieces {
 };
 
 template <class T, int kHeadDim>
-void launch(const Decode& decode, unsigned blocks, Stream stream) {
-  // Without a search ahead, the kernel before may be the one that writes the keys.
-  launch_kernel({blocks, kThreads, stream, decode.attend.slots > 0}, decode_pieces<T, kHeadDim>,
-                decode);
+void launch(const Decode& decode, Stream stream) {
+  const Rows& rows = decode.attend.rows;
+  const auto kernel = decode_pieces<T, kHeadDim>;
+  constexpr std::size_t kBytes = std::max(sizeof(Ring<kHeadDim>), sizeof(BlockSums<kHeadDim>));
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "cudaFuncSetAttribute");
+  const int heads = std::min(rows.group(), kHeads);
+  Launch how{};
+  how.blocks = static_cast<unsigned>(HeadTile::count(rows));
+  how.blocks_y = static_cast<unsigned>(decode.window_pieces +
+                                       heads * decode.attend.slots * decode.span_pieces);
+  how.threads = kThreads;
+  how.stream = stream;
+  how.shared_bytes = kBytes;
+  how.early = decode.attend.slots > 0;  // else the kernel before may be what writes the keys
+  launch_kernel(how, kernel, decode);
 }
 
 }  // namespace
@@ -379,25 +458,22 @@ bool decode_is_fast(const Rows& rows, int slots) {
 
 std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span) {
   Arena arena;
-  arena.take<float>(rows.total() * Pieces(rows, max_span).per_row(slots) * (rows.head_dim + 2));
+  arena.take<float>(rows.total() * Pieces(rows, max_span).per_row(slots) * (rows.head_dim + 4));
   return arena.used();
 }
 
 void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
             std::int32_t* counters, void* workspace, Stream stream) {
   const Pieces pieces(attend.rows, max_span);
-  const std::int64_t blocks = attend.rows.total() * pieces.per_row(attend.slots);
-  if (blocks == 0) return;
+  if (attend.rows.total() * pieces.per_row(attend.slots) == 0) return;
   const Decode arguments{attend,           combine,        pieces.keys,
                          pieces.of_window, pieces.of_span, static_cast<float*>(workspace),
                          counters};
   const bool wide = attend.rows.head_dim == 128;
   if (attend.dtype == Dtype::bf16) {
-    wide ? launch<bf16, 128>(arguments, static_cast<unsigned>(blocks), stream)
-         : launch<bf16, 64>(arguments, static_cast<unsigned>(blocks), stream);
+    wide ? launch<bf16, 128>(arguments, stream) : launch<bf16, 64>(arguments, stream);
   } else {
-    wide ? launch<fp16, 128>(arguments, static_cast<unsigned>(blocks), stream)
-         : launch<fp16, 64>(arguments, static_cast<unsigned>(blocks), stream);
+    wide ? launch<fp16, 128>(arguments, stream) : launch<fp16, 64>(arguments, stream);
   }
 }
 

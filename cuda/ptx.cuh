@@ -43,6 +43,22 @@ __device__ inline void mma<fp16>(float (&c)[4], const std::uint32_t (&a)[4], std
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// Four 8 x 8 matrices of 16-bit values from shared memory, lane l giving the address of row l % 8
+/// of matrix l / 8. Of each, lane (g, c) gets (g, 2c) and (g, 2c + 1); transposed, (2c, g), (2c +
+/// 1, g).
+__device__ inline void load_matrices(std::uint32_t (&r)[4], const void* shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(shared))
+               : "memory");
+}
+__device__ inline void load_matrices_transposed(std::uint32_t (&r)[4], const void* shared) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(shared))
+               : "memory");
+}
+
 /// Programmatic dependent launch: lets the next kernel of the stream start, and waits for the
 /// previous one to have finished and its writes to be seen. Without such a launch both do nothing.
 __device__ inline void launch_dependents() {
@@ -97,7 +113,13 @@ __device__ inline void copy_async_16(void* shared, const void* global, bool vali
                "l"(global), "r"(bytes)
                : "memory");
 }
-__device__ inline void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits until at most `kPending` of this thread's committed groups are on their way.
+template <int kPending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 

@@ -66,8 +66,10 @@ class Uploader {
     return data;
   }
 
-  Steps upload_steps(const std::vector<std::int32_t>& from) {
-    return {upload(from), narrow_index(static_cast<Index>(from.size()))};
+  /// `factor` and `power` estimate the value.
+  Steps upload_steps(const std::vector<std::int32_t>& from, double factor, double power) {
+    return {upload(from), narrow_index(static_cast<Index>(from.size())), static_cast<float>(factor),
+            static_cast<float>(power)};
   }
 
  private:
@@ -98,8 +100,9 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     level.window = m == 1 && !plain_window ? tables->window : 0;
     level.inset = plain_window ? tables->window : 0;
     if (rules.rule == Rule::even) {
-      level.parts = uploader.upload_steps(steps_of(
-          max_length, [&](Index n) { return ceil_root(n, steps_left) - 1; }, "parts of a segment"));
+      const auto parts = [&](Index n) { return ceil_root(n, steps_left) - 1; };
+      level.parts = uploader.upload_steps(steps_of(max_length, parts, "parts of a segment"), 1,
+                                          1 / static_cast<double>(steps_left));
     } else {
       std::vector<std::int32_t> stripes{0};
       for (Index i = 1; i <= cut.last() + 1; ++i) {
@@ -108,12 +111,17 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
       level.stripe_count = narrow_index(static_cast<Index>(stripes.size()));
       stripes.insert(stripes.end(), kStripePadding, INT_MAX);
       level.stripes = uploader.upload(stripes);
+      level.inside = {level.stripes, level.stripe_count, 1,
+                      static_cast<float>(1 / to_double(rules.exponent))};
     }
     if (rules.rule == Rule::power) {
-      level.backward = uploader.upload_steps(steps_of(
-          max_length, [&](Index n) { return reach(rules, n).backward; }, "backward reach"));
-      level.forward = uploader.upload_steps(steps_of(
-          max_length, [&](Index n) { return reach(rules, n).forward; }, "forward reach"));
+      const auto backward = [&](Index n) { return reach(rules, n).backward; };
+      const auto forward = [&](Index n) { return reach(rules, n).forward; };
+      const double power = to_double(rules.span_exponent);
+      level.backward = uploader.upload_steps(steps_of(max_length, backward, "backward reach"),
+                                             to_double(rules.backward), power);
+      level.forward = uploader.upload_steps(steps_of(max_length, forward, "forward reach"),
+                                            to_double(rules.forward), power);
     }
     tables->levels.push_back(level);
 

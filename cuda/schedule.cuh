@@ -10,10 +10,13 @@
 namespace multistep::cuda {
 
 /// A non-decreasing step function of a segment's length n, 1 <= n <= max_length: its value is how
-/// many entries are <= n.
+/// many entries are <= n, and about factor * n^power. The entries decide; the estimate only says
+/// where to look first.
 struct Steps {
   const std::int32_t* from = nullptr;  // [count], from[k - 1]: the smallest n with value >= k
   std::int32_t count = 0;
+  float factor = 0;
+  float power = 0;
 };
 
 /// One search level.
@@ -22,11 +25,12 @@ struct LevelTable {
   std::int32_t first = 1;                 // first searched stripe
   std::int32_t window = 0;                // keys of the window, at level 1
   std::int32_t inset = 0;                 // keys of a plain window: the segment ends before them
-  const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]
+  const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]; P(0) = 0
   std::int32_t stripe_count = 0;          // stripes[stripe_count - 1] is beyond max_length
-  Steps backward;                         // power: B(n)
-  Steps forward;                          // power: F(n)
-  Steps parts;                            // even: ceil(n^(1/M)) - 1
+  Steps inside;    // tight, power: how many of the stripes are <= n, with P(0)
+  Steps backward;  // power: B(n)
+  Steps forward;   // power: F(n)
+  Steps parts;     // even: ceil(n^(1/M)) - 1
 };
 
 /// Entries of `stripes` past stripe_count, all INT_MAX, so that a group of stripes can be read.
@@ -44,26 +48,38 @@ struct DeviceSchedule::Tables {
 
 inline constexpr unsigned kFullWarp = 0xffffffffu;
 
-/// How many of the entries are <= n. The whole warp calls it, with the same n.
-__device__ inline std::int32_t count_up_to(const std::int32_t* entries, std::int32_t count,
-                                           std::int32_t n) {
+/// The value at n, in two parts, so that something else can be done while the entries arrive: the
+/// whole warp looks up 32 of them around the estimate, and settles the value. All with the same n.
+struct Lookup {
+  std::int32_t first;  // entry looked up by lane 0
+  std::int32_t entry;  // by this lane
+};
+__device__ inline Lookup look_up(const Steps& steps, std::int32_t n) {
+  const float estimate = steps.factor * __powf(static_cast<float>(n), steps.power);
+  const std::int32_t first = max(static_cast<std::int32_t>(fminf(estimate, 2e9f)) - 16, 0);
+  const std::int32_t at = first + static_cast<std::int32_t>(threadIdx.x % 32);
+  return {first, at < steps.count ? __ldg(steps.from + at) : INT_MAX};
+}
+__device__ inline std::int32_t settle(const Steps& steps, std::int32_t n, Lookup lookup) {
+  const int count = __popc(__ballot_sync(kFullWarp, lookup.entry <= n));
+  if ((count > 0 || lookup.first == 0) && count < 32) return lookup.first + count;
+  // The estimate was off: a search by 33rds.
   const int lane = threadIdx.x % 32;
   std::int32_t low = 0;  // entries below `low` are <= n, those from `high` on are not
-  std::int32_t high = count;
+  std::int32_t high = steps.count;
   while (high - low > 32) {
     const std::int32_t step = (high - low + 32) / 33;
     const std::int32_t at = low + (lane + 1) * step - 1;
-    const bool below = at < high && __ldg(entries + at) <= n;
-    const int steps = __popc(__ballot_sync(kFullWarp, below));
-    high = min(high, low + (steps + 1) * step - 1);
-    low += steps * step;
+    const bool below = at < high && __ldg(steps.from + at) <= n;
+    const int steps_below = __popc(__ballot_sync(kFullWarp, below));
+    high = min(high, low + (steps_below + 1) * step - 1);
+    low += steps_below * step;
   }
-  const bool below = low + lane < high && __ldg(entries + low + lane) <= n;
+  const bool below = low + lane < high && __ldg(steps.from + low + lane) <= n;
   return low + __popc(__ballot_sync(kFullWarp, below));
 }
-
-__device__ inline std::int32_t value_at(Steps steps, std::int32_t n) {
-  return count_up_to(steps.from, steps.count, n);
+__device__ inline std::int32_t value_at(const Steps& steps, std::int32_t n) {
+  return settle(steps, n, look_up(steps, n));
 }
 
 /// A segment [end - length, end) as one level cuts it. Stripe i's anchor is key end - P(i).
@@ -100,16 +116,33 @@ __device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t
   return (n + parts - 1) / parts;
 }
 
-/// Whole warp, same arguments. `reaches` false leaves out what only spans need.
-__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment, bool reaches) {
+/// How the level cuts a segment, without reaches: its anchors. Whole warp.
+__device__ inline DeviceCut cut_anchors(const LevelTable& level, DeviceSpan segment) {
   const std::int32_t n = segment.end - segment.begin;
   DeviceCut cut{level.rule, segment.end, n, min(level.window, n), 0, level.stripes, 0, 0};
-  if (n <= 0) return cut;
-  if (level.rule == Rule::even) cut.stride = even_stride(level, n);
-  if (level.rule == Rule::power && reaches) {
-    cut.backward = min(value_at(level.backward, n), n);
-    cut.forward = min(value_at(level.forward, n), n);
-  }
+  if (n > 0 && level.rule == Rule::even) cut.stride = even_stride(level, n);
+  return cut;
+}
+
+/// The reaches of a power level, asked for early and settled late. Whole warp.
+struct ReachLookup {
+  Lookup backward;
+  Lookup forward;
+};
+__device__ inline ReachLookup look_up_reaches(const LevelTable& level, std::int32_t n) {
+  if (level.rule != Rule::power) return {};
+  return {look_up(level.backward, n), look_up(level.forward, n)};
+}
+__device__ inline void settle_reaches(const LevelTable& level, ReachLookup lookup, DeviceCut& cut) {
+  if (level.rule != Rule::power || cut.length <= 0) return;
+  cut.backward = min(settle(level.backward, cut.length, lookup.backward), cut.length);
+  cut.forward = min(settle(level.forward, cut.length, lookup.forward), cut.length);
+}
+
+/// How the level cuts a segment, its spans too. Whole warp.
+__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment) {
+  DeviceCut cut = cut_anchors(level, segment);
+  if (cut.length > 0) settle_reaches(level, look_up_reaches(level, cut.length), cut);
   return cut;
 }
 
@@ -117,7 +150,7 @@ __device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segm
 __device__ inline std::int32_t end_stripe(const LevelTable& level, const DeviceCut& cut) {
   if (cut.length <= 0) return level.first;
   if (level.rule == Rule::even) return (cut.length + cut.stride - 1) / cut.stride + 1;
-  return count_up_to(level.stripes, level.stripe_count, cut.length);
+  return value_at(level.inside, cut.length);
 }
 
 /// Query positions and what they may look at.

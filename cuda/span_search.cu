@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = 16;    // of a unit: rows of the matrix product
+constexpr int kHeads = HeadTile::kHeads;
 constexpr int kAnchors = 8;   // scored at a time: its columns
 constexpr int kInFlight = 3;  // groups of anchors being loaded
 
@@ -114,7 +114,8 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     return distance > cut.length ? INT_MAX : static_cast<int>(distance);
   };
 
-  for (int group = share.part;; group += kInFlight * share.parts) {
+  bool more = true;
+  for (int group = share.part; more; group += kInFlight * share.parts) {
     uint4 key[kInFlight][kHeadDim / 32];
     unsigned valid[kInFlight];
 #pragma unroll
@@ -124,7 +125,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
       const std::int64_t held = cut.end - distance - search.rows.key_offset;
       bool use = distance <= cut.length && held >= 0 && held < search.rows.keys;
       const unsigned inside = __ballot_sync(kFullWarp, distance <= cut.length);
-      if (u == 0 && inside == 0) return;  // so are all further ones outside
+      more = inside == kFullWarp;  // else all further ones are outside
       if (faulty(fault, Fault::oldest_anchor_missed)) use = use && distance_of(i + 1) <= cut.length;
       valid[u] = __ballot_sync(kFullWarp, use);
       std::int64_t scored = held;
@@ -154,26 +155,6 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
   }
 }
 
-/// The heads of a unit at level 1.
-struct SharedUnit {
-  int batch;
-  int kv_head;
-  int first_head;
-  int heads;
-  int query;
-
-  __device__ SharedUnit(const Rows& rows, std::int64_t unit) {
-    const int tiles = (rows.group() + kHeads - 1) / kHeads;
-    query = rows.first + static_cast<int>(unit % rows.count);
-    const auto head = static_cast<int>(unit / rows.count);
-    const int kv = head / tiles;
-    batch = kv / rows.kv_heads;
-    kv_head = kv % rows.kv_heads;
-    first_head = kv_head * rows.group() + head % tiles * kHeads;
-    heads = min(kHeads, rows.group() - head % tiles * kHeads);
-  }
-};
-
 /// Level 1: a unit's heads share the anchors. One warp a unit, or `blocks` blocks, a cluster.
 template <class T, int kHeadDim, int kTopK>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -187,9 +168,12 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int lane = threadIdx.x % 32;
   const Share share = share_of(blocks);
   if (share.unit >= units) return;  // not where a block shares a unit
-  const SharedUnit unit(search.rows, share.unit);
+  const HeadTile unit(search.rows, static_cast<std::uint32_t>(share.unit));
   const Rows::Row row = search.rows.row(unit.batch, unit.first_head, unit.query);
-  const DeviceCut cut = cut_segment(search.level, segment_of(search, row, 0), blocks == 0);
+  const bool chooses = blocks == 0 || blockIdx.x % blocks == 0;
+  DeviceCut cut = cut_anchors(search.level, segment_of(search, row, 0));
+  ReachLookup reaches{};
+  if (chooses) reaches = look_up_reaches(search.level, cut.length);
 
   const std::int64_t head_stride = search.rows.queries;  // rows from head to head
   QueryFragment<kHeadDim> query;
@@ -212,21 +196,23 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 #pragma unroll
   for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
+  if (chooses) settle_reaches(search.level, reaches, cut);
 
+  const auto store = [&](int head, int slot, Candidate candidate) {
+    if (head >= unit.heads || slot >= search.top_k) return;
+    Kept kept;
+    if (candidate.stripe > 0) {
+      kept.path = {candidate.score, cut.anchor(candidate.stripe), 0, candidate.stripe};
+      kept.span = cut.span(candidate.stripe);
+    }
+    store_slot(search, (row.index + head * head_stride) * search.top_k + slot, kept);
+  };
   if (blocks == 0) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int head = lane / 4 + 8 * half;
-      Kept kept;
-#pragma unroll
-      for (int s = 0; s < kTopK; ++s) {
-        const Candidate candidate = best[half].best[s];
-        if (lane % 4 != s || candidate.stripe == 0) continue;
-        kept.path = {candidate.score, cut.anchor(candidate.stripe), 0, candidate.stripe};
-        kept.span = cut.span(candidate.stripe);
-      }
-      const std::int64_t slot = (row.index + head * head_stride) * search.top_k + lane % 4;
-      if (head < unit.heads && lane % 4 < search.top_k) store_slot(search, slot, kept);
+    for (int s = 0; s < kTopK; ++s) {
+      if (lane % 4 != s) continue;
+      store(lane / 4, s, best[0].best[s]);
+      store(lane / 4 + 8, s, best[1].best[s]);
     }
     return;
   }
@@ -236,13 +222,23 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (lane % 4 == half) lists.put(lane / 4 + 8 * half, best[half]);
   }
   lists.merge();
-  if (blockIdx.x % blocks == 0) {
-    for (int head = threadIdx.x / 32; head < unit.heads; head += kWarps) {
-      const Rows::Row head_row = search.rows.row(unit.batch, unit.first_head + head, unit.query);
-      const Kept kept = choose_paths<kTopK>(search, head_row, blocks * kTopK, [&](int, int e) {
-        return lists.of(e / kTopK, head, e % kTopK);
-      });
-      if (lane < search.top_k) store_slot(search, head_row.index * search.top_k + lane, kept);
+  if (chooses) {
+    const int entries = blocks * kTopK;  // a power of two up to 32
+    const int head = threadIdx.x / 32;
+    TopK<kTopK> chosen[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (lane < entries) {
+        chosen[half].best[0] = lists.of(lane / kTopK, head + 8 * half, lane % kTopK);
+      }
+    }
+#pragma unroll
+    for (TopK<kTopK>& half : chosen) half.merge_lanes(entries - 1);
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      if (lane != s) continue;
+      store(head, s, chosen[0].best[s]);
+      store(head + 8, s, chosen[1].best[s]);
     }
   }
   ptx::cluster_barrier();  // no block ends while its lists are read
@@ -264,7 +260,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const DeviceSpan segment = segment_of(search, row, rank);
   TopK<kTopK> best[1];
   if (segment.end > segment.begin) {
-    const DeviceCut cut = cut_segment(search.level, segment, false);
+    const DeviceCut cut = cut_anchors(search.level, segment);
     QueryFragment<kHeadDim> query;
     const T* from = static_cast<const T*>(search.routing) + row.index * kHeadDim;
 #pragma unroll
@@ -316,8 +312,7 @@ __global__ void choose_rows(LevelSearch search, const Candidate* lists) {
 std::int64_t units_of(const LevelSearch& search) {
   const Rows& rows = search.rows;
   if (search.parents) return rows.total() * search.top_k;
-  const int tiles = (rows.group() + kHeads - 1) / kHeads;
-  return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles * rows.count;
+  return HeadTile::count(rows);
 }
 
 /// Blocks of a unit: none where there are units enough for every warp of the device. Otherwise as

@@ -14,6 +14,7 @@ struct Rows {
   std::int32_t batch;
   std::int32_t heads;
   std::int32_t kv_heads;
+  std::int32_t group_size;  // heads / kv_heads
   std::int32_t queries;
   std::int32_t first;
   std::int32_t count;
@@ -38,7 +39,7 @@ struct Rows {
   __host__ __device__ std::int64_t total() const {
     return static_cast<std::int64_t>(batch) * heads * count;
   }
-  __host__ __device__ std::int32_t group() const { return heads / kv_heads; }
+  __host__ __device__ std::int32_t group() const { return group_size; }
 
 #ifdef __CUDACC__
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
@@ -55,11 +56,16 @@ struct Rows {
             sequence.first_key(b)};
   }
 
-  /// Row `r` of [batch, heads, count].
+  /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
   __device__ Row at(std::int64_t r) const {
-    const auto sequence_head = static_cast<std::int32_t>(r / count);
-    return row(sequence_head / heads, sequence_head % heads,
-               first + static_cast<std::int32_t>(r % count));
+    const bool small = r <= UINT_MAX;
+    const auto divisor = static_cast<std::uint32_t>(count);
+    const auto low = static_cast<std::uint32_t>(r);
+    const auto sequence_head = static_cast<std::uint32_t>(small ? low / divisor : r / count);
+    const auto query = static_cast<std::int32_t>(small ? low % divisor : r % count);
+    const auto heads_here = static_cast<std::uint32_t>(heads);
+    return row(static_cast<std::int32_t>(sequence_head / heads_here),
+               static_cast<std::int32_t>(sequence_head % heads_here), first + query);
   }
 
   /// The part of [begin, end) that the arrays hold, in their rows.
@@ -97,6 +103,7 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
   return {narrow(shape.batch),
           narrow(shape.num_heads),
           narrow(shape.num_kv_heads),
+          narrow(shape.group()),
           narrow(shape.queries),
           narrow(first),
           narrow(count < 0 ? shape.queries : count),
@@ -107,6 +114,38 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           window,
           current_fault()};
 }
+
+/// A query with up to 16 heads of one KV head: the rows of a matrix product.
+struct HeadTile {
+  static constexpr int kHeads = 16;
+  std::int32_t batch;
+  std::int32_t first_head;
+  std::int32_t heads;
+  std::int32_t query;
+
+  static __host__ __device__ std::int32_t tiles(const Rows& rows) {
+    return (rows.group() + kHeads - 1) / kHeads;
+  }
+  static std::int64_t count(const Rows& rows) {
+    return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles(rows) * rows.count;
+  }
+
+#ifdef __CUDACC__
+  /// Neighbours are neighbouring queries of the same heads.
+  __device__ HeadTile(const Rows& rows, std::uint32_t i) {
+    const auto count = static_cast<std::uint32_t>(rows.count);
+    const auto of_group = static_cast<std::uint32_t>(tiles(rows));
+    const std::uint32_t tile = i / count;
+    const std::uint32_t kv_head = tile / of_group;  // of [batch, kv_heads]
+    const std::uint32_t skipped = (tile - kv_head * of_group) * kHeads;
+    query = rows.first + static_cast<std::int32_t>(i - tile * count);
+    batch = static_cast<std::int32_t>(kv_head / static_cast<std::uint32_t>(rows.kv_heads));
+    const std::int32_t kv = static_cast<std::int32_t>(kv_head) - batch * rows.kv_heads;
+    first_head = kv * rows.group() + static_cast<std::int32_t>(skipped);
+    heads = min(kHeads, rows.group() - static_cast<std::int32_t>(skipped));
+  }
+#endif
+};
 
 /// One level of span-search.
 struct LevelSearch {
@@ -168,7 +207,7 @@ struct SearchScratch {
   Candidate* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
                               // keys; null: as they come
-  std::int32_t* counters;  // [counter_count], set to 0 on the way; or null
+  std::int32_t* counters;     // [counter_count], set to 0 on the way; or null
   std::int64_t counter_count;
 };
 bool search_is_fast(const Rows& rows, int top_k);

@@ -84,7 +84,8 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, 
 }
 
 /// Which paths of a query row its candidates make: `candidate_at(rank, e)` is candidate e of those
-/// of parent `rank`, `entries` a parent. The whole warp calls it.
+/// of parent `rank`, `entries` a parent. `first_cut` is how level 1 cuts its segment. The whole
+/// warp calls it.
 template <int kTopK, class CandidateAt>
 __device__ Kept choose_paths(const LevelSearch& search, const Rows::Row& row, int entries,
                              CandidateAt&& candidate_at) {
@@ -103,10 +104,10 @@ __device__ Kept choose_paths(const LevelSearch& search, const Rows::Row& row, in
   };
 
   DeviceCut cut_of_rank{};  // lane r: the cut of parent r's segment
-  for (int rank = 0; rank < (search.parents ? search.top_k : 1); ++rank) {
+  for (int rank = 0; rank < search.top_k; ++rank) {
     const DeviceSpan segment = segment_of(search, row, rank);
     if (segment.end <= segment.begin) continue;
-    const DeviceCut cut = cut_segment(search.level, segment, true);
+    const DeviceCut cut = cut_segment(search.level, segment);
     if (lane == rank) cut_of_rank = cut;
     for (int e = lane; e < entries; e += 32) {
       const Candidate candidate = candidate_at(rank, e);

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Runs every command that README.md shows with its output, and compares the two; its C++ must be
-that of the consumer project, which another test builds and runs.
+that of the consumer project, which another test builds and runs. Commands for a GPU stand in
+indented blocks, which are not run.
 
 Usage: readme_test.py PROGRAM            compare
        readme_test.py PROGRAM --write    write the outputs and the C++ into README.md
@@ -17,7 +18,7 @@ import sys
 
 TESTS = pathlib.Path(__file__).resolve().parent
 README = TESTS.parent / "README.md"
-CONSUMER = TESTS / "consumer" / "main.cpp"
+CONSUMERS = [TESTS / "consumer" / name for name in ("main.cpp", "gpu.cpp")]  # in README's order
 
 
 def session(program, block):
@@ -38,8 +39,11 @@ def main():
     text = README.read_text()
     fresh = re.sub(r"(?<=```console\n).*?(?=```)", lambda found: session(sys.argv[1], found[0]),
                    text, flags=re.DOTALL)
-    fresh = re.sub(r"(?<=```cpp\n).*?(?=```)", lambda _: CONSUMER.read_text(), fresh,
-                   flags=re.DOTALL)
+    sources = iter(CONSUMERS)
+    fresh, count = re.subn(r"(?<=```cpp\n).*?(?=```)", lambda _: next(sources).read_text(), fresh,
+                           flags=re.DOTALL)
+    if count != len(CONSUMERS):
+        sys.exit(f"README.md: {count} blocks of C++, not {len(CONSUMERS)}")
     commands = fresh.count("\n$ multistep ")
     if "--write" in sys.argv:
         README.write_text(fresh)

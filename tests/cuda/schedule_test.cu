@@ -25,7 +25,7 @@ __global__ void cut_lengths(LevelTable level, std::int32_t first_length, std::in
   const int i = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
   if (i >= count) return;
   const std::int32_t n = first_length + i;
-  const DeviceCut cut = cut_segment(level, {0, n}, true);
+  const DeviceCut cut = cut_segment(level, {0, n});
   const std::int32_t end = end_stripe(level, cut);
   CutValues result{level.first, end, cut.stride, cut.backward, cut.forward, {0, 0}, {0, 0}};
   if (end > level.first) {

@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""Makes the kernels go wrong on purpose, one fault at a time, and asserts that `multistep compare`
+notices.
+
+Usage: faults.py PROGRAM [NAME...]    PROGRAM is built with MULTISTEP_CUDA_FAULTS
+
+The faults are those of cuda/fault.cuh. Without one every command below must pass; with each of them
+at least one must say FAIL. Exits with 77, and counts what was not tried, where there is no GPU.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+FAULTS = pathlib.Path(__file__).resolve().parents[2] / "cuda" / "fault.cuh"
+TIMEOUT = 300  # seconds for one comparison
+NO_DEVICE = "exit code 77"
+
+# The oracle looks at every row. Contexts are short, so that some row keeps each anchor, the oldest
+# too; those of `released` hold spans and windows of several tiles. Two KV heads, one of which is
+# not head 0; a start, so that a key before the first eligible one is still a key.
+MANY_HEADS = "--heads 32 --kv-heads 2 --head-dim 128 --sample 64Ki"
+FEW_HEADS = "--heads 4 --kv-heads 2 --head-dim 64 --start 7 --sample 64Ki"
+COMMANDS = {
+    "decode, N = 2": f"--length 256 --batch 4 {MANY_HEADS}",
+    "decode, N = 3": f"--length 512 --batch 4 --steps 3 {MANY_HEADS}",
+    "decode, window": f"--length 1000 --batch 2 --preset paper --window-index 3 {MANY_HEADS}",
+    "decode, released": f"--length 4Ki --preset released {MANY_HEADS}",
+    "prefill, N = 2": f"--length 300 --queries 200 {FEW_HEADS}",
+    "prefill, N = 3": f"--length 500 --queries 200 --steps 3 {FEW_HEADS}",
+    "prefill, window":
+        f"--length 1000 --queries 200 --preset paper --window-index 3 {FEW_HEADS}",
+    "prefill, released": f"--length 4Ki --queries 200 --preset released {FEW_HEADS}",
+}
+
+
+def read_faults():
+    """Names of the faults by number; 0 is none."""
+    body = re.search(r"enum class Fault : int \{(.*?)\};", FAULTS.read_text(), re.DOTALL)[1]
+    names = re.findall(r"\w+", re.sub(r"//.*", "", body))
+    if names[0] != "none" or len(names) <= 10 or "=" in re.sub(r"//.*", "", body):
+        sys.exit(f"{FAULTS}: none and at least 10 faults, numbered from 0")
+    return names
+
+
+def compare(program, options, fault=None):
+    """How a comparison ended: its verdict, or the exit code where there is none, and its output."""
+    command = [program, "compare", *options.split()]
+    if fault is not None:
+        command += ["--fault", str(fault)]
+    try:
+        done = subprocess.run(command, text=True, capture_output=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return "a hang", ""
+    verdict = {0: "PASS", 1: "FAIL"}.get(done.returncode)
+    if verdict and done.stdout.endswith(f"\n{verdict}\n"):
+        return verdict, done.stdout
+    return f"exit code {done.returncode}", done.stdout + done.stderr
+
+
+def attempt(program, name, fault):
+    """Tries one fault; returns whether all is as it must be, and who caught it."""
+    ends = {command: compare(program, options, fault) for command, options in COMMANDS.items()}
+    lines = []
+    if fault == 0:
+        good = all(end == "PASS" for end, _ in ends.values())
+        lines.append(f"{name:24} {'passes, as it must' if good else 'FAILS BY ITSELF'}")
+    else:
+        caught = [command for command, (end, _) in ends.items() if end == "FAIL"]
+        good = bool(caught)
+        lines.append(f"{name:24} {'caught by ' + '; '.join(caught) if good else 'NOT CAUGHT'}")
+    for command, (end, output) in ends.items():
+        if end not in (("PASS",) if fault == 0 else ("PASS", "FAIL")):  # a crash is no verdict
+            lines += [f"  {command}: ended with {end}",
+                      f"  $ multistep_faulty compare {COMMANDS[command]} --fault {fault}", output.rstrip()]
+    return good, "\n".join(lines)
+
+
+def main():
+    program, wanted = sys.argv[1], sys.argv[2:]
+    names = read_faults()
+    if unknown := set(wanted) - set(names):
+        sys.exit(f"faults.py {' '.join(sorted(unknown))}: a fault of {FAULTS.name}")
+    tried = [(fault, name) for fault, name in enumerate(names)
+             if fault == 0 or not wanted or name in wanted]
+    end, output = compare(program, next(iter(COMMANDS.values())))
+    if end == NO_DEVICE:
+        print(f"{len(tried) - 1} faults skipped: {output.strip()}")
+        return 77
+    survivors = []
+    with ThreadPoolExecutor(4) as pool:
+        attempts = [pool.submit(attempt, program, name, fault) for fault, name in tried]
+        for (_, name), done in zip(tried, attempts):
+            good, text = done.result()
+            print(text, flush=True)
+            if not good:
+                survivors.append(name)
+    caught = len(tried) - 1 - len(set(survivors) - {"none"})
+    print(f"{caught} of {len(tried) - 1} faults caught", flush=True)
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
