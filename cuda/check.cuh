@@ -101,12 +101,14 @@ struct Launch {
   int cluster = 1;  // blocks of a cluster
   std::size_t shared_bytes = 0;
   unsigned blocks_y = 1;
+  bool mostly_shared = false;  // shared memory is to have the most of the L1 cache. Kernels that
+                               // follow one another and differ in this do not overlap.
 };
 
 template <class... Parameters, class... Arguments>
 void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
   const bool hopper = current_device().capability >= 90;
-  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchAttribute attributes[3] = {};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(how.blocks, how.blocks_y);
   config.blockDim = how.threads;
@@ -124,6 +126,11 @@ void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&
     cluster.val.clusterDim.x = static_cast<unsigned>(how.cluster);
     cluster.val.clusterDim.y = 1;
     cluster.val.clusterDim.z = 1;
+  }
+  if (how.mostly_shared) {
+    cudaLaunchAttribute& carveout = attributes[config.numAttrs++];
+    carveout.id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    carveout.val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   }
   check(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...), "launch");
 }

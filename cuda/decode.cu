@@ -14,9 +14,9 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = HeadTile::kHeads;
+constexpr int kHeads = 8;       // of a block: columns of the second matrix product
 constexpr int kKeys = 16;       // of a warp's tile
-constexpr int kStages = 2;      // tiles on their way, a warp
+constexpr int kStages = 1;      // tiles on their way, a warp: other warps fill the gaps
 constexpr int kMaxSlots = 4;    // of what decode_is_fast() takes
 constexpr int kMaxPieces = 32;  // of an item: a warp joins them
 
@@ -51,98 +51,92 @@ struct Ring {
   static __device__ int place(int row, int piece) { return piece ^ (row % 8); }
 };
 
-/// Some heads' running softmax over a warp's keys: lane (g, c) = (lane / 4, lane % 4) has rows g
-/// and g + 8, and of head_dim 8 j + 2 c + {0, 1} at [j]. Logits, and so maxima, are to base 2.
+/// Some heads' running softmax over a warp's keys. Lane (g, c) = (lane / 4, lane % 4) has maximum
+/// and sum of head g, and the outputs transposed: of heads 2 c and 2 c + 1, value 16 j + g of
+/// head_dim at [j][0] and [j][1], 16 j + g + 8 at [j][2] and [j][3]. Logits, and so maxima, are to
+/// base 2.
 template <int kHeadDim>
 struct WarpSums {
-  float output[kHeadDim / 8][4] = {};
-  float max[2] = {-kInfinity, -kInfinity};
-  float sum[2] = {0, 0};  // this lane's share
+  float output[kHeadDim / 16][4] = {};
+  float max = -kInfinity;
+  float sum = 0;  // this lane's share
 };
 
-/// The queries of `heads` heads from `row` on, as the left side of a matrix product.
+/// The queries of `heads` heads from `row` on, as the left side of a matrix product; rows 8 to 15
+/// of it are zero.
 template <class T, int kHeadDim>
-__device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][4], const SpanAttend& attend,
+__device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][2], const SpanAttend& attend,
                              const Rows::Row& row, int heads) {
   const int lane = threadIdx.x % 32;
+  const int head = lane / 4;
+  const std::int64_t index = row.index + static_cast<std::int64_t>(head) * attend.rows.queries;
+  const auto* from = reinterpret_cast<const std::uint32_t*>(static_cast<const T*>(attend.query) +
+                                                            index * kHeadDim);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int head = lane / 4 + 8 * half;
-    const std::int64_t index = row.index + static_cast<std::int64_t>(head) * attend.rows.queries;
-    const auto* from = reinterpret_cast<const std::uint32_t*>(static_cast<const T*>(attend.query) +
-                                                              index * kHeadDim);
-#pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-      query[step][half] = head < heads ? __ldg(from + 8 * step + lane % 4) : 0;
-      query[step][half + 2] = head < heads ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
-    }
+  for (int step = 0; step < kHeadDim / 16; ++step) {
+    query[step][0] = head < heads ? __ldg(from + 8 * step + lane % 4) : 0;
+    query[step][1] = head < heads ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
   }
 }
 
 /// Attends to one tile of keys, of which the first `count` count.
 template <class T, int kHeadDim>
 __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadDim>::Tile& tile,
-                            const std::uint32_t (&query)[kHeadDim / 16][4], int count,
+                            const std::uint32_t (&query)[kHeadDim / 16][2], int count,
                             float scale_log2, int fault) {
   using R = Ring<kHeadDim>;
   const int lane = threadIdx.x % 32;
-  float logits[2][4] = {};  // keys 8 i + 2 c + {0, 1} of row g, then of row g + 8
+  float logits[2][4] = {};  // of head g, keys 8 i + 2 c + {0, 1} at [i][0] and [i][1]
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
     const int row = lane / 16 * 8 + lane % 8;
     std::uint32_t key[4];
     ptx::load_matrices(key, &tile.key[row][R::place(row, 2 * step + lane / 8 % 2)]);
-    ptx::mma<T>(logits[0], query[step], key[0], key[1]);
-    ptx::mma<T>(logits[1], query[step], key[2], key[3]);
+    ptx::mma<T>(logits[0], {query[step][0], 0, query[step][1], 0}, key[0], key[1]);
+    ptx::mma<T>(logits[1], {query[step][0], 0, query[step][1], 0}, key[2], key[3]);
   }
-  float shrink[2];
+  float max = sums.max;
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float max = sums.max[r];
+  for (int i = 0; i < 2; ++i) {
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& logit = logits[i][2 * r + e];
-        logit *= scale_log2;
-        const bool here = 8 * i + 2 * (lane % 4) + e < count;
-        if (!here && !faulty(fault, Fault::mask_missing)) logit = -kInfinity;
-        max = fmaxf(max, logit);
-      }
-    }
-    max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 1));
-    max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 2));
-    shrink[r] = weight2(sums.max[r], max);
-    if (faulty(fault, Fault::rescale_forgotten)) shrink[r] = 1;
-    sums.max[r] = max;
-    sums.sum[r] *= shrink[r];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        float& logit = logits[i][2 * r + e];
-        logit = logit == -kInfinity ? 0 : weight2(logit, max);
-        sums.sum[r] += logit;
-      }
+    for (int e = 0; e < 2; ++e) {
+      const bool here = 8 * i + 2 * (lane % 4) + e < count;
+      logits[i][e] *= scale_log2;
+      if (!here && !faulty(fault, Fault::mask_missing)) logits[i][e] = -kInfinity;
+      max = fmaxf(max, logits[i][e]);
     }
   }
-  if (__any_sync(kFullWarp, shrink[0] != 1 || shrink[1] != 1)) {
+  max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 1));
+  max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 2));
+  float shrink = weight2(sums.max, max);
+  if (faulty(fault, Fault::rescale_forgotten)) shrink = 1;
+  sums.max = max;
+  sums.sum *= shrink;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
+  for (int i = 0; i < 2; ++i) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) sums.output[j][e] *= shrink[e / 2];
+    for (int e = 0; e < 2; ++e) {
+      logits[i][e] = logits[i][e] == -kInfinity ? 0 : weight2(logits[i][e], max);
+      sums.sum += logits[i][e];
     }
   }
-  const std::uint32_t weights[4] = {
-      pack<T>(logits[0][0], logits[0][1]), pack<T>(logits[0][2], logits[0][3]),
-      pack<T>(logits[1][0], logits[1][1]), pack<T>(logits[1][2], logits[1][3])};
+  if (__any_sync(kFullWarp, shrink != 1)) {
+    const float even = __shfl_sync(kFullWarp, shrink, lane % 4 * 8);
+    const float odd = __shfl_sync(kFullWarp, shrink, lane % 4 * 8 + 4);
 #pragma unroll
-  for (int step = 0; step < kHeadDim / 16; ++step) {
-    const int row = lane % 16;
+    for (int j = 0; j < kHeadDim / 16; ++j) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) sums.output[j][e] *= e % 2 ? odd : even;
+    }
+  }
+  const std::uint32_t low = pack<T>(logits[0][0], logits[0][1]);
+  const std::uint32_t high = pack<T>(logits[1][0], logits[1][1]);
+#pragma unroll
+  for (int j = 0; j < kHeadDim / 16; ++j) {
+    const int row = lane / 16 * 8 + lane % 8;
     std::uint32_t value[4];
-    ptx::load_matrices_transposed(value, &tile.value[row][R::place(row, 2 * step + lane / 16)]);
-    ptx::mma<T>(sums.output[2 * step], weights, value[0], value[1]);
-    ptx::mma<T>(sums.output[2 * step + 1], weights, value[2], value[3]);
+    ptx::load_matrices_transposed(value, &tile.value[row][R::place(row, 2 * j + lane / 8 % 2)]);
+    ptx::mma<T>(sums.output[j], value, low, high);
   }
 }
 
@@ -174,7 +168,7 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
 
-  std::uint32_t query[kHeadDim / 16][4];
+  std::uint32_t query[kHeadDim / 16][2];
   load_queries<T, kHeadDim>(query, attend, row, heads);
   const float scale = faulty(attend.rows.fault, Fault::scale_forgotten) ? 1 : attend.scale;
   for (int stage = 0; first < keys.end; first += kWarps * kKeys) {
@@ -187,11 +181,8 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
     stage = stage + 1 == kStages ? 0 : stage + 1;
   }
   ptx::wait_for_copies<0>();
-#pragma unroll
-  for (float& sum : sums.sum) {
-    sum += __shfl_xor_sync(kFullWarp, sum, 1);
-    sum += __shfl_xor_sync(kFullWarp, sum, 2);
-  }
+  sums.sum += __shfl_xor_sync(kFullWarp, sums.sum, 1);
+  sums.sum += __shfl_xor_sync(kFullWarp, sums.sum, 2);
 }
 
 /// The warps' sums of a block, in the memory that the ring no longer needs.
@@ -205,18 +196,18 @@ struct BlockSums {
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int head = lane / 4 + 8 * r;
+    for (int e = 0; e < 2; ++e) {
+      const int head = lane % 4 * 2 + e;
       if (head >= heads) continue;
 #pragma unroll
-      for (int j = 0; j < kHeadDim / 8; ++j) {
-        *reinterpret_cast<float2*>(&output[warp][head][8 * j + 2 * (lane % 4)]) = {
-            sums.output[j][2 * r], sums.output[j][2 * r + 1]};
+      for (int j = 0; j < kHeadDim / 16; ++j) {
+        output[warp][head][16 * j + lane / 4] = sums.output[j][e];
+        output[warp][head][16 * j + lane / 4 + 8] = sums.output[j][e + 2];
       }
-      if (lane % 4 == 0) {
-        max[warp][head] = sums.max[r];
-        sum[warp][head] = sums.sum[r];
-      }
+    }
+    if (lane % 4 == 0 && lane / 4 < heads) {
+      max[warp][lane / 4] = sums.max;
+      sum[warp][lane / 4] = sums.sum;
     }
   }
 
@@ -239,10 +230,10 @@ struct BlockSums {
   }
 };
 
-/// Joins a row's pieces and combines its items, the window last. One warp.
+/// Joins a row's pieces and combines its items, the window last. Every warp weighs the pieces; each
+/// sums 32 values of head_dim.
 template <class T, int kHeadDim>
 __device__ void join_row(const Decode& decode, const Rows::Row& row, const float* partials) {
-  constexpr int kValues = kHeadDim / 32;  // of a lane
   const SpanAttend& attend = decode.attend;
   const int slots = attend.slots;
   const int lane = threadIdx.x % 32;
@@ -320,33 +311,35 @@ __device__ void join_row(const Decode& decode, const Rows::Row& row, const float
     of_window += gate * joined.second;
   }
 
-  float output[kValues] = {};
+  const int d = threadIdx.x;
+  if (d >= kHeadDim) return;  // whole warps
+  float output = 0;
 #pragma unroll
   for (int item = 0; item <= kMaxSlots; ++item) {
     if (item > slots) break;
     const float factor = item == slots ? of_window : of_slot[min(item, kMaxSlots - 1)];
-    const float* piece = item_partials(item) + lane * kValues;
-#pragma unroll 4
-    for (int p = 0; p < count[item]; ++p) {
-      const float part = factor * __shfl_sync(kFullWarp, share[item], p);
+    const float part = factor * share[item];
+    const float* piece = item_partials(item) + d;
+    constexpr int kAtOnce = 8;  // loads in flight
+    for (int first = 0; first < count[item]; first += kAtOnce) {
+      float value[kAtOnce];
 #pragma unroll
-      for (int i = 0; i < kValues; i += 2) {
-        const float2 two =
-            __ldcg(reinterpret_cast<const float2*>(piece + p * kStride<kHeadDim> + i));
-        output[i] = fmaf(part, two.x, output[i]);
-        output[i + 1] = fmaf(part, two.y, output[i + 1]);
+      for (int p = 0; p < kAtOnce; ++p) {
+        value[p] = first + p < count[item] ? __ldcg(piece + (first + p) * kStride<kHeadDim>) : 0;
+      }
+#pragma unroll
+      for (int p = 0; p < kAtOnce; ++p) {
+        output = fmaf(__shfl_sync(kFullWarp, part, first + p), value[p], output);
       }
     }
   }
-  T* to = static_cast<T*>(decode.combine.output) + row.index * kHeadDim + lane * kValues;
-#pragma unroll
-  for (int i = 0; i < kValues; ++i) to[i] = from_float<T>(output[i]);
+  static_cast<T*>(decode.combine.output)[row.index * kHeadDim + d] = from_float<T>(output);
 }
 
-/// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of their window,
+/// blockIdx.x: a query with up to 8 heads of one KV head. blockIdx.y: a piece of their window,
 /// then of a head's span; windows come first, as they need not wait for the search.
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, 4)
     decode_pieces(__grid_constant__ const Decode decode) {
   const SpanAttend& attend = decode.attend;
   const Rows& rows = attend.rows;
@@ -358,7 +351,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   const unsigned within = rest - head * slots * span_pieces;
   const unsigned slot = is_window ? slots : within / span_pieces;
   const unsigned piece = is_window ? blockIdx.y : within - slot * span_pieces;
-  const HeadTile unit(rows, blockIdx.x);
+  const HeadTile<kHeads> unit(rows, blockIdx.x);
   if (head >= unit.heads) return;
   const int heads = is_window ? unit.heads : 1;
   const Rows::Row row = rows.row(unit.batch, unit.first_head + head, unit.query);
@@ -399,9 +392,9 @@ __global__ void __launch_bounds__(kThreads, 3)
     last[threadIdx.x] = atomicAdd(counter, 1) == row_pieces - 1;
   }
   __syncthreads();
-  for (int h = threadIdx.x / 32; h < heads; h += kWarps) {
+  __threadfence();
+  for (int h = 0; h < heads; ++h) {
     if (!last[h]) continue;
-    __threadfence();
     join_row<T, kHeadDim>(decode, rows.row(unit.batch, unit.first_head + head + h, unit.query),
                           partials_of(h));
   }
@@ -440,12 +433,13 @@ void launch(const Decode& decode, Stream stream) {
         "cudaFuncSetAttribute");
   const int heads = std::min(rows.group(), kHeads);
   Launch how{};
-  how.blocks = static_cast<unsigned>(HeadTile::count(rows));
+  how.blocks = static_cast<unsigned>(HeadTile<kHeads>::count(rows));
   how.blocks_y = static_cast<unsigned>(decode.window_pieces +
                                        heads * decode.attend.slots * decode.span_pieces);
   how.threads = kThreads;
   how.stream = stream;
   how.shared_bytes = kBytes;
+  how.mostly_shared = true;
   how.early = decode.attend.slots > 0;  // else the kernel before may be what writes the keys
   launch_kernel(how, kernel, decode);
 }

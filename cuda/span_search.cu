@@ -16,7 +16,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = HeadTile::kHeads;
+constexpr int kHeads = 16;    // of a unit: rows of the matrix product
 constexpr int kAnchors = 8;   // scored at a time: its columns
 constexpr int kInFlight = 3;  // groups of anchors being loaded
 
@@ -31,6 +31,7 @@ struct QueryFragment {
 template <class T, int kHeadDim>
 __device__ void score_anchors(float (&scores)[4], const QueryFragment<kHeadDim>& query,
                               const uint4 (&key)[kHeadDim / 32]) {
+  float odd[4] = {0, 0, 0, 0};  // two sums, so that products need not wait for one another
 #pragma unroll
   for (int i = 0; i < 4; ++i) scores[i] = 0;
 #pragma unroll
@@ -38,8 +39,10 @@ __device__ void score_anchors(float (&scores)[4], const QueryFragment<kHeadDim>&
     const uint4 low = query.low[j];
     const uint4 high = query.high[j];
     ptx::mma<T>(scores, {low.x, high.x, low.y, high.y}, key[j].x, key[j].y);
-    ptx::mma<T>(scores, {low.z, high.z, low.w, high.w}, key[j].z, key[j].w);
+    ptx::mma<T>(odd, {low.z, high.z, low.w, high.w}, key[j].z, key[j].w);
   }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) scores[i] += odd[i];
 }
 
 /// Which unit a warp works for, and which share of its anchors. `blocks` is how many blocks work
@@ -88,9 +91,7 @@ struct BlockLists {
   }
 
   __device__ Candidate of(int block, int list, int slot) const {
-    const std::uint64_t bits = ptx::load_from_block(&of_block[list][slot], block);
-    return {__uint_as_float(static_cast<std::uint32_t>(bits)),
-            static_cast<std::int32_t>(bits >> 32)};
+    return ptx::load_from_block(&of_block[list][slot], block);
   }
 };
 
@@ -138,6 +139,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
+      if (valid[u] == 0) continue;
       float scores[4];
       score_anchors<T, kHeadDim>(scores, query, key[u]);
 #pragma unroll
@@ -148,7 +150,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
         for (int half = 0; half < kHalves; ++half) {
           float score = search.scale * scores[2 * half + e];
           if (search.parents && !faulty(fault, Fault::stale_parent_score)) score += parent_score;
-          best[half].keep({score, i});
+          best[half].keep(candidate_of(score, i));
         }
       }
     }
@@ -168,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int lane = threadIdx.x % 32;
   const Share share = share_of(blocks);
   if (share.unit >= units) return;  // not where a block shares a unit
-  const HeadTile unit(search.rows, static_cast<std::uint32_t>(share.unit));
+  const HeadTile<kHeads> unit(search.rows, static_cast<std::uint32_t>(share.unit));
   const Rows::Row row = search.rows.row(unit.batch, unit.first_head, unit.query);
   const bool chooses = blocks == 0 || blockIdx.x % blocks == 0;
   DeviceCut cut = cut_anchors(search.level, segment_of(search, row, 0));
@@ -201,9 +203,10 @@ __global__ void __launch_bounds__(kThreads, 2)
   const auto store = [&](int head, int slot, Candidate candidate) {
     if (head >= unit.heads || slot >= search.top_k) return;
     Kept kept;
-    if (candidate.stripe > 0) {
-      kept.path = {candidate.score, cut.anchor(candidate.stripe), 0, candidate.stripe};
-      kept.span = cut.span(candidate.stripe);
+    if (candidate != 0) {
+      const std::int32_t stripe = stripe_of(candidate);
+      kept.path = {score_of(candidate), cut.anchor(stripe), 0, stripe};
+      kept.span = cut.span(stripe);
     }
     store_slot(search, (row.index + head * head_stride) * search.top_k + slot, kept);
   };
@@ -312,7 +315,7 @@ __global__ void choose_rows(LevelSearch search, const Candidate* lists) {
 std::int64_t units_of(const LevelSearch& search) {
   const Rows& rows = search.rows;
   if (search.parents) return rows.total() * search.top_k;
-  return HeadTile::count(rows);
+  return HeadTile<kHeads>::count(rows);
 }
 
 /// Blocks of a unit: none where there are units enough for every warp of the device. Otherwise as
@@ -337,6 +340,7 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
   const auto grid =
       static_cast<unsigned>(blocks > 0 ? units * blocks : (units + kWarps - 1) / kWarps);
   Launch how{grid, kThreads, stream};
+  how.mostly_shared = blocks > 0;  // as the kernels of decoding that follow
   if (!search.parents) {
     how.cluster = std::max(blocks, 1);
     launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, blocks, units);

@@ -115,9 +115,9 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           current_fault()};
 }
 
-/// A query with up to 16 heads of one KV head: the rows of a matrix product.
+/// A query with up to kHeads heads of one KV head: what a matrix product takes together.
+template <int kHeads>
 struct HeadTile {
-  static constexpr int kHeads = 16;
   std::int32_t batch;
   std::int32_t first_head;
   std::int32_t heads;
@@ -199,10 +199,27 @@ struct Combine {
 void combine_plain(const Combine& combine, Stream stream);
 
 /// The fast search of one level.
-struct alignas(8) Candidate {
-  float score;
-  std::int32_t stripe;  // 0: none
-};
+/// A scored anchor of one segment, as a number: the greater the better. The score's bits stand in
+/// front, in an order that integers compare, then the stripe: of equal scores the smaller key,
+/// which is the greater stripe. 0: none.
+using Candidate = unsigned long long;
+
+#ifdef __CUDACC__
+__device__ inline Candidate candidate_of(float score, std::int32_t stripe) {
+  if (isnan(score)) return 0;                                // never kept
+  const std::uint32_t bits = __float_as_uint(score + 0.0f);  // -0 ties with 0
+  const std::uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
+  return static_cast<Candidate>(ordered) << 32 | static_cast<std::uint32_t>(stripe);
+}
+__device__ inline float score_of(Candidate candidate) {
+  const auto ordered = static_cast<std::uint32_t>(candidate >> 32);
+  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
+}
+__device__ inline std::int32_t stripe_of(Candidate candidate) {
+  return static_cast<std::int32_t>(candidate & 0xffffffffu);
+}
+#endif
+
 struct SearchScratch {
   Candidate* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby

@@ -6,46 +6,42 @@
 /// The best candidates of a search, in registers and merged across lanes.
 namespace multistep::cuda {
 
-/// One segment's best candidates, best first. Among equals the smaller key, which is the greater
-/// stripe, comes first; an empty slot is stripe 0 with score -inf.
+/// One segment's best candidates, best first.
 template <int kTopK>
 struct TopK {
-  Candidate best[kTopK];
+  Candidate best[kTopK] = {};
 
-  __device__ TopK() {
-#pragma unroll
-    for (Candidate& candidate : best) candidate = {-kInfinity, 0};
-  }
-
-  static __device__ bool better(Candidate a, Candidate b) {
-    return a.score > b.score || (a.score == b.score && a.stripe > b.stripe);
-  }
-
-  /// NaN is never kept: no comparison with it holds.
   __device__ void keep(Candidate candidate) {
-    if (!better(candidate, best[kTopK - 1])) return;
-    best[kTopK - 1] = candidate;
 #pragma unroll
-    for (int s = kTopK - 1; s > 0; --s) {
-      if (!better(best[s], best[s - 1])) break;
-      const Candidate worse = best[s - 1];
-      best[s - 1] = best[s];
-      best[s] = worse;
+    for (int s = 0; s < kTopK; ++s) {
+      const Candidate worse = min(best[s], candidate);
+      best[s] = max(best[s], candidate);
+      candidate = worse;
     }
   }
 
-  /// Unites the lists of lanes whose numbers differ in the bits of `mask`; all of them get it.
+  /// Unites the lists of lanes whose numbers differ in the bits of `mask`; all of them get it. Of
+  /// two lists in order, the larger of the first's i-th and the second's i-th from the end are the
+  /// best ones, and bitonic: half a sorting network brings them into order.
   __device__ void merge_lanes(int mask) {
+    static_assert(kTopK == 2 || kTopK == 4, "a power of two, for the network");
     for (int bit = 1; bit < 32; bit *= 2) {
       if (!(mask & bit)) continue;
       Candidate other[kTopK];
 #pragma unroll
-      for (int s = 0; s < kTopK; ++s) {
-        other[s] = {__shfl_xor_sync(kFullWarp, best[s].score, bit),
-                    __shfl_xor_sync(kFullWarp, best[s].stripe, bit)};
-      }
+      for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, best[s], bit);
 #pragma unroll
-      for (int s = 0; s < kTopK; ++s) keep(other[s]);
+      for (int s = 0; s < kTopK; ++s) best[s] = max(best[s], other[kTopK - 1 - s]);
+#pragma unroll
+      for (int distance = kTopK / 2; distance > 0; distance /= 2) {
+#pragma unroll
+        for (int s = 0; s < kTopK; ++s) {
+          if (s & distance) continue;
+          const Candidate better = max(best[s], best[s + distance]);
+          best[s + distance] = min(best[s], best[s + distance]);
+          best[s] = better;
+        }
+      }
     }
   }
 };
@@ -111,8 +107,9 @@ __device__ Kept choose_paths(const LevelSearch& search, const Rows::Row& row, in
     if (lane == rank) cut_of_rank = cut;
     for (int e = lane; e < entries; e += 32) {
       const Candidate candidate = candidate_at(rank, e);
-      if (candidate.stripe == 0) continue;
-      keep({candidate.score, cut.anchor(candidate.stripe), rank, candidate.stripe});
+      if (candidate == 0) continue;
+      const std::int32_t stripe = stripe_of(candidate);
+      keep({score_of(candidate), cut.anchor(stripe), rank, stripe});
     }
   }
 #pragma unroll
