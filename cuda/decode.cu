@@ -230,19 +230,47 @@ struct BlockSums {
   }
 };
 
+/// The spans of a block's heads, as chosen: lane i has slot i % slots of head i / slots.
+struct TileSpans {
+  DeviceSpan span{0, 0};
+  float score = -kInfinity;
+
+  __device__ TileSpans(const Decode& decode, const Rows::Row& first_row, int heads) {
+    const int lane = threadIdx.x % 32;
+    const int slots = decode.attend.slots;
+    if (lane >= heads * slots) return;
+    const std::int64_t row =
+        first_row.index + lane / slots * static_cast<std::int64_t>(decode.attend.rows.queries);
+    span = decode.attend.spans[row * slots + lane % slots];
+    score = decode.combine.scores[row * slots + lane % slots];
+  }
+
+  /// The lane of the span that comes `place`-th in the order of their first keys: spans that
+  /// overlap are attended to at about the same time, and read keys that are in the L2 cache.
+  __device__ int lane_at(int place, int count) const {
+    const int lane = threadIdx.x % 32;
+    int before = lane < count ? 0 : 32;
+    for (int other = 0; other < count; ++other) {
+      const std::int32_t begin = __shfl_sync(kFullWarp, span.begin, other);
+      before += begin < span.begin || (begin == span.begin && other < lane);
+    }
+    return __ffs(static_cast<int>(__ballot_sync(kFullWarp, before == place))) - 1;
+  }
+};
+
 /// Joins a row's pieces and combines its items, the window last. Every warp weighs the pieces; each
 /// sums 32 values of head_dim.
 template <class T, int kHeadDim>
-__device__ void join_row(const Decode& decode, const Rows::Row& row, const float* partials) {
+__device__ void join_row(const Decode& decode, const Rows::Row& row, const TileSpans& chosen,
+                         int head, const float* partials) {
   const SpanAttend& attend = decode.attend;
   const int slots = attend.slots;
   const int lane = threadIdx.x % 32;
-  DeviceSpan span{0, 0};  // of lane s: slot s, as chosen
-  float score = -kInfinity;
-  if (lane < slots) {
-    span = attend.spans[row.index * slots + lane];
-    score = decode.combine.scores[row.index * slots + lane];
-  }
+  // Of lane s: slot s.
+  const int from = (head * slots + lane) % 32;
+  const float score = __shfl_sync(kFullWarp, chosen.score, from);
+  const DeviceSpan span{__shfl_sync(kFullWarp, chosen.span.begin, from),
+                        __shfl_sync(kFullWarp, chosen.span.end, from)};
   const DeviceSpan keys =
       lane == slots ? attend.rows.window_keys(row) : attend.rows.attended(span, row);
   const int pieces = lane <= slots ? (keys.end - keys.begin + decode.piece - 1) / decode.piece : 0;
@@ -288,9 +316,8 @@ __device__ void join_row(const Decode& decode, const Rows::Row& row, const float
 #pragma unroll
   for (int s = 0; s < kMaxSlots; ++s) {
     of_slot[s] = __shfl_sync(kFullWarp, score, s);
-    const DeviceSpan chosen{__shfl_sync(kFullWarp, span.begin, s),
-                            __shfl_sync(kFullWarp, span.end, s)};
-    if (s >= slots || chosen.end <= chosen.begin) continue;
+    const bool some = __shfl_sync(kFullWarp, span.end > span.begin, s);
+    if (s >= slots || !some) continue;
     used = s + 1;
     best = fmaxf(best, of_slot[s]);
   }
@@ -346,25 +373,42 @@ __global__ void __launch_bounds__(kThreads, 4)
   const auto slots = static_cast<unsigned>(attend.slots);
   const auto span_pieces = static_cast<unsigned>(decode.span_pieces);
   const bool is_window = blockIdx.y < decode.window_pieces;
-  const unsigned rest = is_window ? 0 : blockIdx.y - decode.window_pieces;
-  const unsigned head = is_window ? 0 : rest / (slots * span_pieces);  // of the unit's
-  const unsigned within = rest - head * slots * span_pieces;
-  const unsigned slot = is_window ? slots : within / span_pieces;
-  const unsigned piece = is_window ? blockIdx.y : within - slot * span_pieces;
+  const unsigned rest = is_window ? blockIdx.y : blockIdx.y - decode.window_pieces;
+  const unsigned place =
+      is_window ? 0 : rest / span_pieces;  // of the span among the block's heads'
+  const unsigned piece = rest - place * span_pieces;
   const HeadTile<kHeads> unit(rows, blockIdx.x);
-  if (head >= unit.heads) return;
-  const int heads = is_window ? unit.heads : 1;
-  const Rows::Row row = rows.row(unit.batch, unit.first_head + head, unit.query);
+  const int count = unit.heads * attend.slots;
+  if (!is_window && place >= count) return;
+  const Rows::Row first_row = rows.row(unit.batch, unit.first_head, unit.query);
 
+  if (!is_window) ptx::wait_for_previous_kernel();
+  TileSpans chosen(decode, first_row, is_window ? 0 : unit.heads);
+  int head = 0;
+  int heads = unit.heads;
+  unsigned slot = slots;  // the window
+  if (!is_window) {
+    const int lane = chosen.lane_at(place, count);
+    head = lane / attend.slots;
+    heads = 1;
+    slot = lane - head * attend.slots;
+  }
+  const Rows::Row row = rows.row(unit.batch, unit.first_head + head, unit.query);
   const std::int64_t row_pieces = decode.window_pieces + slots * span_pieces;
   const auto partials_of = [&](int h) {  // of the row `h` heads further
     return decode.partials +
            (row.dense + static_cast<std::int64_t>(h) * rows.count) * row_pieces * kStride<kHeadDim>;
   };
   extern __shared__ char memory[];
-  if (!is_window) ptx::wait_for_previous_kernel();
-  const DeviceSpan keys = is_window ? rows.window_keys(row)
-                                    : rows.attended(attend.spans[row.index * slots + slot], row);
+  DeviceSpan keys;
+  if (is_window) {
+    keys = rows.window_keys(row);
+  } else {
+    const int lane = head * attend.slots + slot;
+    keys = rows.attended({__shfl_sync(kFullWarp, chosen.span.begin, lane),
+                          __shfl_sync(kFullWarp, chosen.span.end, lane)},
+                         row);
+  }
   const std::int64_t begin = keys.begin + static_cast<std::int64_t>(piece) * decode.piece;
   if (begin < keys.end) {
     const std::int64_t end = min(begin + decode.piece, static_cast<std::int64_t>(keys.end));
@@ -380,7 +424,10 @@ __global__ void __launch_bounds__(kThreads, 4)
       block.store(h, partials_of(h) + (slot * span_pieces + piece) * kStride<kHeadDim>);
     }
   }
-  if (is_window) ptx::wait_for_previous_kernel();
+  if (is_window) {
+    ptx::wait_for_previous_kernel();
+    chosen = TileSpans(decode, first_row, unit.heads);
+  }
 
   // The last block of a row to come by joins its pieces.
   __shared__ bool last[kHeads];
@@ -396,7 +443,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   for (int h = 0; h < heads; ++h) {
     if (!last[h]) continue;
     join_row<T, kHeadDim>(decode, rows.row(unit.batch, unit.first_head + head + h, unit.query),
-                          partials_of(h));
+                          chosen, head + h, partials_of(h));
   }
 }
 

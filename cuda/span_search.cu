@@ -16,8 +16,9 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = 16;    // of a unit: rows of the matrix product
-constexpr int kAnchors = 8;   // scored at a time: its columns
+constexpr int kHeads = 16;   // of a unit: rows of the matrix product
+constexpr int kAnchors = 8;  // scored at a time: its columns
+constexpr int kMaxCluster = 16;
 constexpr int kInFlight = 3;  // groups of anchors being loaded
 
 /// A unit's queries: lane (g, c) = (lane / 4, lane % 4) holds rows g and g + 8.
@@ -115,6 +116,9 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     return distance > cut.length ? INT_MAX : static_cast<int>(distance);
   };
 
+  float worst[kHalves];  // of the best: what scores below it need not be looked at twice
+#pragma unroll
+  for (float& score : worst) score = -kInfinity;
   bool more = true;
   for (int group = share.part; more; group += kInFlight * share.parts) {
     uint4 key[kInFlight][kHeadDim / 32];
@@ -139,7 +143,6 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
-      if (valid[u] == 0) continue;
       float scores[4];
       score_anchors<T, kHeadDim>(scores, query, key[u]);
 #pragma unroll
@@ -150,7 +153,9 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
         for (int half = 0; half < kHalves; ++half) {
           float score = search.scale * scores[2 * half + e];
           if (search.parents && !faulty(fault, Fault::stale_parent_score)) score += parent_score;
+          if (score < worst[half]) continue;
           best[half].keep(candidate_of(score, i));
+          if (best[half].best[kTopK - 1] != 0) worst[half] = score_of(best[half].best[kTopK - 1]);
         }
       }
     }
@@ -172,10 +177,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (share.unit >= units) return;  // not where a block shares a unit
   const HeadTile<kHeads> unit(search.rows, static_cast<std::uint32_t>(share.unit));
   const Rows::Row row = search.rows.row(unit.batch, unit.first_head, unit.query);
-  const bool chooses = blocks == 0 || blockIdx.x % blocks == 0;
   DeviceCut cut = cut_anchors(search.level, segment_of(search, row, 0));
-  ReachLookup reaches{};
-  if (chooses) reaches = look_up_reaches(search.level, cut.length);
+  ReachLookup reaches{};  // early where others wait for this block, else after the loop
+  if (blocks > 0) reaches = look_up_reaches(search.level, cut.length);
 
   const std::int64_t head_stride = search.rows.queries;  // rows from head to head
   QueryFragment<kHeadDim> query;
@@ -198,7 +202,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 #pragma unroll
   for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
-  if (chooses) settle_reaches(search.level, reaches, cut);
+  if (blocks == 0) reaches = look_up_reaches(search.level, cut.length);
+  settle_reaches(search.level, reaches, cut);
 
   const auto store = [&](int head, int slot, Candidate candidate) {
     if (head >= unit.heads || slot >= search.top_k) return;
@@ -225,23 +230,17 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (lane % 4 == half) lists.put(lane / 4 + 8 * half, best[half]);
   }
   lists.merge();
-  if (chooses) {
-    const int entries = blocks * kTopK;  // a power of two up to 32
-    const int head = threadIdx.x / 32;
-    TopK<kTopK> chosen[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (lane < entries) {
-        chosen[half].best[0] = lists.of(lane / kTopK, head + 8 * half, lane % kTopK);
-      }
+  // The blocks share the heads out.
+  const int block = static_cast<int>(blockIdx.x % blocks);
+  for (int head = block + blocks * (threadIdx.x / 32); head < unit.heads; head += blocks * kWarps) {
+    TopK<kTopK> chosen;
+    for (int e = lane; e < blocks * kTopK; e += 32) {
+      chosen.keep(lists.of(e / kTopK, head, e % kTopK));
     }
-#pragma unroll
-    for (TopK<kTopK>& half : chosen) half.merge_lanes(entries - 1);
+    chosen.merge_lanes(min(blocks * kTopK, 32) - 1);
 #pragma unroll
     for (int s = 0; s < kTopK; ++s) {
-      if (lane != s) continue;
-      store(head, s, chosen[0].best[s]);
-      store(head + 8, s, chosen[1].best[s]);
+      if (lane == s) store(head, s, chosen.best[s]);
     }
   }
   ptx::cluster_barrier();  // no block ends while its lists are read
@@ -319,17 +318,17 @@ std::int64_t units_of(const LevelSearch& search) {
 }
 
 /// Blocks of a unit: none where there are units enough for every warp of the device. Otherwise as
-/// many as there are groups of anchors for their warps, up to a cluster of 8 with all parents.
+/// many as there are groups of anchors for their warps, up to a cluster's size with all parents.
 int blocks_of(const LevelSearch& search) {
   constexpr int kBusyWarps = 8;  // of a multiprocessor, that units alone should give
-  constexpr int kCluster = 8;
+  const int most = search.parents ? 8 : kMaxCluster;
   const Device device = current_device();
   if (units_of(search) >= static_cast<std::int64_t>(device.multiprocessors) * kBusyWarps) return 0;
   const int parents = search.parents ? search.top_k : 1;
   if (device.capability < 90) return parents == 1 ? 1 : 0;  // no clusters
   const int groups = (search.max_stripes + kAnchors - 1) / kAnchors;
   int blocks = 1;
-  while (2 * blocks * parents <= kCluster && blocks * kWarps < groups) blocks *= 2;
+  while (2 * blocks * parents <= most && blocks * kWarps < groups) blocks *= 2;
   return blocks;
 }
 
@@ -343,6 +342,11 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
   how.mostly_shared = blocks > 0;  // as the kernels of decoding that follow
   if (!search.parents) {
     how.cluster = std::max(blocks, 1);
+    if (blocks > 8) {
+      check(cudaFuncSetAttribute(search_shared<T, kHeadDim, kTopK>,
+                                 cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+            "cudaFuncSetAttribute");
+    }
     launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, blocks, units);
     return;
   }
