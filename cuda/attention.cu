@@ -305,8 +305,11 @@ class Attention {
     search.search_scale = args_.search_scale;
     search.rung = fast_ ? Rung::fast : Rung::plain;
     const Index pairs = shape.rows() * slots_;
-    search.spans = args_.spans ? args_.spans : arena.take<DeviceSpan>(pairs);
-    search.scores = args_.scores ? args_.scores : arena.take<float>(pairs);
+    // Taken in any case: a workspace fits whether or not the selection is wanted.
+    search.spans = arena.take<DeviceSpan>(pairs);
+    search.scores = arena.take<float>(pairs);
+    if (args_.spans) search.spans = args_.spans;
+    if (args_.scores) search.scores = args_.scores;
 
     const Index chunk_rows = rows.total();
     SpanAttend attend{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,

@@ -56,11 +56,12 @@ Schedule schedule_of(const std::string& config) {
   if (config == "B") return preset("released");
   if (config == "nstep2") return preset("nstep", 2);
   if (config == "nstep3") return preset("nstep", 3);
+  if (config == "nstep4") return preset("nstep", 4);
   if (config == "even2") return preset("even", 2);
   if (config == "even3") return preset("even", 3);
   if (config == "dense") return preset("nstep", 1);
   throw std::invalid_argument(
-      fmt::format("--configs {}: A, B, nstep2, nstep3, even2, even3 or dense", config));
+      fmt::format("--configs {}: A, B, nstep2, nstep3, nstep4, even2, even3 or dense", config));
 }
 
 std::vector<Index> read_lengths(const std::string& option, const std::string& text) {
@@ -208,9 +209,10 @@ void add_bench(CLI::App& app, Run& run) {
       "bench", "Time the GPU's stages, each behind a passed comparison with the oracle");
   command->add_option("--lengths", options->lengths,
                       "contexts of decode and prefill (default 64Ki,256Ki,1Mi,10M)");
-  command->add_option("--configs", options->configs,
-                      "of A (paper, w = 31), B (released), nstep2, nstep3, even2, even3, dense "
-                      "(default A,B)");
+  command->add_option(
+      "--configs", options->configs,
+      "of A (paper, w = 31), B (released), nstep2, nstep3, nstep4, even2, even3, dense "
+      "(default A,B)");
   command->add_option("--phases", options->phases,
                       "of decode, prefill (the last chunk) and whole (default decode,prefill)");
   command->add_option("--whole-lengths", options->whole_lengths,

@@ -23,10 +23,11 @@ SCHEDULES=(
 LENGTHS=(4Ki 64Ki 1Mi 10M)
 QUERIES=(1 2Ki)  # decoding, and a chunk at the end of the context
 
-BENCHES=(  # phase, configurations
-  "decode A,B,nstep2,nstep3,even2,even3,dense"
-  "prefill A,B,nstep2,nstep3,even2,even3,dense"
-  "whole A,dense"
+BENCHES=(  # file, phases, lengths, configurations
+  "contexts decode,prefill 64Ki,256Ki,1Mi A,B,nstep2,nstep3,nstep4,even2,even3"
+  "contexts_10M decode,prefill 10M A,B,nstep2,nstep3,nstep4,even2,even3"
+  "dense decode,prefill 64Ki,256Ki,1Mi dense"
+  "whole whole 64Ki A,dense"
 )
 
 say() { printf '\n== %s\n' "$*"; }
@@ -73,12 +74,12 @@ compare() {
 
 bench() {
   say "times, into $folder"
-  local failed=0 line phase configs
+  local failed=0 line file phases lengths configs
   for line in "${BENCHES[@]}"; do
-    read -r phase configs <<<"$line"
-    echo "$phase: $configs"
-    "$multistep" bench --phases "$phase" --configs "$configs" --commit "$commit" --dirty "$dirty" \
-      --json --output "$folder/$phase.json" || failed=1
+    read -r file phases lengths configs <<<"$line"
+    echo "$file: $phases of $configs"
+    "$multistep" bench --phases "$phases" --lengths "$lengths" --configs "$configs" \
+      --commit "$commit" --dirty "$dirty" --json --output "$folder/$file.json" || failed=1
   done
   python3 experiments/readme.py
   return $failed

@@ -143,6 +143,10 @@ TEST_CASE("GPU attention with the selection not wanted", "[attention]") {
     auto args = device.attention_args(rung);
     const auto output = poisoned<std::uint16_t>(args.shape.rows() * args.shape.head_dim);
     args.output = output.data();
+    auto wanted = args;
+    const auto spans = poisoned<DeviceSpan>(args.shape.rows() * args.schedule->top_k());
+    wanted.spans = spans.data();
+    CHECK(cuda::workspace_size(args) == cuda::workspace_size(wanted));
     run(args, cuda::attention);
     CHECK(same_bits(cuda::widen(Dtype::bf16, output.download()),
                     gpu::attention(device, rung).output));
