@@ -2,8 +2,11 @@
 
 #include "attend_row.cuh"
 #include "check.cuh"
+#include "fragment.cuh"
 #include "ptx.cuh"
 #include "stages.cuh"
+#include "tensor_map.cuh"
+#include "tile_rows.cuh"
 
 /// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
 /// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
@@ -16,101 +19,14 @@
 namespace multistep::cuda {
 namespace {
 
-constexpr int kRows = 64;  // of a warpgroup
 constexpr int kKeys = 128;
 constexpr int kStages = 2;
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
-constexpr int kGatherWarps = 3;
-
-struct TileArgs {
-  Rows rows;
-  float scale;
-  std::int32_t slots;
-  std::int64_t per_head;  // rows of one KV head
-  const void* query;
-  const void* key;
-  const void* value;
-  Pairs pairs;
-  void* output;
-  float* lse;
-  Combine combine;
-};
-
-/// A row of a tile: whose query, and which keys.
-struct TileRow {
-  std::int64_t index = -1;  // query row in [batch, heads, queries]; -1: none
-  std::int64_t item = 0;    // where the result goes
-  DeviceSpan keys{0, 0};
-};
-
-/// Rows are the sorted (query row, slot) pairs; results are the spans' outputs.
-struct SpanRows {
-  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
-    if (i >= args.per_head) return {};
-    const std::int64_t at = kv_head * args.per_head + i;
-    const std::int32_t pair = args.pairs.pair[at];
-    return {args.rows.at(pair / args.slots).index, pair, args.pairs.span[at]};
-  }
-  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
-    const std::int64_t tiles = (args.per_head + kRows - 1) / kRows;
-    if (tile >= tiles) return {{0, 0}, {0, 0}};
-    return args.pairs.tiles[kv_head * tiles + tile];
-  }
-  static __device__ void prepare(const TileArgs&, const TileRow&, float2*, int) {}
-};
-
-/// Rows are the queries of one KV head, the heads of a query next to each other; keys are the
-/// window; results are combined with the spans'.
-struct WindowRows {
-  static __device__ Rows::Row query_row(const TileArgs& args, int kv_head, std::int64_t i) {
-    const int group = args.rows.group();
-    return args.rows.row(kv_head / args.rows.kv_heads,
-                         kv_head % args.rows.kv_heads * group + static_cast<int>(i % group),
-                         args.rows.first + static_cast<int>(i / group));
-  }
-  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
-    if (i >= args.per_head) return {};
-    const Rows::Row row = query_row(args, kv_head, i);
-    const std::int64_t sequence_head = row.index / args.rows.queries;
-    return {row.index, sequence_head * args.rows.count + row.query - args.rows.first,
-            args.rows.window_keys(row)};
-  }
-  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
-    const std::int64_t first = tile * kRows;
-    if (first >= args.per_head) return {{0, 0}, {0, 0}};
-    const std::int64_t last = min(first + kRows, args.per_head) - 1;
-    const DeviceSpan oldest = args.rows.window_keys(query_row(args, kv_head, first));
-    const DeviceSpan newest = args.rows.window_keys(query_row(args, kv_head, last));
-    if (newest.begin >= newest.end) return {{0, 0}, {0, 0}};
-    // A first query without a key (left padding) stands for no bound of what any row attends to.
-    if (oldest.begin >= oldest.end) return {{0, newest.end}, {0, 0}};
-    return {{oldest.begin, newest.end}, {newest.begin, oldest.end}};
-  }
-
-  /// Gates and log-sum-exps of a row's spans, ahead of their use; the outputs are asked for.
-  static __device__ void prepare(const TileArgs& args, const TileRow& row, float2* slots,
-                                 int row_bytes) {
-    const Combine& combine = args.combine;
-    if (combine.slots == 0) return;
-    const std::int64_t first = row.index * combine.slots;
-    const int used = slots_in_use(combine.spans + first, combine.slots);
-    const Gates gates = gates_of(combine.scores + first, used);
-    for (int s = 0; s < combine.slots; ++s) {
-      float2 slot{-1, -kInfinity};
-      if (s < used) {
-        const std::int64_t pair = row.item * combine.slots + s;
-        slot = {gates.of(combine.scores[first + s]), combine.span_lses[pair]};
-        if (faulty(args.rows.fault, Fault::gates_equal)) slot.x = 1.0f / used;
-        const char* output = static_cast<const char*>(combine.span_outputs) + pair * row_bytes;
-        for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
-      }
-      slots[s] = slot;
-    }
-  }
-};
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int kGatherWarps = 3;
 
 template <int kHeadDim>
 struct Shared {
@@ -317,15 +233,6 @@ __device__ inline void mask(float (&logits)[64], int first_key, const TileRow (&
   }
 }
 
-__device__ inline float quad_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(kFullWarp, x, 1));
-  return fmaxf(x, __shfl_xor_sync(kFullWarp, x, 2));
-}
-__device__ inline float quad_sum(float x) {
-  x += __shfl_xor_sync(kFullWarp, x, 1);
-  return x + __shfl_xor_sync(kFullWarp, x, 2);
-}
-
 /// Turns logits into weights, updates maximum and sum, and tells by what the older output shrinks.
 template <int kHeadDim>
 __device__ void soften(float (&logits)[64], Accumulator<kHeadDim>& sums, float scale_log2,
@@ -360,72 +267,6 @@ template <class T>
 __device__ void pack_weights(std::uint32_t (&weights)[8][4], const float (&logits)[64]) {
 #pragma unroll
   for (int i = 0; i < 32; ++i) weights[i / 4][i % 4] = pack<T>(logits[2 * i], logits[2 * i + 1]);
-}
-
-/// Swaps a 4 x 4 matrix over the quad: register j of lane c and register c of lane j.
-__device__ inline void transpose_quad(std::uint32_t (&r)[4]) {
-  const int c = threadIdx.x % 4;
-  const bool odd = c & 1;
-  std::uint32_t a = __shfl_xor_sync(kFullWarp, odd ? r[0] : r[1], 1);
-  std::uint32_t b = __shfl_xor_sync(kFullWarp, odd ? r[2] : r[3], 1);
-  (odd ? r[0] : r[1]) = a;
-  (odd ? r[2] : r[3]) = b;
-  const bool high = c & 2;
-  a = __shfl_xor_sync(kFullWarp, high ? r[0] : r[2], 2);
-  b = __shfl_xor_sync(kFullWarp, high ? r[1] : r[3], 2);
-  (high ? r[0] : r[2]) = a;
-  (high ? r[1] : r[3]) = b;
-}
-
-/// Stores a row whose lanes (g, c) hold 8 j + 2 c + {0, 1}, 16 bytes at a time.
-template <class T, int kHeadDim>
-__device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* output) {
-  const int c = threadIdx.x % 4;
-#pragma unroll
-  for (int block = 0; block < kHeadDim / 32; ++block) {
-    std::uint32_t bits[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int at = 16 * block + 4 * j + 2 * r;
-      bits[j] = pack<T>(value[at], value[at + 1]);
-    }
-    transpose_quad(bits);
-    if (output)
-      reinterpret_cast<uint4*>(output)[4 * block + c] = {bits[0], bits[1], bits[2], bits[3]};
-  }
-}
-
-/// value = value * keep + row * add, for a row of 16-bit values in memory.
-template <class T, int kHeadDim>
-__device__ void add_fragment(float (&value)[kHeadDim / 2], int r, const T* row, float keep,
-                             float add) {
-  const int c = threadIdx.x % 4;
-#pragma unroll
-  for (int block = 0; block < kHeadDim / 32; ++block) {
-    uint4 chunk{0, 0, 0, 0};
-    if (row) chunk = reinterpret_cast<const uint4*>(row)[4 * block + c];
-    std::uint32_t bits[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-    transpose_quad(bits);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int at = 16 * block + 4 * j + 2 * r;
-      const float2 pair = unpack<T>(bits[j]);
-      value[at] = fmaf(value[at], keep, add * pair.x);
-      value[at + 1] = fmaf(value[at + 1], keep, add * pair.y);
-    }
-  }
-}
-
-/// Whether a row's quad holds a NaN or an infinity of it: perhaps a tile-mate's, as 0 * NaN = NaN.
-template <int kHeadDim>
-__device__ bool spoiled(const float (&value)[kHeadDim / 2], int r) {
-  bool finite = true;
-#pragma unroll
-  for (int i = 0; i < kHeadDim / 4; ++i) {
-    finite = finite && isfinite(value[4 * (i / 2) + 2 * r + i % 2]);
-  }
-  const unsigned quad = 0xfu << (threadIdx.x % 32 / 4 * 4);
-  return (__ballot_sync(kFullWarp, !finite) & quad) != 0;
 }
 
 /// Attends anew, alone, to the rows that are spoiled: one after another, by the whole warp.
@@ -668,39 +509,6 @@ __global__ void __launch_bounds__(kThreads, 1)
 #endif
 }
 
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-/// A tensor map of [heads, keys, head_dim] in boxes of 128 keys by 64 columns. Keys from `keys` on
-/// read as zeros, whatever is there.
-CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Index keys, Index row_count,
-                       Index heads) {
-  static const EncodeTiled encode = [] {
-    void* found = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
-                                           cudaEnableDefault, &result),
-          "cuTensorMapEncodeTiled");
-    return reinterpret_cast<EncodeTiled>(found);
-  }();
-  CUtensorMap map;
-  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(keys),
-                               static_cast<cuuint64_t>(heads)};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_dim) * 2,
-                                 static_cast<cuuint64_t>(row_count * head_dim) * 2};
-  const cuuint32_t box[3] = {64, kKeys, 1};
-  const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result = encode(
-      &map,
-      dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
-      const_cast<void*>(base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    throw std::runtime_error(text("cuTensorMapEncodeTiled: error {}", static_cast<int>(result)));
-  }
-  return map;
-}
-
 template <class T, int kHeadDim, class RowsOf>
 void launch(const TileArgs& args, const CUtensorMap& keys, const CUtensorMap& values,
             Stream stream) {
@@ -730,7 +538,7 @@ void launch(const TileArgs& args, Dtype dtype, Stream stream) {
   }
   const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
   const auto map = [&](const void* base) {
-    return tensor_map(base, dtype, rows.head_dim, seen, rows.keys, heads);
+    return tensor_map(base, dtype, rows.head_dim, seen, rows.keys, heads, kKeys);
   };
   const CUtensorMap keys = map(args.key);
   const CUtensorMap values = map(args.value);

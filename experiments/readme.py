@@ -144,7 +144,8 @@ def gpu_table():
         for record in report["records"]:
             key = record["phase"], record["config"], record["length"], record["stage"], record["l2"]
             records[key] = record
-    lines = ["| phase | config | length | median | 20 % – 80 % | target | met |",
+    lines = ["The kernels' times, beside the targets set for them:", "",
+             "| phase | config | length | median | 20 % – 80 % | target | met |",
              "|---|---|---|---|---|---|---|"]
     for phase, config, targets in GPU_ROWS:
         lengths = {key[2] for key in records if key[:2] == (phase, config)} | set(targets)
