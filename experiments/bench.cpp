@@ -165,8 +165,12 @@ int bench(const Options& options, const Task& task) {
       const StripePlan plan(one.schedule, one.shape.length);
       keys = std::make_shared<const DeviceKeys>(InputSource(one.shape, needle_of(plan, one.shape)));
     }
-    const BenchOutcome outcome =
-        bench_case({one.config, one.schedule, one.phase, one.shape}, keys, settings);
+    BenchOutcome outcome;
+    try {
+      outcome = bench_case({one.config, one.schedule, one.phase, one.shape}, keys, settings);
+    } catch (const std::exception& error) {  // the other cases' times are worth keeping
+      outcome.failed = fmt::format("{}\n", error.what());
+    }
     for (const Json& record : outcome.records) records.push_back(record);
     const Json name = {{"config", one.config}, {"phase", one.phase}, {"length", one.shape.length}};
     if (!outcome.skipped.empty()) {
@@ -175,8 +179,8 @@ int bench(const Options& options, const Task& task) {
     }
     if (!outcome.failed.empty()) {
       failed.push_back(name);
-      fmt::print(stderr, "multistep bench: {} {} at {}: the comparison fails, no times\n{}",
-                 one.config, one.phase, one.shape.length, outcome.failed);
+      fmt::print(stderr, "multistep bench: {} {} at {}: no times, as it failed\n{}", one.config,
+                 one.phase, one.shape.length, outcome.failed);
     }
     if (at + 1 == task.cases.size()) device = device_json();  // clocks under load
   }
@@ -228,7 +232,7 @@ void add_bench(CLI::App& app, Run& run) {
   command->add_option("--dirty", options->dirty, "yes where it had uncommitted changes, or no");
   options->output.add(*command);
   command->footer(
-      "A case whose comparison fails has no times, and the exit code is 1.\n"
+      "A case that fails, or its comparison, has no times, and the exit code is 1.\n"
       "Example:\n"
       "  multistep bench --lengths 64Ki,1Mi --configs A,nstep3 --phases decode --json");
   command->callback(
