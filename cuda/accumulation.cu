@@ -42,7 +42,7 @@ __device__ Index first_row(const AccumulationArgs& args, Index head) {
   return min(max(start - args.offset, Index{0}), args.length);
 }
 
-/// The oracle: a warp walks the sequence with one row of H, dealt to its lanes.
+/// The plain kernel: a warp walks the sequence with one row of H, dealt to its lanes.
 template <class T>
 __global__ void __launch_bounds__(256) recur(AccumulationArgs args) {
   constexpr int kPerLane = kMaxState / 32;

@@ -79,13 +79,14 @@ __device__ void store_row(const RowOutput& row, T* output, int head_dim) {
   }
 }
 
-/// The gates of a query: softmax over the scores of its leading slots with a span.
+/// How many leading slots of a query have a span: those in use.
 __device__ inline int slots_in_use(const DeviceSpan* spans, int slots) {
   int used = 0;
   while (used < slots && spans[used].end > spans[used].begin) ++used;
   return used;
 }
 
+/// The gates of a query: softmax over the scores of its slots in use.
 struct Gates {
   float max;
   float sum;

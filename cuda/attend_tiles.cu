@@ -506,6 +506,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::grow_registers<232>();
     attend<T, kHeadDim, RowsOf>(args, shared);
   }
+#else
+  __trap();  // only launched on Hopper, which is always built for
 #endif
 }
 

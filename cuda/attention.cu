@@ -9,7 +9,7 @@
 namespace multistep::cuda {
 namespace {
 
-constexpr Index kMaxRows = Index{1} << 33;     // rows times slots: what a grid of blocks can cover
+constexpr Index kMaxRows = Index{1} << 32;     // rows times slots: what a grid of blocks can cover
 constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
 constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
 constexpr Index kSortedPairs = 1 << 16;        // worth sorting before a level is searched
@@ -31,7 +31,7 @@ void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* sche
 }
 
 void require_scale(double scale, const char* name) {
-  require(std::isfinite(scale), "{} {}: a finite number", name, scale);
+  require(std::isfinite(static_cast<float>(scale)), "{} {}: a finite float32", name, scale);
 }
 
 float scale_of(std::optional<double> softmax_scale, Index head_dim) {
@@ -43,7 +43,7 @@ std::int32_t narrow(Index value) { return static_cast<std::int32_t>(value); }
 /// A whole search, or one level of it.
 class Search {
  public:
-  /// Lays out scratch for the queries of `rows`; with the arena at a null pointer it only counts.
+  /// Lays out scratch for the queries of `rows`; from an arena without a base it only counts.
   Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena) : args_(args) {
     const DeviceSchedule& schedule = *args.schedule;
     const Index slots = args.shape.rows() * schedule.top_k();
@@ -238,6 +238,9 @@ void require_combine(const CombineArgs& args) {
   require_pointer(args.span_outputs, "span_outputs", with_slots);
   require_pointer(args.span_lses, "span_lses", with_slots);
   require_pointer(args.output, "output", rows);
+  require_pointer(args.window_output, "window_output", 0);
+  require(args.window_output || !args.window_lse,
+          "window_output: a null pointer beside window_lse");
   if (args.window_output) {
     require_pointer(args.window_lse, "window_lse", rows);
   } else if (args.schedule->tables().window > 0) {
@@ -268,7 +271,7 @@ class Attention {
     const bool few = shape.length || shape.queries * shape.group() <= kFewRows;
     fast_ = args.rung == Rung::fast && (slots_ == 0 || search_is_fast(all, narrow(slots_))) &&
             scale_ > 0;
-    decode_ = fast_ && few && decode_is_fast(all, narrow(slots_));
+    decode_ = fast_ && few && shape.keys > 0 && decode_is_fast(all, narrow(slots_));
     const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots_, 1);
     chunk_ = decode_ ? shape.queries
                      : std::min(shape.queries, std::max<Index>(1, kChunkPairs / of_query));

@@ -28,6 +28,7 @@ std::string text(const char* message, const Values&... values) {
 /// Throws std::runtime_error unless a CUDA call succeeded.
 inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) {
+    cudaGetLastError();  // or a later launch would be blamed for it
     throw std::runtime_error(text("{}: {}", what, cudaGetErrorString(error)));
   }
 }
@@ -82,7 +83,7 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-/// Multiprocessors and compute capability (90 for 9.0) of the current device; looked up once.
+/// Multiprocessors and compute capability (90 for 9.0) of the current device; each looked up once.
 struct Device {
   int multiprocessors;
   int capability;

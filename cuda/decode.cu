@@ -69,7 +69,10 @@ __device__ void join_row(const Decode& decode, const Rows::Row& row, const TileS
                         __shfl_sync(kFullWarp, chosen.span.end, from)};
   const DeviceSpan keys =
       lane == slots ? attend.rows.window_keys(row) : attend.rows.attended(span, row);
-  const int pieces = lane <= slots ? (keys.end - keys.begin + decode.piece - 1) / decode.piece : 0;
+  // No more than there are blocks for: a length beyond the plan's is cut off.
+  const int most = lane == slots ? decode.window_pieces : decode.span_pieces;
+  const int pieces =
+      lane <= slots ? min((keys.end - keys.begin + decode.piece - 1) / decode.piece, most) : 0;
 
   // Of each item: this lane's piece, its share of the item; the item's log-sum-exp.
   float share[kMaxSlots + 1];
@@ -113,7 +116,7 @@ __device__ void join_row(const Decode& decode, const Rows::Row& row, const TileS
   for (int s = 0; s < kMaxSlots; ++s) {
     of_slot[s] = __shfl_sync(kFullWarp, score, s);
     const bool some = __shfl_sync(kFullWarp, span.end > span.begin, s);
-    if (s >= slots || !some) continue;
+    if (s >= slots || !some || used != s) continue;
     used = s + 1;
     best = fmaxf(best, of_slot[s]);
   }
@@ -244,7 +247,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 /// How many keys a piece has: about 256, fewer of short items, more where there would be more than
-/// 32 pieces. The schedule's lengths decide it, not the batch.
+/// 32 pieces. The schedule's and the arrays' lengths decide it, not the batch.
 struct Pieces {
   std::int32_t keys;
   std::int32_t of_window;

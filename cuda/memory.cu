@@ -3,7 +3,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include <cstring>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "check.cuh"
@@ -12,7 +13,9 @@ namespace multistep::cuda {
 
 int device_count() {
   int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess ? count : 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();  // or a later launch would be blamed for it
+  return 0;
 }
 
 DeviceBuffer::DeviceBuffer(std::size_t bytes) : size_(bytes) {
@@ -143,22 +146,21 @@ DeviceInfo device_info() {
 }
 
 Device current_device() {
-  static const Device device = [] {
-    int id = 0;
-    Device found{};
-    int major = 0;
-    int minor = 0;
-    check(cudaGetDevice(&id), "cudaGetDevice");
-    check(cudaDeviceGetAttribute(&found.multiprocessors, cudaDevAttrMultiProcessorCount, id),
-          "cudaDeviceGetAttribute");
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id),
-          "cudaDeviceGetAttribute");
-    check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, id),
-          "cudaDeviceGetAttribute");
-    found.capability = 10 * major + minor;
-    return found;
-  }();
-  return device;
+  static std::mutex mutex;
+  static std::map<int, Device> devices;
+  int id = 0;
+  check(cudaGetDevice(&id), "cudaGetDevice");
+  const std::lock_guard lock(mutex);
+  const auto known = devices.find(id);
+  if (known != devices.end()) return known->second;
+  const auto attribute = [&](cudaDeviceAttr name) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, name, id), "cudaDeviceGetAttribute");
+    return value;
+  };
+  return devices[id] = {attribute(cudaDevAttrMultiProcessorCount),
+                        10 * attribute(cudaDevAttrComputeCapabilityMajor) +
+                            attribute(cudaDevAttrComputeCapabilityMinor)};
 }
 
 void require_shape(const Shape& shape) {
@@ -172,6 +174,10 @@ void require_shape(const Shape& shape) {
   require_within("queries", shape.queries, 0, kMaxContext - shape.query_offset);
   require_within("key_offset", shape.key_offset, 0, kMaxContext);
   require_within("keys", shape.keys, 0, kMaxContext - shape.key_offset);
+  for (const std::int32_t* array : {shape.start, shape.length}) {
+    require(reinterpret_cast<std::uintptr_t>(array) % sizeof(std::int32_t) == 0,
+            "start or length {}: 4-byte aligned", array);
+  }
 }
 
 void require_workspace(const Workspace& workspace, std::size_t needed) {

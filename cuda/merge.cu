@@ -13,8 +13,8 @@ unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-/// One thread a row: top_k times the best path of any shard that has not been taken. The shards'
-/// lists are in order, so a cursor into each is enough.
+/// One thread a row: top_k times the best path of any shard that has not been taken. Each shard's
+/// list is in order: its first path behind the last one taken is its best.
 __global__ void merge_rows(MergePathsArgs args) {
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (row >= args.rows) return;
@@ -116,7 +116,7 @@ void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream strea
 
 void merge_paths(const MergePathsArgs& args, Stream stream) {
   require_within("shards", args.shards, 1, 1 << 20);
-  require_within("rows", args.rows, 0, Index{1} << 40);
+  require_within("rows", args.rows, 0, Index{1} << 32);
   require_within("top_k", args.top_k, 1, 64);
   require_pointer(args.spans, "spans", args.rows);
   require_pointer(args.scores, "scores", args.rows);
@@ -124,6 +124,8 @@ void merge_paths(const MergePathsArgs& args, Stream stream) {
   require_pointer(args.merged_spans, "merged_spans", args.rows);
   require_pointer(args.merged_scores, "merged_scores", args.rows);
   require_pointer(args.merged_anchors, "merged_anchors", args.rows);
+  require_pointer(args.parent_ranks, "parent_ranks", 0);
+  require_pointer(args.merged_parent_ranks, "merged_parent_ranks", 0);
   if (args.rows == 0) return;
   merge_rows<<<blocks_for(args.rows, kThreads), kThreads, 0, stream>>>(args);
   check_launch("merge_rows");
@@ -131,7 +133,7 @@ void merge_paths(const MergePathsArgs& args, Stream stream) {
 
 void merge_attention(const MergeAttentionArgs& args, Stream stream) {
   require_within("shards", args.shards, 1, 1 << 20);
-  require_within("rows", args.rows, 0, Index{1} << 40);
+  require_within("rows", args.rows, 0, Index{1} << 32);
   require_within("head_dim", args.head_dim, 1, 256);
   require_dtype(args.dtype);
   require_pointer(args.outputs, "outputs", args.rows);

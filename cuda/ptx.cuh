@@ -72,15 +72,8 @@ __device__ inline void wait_for_previous_kernel() {
 #endif
 }
 
-/// Blocks of a cluster: this one's number, a barrier that makes shared memory seen by all of them,
-/// and a load from another block's shared memory, at the place where `here` lies in this one's.
-__device__ inline int cluster_rank() {
-  int rank = 0;
-#if __CUDA_ARCH__ >= 900
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-#endif
-  return rank;
-}
+/// Blocks of a cluster: a barrier that makes shared memory seen by all of them, and a load from
+/// another block's shared memory, at the place where `here` lies in this one's.
 __device__ inline void cluster_barrier() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");

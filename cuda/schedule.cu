@@ -104,6 +104,8 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
       level.parts = uploader.upload_steps(steps_of(max_length, parts, "parts of a segment"), 1,
                                           1 / static_cast<double>(steps_left));
     } else {
+      require(cut.last() < kMaxEntries, "stripes {} at length {}: a table holds at most {}",
+              cut.last(), max_length, kMaxEntries);
       std::vector<std::int32_t> stripes{0};
       for (Index i = 1; i <= cut.last() + 1; ++i) {
         stripes.push_back(narrow_index(floor_power(i, rules.exponent)));
@@ -131,7 +133,9 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     Index span = 0;
     if (rules.rule == Rule::even) {
       count = ceil_root(longest, steps_left);
-      span = (longest + count - 1) / count + 1;
+      // ceil(n / r) is greatest at the last n or at the last perfect power, r^M.
+      const Index root = ceil_root(longest + 1, steps_left) - 1;
+      span = std::max((longest - 1) / count + 1, floor_power(root, make_rational(steps_left - 1)));
     } else if (rules.rule == Rule::power) {
       span = std::min(longest, whole.reach().backward + whole.reach().forward + 1);
     } else if (whole.count() > 0) {

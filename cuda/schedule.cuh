@@ -68,7 +68,7 @@ __device__ inline std::int32_t settle(const Steps& steps, std::int32_t n, Lookup
   std::int32_t low = 0;  // entries below `low` are <= n, those from `high` on are not
   std::int32_t high = steps.count;
   while (high - low > 32) {
-    const std::int32_t step = (high - low + 32) / 33;
+    const std::int32_t step = (high - low) / 33 + 1;
     const std::int32_t at = low + (lane + 1) * step - 1;
     const bool below = at < high && __ldg(steps.from + at) <= n;
     const int steps_below = __popc(__ballot_sync(kFullWarp, below));
@@ -94,7 +94,9 @@ struct DeviceCut {
   std::int32_t forward;
 
   __device__ std::int32_t stripe(std::int32_t i) const {
-    return rule == Rule::even ? (i - 1) * stride + 1 : __ldg(stripes + i);
+    if (rule != Rule::even) return __ldg(stripes + i);
+    const std::int64_t even = static_cast<std::int64_t>(i - 1) * stride + 1;
+    return static_cast<std::int32_t>(min(even, static_cast<std::int64_t>(INT_MAX)));
   }
 
   __device__ std::int32_t anchor(std::int32_t i) const { return end - stripe(i); }
@@ -113,7 +115,7 @@ struct DeviceCut {
 /// The stride of an even level alone: all that its anchors need.
 __device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t n) {
   const std::int32_t parts = value_at(level.parts, n) + 1;
-  return (n + parts - 1) / parts;
+  return (n - 1) / parts + 1;
 }
 
 /// How the level cuts a segment, without reaches: its anchors. Whole warp.
@@ -149,7 +151,7 @@ __device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segm
 /// One past the last stripe inside the segment. Whole warp.
 __device__ inline std::int32_t end_stripe(const LevelTable& level, const DeviceCut& cut) {
   if (cut.length <= 0) return level.first;
-  if (level.rule == Rule::even) return (cut.length + cut.stride - 1) / cut.stride + 1;
+  if (level.rule == Rule::even) return (cut.length - 1) / cut.stride + 2;
   return value_at(level.inside, cut.length);
 }
 

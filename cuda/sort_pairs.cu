@@ -30,6 +30,7 @@ struct SortKey {
     begin_bits = std::min(key_bits, std::max(kSortBits - 1 - head_bits, 8));
     shift = key_bits - begin_bits;
     bits = head_bits + 1 + begin_bits;
+    require(bits <= 32, "batch {} of {} KV heads: at most 2^23 in all", rows.batch, rows.kv_heads);
   }
 
   /// Pairs without a key go to the end of their KV head's.

@@ -60,8 +60,8 @@ __device__ Share share_of(int blocks) {
           blocks * kWarps};
 }
 
-/// What a block leaves for the first block of its cluster: its warps' best, merged, for each of
-/// `lists` heads. Warp `list % kWarps` merges list `list`.
+/// What a block leaves for the blocks of its cluster: its warps' best, merged, for each of kLists
+/// heads. Warp `list % kWarps` merges list `list`.
 template <int kTopK, int kLists>
 struct BlockLists {
   Candidate of_warp[kWarps][kLists][kTopK];

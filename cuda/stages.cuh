@@ -185,7 +185,7 @@ struct Combine {
   Dtype dtype;
   float scale;
   std::int32_t slots;
-  const void* query;  // null: the window is given
+  const void* query;  // not looked at where the window's output is given
   const void* key;
   const void* value;
   const DeviceSpan* spans;    // [batch, heads, queries, slots]
@@ -198,7 +198,6 @@ struct Combine {
 };
 void combine_plain(const Combine& combine, Stream stream);
 
-/// The fast search of one level.
 /// A scored anchor of one segment, as a number: the greater the better. The score's bits stand in
 /// front, in an order that integers compare, then the stripe: of equal scores the smaller key,
 /// which is the greater stripe. 0: none.
@@ -220,6 +219,7 @@ __device__ inline std::int32_t stripe_of(Candidate candidate) {
 }
 #endif
 
+/// What the fast search of one level needs beside its arguments.
 struct SearchScratch {
   Candidate* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
@@ -254,12 +254,13 @@ std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
 void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
             std::int32_t* counters, void* workspace, Stream stream);
 
-/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
-/// row are a tile with nearly one range of keys.
+/// 64 rows that attend to nearly one range of keys.
 struct Tile {
-  DeviceSpan any;  // keys that some pair attends to
-  DeviceSpan all;  // keys that every pair attends to
+  DeviceSpan any;  // keys that some row attends to
+  DeviceSpan all;  // keys that every row attends to
 };
+/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
+/// row are a tile.
 struct Pairs {
   const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
   const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays

@@ -67,12 +67,16 @@ struct WindowRows {
     const std::int64_t first = tile * kRows;
     if (first >= args.per_head) return {{0, 0}, {0, 0}};
     const std::int64_t last = min(first + kRows, args.per_head) - 1;
-    const DeviceSpan oldest = args.rows.window_keys(query_row(args, kv_head, first));
-    const DeviceSpan newest = args.rows.window_keys(query_row(args, kv_head, last));
-    if (newest.begin >= newest.end) return {{0, 0}, {0, 0}};
-    // A first query without a key (left padding) stands for no bound of what any row attends to.
-    if (oldest.begin >= oldest.end) return {{0, newest.end}, {0, 0}};
-    return {{oldest.begin, newest.end}, {newest.begin, oldest.end}};
+    const Rows::Row first_row = query_row(args, kv_head, first);
+    const Rows::Row last_row = query_row(args, kv_head, last);
+    const DeviceSpan oldest = args.rows.window_keys(first_row);
+    const DeviceSpan newest = args.rows.window_keys(last_row);
+    // Rows between them may hold keys where these two hold none: at padding, or at a shard's ends.
+    const std::int32_t begin =
+        window_of(args.rows.window, first_row.position, first_row.start).begin;
+    const bool bounded = oldest.begin < oldest.end && newest.begin < newest.end;
+    return {args.rows.held({begin, last_row.position + 1}),
+            bounded ? DeviceSpan{newest.begin, oldest.end} : DeviceSpan{0, 0}};
   }
 
   /// Gates and log-sum-exps of a row's spans, ahead of their use; the outputs are asked for.

@@ -36,7 +36,7 @@ __global__ void read_all(uint4* data, std::size_t count) {
   if (bits != 0) data[0].x = bits;  // the buffer holds zeros
 }
 
-/// Cycles and nanoseconds that one thread spends on about a million cycles.
+/// Cycles and nanoseconds that one thread spends on two million cycles.
 __global__ void count_cycles(long long* cycles_and_nanoseconds) {
   constexpr long long kCycles = 1 << 21;
   long long begin_time = 0;

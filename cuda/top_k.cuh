@@ -80,8 +80,7 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, 
 }
 
 /// Which paths of a query row its candidates make: `candidate_at(rank, e)` is candidate e of those
-/// of parent `rank`, `entries` a parent. `first_cut` is how level 1 cuts its segment. The whole
-/// warp calls it.
+/// of parent `rank`, `entries` a parent. For levels from 2 on. The whole warp calls it.
 template <int kTopK, class CandidateAt>
 __device__ Kept choose_paths(const LevelSearch& search, const Rows::Row& row, int entries,
                              CandidateAt&& candidate_at) {

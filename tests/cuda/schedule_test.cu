@@ -35,11 +35,17 @@ __global__ void cut_lengths(LevelTable level, std::int32_t first_length, std::in
   if (threadIdx.x % 32 == 0) values[i] = result;
 }
 
+/// How the device estimates where in a table to look: well, or not at all.
+enum class Estimate { made, far_below, far_above };
+
 /// The first length at which some value differs; 0: none.
 Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, Index m,
-                       Index max_length) {
+                       Index max_length, Estimate estimate) {
   constexpr std::int32_t kBatch = 1 << 20;
-  const LevelTable& level = schedule.tables().levels[static_cast<std::size_t>(m - 1)];
+  LevelTable level = schedule.tables().levels[static_cast<std::size_t>(m - 1)];
+  for (Steps* steps : {&level.inside, &level.backward, &level.forward, &level.parts}) {
+    if (estimate != Estimate::made) steps->factor = estimate == Estimate::far_below ? 0 : 1e9f;
+  }
   DeviceArray<CutValues> device(kBatch);
   for (Index begin = 1; begin <= max_length; begin += kBatch) {
     const auto count = static_cast<std::int32_t>(std::min<Index>(kBatch, max_length - begin + 1));
@@ -70,12 +76,12 @@ Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, I
   return 0;
 }
 
-void require_equal(const Schedule& rules, Index max_length) {
+void require_equal(const Schedule& rules, Index max_length, Estimate estimate = Estimate::made) {
   const StripePlan plan(rules, max_length);
   const DeviceSchedule schedule(plan);
   for (Index m = 1; m < plan.steps(); ++m) {
     INFO("steps " << plan.steps() << ", level " << m);
-    CHECK(first_difference(plan, schedule, m, max_length) == 0);
+    CHECK(first_difference(plan, schedule, m, max_length, estimate) == 0);
   }
   if (plan.steps() > 1) CHECK(schedule.tables().window == plan.window(max_length - 1, 0).length());
 }
@@ -130,6 +136,17 @@ TEST_CASE("the device cuts short segments under odd rules as the oracle does", "
                      parse_rational("1")};
   require_equal(rules, 20'000);
   require_equal(preset("nstep", 12), 20'000);
+}
+
+TEST_CASE("the device's estimates decide nothing", "[gpu][schedule]") {
+  for (const Estimate estimate : {Estimate::far_below, Estimate::far_above}) {
+    for (const char* name : {"paper", "released"}) require_equal(preset(name), 20'000, estimate);
+    for (const char* name : {"nstep", "even"}) require_equal(preset(name, 3), 20'000, estimate);
+    // Tables of 33, 66, 1122 entries, which a search by 33rds cuts without a rest.
+    Schedule rules = preset("paper");
+    rules.levels[0].backward = parse_rational("1000");
+    for (const Index length : {33, 66, 1122}) require_equal(rules, length, estimate);
+  }
 }
 
 TEST_CASE("schedules that the kernels do not take are refused", "[gpu][schedule]") {

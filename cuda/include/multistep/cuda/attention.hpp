@@ -113,7 +113,7 @@ struct CombineArgs {
   std::optional<double> softmax_scale{};     // default 1 / sqrt(head_dim)
 
   Index slots = 0;                      // 0: window attention alone
-  const DeviceSpan* spans = nullptr;    // [batch, num_heads, L_q, slots]; empty: not in use
+  const DeviceSpan* spans = nullptr;    // [batch, num_heads, L_q, slots]; in use up to an empty one
   const float* scores = nullptr;        // [batch, num_heads, L_q, slots], path scores
   const void* span_outputs = nullptr;   // [batch, num_heads, L_q, slots, head_dim]
   const float* span_lses = nullptr;     // [batch, num_heads, L_q, slots]
@@ -129,8 +129,10 @@ std::size_t workspace_size(const CombineArgs& args);
 void combine(const CombineArgs& args, Stream stream);
 
 /// Search, attend, combine; with N = 1 dense causal attention. The kernels for few queries
-/// (decoding) or many (prefill) are chosen by the shape. Long prefills run in chunks of queries:
-/// the workspace stays near a few GiB.
+/// (decoding) or many (prefill) are chosen by the shape; with Shape::length, which the host does
+/// not know, always those for few, and their workspace grows with the queries. Long prefills run in
+/// chunks of queries: the workspace is 12 bytes a row and slot (24 with N = 3, 36 beyond) and about
+/// a GiB.
 struct AttentionArgs {
   Shape shape;
   Dtype dtype = Dtype::bf16;

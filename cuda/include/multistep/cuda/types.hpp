@@ -14,6 +14,7 @@ struct CUstream_st;
 /// Pointers are to memory of the current device unless said otherwise; arrays are dense, row-major.
 ///
 /// Results are the same bits in every run, and a row's result does not depend on the other rows.
+/// (To rounding, where a row shares a tile with keys or values that are NaN or infinite.)
 ///
 /// Every function throws std::invalid_argument for arguments that it can see to be wrong, before
 /// anything is launched, and std::runtime_error where CUDA reports an error.
@@ -63,7 +64,8 @@ class DeviceSchedule {
 
 /// Query row i of a sequence stands at position query_offset + i. With `length`, which lives on the
 /// device so that a captured graph follows a growing cache, it stands at
-/// length[batch] - queries + i instead, and query_offset is not looked at.
+/// length[batch] - queries + i instead, and query_offset counts for nothing. A length is at most
+/// keys and the plan's max_length(): of a longer one the rest is left out.
 ///
 /// The arrays hold the keys [key_offset, key_offset + keys): all of them, with key_offset 0 and
 /// possibly a spare tail, or a shard of a longer context. Rows past the last query's position, and
