@@ -499,7 +499,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::shrink_registers<40>();
     if (threadIdx.x < 32) {
       load_keys<kHeadDim, RowsOf>(args, shared, &keys, &values);
-    } else if (threadIdx.x >= 32) {
+    } else {
       gather_queries<T, kHeadDim, RowsOf>(args, shared);
     }
   } else {

@@ -50,48 +50,45 @@ cuda::Shape GpuProblem::shape() const {
   return shape;
 }
 
-cuda::SpanSearchArgs GpuProblem::search() const {
-  cuda::SpanSearchArgs args;
+template <class Args>
+Args GpuProblem::common() const {
+  Args args;
   args.shape = shape();
   args.dtype = dtype();
   args.schedule = &schedule_;
+  return args;
+}
+
+template <class Args>
+Args GpuProblem::attending() const {
+  Args args = common<Args>();
+  args.query = query_.data();
+  args.key = keys_->key.data();
+  args.value = keys_->value.data();
+  return args;
+}
+
+cuda::SpanSearchArgs GpuProblem::search() const {
+  auto args = common<cuda::SpanSearchArgs>();
   for (const cuda::DeviceBuffer& level : routing_) args.routing_queries.push_back(level.data());
   args.search_keys = keys_->key.data();
   return args;
 }
 
 cuda::SpanAttentionArgs GpuProblem::span_attention() const {
-  cuda::SpanAttentionArgs args;
-  args.shape = shape();
-  args.dtype = dtype();
-  args.schedule = &schedule_;
-  args.query = query_.data();
-  args.key = keys_->key.data();
-  args.value = keys_->value.data();
+  auto args = attending<cuda::SpanAttentionArgs>();
   args.slots = levels() == 0 ? 1 : top_k();
   return args;
 }
 
 cuda::CombineArgs GpuProblem::combine() const {
-  cuda::CombineArgs args;
-  args.shape = shape();
-  args.dtype = dtype();
-  args.schedule = &schedule_;
-  args.query = query_.data();
-  args.key = keys_->key.data();
-  args.value = keys_->value.data();
+  auto args = attending<cuda::CombineArgs>();
   args.slots = levels() == 0 ? 0 : top_k();
   return args;
 }
 
 cuda::AttentionArgs GpuProblem::attention() const {
-  cuda::AttentionArgs args;
-  args.shape = shape();
-  args.dtype = dtype();
-  args.schedule = &schedule_;
-  args.query = query_.data();
-  args.key = keys_->key.data();
-  args.value = keys_->value.data();
+  auto args = attending<cuda::AttentionArgs>();
   args.routing_queries = search().routing_queries;
   return args;
 }

@@ -73,6 +73,12 @@ class GpuProblem {
   cuda::AttentionArgs attention() const;
 
  private:
+  /// Arguments of a stage with what all of them take, and with what those that attend take.
+  template <class Args>
+  Args common() const;
+  template <class Args>
+  Args attending() const;
+
   GpuShape sizes_;
   cuda::DeviceSchedule schedule_;
   std::shared_ptr<const DeviceKeys> keys_;
