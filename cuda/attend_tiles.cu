@@ -305,9 +305,41 @@ __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float 
   }
 }
 
+/// What a thread reads for the end of its two rows, asked for while the last product runs.
+template <class T, int kHeadDim, class RowsOf>
+struct Ahead {
+  __device__ void load(const TileArgs&, const TileRow (&)[2], const float2 (*)[kMaxTileSlots]) {}
+};
+
+/// The outputs of the rows' first spans; those of further ones are read when they are added.
 template <class T, int kHeadDim>
-__device__ void finish(SpanRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
-                       const float (&lse)[2], const TileRow (&rows)[2], const float2 (*)[4]) {
+struct Ahead<T, kHeadDim, WindowRows> {
+  static constexpr int kSlots = 2;
+  RowPieces<kHeadDim> of[2][kSlots];  // zeros: not in use
+
+  static __device__ const T* span_output(const TileArgs& args, const TileRow& row, int slot) {
+    return static_cast<const T*>(args.combine.span_outputs) +
+           (row.item * args.combine.slots + slot) * kHeadDim;
+  }
+
+  /// `slots` is of this thread's first row, the second's is 8 further.
+  __device__ void load(const TileArgs& args, const TileRow (&rows)[2],
+                       const float2 (*slots)[kMaxTileSlots]) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+#pragma unroll
+      for (int s = 0; s < kSlots; ++s) {
+        const bool use = rows[r].index >= 0 && s < args.combine.slots && slots[8 * r][s].x >= 0;
+        of[r][s].load(use ? span_output(args, rows[r], s) : nullptr);
+      }
+    }
+  }
+};
+
+template <class T, int kHeadDim>
+__device__ void finish(const Ahead<T, kHeadDim, SpanRows>&, const TileArgs& args,
+                       Accumulator<kHeadDim>& sums, const float (&lse)[2], const TileRow (&rows)[2],
+                       const float2 (*)[kMaxTileSlots]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     T* output = static_cast<T*>(args.output) + rows[r].item * kHeadDim;
@@ -319,9 +351,10 @@ __device__ void finish(SpanRows, const TileArgs& args, Accumulator<kHeadDim>& su
 /// The window's output is at hand: joins it with the spans'. `slots` is of this thread's first row,
 /// the second's is 8 further.
 template <class T, int kHeadDim>
-__device__ void finish(WindowRows, const TileArgs& args, Accumulator<kHeadDim>& sums,
-                       const float (&lse)[2], const TileRow (&rows)[2],
+__device__ void finish(const Ahead<T, kHeadDim, WindowRows>& ahead, const TileArgs& args,
+                       Accumulator<kHeadDim>& sums, const float (&lse)[2], const TileRow (&rows)[2],
                        const float2 (*slots)[kMaxTileSlots]) {
+  using Spans = Ahead<T, kHeadDim, WindowRows>;
   const Combine& combine = args.combine;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -341,11 +374,13 @@ __device__ void finish(WindowRows, const TileArgs& args, Accumulator<kHeadDim>& 
 #pragma unroll
       for (int s = 0; s < kMaxTileSlots; ++s) {
         if (s >= combine.slots) break;
-        const bool use = here && slots[8 * r][s].x >= 0;
-        const T* row = static_cast<const T*>(combine.span_outputs) +
-                       (rows[r].item * combine.slots + s) * kHeadDim;
-        add_fragment<T, kHeadDim>(sums.value, r, use ? row : nullptr, s == 0 ? of_window : 1,
-                                  add[s]);
+        RowPieces<kHeadDim> span;
+        if (s < Spans::kSlots) {
+          span = ahead.of[r][s];
+        } else if (here && slots[8 * r][s].x >= 0) {
+          span.load(Spans::span_output(args, rows[r], s));
+        }
+        add_fragment<T, kHeadDim>(sums.value, r, span, s == 0 ? of_window : 1, add[s]);
       }
     }
     T* output = static_cast<T*>(combine.output) + rows[r].index * kHeadDim;
@@ -378,6 +413,8 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
     Accumulator<kHeadDim> sums{{}, {-kInfinity, -kInfinity}, {0, 0}};
 
     const Walk mine = walk_of(tile.any);
+    const auto* slots = &shared.slots[buffer % 2][warpgroup * kRows + first_row];
+    Ahead<T, kHeadDim, RowsOf> ahead;
     const auto skip = [&](int j) {
       for (; j > 0; --j, ++count) {
         shared.key_full[count % kStages].wait(count / kStages % 2);
@@ -442,12 +479,14 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
       ptx::wgmma_fence();
       multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
       ptx::wgmma_commit();
+      ahead.load(args, rows, slots);
       ptx::wgmma_wait<0>();
       ptx::pin(sums.value);
       release(shared.value_empty[count % kStages]);
       ++count;
       skip(w.walk.end - mine.end);
     } else {
+      ahead.load(args, rows, slots);
       skip(w.walk.end - w.walk.begin);
     }
 
@@ -461,8 +500,7 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
       for (int i = 0; i < kHeadDim / 4; ++i) sums.value[4 * (i / 2) + 2 * r + i % 2] *= inverse;
     }
     repair<T, kHeadDim>(args, sums, lse, rows, w.kv_head);
-    const auto* slots = &shared.slots[buffer % 2][warpgroup * kRows + first_row];
-    finish<T, kHeadDim>(RowsOf{}, args, sums, lse, rows, slots);
+    finish<T, kHeadDim>(ahead, args, sums, lse, rows, slots);
     release(shared.query_empty[buffer % 2]);
     ++buffer;
   }

@@ -103,14 +103,17 @@ class Search {
   }
 
   void launch(Stream stream) {
-    for (std::size_t m = 0; m < levels_.size(); ++m) {
+    for (std::size_t m = 0; m < levels_.size();) {
       const LevelSearch& level = levels_[m];
       if (!fast_) {
         search_level_plain(level, stream);
+        ++m;
         continue;
       }
       if (sorting_[m]) scratch_[m].order = sort_pairs(pairs_of(level), sorting_[m], stream).pair;
-      search_level_fast(level, scratch_[m], stream);
+      const int count = levels_at_once(&level, static_cast<int>(levels_.size() - m));
+      search_levels_fast(&level, count, scratch_[m], stream);
+      m += static_cast<std::size_t>(count);
     }
     if (anchors_) {
       trace_paths({args_.shape.rows(), narrow(args_.schedule->top_k()),
@@ -123,7 +126,7 @@ class Search {
   void take_lists(Arena& arena) {
     const LevelSearch& level = levels_.back();
     const Index pairs = level.rows.total() * level.top_k;
-    scratch_.back().lists = arena.take<Candidate>(pairs * level.top_k);
+    scratch_.back().lists = arena.take<Found>(pairs * level.top_k);
     if (pairs >= kSortedPairs && pairs < INT_MAX) {
       sorting_.back() =
           arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));
@@ -252,10 +255,12 @@ void require_combine(const CombineArgs& args) {
 
 /// Window attention by tiles where there is a window to attend to.
 void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream) {
-  const bool tiles = rung == Rung::fast && tiles_are_fast(shape, combine.scale) &&
-                     !combine.window_output && combine.rows.window > 0 &&
-                     combine.slots <= kMaxTileSlots;
-  tiles ? combine_tiles(combine, stream) : combine_plain(combine, stream);
+  const bool built = (shape.head_dim == 64 || shape.head_dim == 128) &&
+                     combine.slots <= kMaxTileSlots && !combine.window_output;
+  if (rung == Rung::plain || !built) return combine_plain(combine, stream);
+  if (combine.rows.window == 0) return combine_spans(combine, stream);
+  tiles_are_fast(shape, combine.scale) ? combine_tiles(combine, stream)
+                                       : combine_plain(combine, stream);
 }
 
 /// The whole of attention for the queries [first, first + count) of every head.

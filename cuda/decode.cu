@@ -1,271 +1,201 @@
-#include "attend_row.cuh"
+#include <algorithm>
+
 #include "check.cuh"
+#include "decode_join.cuh"
+#include "decode_spans.cuh"
 #include "decode_tile.cuh"
-#include "ptx.cuh"
-#include "stages.cuh"
 
 /// Attention and combination of few queries, whose cost is the bytes of the keys and values that
-/// they choose. An item is a query row's window or one of its spans; the heads of a KV head read
-/// their window together. Items are cut into pieces of a fixed number of keys, so that a row's sums
-/// do not depend on its neighbours. A block streams one piece, each warp 16 keys at a time through
-/// shared memory of its own, and leaves partial softmaxes; the last of a row's blocks joins them in
-/// order. The launch overlaps the search: windows are attended to before it has ended.
+/// they choose. An item is a query row's window or one of its spans. Windows are cut into pieces of
+/// a fixed number of keys, spans at the absolute multiples of that number: a row's sums do not
+/// depend on its neighbours, and yet whoever of a KV head attends to keys of a piece reads it in
+/// one go. A block streams one piece, each warp 16 keys at a time through shared memory of its own,
+/// and leaves partial softmaxes; the last of a row's blocks joins them in order. The launch
+/// overlaps the search: windows are attended to before it has ended.
 namespace multistep::cuda {
 namespace {
 
-constexpr int kMaxSlots = 4;    // of what decode_is_fast() takes
-constexpr int kMaxPieces = 32;  // of an item: a warp weighs them
+/// Of a block: for tiles on their way, then for its warps' sums, then for the join.
+template <int kHeadDim>
+constexpr int kSharedBytes = std::max<int>({sizeof(Ring<kHeadDim>), sizeof(BlockSums<kHeadDim>),
+                                            32 * 1024});
+static_assert(kSharedBytes<128> / kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
+              "room for parts");
 
-struct Decode {
-  SpanAttend attend;  // its output and lse are not used
-  Combine combine;
-  std::int32_t piece;  // keys
-  std::int32_t window_pieces;
-  std::int32_t span_pieces;
-  float* partials;         // [batch, heads, count, items and pieces, head_dim + 4]
-  std::int32_t* counters;  // [batch, heads, count]
-};
-
-/// The spans of a block's heads, as chosen: lane i has slot i % slots of head i / slots.
-struct TileSpans {
-  DeviceSpan span{0, 0};
-  float score = -kInfinity;
-
-  __device__ TileSpans(const Decode& decode, const Rows::Row& first_row, int heads) {
-    const int lane = threadIdx.x % 32;
-    const int slots = decode.attend.slots;
-    if (lane >= heads * slots) return;
-    const std::int64_t row =
-        first_row.index + lane / slots * static_cast<std::int64_t>(decode.attend.rows.queries);
-    span = decode.attend.spans[row * slots + lane % slots];
-    score = decode.combine.scores[row * slots + lane % slots];
-  }
-
-  /// The lane of the span that comes `place`-th in the order of their first keys: spans that
-  /// overlap are attended to at about the same time, and read keys that are in the L2 cache.
-  __device__ int lane_at(int place, int count) const {
-    const int lane = threadIdx.x % 32;
-    int before = lane < count ? 0 : 32;
-    for (int other = 0; other < count; ++other) {
-      const std::int32_t begin = __shfl_sync(kFullWarp, span.begin, other);
-      before += begin < span.begin || (begin == span.begin && other < lane);
-    }
-    return __ffs(static_cast<int>(__ballot_sync(kFullWarp, before == place))) - 1;
-  }
-};
-
-/// Joins a row's pieces and combines its items, the window last. Every warp weighs the pieces; each
-/// sums 32 values of head_dim.
+/// Attends to a piece for up to kSeats seats, and stores their partial softmaxes. Whole block,
+/// which is told whether to attend again for one seat at a time: where a seat's sums are not
+/// finite, a value that is NaN or infinite may be another seat's, and a weight of 0 does not keep
+/// it out of a matrix product. Alone a seat reads no keys but its own, and its sums are the bits
+/// that they would have been.
 template <class T, int kHeadDim>
-__device__ void join_row(const Decode& decode, const Rows::Row& row, const TileSpans& chosen,
-                         int head, const float* partials) {
-  const SpanAttend& attend = decode.attend;
-  const int slots = attend.slots;
+__device__ bool attend_seats(const Decode& decode, const Rows::Row& row, std::int64_t origin,
+                             const Seat* seats, int count, float* partials, char* memory) {
   const int lane = threadIdx.x % 32;
-  // Of lane s: slot s.
-  const int from = (head * slots + lane) % 32;
-  const float score = __shfl_sync(kFullWarp, chosen.score, from);
-  const DeviceSpan span{__shfl_sync(kFullWarp, chosen.span.begin, from),
-                        __shfl_sync(kFullWarp, chosen.span.end, from)};
-  const DeviceSpan keys =
-      lane == slots ? attend.rows.window_keys(row) : attend.rows.attended(span, row);
-  // No more than there are blocks for: a length beyond the plan's is cut off.
-  const int most = lane == slots ? decode.window_pieces : decode.span_pieces;
-  const int pieces =
-      lane <= slots ? min((keys.end - keys.begin + decode.piece - 1) / decode.piece, most) : 0;
-
-  // Of each item: this lane's piece, its share of the item; the item's log-sum-exp.
-  float share[kMaxSlots + 1];
-  float lse[kMaxSlots + 1];
-  int count[kMaxSlots + 1];
-  const auto item_partials = [&](int item) {
-    return partials + static_cast<std::int64_t>(item) * decode.span_pieces * kStride<kHeadDim>;
-  };
-  float max[kMaxSlots + 1];
-  float sum[kMaxSlots + 1];
-#pragma unroll
-  for (int item = 0; item <= kMaxSlots; ++item) {
-    count[item] = __shfl_sync(kFullWarp, pieces, item);
-    max[item] = -kInfinity;
-    sum[item] = 0;
-    if (lane >= count[item]) continue;
-    const float* piece = item_partials(item) + lane * kStride<kHeadDim>;
-    const float2 both = __ldcg(reinterpret_cast<const float2*>(piece + kHeadDim));
-    max[item] = both.x;
-    sum[item] = both.y;
+  Seat seat = seats[min(lane / 4, count - 1)];
+  const DeviceSpan range{__reduce_min_sync(kFullWarp, seat.keys.begin),
+                         __reduce_max_sync(kFullWarp, seat.keys.end)};
+  if (lane / 4 >= count) seat = {-1, 0, {0, 0}};
+  WarpSums<kHeadDim> sums;
+  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, range, seat,
+                           *reinterpret_cast<Ring<kHeadDim>*>(memory));
+  __syncthreads();
+  auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
+  block.put(sums, count);
+  __syncthreads();
+  bool spoilt = false;
+#pragma unroll 1
+  for (int s = threadIdx.x / 32; s < count; s += kWarps) {
+    const std::int64_t part =
+        seats[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
+        seats[s].part;
+    const bool finite = block.store(s, partials + part * kStride<kHeadDim>);
+    const DeviceSpan own = seats[s].keys;
+    spoilt = spoilt || (!finite && (own.begin > range.begin || own.end < range.end));
   }
-#pragma unroll
-  for (int item = 0; item <= kMaxSlots; ++item) {
-    float top = max[item];
-    for (int bit = 16; bit > 0; bit /= 2) top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, bit));
-    const float weight = max[item] == -kInfinity ? 0 : weight2(max[item], top);
-    const float total = warp_sum(weight * sum[item]);
-    share[item] = total == 0 ? 0 : weight / total;
-    lse[item] = total == 0 ? -kInfinity : top * kLn2 + __logf(total);
-  }
-
-  // What each item counts in the output: gates, and window and span joined.
-  float of_slot[kMaxSlots];
-  float used = 0;
-  float best = -kInfinity;
-  float all = 0;
-  float of_window_lse = -kInfinity;
-#pragma unroll
-  for (int s = 0; s <= kMaxSlots; ++s) of_window_lse = s == slots ? lse[s] : of_window_lse;
-#pragma unroll
-  for (int s = 0; s < kMaxSlots; ++s) {
-    of_slot[s] = __shfl_sync(kFullWarp, score, s);
-    const bool some = __shfl_sync(kFullWarp, span.end > span.begin, s);
-    if (s >= slots || !some || used != s) continue;
-    used = s + 1;
-    best = fmaxf(best, of_slot[s]);
-  }
-#pragma unroll
-  for (int s = 0; s < kMaxSlots; ++s) {
-    of_slot[s] = s < used ? weight(of_slot[s], best) : 0;
-    all += of_slot[s];
-  }
-  float of_window = used > 0 ? 0 : 1;
-#pragma unroll
-  for (int s = 0; s < kMaxSlots; ++s) {
-    if (s >= used) continue;
-    float gate = of_slot[s] / all;
-    if (faulty(attend.rows.fault, Fault::gates_equal)) gate = 1 / used;
-    Joined joined = join(lse[s], of_window_lse);
-    if (faulty(attend.rows.fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
-    of_slot[s] = gate * joined.first;
-    of_window += gate * joined.second;
-  }
-
-  const int d = threadIdx.x;
-  if (d >= kHeadDim) return;  // whole warps
-  float output = 0;
-#pragma unroll
-  for (int item = 0; item <= kMaxSlots; ++item) {
-    if (item > slots) break;
-    const float factor = item == slots ? of_window : of_slot[min(item, kMaxSlots - 1)];
-    const float part = factor * share[item];
-    const float* piece = item_partials(item) + d;
-    constexpr int kAtOnce = 8;  // loads in flight
-    for (int first = 0; first < count[item]; first += kAtOnce) {
-      float value[kAtOnce];
-#pragma unroll
-      for (int p = 0; p < kAtOnce; ++p) {
-        value[p] = first + p < count[item] ? __ldcg(piece + (first + p) * kStride<kHeadDim>) : 0;
-      }
-#pragma unroll
-      for (int p = 0; p < kAtOnce; ++p) {
-        output = fmaf(__shfl_sync(kFullWarp, part, first + p), value[p], output);
-      }
-    }
-  }
-  static_cast<T*>(decode.combine.output)[row.index * kHeadDim + d] = from_float<T>(output);
+  return __syncthreads_or(spoilt);
 }
 
-/// blockIdx.x: a query with up to 8 heads of one KV head. blockIdx.y: a piece of their window,
-/// then of a head's span; windows come first, as they need not wait for the search.
+/// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of the window for 8
+/// of them, then a piece of a span for all whose spans touch it; windows come first, as they need
+/// not wait for the search. Of spans that share a piece, the first one's block attends to it.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 4)
     decode_pieces(__grid_constant__ const Decode decode) {
-  const SpanAttend& attend = decode.attend;
-  const Rows& rows = attend.rows;
-  const auto slots = static_cast<unsigned>(attend.slots);
-  const auto span_pieces = static_cast<unsigned>(decode.span_pieces);
-  const bool is_window = blockIdx.y < decode.window_pieces;
-  const unsigned rest = is_window ? blockIdx.y : blockIdx.y - decode.window_pieces;
-  const unsigned place =
-      is_window ? 0 : rest / span_pieces;  // of the span among the block's heads'
-  const unsigned piece = rest - place * span_pieces;
-  const HeadTile<kHeads> unit(rows, blockIdx.x);
-  const int count = unit.heads * attend.slots;
-  if (!is_window && place >= count) return;
-  const Rows::Row first_row = rows.row(unit.batch, unit.first_head, unit.query);
+  extern __shared__ __align__(16) char memory[];
+  __shared__ Board board;
+  const Rows& rows = decode.attend.rows;
+  const int slots = decode.attend.slots;
+  const int lane = threadIdx.x % 32;
+  const HeadTile<kTileHeads> unit(rows, blockIdx.x);
+  const Rows::Row row = rows.row(unit.batch, unit.first_head, unit.query);
+  const DeviceSpan window = rows.window_keys(row);
+  int window_pieces = 0;  // of this query
+  if (window.end > window.begin) {
+    window_pieces = min((window.end - window.begin - 1) / decode.piece + 1, decode.window_pieces);
+  }
+  const unsigned window_blocks = decode.window_blocks();
+  const bool is_window = blockIdx.y < decode.window_pieces * window_blocks;
 
-  if (!is_window) ptx::wait_for_previous_kernel();
-  TileSpans chosen(decode, first_row, is_window ? 0 : unit.heads);
-  int head = 0;
+  int first_head = 0;  // the heads that this block may be the last of
   int heads = unit.heads;
-  unsigned slot = slots;  // the window
-  if (!is_window) {
-    const int lane = chosen.lane_at(place, count);
-    head = lane / attend.slots;
-    heads = 1;
-    slot = lane - head * attend.slots;
-  }
-  const Rows::Row row = rows.row(unit.batch, unit.first_head + head, unit.query);
-  const std::int64_t row_pieces = decode.window_pieces + slots * span_pieces;
-  const auto partials_of = [&](int h) {  // of the row `h` heads further
-    return decode.partials +
-           (row.dense + static_cast<std::int64_t>(h) * rows.count) * row_pieces * kStride<kHeadDim>;
-  };
-  extern __shared__ char memory[];
-  DeviceSpan keys;
+  bool first_of_all = false;         // of the blocks of these heads
+  std::int64_t origin = row.kv_row;  // of the piece, in [batch, kv_heads, keys]
+  int seats = 0;                     // taken
   if (is_window) {
-    keys = rows.window_keys(row);
+    const int part = static_cast<int>(blockIdx.y / window_blocks);
+    first_head = static_cast<int>(blockIdx.y - part * window_blocks) * kSeats;
+    heads = min(unit.heads - first_head, kSeats);
+    first_of_all = part == 0;
+    if (heads <= 0 || (part >= window_pieces && !first_of_all)) return;
+    const std::int64_t begin = window.begin + static_cast<std::int64_t>(part) * decode.piece;
+    origin += begin;
+    seats = part < window_pieces ? heads : 0;
+    const auto left = static_cast<std::int32_t>(window.end - begin);
+    if (threadIdx.x < seats) {
+      board.seat[threadIdx.x] = {first_head + static_cast<int>(threadIdx.x),
+                                 slots * decode.span_pieces + part,
+                                 {0, min(left, decode.piece)}};
+    }
   } else {
-    const int lane = head * attend.slots + slot;
-    keys = rows.attended({__shfl_sync(kFullWarp, chosen.span.begin, lane),
-                          __shfl_sync(kFullWarp, chosen.span.end, lane)},
-                         row);
+    const auto rest = static_cast<int>(blockIdx.y - decode.window_pieces * window_blocks);
+    const int span = rest / decode.span_pieces;
+    first_of_all = decode.window_pieces == 0 && rest == 0;
+    if (span >= unit.heads * slots) return;
+    const TileSpans spans(decode, row, unit.heads, board);
+    const std::int32_t piece = spans.first_of(span) + rest - span * decode.span_pieces;
+    std::uint64_t touching = spans.touching(piece);
+    const bool mine = __ffsll(static_cast<long long>(touching)) - 1 == span;
+    if (!mine && !first_of_all) return;
+    if (!mine) touching = 0;
+    origin += static_cast<std::int64_t>(piece) * decode.piece;
+    seats = __popcll(touching);
+    if (threadIdx.x < 32) spans.take_seats(decode, piece, touching, board);
   }
-  const std::int64_t begin = keys.begin + static_cast<std::int64_t>(piece) * decode.piece;
-  if (begin < keys.end) {
-    const std::int64_t end = min(begin + decode.piece, static_cast<std::int64_t>(keys.end));
-    WarpSums<kHeadDim> sums;
-    stream_keys<T, kHeadDim>(sums, attend, row, heads,
-                             {static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)},
-                             *reinterpret_cast<Ring<kHeadDim>*>(memory));
-    __syncthreads();
-    auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
-    block.put(sums, heads);
-    __syncthreads();
-    for (int h = 0; h < heads; ++h) {
-      block.store(h, partials_of(h) + (slot * span_pieces + piece) * kStride<kHeadDim>);
+  __syncthreads();
+
+  float* partials = decode.partials + row.dense * decode.row_parts() * kStride<kHeadDim>;
+  int alone = 0;  // seats before this one are attended to one by one
+  for (int seat = 0; seat < seats;) {
+    const int count = seat < alone ? 1 : min(kSeats, seats - seat);
+    if (attend_seats<T, kHeadDim>(decode, row, origin, board.seat + seat, count, partials,
+                                  memory)) {
+      alone = seat + count;
+    } else {
+      seat += count;
     }
   }
-  if (is_window) {
-    ptx::wait_for_previous_kernel();
-    chosen = TileSpans(decode, first_row, unit.heads);
-  }
+  if (is_window) TileSpans(decode, row, unit.heads, board);
 
-  // The last block of a row to come by joins its pieces.
-  __shared__ bool last[kHeads];
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x < heads) {
-    std::int32_t* counter =
-        decode.counters + row.dense + threadIdx.x * static_cast<std::int64_t>(rows.count);
-    last[threadIdx.x] = atomicAdd(counter, 1) == row_pieces - 1;
+  // The last block of a row to come by joins its parts. All are there for it to see: the barrier
+  // that attend_seats() ends with, and the counters' order.
+  if (threadIdx.x < 32) {
+    __syncwarp();  // the board's choices
+    bool last = false;
+    if (lane >= first_head && lane < first_head + heads) {
+      int parts = window_pieces;
+#pragma unroll 1
+      for (int s = 0; s < slots; ++s) parts += max(board.choice[lane * slots + s].pieces, 0);
+      int here = 0;
+#pragma unroll 1
+      for (int seat = 0; seat < seats; ++seat) here += board.seat[seat].head == lane;
+      // A row without keys is left to the first block.
+      last = first_of_all && parts == 0;
+      if (here > 0) {
+        std::int32_t* counter =
+            decode.counters + row.dense + lane * static_cast<std::int64_t>(rows.count);
+        last = add_in_order(counter, here) + here == parts;
+      }
+    }
+    const unsigned heads_last = __ballot_sync(kFullWarp, last);
+    if (lane == 0) board.last = heads_last;
   }
   __syncthreads();
-  __threadfence();
-  for (int h = 0; h < heads; ++h) {
-    if (!last[h]) continue;
-    join_row<T, kHeadDim>(decode, rows.row(unit.batch, unit.first_head + head + h, unit.query),
-                          chosen, head + h, partials_of(h));
+  const unsigned last = board.last;
+  if (last == 0) return;
+  // A warp joins a row: one row with all the memory, several side by side.
+  const bool one = (last & (last - 1)) == 0;
+  const int bytes = one ? kSharedBytes<kHeadDim> : kSharedBytes<kHeadDim> / kWarps;
+  const int warp = threadIdx.x / 32;
+  const JoinMemory<kHeadDim> join_memory(memory + (one ? 0 : warp * bytes), bytes);
+  int before = 0;
+#pragma unroll 1
+  for (unsigned rest = last; rest != 0; rest &= rest - 1, ++before) {
+    if (before % kWarps != warp) continue;
+    const int head = __ffs(static_cast<int>(rest)) - 1;
+    const std::int64_t parts = head * static_cast<std::int64_t>(rows.count) * decode.row_parts();
+    const RowParts of_row{
+        board.choice + head * slots,          slots,     window_pieces, decode.span_pieces,
+        partials + parts * kStride<kHeadDim>, rows.fault};
+    T* output = static_cast<T*>(decode.combine.output) +
+                (row.index + head * static_cast<std::int64_t>(rows.queries)) * kHeadDim;
+    join_row<T, kHeadDim>(of_row, join_memory, output);
   }
 }
 
-/// How many keys a piece has: about 256, fewer of short items, more where there would be more than
-/// 32 pieces. The schedule's and the arrays' lengths decide it, not the batch.
+/// How many keys a piece has: a span is to touch up to 8 of them, and few keys where that would
+/// make them long; more keys only where an item would have more pieces than a warp weighs. The
+/// schedule's and the arrays' lengths decide it, not the batch. Windows may be cut finer than spans
+/// need: they are attended to while the search runs.
 struct Pieces {
+  static constexpr std::int64_t kStep = kWarps * kKeys;  // every warp has as many tiles
+  static constexpr std::int64_t kFew = 8;
+  static constexpr std::int64_t kLong = 5 * kStep;
   std::int32_t keys;
   std::int32_t of_window;
   std::int32_t of_span;
 
-  Pieces(const Rows& rows, std::int64_t max_span) {
+  Pieces(const Rows& rows, int slots, std::int64_t max_span) {
     const std::int64_t context = rows.key_offset + rows.keys;
     const std::int64_t window = std::min<std::int64_t>(rows.window, context);
-    const std::int64_t span = std::min(max_span, context);
-    const std::int64_t longest = std::max<std::int64_t>({window, span, 1});
-    const std::int64_t about = longest <= 1024 ? 128 : 256;
-    // Rounded: the paper's power makes spans of one key more than a round number.
-    const std::int64_t count =
-        std::clamp<std::int64_t>((longest + about / 2) / about, 1, kMaxPieces);
-    const std::int64_t size = (longest + count - 1) / count;
-    keys = static_cast<std::int32_t>((size + 15) / 16 * 16);
-    of_window = static_cast<std::int32_t>((window + keys - 1) / keys);
-    of_span = static_cast<std::int32_t>(std::max<std::int64_t>((span + keys - 1) / keys, 1));
+    const std::int64_t span = std::max<std::int64_t>(std::min(max_span, context), 1);
+    const auto ceil = [](std::int64_t value, std::int64_t by) { return (value + by - 1) / by; };
+    // A span of n + 1 keys touches up to ceil(n / piece) + 1 pieces.
+    const std::int64_t aim = slots > 0 ? std::max(span - 1, window / 4) : window;
+    const std::int64_t least = std::max(ceil(window, kMaxPieces), ceil(span - 1, kMaxPieces - 1));
+    const std::int64_t size = std::max({std::min(ceil(aim, kFew - 1), kLong), least, kStep});
+    keys = static_cast<std::int32_t>(ceil(size, kStep) * kStep);
+    of_window = static_cast<std::int32_t>(ceil(window, keys));
+    of_span = slots > 0 ? static_cast<std::int32_t>(ceil(span - 1, keys) + 1) : 0;
   }
   Index per_row(int slots) const { return of_window + static_cast<Index>(slots) * of_span; }
 };
@@ -274,13 +204,13 @@ template <class T, int kHeadDim>
 void launch(const Decode& decode, Stream stream) {
   const Rows& rows = decode.attend.rows;
   const auto kernel = decode_pieces<T, kHeadDim>;
-  constexpr std::size_t kBytes = std::max(sizeof(Ring<kHeadDim>), sizeof(BlockSums<kHeadDim>));
+  constexpr int kBytes = kSharedBytes<kHeadDim>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
-  const int heads = std::min(rows.group(), kHeads);
+  const int heads = std::min(rows.group(), kTileHeads);
   Launch how{};
-  how.blocks = static_cast<unsigned>(HeadTile<kHeads>::count(rows));
-  how.blocks_y = static_cast<unsigned>(decode.window_pieces +
+  how.blocks = static_cast<unsigned>(HeadTile<kTileHeads>::count(rows));
+  how.blocks_y = static_cast<unsigned>(decode.window_pieces * decode.window_blocks() +
                                        heads * decode.attend.slots * decode.span_pieces);
   how.threads = kThreads;
   how.stream = stream;
@@ -298,13 +228,14 @@ bool decode_is_fast(const Rows& rows, int slots) {
 
 std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span) {
   Arena arena;
-  arena.take<float>(rows.total() * Pieces(rows, max_span).per_row(slots) * (rows.head_dim + 4));
+  arena.take<float>(rows.total() * Pieces(rows, slots, max_span).per_row(slots) *
+                    (rows.head_dim + 4));
   return arena.used();
 }
 
 void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
             std::int32_t* counters, void* workspace, Stream stream) {
-  const Pieces pieces(attend.rows, max_span);
+  const Pieces pieces(attend.rows, attend.slots, max_span);
   if (attend.rows.total() * pieces.per_row(attend.slots) == 0) return;
   const Decode arguments{attend,           combine,        pieces.keys,
                          pieces.of_window, pieces.of_span, static_cast<float*>(workspace),

@@ -5,12 +5,12 @@
 #include "stages.cuh"
 
 /// How a block of decode.cu streams keys and values through its warps, on tensor cores, and what it
-/// leaves: a partial softmax for each of a few heads.
+/// leaves: a partial softmax for each of a few query rows.
 namespace multistep::cuda {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = 8;   // of a block: columns of the second matrix product
+constexpr int kSeats = 8;   // rows attended to at a time: columns of the second matrix product
 constexpr int kKeys = 16;   // of a warp's tile
 constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the gaps
 
@@ -35,10 +35,17 @@ struct Ring {
   static __device__ int place(int row, int piece) { return piece ^ (row % 8); }
 };
 
-/// Some heads' running softmax over a warp's keys. Lane (g, c) = (lane / 4, lane % 4) has maximum
-/// and sum of head g, and the outputs transposed: of heads 2 c and 2 c + 1, value 16 j + g of
-/// head_dim at [j][0] and [j][1], 16 j + g + 8 at [j][2] and [j][3]. Logits, and so maxima, are to
-/// base 2.
+/// Who attends to a piece of keys: a head, with its window or one of its spans.
+struct Seat {
+  std::int32_t head;  // of the block's heads; -1: nobody
+  std::int32_t part;  // which of the row's partial softmaxes this becomes
+  DeviceSpan keys;    // its own, counted from the piece's first key
+};
+
+/// The running softmax of a few seats over a warp's keys. Lane (g, c) = (lane / 4, lane % 4) has
+/// maximum and sum of seat g, and the outputs transposed: of seats 2 c and 2 c + 1, value 16 j + g
+/// of head_dim at [j][0] and [j][1], 16 j + g + 8 at [j][2] and [j][3]. Logits, and so maxima, are
+/// to base 2.
 template <int kHeadDim>
 struct WarpSums {
   float output[kHeadDim / 16][4] = {};
@@ -46,31 +53,30 @@ struct WarpSums {
   float sum = 0;  // this lane's share
 };
 
-/// The queries of `heads` heads from `row` on, as the left side of a matrix product; rows 8 to 15
-/// of it are zero.
+/// The queries of the seats' heads, counted from the head of `row`, as the left side of a matrix
+/// product; rows 8 to 15 of it are zero. `head`: of seat lane / 4.
 template <class T, int kHeadDim>
 __device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][2], const SpanAttend& attend,
-                             const Rows::Row& row, int heads) {
+                             const Rows::Row& row, int head) {
   const int lane = threadIdx.x % 32;
-  const int head = lane / 4;
   const std::int64_t index = row.index + static_cast<std::int64_t>(head) * attend.rows.queries;
   const auto* from = reinterpret_cast<const std::uint32_t*>(static_cast<const T*>(attend.query) +
                                                             index * kHeadDim);
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
-    query[step][0] = head < heads ? __ldg(from + 8 * step + lane % 4) : 0;
-    query[step][1] = head < heads ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
+    query[step][0] = head >= 0 ? __ldg(from + 8 * step + lane % 4) : 0;
+    query[step][1] = head >= 0 ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
   }
 }
 
-/// Attends to one tile of keys, of which the first `count` count.
+/// Attends to one tile of keys, of which seat lane / 4 has those of `own`.
 template <class T, int kHeadDim>
 __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadDim>::Tile& tile,
-                            const std::uint32_t (&query)[kHeadDim / 16][2], int count,
+                            const std::uint32_t (&query)[kHeadDim / 16][2], DeviceSpan own,
                             float scale_log2, int fault) {
   using R = Ring<kHeadDim>;
   const int lane = threadIdx.x % 32;
-  float logits[2][4] = {};  // of head g, keys 8 i + 2 c + {0, 1} at [i][0] and [i][1]
+  float logits[2][4] = {};  // of seat g, keys 8 i + 2 c + {0, 1} at [i][0] and [i][1]
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
     const int row = lane / 16 * 8 + lane % 8;
@@ -84,7 +90,8 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadD
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const bool here = 8 * i + 2 * (lane % 4) + e < count;
+      const int key = 8 * i + 2 * (lane % 4) + e;
+      const bool here = key >= own.begin && key < own.end;
       logits[i][e] *= scale_log2;
       if (!here && !faulty(fault, Fault::mask_missing)) logits[i][e] = -kInfinity;
       max = fmaxf(max, logits[i][e]);
@@ -124,42 +131,50 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadD
   }
 }
 
-/// Streams keys and values [begin, end) of one KV head through a block: this warp's share.
+/// Streams a piece's keys and values of one KV head through a block: this warp's share. `origin`:
+/// the piece's first key, in [batch, kv_heads, keys]. `seat`: seat lane / 4; `range`: what the
+/// seats attend to together, which alone is read. Tiles stand at multiples of 16 keys from the
+/// origin and belong to warps by their number, whatever the range is.
 template <class T, int kHeadDim>
 __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
-                            const Rows::Row& row, int heads, DeviceSpan keys,
-                            Ring<kHeadDim>& ring) {
+                            const Rows::Row& row, std::int64_t origin, DeviceSpan range,
+                            const Seat& seat, Ring<kHeadDim>& ring) {
   using R = Ring<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const T* key = static_cast<const T*>(attend.key) + row.kv_row * kHeadDim;
-  const T* value = static_cast<const T*>(attend.value) + row.kv_row * kHeadDim;
+  const T* key = static_cast<const T*>(attend.key) + origin * kHeadDim;
+  const T* value = static_cast<const T*>(attend.value) + origin * kHeadDim;
   const auto ask = [&](int first, int stage) {
     typename R::Tile& tile = ring.tile[warp][stage];
+    const std::int64_t from = static_cast<std::int64_t>(first) * kHeadDim;
+    if (first < range.end) {
 #pragma unroll
-    for (int i = 0; i < kKeys * R::kPieces / 32; ++i) {
-      const int r = (lane + 32 * i) / R::kPieces;
-      const int piece = lane % R::kPieces;
-      const bool here = first + r < keys.end;  // what is not reads as zeros
-      const std::int64_t at =
-          here ? static_cast<std::int64_t>(first + r) * kHeadDim + 8 * piece : 0;
-      ptx::copy_async_16(&tile.key[r][R::place(r, piece)], key + at, here);
-      ptx::copy_async_16(&tile.value[r][R::place(r, piece)], value + at, here);
+      for (int i = 0; i < kKeys * R::kPieces / 32; ++i) {
+        const int r = (lane + 32 * i) / R::kPieces;
+        const int piece = lane % R::kPieces;
+        // What nobody attends to reads as zeros.
+        const bool here = first + r >= range.begin && first + r < range.end;
+        const int at = here ? r * kHeadDim + 8 * piece : 0;
+        ptx::copy_async_16(&tile.key[r][R::place(r, piece)], key + from + at, here);
+        ptx::copy_async_16(&tile.value[r][R::place(r, piece)], value + from + at, here);
+      }
     }
     ptx::commit_copies();
   };
-  int first = keys.begin + warp * kKeys;
+  const int first_tile = range.begin / kKeys;
+  int first = (first_tile + ((warp - first_tile) & (kWarps - 1))) * kKeys;
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
 
   std::uint32_t query[kHeadDim / 16][2];
-  load_queries<T, kHeadDim>(query, attend, row, heads);
+  load_queries<T, kHeadDim>(query, attend, row, seat.head);
   const float scale = faulty(attend.rows.fault, Fault::scale_forgotten) ? 1 : attend.scale;
-  for (int stage = 0; first < keys.end; first += kWarps * kKeys) {
+  for (int stage = 0; first < range.end; first += kWarps * kKeys) {
     ptx::wait_for_copies<kStages - 1>();
     __syncwarp();
-    attend_tile<T, kHeadDim>(sums, ring.tile[warp][stage], query, min(keys.end - first, kKeys),
-                             scale * kLog2E, attend.rows.fault);
+    attend_tile<T, kHeadDim>(sums, ring.tile[warp][stage], query,
+                             {seat.keys.begin - first, seat.keys.end - first}, scale * kLog2E,
+                             attend.rows.fault);
     __syncwarp();
     ask(first + kStages * kWarps * kKeys, stage);
     stage = stage + 1 == kStages ? 0 : stage + 1;
@@ -172,45 +187,49 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
 /// The warps' sums of a block, in the memory that the ring no longer needs.
 template <int kHeadDim>
 struct BlockSums {
-  float output[kWarps][kHeads][kHeadDim];
-  float max[kWarps][kHeads];
-  float sum[kWarps][kHeads];
+  float output[kWarps][kSeats][kHeadDim];
+  float max[kWarps][kSeats];
+  float sum[kWarps][kSeats];
 
-  __device__ void put(const WarpSums<kHeadDim>& sums, int heads) {
+  __device__ void put(const WarpSums<kHeadDim>& sums, int seats) {
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const int head = lane % 4 * 2 + e;
-      if (head >= heads) continue;
+      const int seat = lane % 4 * 2 + e;
+      if (seat >= seats) continue;
 #pragma unroll
       for (int j = 0; j < kHeadDim / 16; ++j) {
-        output[warp][head][16 * j + lane / 4] = sums.output[j][e];
-        output[warp][head][16 * j + lane / 4 + 8] = sums.output[j][e + 2];
+        output[warp][seat][16 * j + lane / 4] = sums.output[j][e];
+        output[warp][seat][16 * j + lane / 4 + 8] = sums.output[j][e + 2];
       }
     }
-    if (lane % 4 == 0 && lane / 4 < heads) {
+    if (lane % 4 == 0 && lane / 4 < seats) {
       max[warp][lane / 4] = sums.max;
       sum[warp][lane / 4] = sums.sum;
     }
   }
 
-  /// Joins the warps, in order: head_dim values, maximum and sum of a head.
-  __device__ void store(int head, float* to) const {
+  /// Joins the warps, in order: head_dim values, maximum and sum of a seat. One warp; returns
+  /// whether this lane's values are finite.
+  __device__ bool store(int seat, float* to) const {
+    const int at = threadIdx.x % 32 * 4 % kHeadDim;
     float top = -kInfinity;
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, max[w][head]);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, max[w][seat]);
     float total = 0;
-    float value = 0;
+    float4 value{0, 0, 0, 0};
+#pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float share = max[w][head] == -kInfinity ? 0 : weight2(max[w][head], top);
-      total += share * sum[w][head];
-      value += share * output[w][head][threadIdx.x % kHeadDim];
+      const float share = max[w][seat] == -kInfinity ? 0 : weight2(max[w][seat], top);
+      total += share * sum[w][seat];
+      const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][seat][at]);
+      value = {fmaf(share, of_warp.x, value.x), fmaf(share, of_warp.y, value.y),
+               fmaf(share, of_warp.z, value.z), fmaf(share, of_warp.w, value.w)};
     }
-    if (threadIdx.x < kHeadDim) to[threadIdx.x] = value;
-    if (threadIdx.x == 0) {
-      to[kHeadDim] = top;
-      to[kHeadDim + 1] = total;
-    }
+    if (threadIdx.x % 32 * 4 < kHeadDim) *reinterpret_cast<float4*>(to + at) = value;
+    if (threadIdx.x % 32 == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {top, total};
+    return isfinite(value.x) && isfinite(value.y) && isfinite(value.z) && isfinite(value.w);
   }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "attend_row.cuh"
+#include "ptx.cuh"
 #include "storage.cuh"
 
 /// Rows of an accumulator of matrix products: the four lanes of a quad, (g, c) = (lane / 4, lane %
@@ -50,15 +51,30 @@ __device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* out
   }
 }
 
-/// value = value * keep + row * add, for a row of 16-bit values in memory.
+/// What a lane reads of a row of 16-bit values in memory, to add it to such a row.
+template <int kHeadDim>
+struct RowPieces {
+  uint4 piece[kHeadDim / 32] = {};
+
+  /// Asks for them; a null pointer reads as zeros.
+  template <class T>
+  __device__ void load(const T* row) {
+    if (!row) return;
+#pragma unroll
+    for (int block = 0; block < kHeadDim / 32; ++block) {
+      piece[block] =
+          ptx::load_now(reinterpret_cast<const uint4*>(row) + 4 * block + threadIdx.x % 4);
+    }
+  }
+};
+
+/// value = value * keep + row * add, for a row that was read.
 template <class T, int kHeadDim>
-__device__ void add_fragment(float (&value)[kHeadDim / 2], int r, const T* row, float keep,
-                             float add) {
-  const int c = threadIdx.x % 4;
+__device__ void add_fragment(float (&value)[kHeadDim / 2], int r, const RowPieces<kHeadDim>& row,
+                             float keep, float add) {
 #pragma unroll
   for (int block = 0; block < kHeadDim / 32; ++block) {
-    uint4 chunk{0, 0, 0, 0};
-    if (row) chunk = reinterpret_cast<const uint4*>(row)[4 * block + c];
+    const uint4 chunk = row.piece[block];
     std::uint32_t bits[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
     transpose_quad(bits);
 #pragma unroll

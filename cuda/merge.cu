@@ -1,6 +1,6 @@
 #include "check.cuh"
 #include "stages.cuh"
-#include "top_k.cuh"
+#include "storage.cuh"
 
 /// Merging what the shards of a context found, and tracing paths back through the levels.
 namespace multistep::cuda {
@@ -11,6 +11,20 @@ constexpr int kWarps = kThreads / 32;
 
 unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
+/// A path of a level: what its slot holds.
+struct Path {
+  float score = -kInfinity;
+  std::int32_t anchor = -1;
+  std::int32_t rank = -1;  // of the parent; -1: no path
+};
+
+/// Better score first; of equals the smaller key, then the parent ranked first.
+__device__ bool better(const Path& a, const Path& b) {
+  if (a.score != b.score) return a.score > b.score;
+  if ((a.rank < 0) != (b.rank < 0)) return b.rank < 0;
+  return a.anchor != b.anchor ? a.anchor < b.anchor : a.rank < b.rank;
 }
 
 /// One thread a row: top_k times the best path of any shard that has not been taken. Each shard's
@@ -26,8 +40,7 @@ __global__ void merge_rows(MergePathsArgs args) {
     return Path{args.scores[i], args.anchors[i],
                 !used               ? -1
                 : args.parent_ranks ? args.parent_ranks[i]
-                                    : 0,
-                0};
+                                    : 0};
   };
   Path last;  // the one taken before: the next is the best of those behind it
   bool any = false;

@@ -72,51 +72,8 @@ __device__ inline void wait_for_previous_kernel() {
 #endif
 }
 
-/// Blocks of a cluster: a barrier that makes shared memory seen by all of them, and a load from
-/// another block's shared memory, at the place where `here` lies in this one's.
-__device__ inline void cluster_barrier() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
-#else
-  __syncthreads();
-#endif
-}
-__device__ inline std::uint64_t load_from_block(const void* here, int rank) {
-  std::uint64_t value = 0;
-#if __CUDA_ARCH__ >= 900
-  std::uint32_t there;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
-               : "=r"(there)
-               : "r"(shared_address(here)), "r"(rank));
-  asm volatile("ld.shared::cluster.u64 %0, [%1];" : "=l"(value) : "r"(there) : "memory");
-#else
-  value = *static_cast<const std::uint64_t*>(here);
-#endif
-  return value;
-}
-
-/// Asks for the 128 bytes around an address to be in the L2 cache soon.
-__device__ inline void prefetch(const void* global) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
-}
-
-__device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
-  const int bytes = valid ? 16 : 0;  // the rest of the 16 bytes is zero
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-               "l"(global), "r"(bytes)
-               : "memory");
-}
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-/// Waits until at most `kPending` of this thread's committed groups are on their way.
-template <int kPending>
-__device__ void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/// A barrier in shared memory that counts arrivals and bytes; its phases alternate 0, 1, 0, ...
+/// From compute capability 9.0 on: a barrier in shared memory that counts arrivals and bytes; its
+/// phases alternate 0, 1, 0, ...
 struct Barrier {
   std::uint64_t state;
 
@@ -145,6 +102,112 @@ struct Barrier {
 __device__ inline void fence_barrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+
+/// Has every thread of a cluster's blocks wait until all of them have started. In two parts: what
+/// comes between need not wait.
+__device__ inline void cluster_arrive() {
+#if __CUDA_ARCH__ >= 900
+  __syncwarp();
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+  __syncwarp();
+  asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+#endif
+}
+
+/// What the blocks of a cluster send to this one, with an object of it in every block's shared
+/// memory: a block opens its own, all blocks meet in the cluster's barrier, they send, and a block
+/// waits for its own. Without clusters a block is alone and sends to itself.
+struct Inbox {
+  Barrier barrier;
+
+  /// One thread, before cluster_arrive(): how many bytes will arrive in all.
+  __device__ void open(int bytes) {
+#if __CUDA_ARCH__ >= 900
+    barrier.init(1);
+    fence_barrier_init();
+    barrier.arrive_and_expect(bytes);
+#endif
+  }
+  /// 16 bytes to block `rank`, to the place where `here` lies in this block's shared memory.
+  __device__ void send(void* here, int rank, const uint4& value) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile(
+        "{\n.reg .b32 to, counted;\n"
+        "mapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 counted, %1, %2;\n"
+        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.u32 [to], {%3, %4, %5, %6}, "
+        "[counted];\n}" ::"r"(shared_address(here)),
+        "r"(shared_address(&barrier)), "r"(rank), "r"(value.x), "r"(value.y), "r"(value.z),
+        "r"(value.w)
+        : "memory");
+#else
+    *static_cast<uint4*>(here) = value;
+#endif
+  }
+  /// Whole block.
+  __device__ void wait() {
+#if __CUDA_ARCH__ >= 900
+    barrier.wait(0);
+#else
+    __syncthreads();
+#endif
+  }
+};
+
+/// Asks for the 128 bytes around an address to be in the L2 cache soon.
+__device__ inline void prefetch(const void* global) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(global));
+}
+
+/// Has the compiler compute this address once, and the ones around it from it.
+template <class T>
+__device__ void settle_address(const T*& address) {
+  asm("" : "+l"(address));
+}
+/// A number that the compiler takes to be known from here on: what depends on it comes after this.
+__device__ inline std::int32_t known_here(std::int32_t number) {
+  asm volatile("" : "+r"(number));
+  return number;
+}
+
+/// Reads 16 bytes that nobody writes meanwhile, here and not where they are first used.
+__device__ inline uint4 load_now(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(global));
+  return v;
+}
+
+/// The same of 4 bytes, or 0.
+__device__ inline std::int32_t load_now(const std::int32_t* global, bool wanted) {
+  std::int32_t value;
+  asm volatile(
+      "{\n.reg .pred wanted;\nsetp.ne.u32 wanted, %2, 0;\nmov.u32 %0, 0;\n"
+      "@wanted ld.global.nc.u32 %0, [%1];\n}"
+      : "=r"(value)
+      : "l"(global), "r"(static_cast<int>(wanted)));
+  return value;
+}
+
+__device__ inline void copy_async_16(void* shared, const void* global, bool valid) {
+  const int bytes = valid ? 16 : 0;  // the rest of the 16 bytes is zero
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits until at most `kPending` of this thread's committed groups are on their way.
+template <int kPending>
+__device__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// Orders this thread's ordinary writes to shared memory before the tensor cores' and copy engine's
 /// reads.

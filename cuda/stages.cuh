@@ -42,16 +42,25 @@ struct Rows {
   __host__ __device__ std::int32_t group() const { return group_size; }
 
 #ifdef __CUDACC__
+  /// In [batch, heads, queries]: of a row whose position is not yet known.
+  __device__ std::int64_t index(std::int32_t b, std::int32_t head, std::int32_t query) const {
+    return (static_cast<std::int64_t>(b) * heads + head) * queries + query;
+  }
+
+  /// Row 0 of a KV head of [batch, kv_heads].
+  __device__ std::int64_t kv_row(std::int64_t kv_head) const {
+    return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
+  }
+
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
-    std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
-    if (faulty(fault, Fault::wrong_kv_head)) kv_head = 0;
+    const std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
     return {b,
             head,
             query,
-            sequence_head * queries + query,
+            index(b, head, query),
             sequence_head * count + query - first,
-            kv_head * keys,
+            kv_row(kv_head),
             sequence.position(b, query),
             sequence.first_key(b)};
   }
@@ -119,6 +128,7 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
 template <int kHeads>
 struct HeadTile {
   std::int32_t batch;
+  std::int32_t kv_head;  // of [batch, kv_heads]
   std::int32_t first_head;
   std::int32_t heads;
   std::int32_t query;
@@ -135,12 +145,14 @@ struct HeadTile {
   __device__ HeadTile(const Rows& rows, std::uint32_t i) {
     const auto count = static_cast<std::uint32_t>(rows.count);
     const auto of_group = static_cast<std::uint32_t>(tiles(rows));
-    const std::uint32_t tile = i / count;
-    const std::uint32_t kv_head = tile / of_group;  // of [batch, kv_heads]
-    const std::uint32_t skipped = (tile - kv_head * of_group) * kHeads;
+    // Kernels of decoding begin here, and wait for it: 1 is common, and a division takes long.
+    const std::uint32_t tile = count == 1 ? i : i / count;
+    const std::uint32_t both = of_group == 1 ? tile : tile / of_group;
+    const std::uint32_t skipped = (tile - both * of_group) * kHeads;
     query = rows.first + static_cast<std::int32_t>(i - tile * count);
-    batch = static_cast<std::int32_t>(kv_head / static_cast<std::uint32_t>(rows.kv_heads));
-    const std::int32_t kv = static_cast<std::int32_t>(kv_head) - batch * rows.kv_heads;
+    batch = static_cast<std::int32_t>(both / static_cast<std::uint32_t>(rows.kv_heads));
+    kv_head = static_cast<std::int32_t>(both);
+    const std::int32_t kv = kv_head - batch * rows.kv_heads;
     first_head = kv * rows.group() + static_cast<std::int32_t>(skipped);
     heads = min(kHeads, rows.group() - static_cast<std::int32_t>(skipped));
   }
@@ -197,6 +209,8 @@ struct Combine {
   void* output;               // [batch, heads, queries, head_dim]
 };
 void combine_plain(const Combine& combine, Stream stream);
+/// Fast, for head_dim 64 or 128 and few slots, where there is no window.
+void combine_spans(const Combine& combine, Stream stream);
 
 /// A scored anchor of one segment, as a number: the greater the better. The score's bits stand in
 /// front, in an order that integers compare, then the stripe: of equal scores the smaller key,
@@ -219,19 +233,36 @@ __device__ inline std::int32_t stripe_of(Candidate candidate) {
 }
 #endif
 
+/// A candidate beside those of other segments: its path, in the same order as a candidate but with
+/// the bits of the anchor's key turned around in place of the stripe, and the span it stands for.
+/// Of equal paths the one whose parent is ranked first is the better. path 0: none.
+struct alignas(16) Found {
+  Candidate path = 0;
+  DeviceSpan span{0, 0};
+};
+
+#ifdef __CUDACC__
+__device__ inline std::int32_t anchor_of(Candidate path) {
+  return static_cast<std::int32_t>(~static_cast<std::uint32_t>(path & 0xffffffffu));
+}
+#endif
+
 /// What the fast search of one level needs beside its arguments.
 struct SearchScratch {
-  Candidate* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
+  Found* lists;               // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
                               // keys; null: as they come
   std::int32_t* counters;     // [counter_count], set to 0 on the way; or null
   std::int64_t counter_count;
 };
 bool search_is_fast(const Rows& rows, int top_k);
-/// With many (query row, parent) pairs each has a list of candidates; otherwise clusters of blocks
+/// With many (query row, parent) pairs each has a list of candidates; otherwise the blocks of a row
 /// merge theirs in shared memory.
 bool search_needs_lists(const LevelSearch& search);
-void search_level_fast(const LevelSearch& search, const SearchScratch& scratch, Stream stream);
+/// How many of `count` levels that follow one another one launch searches, and the launch.
+int levels_at_once(const LevelSearch* levels, int count);
+void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
+                        Stream stream);
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {

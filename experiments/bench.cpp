@@ -59,9 +59,10 @@ Schedule schedule_of(const std::string& config) {
   if (config == "nstep4") return preset("nstep", 4);
   if (config == "even2") return preset("even", 2);
   if (config == "even3") return preset("even", 3);
+  if (config == "even4") return preset("even", 4);
   if (config == "dense") return preset("nstep", 1);
-  throw std::invalid_argument(
-      fmt::format("--configs {}: A, B, nstep2, nstep3, nstep4, even2, even3 or dense", config));
+  throw std::invalid_argument(fmt::format(
+      "--configs {}: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense", config));
 }
 
 std::vector<Index> read_lengths(const std::string& option, const std::string& text) {
@@ -215,7 +216,7 @@ void add_bench(CLI::App& app, Run& run) {
                       "contexts of decode and prefill (default 64Ki,256Ki,1Mi,10M)");
   command->add_option(
       "--configs", options->configs,
-      "of A (paper, w = 31), B (released), nstep2, nstep3, nstep4, even2, even3, dense "
+      "of A (paper, w = 31), B (released), nstep2, nstep3, nstep4, even2, even3, even4, dense "
       "(default A,B)");
   command->add_option("--phases", options->phases,
                       "of decode, prefill (the last chunk) and whole (default decode,prefill)");

@@ -1,0 +1,173 @@
+#include "judge.hpp"
+
+// Decoding reads keys that several heads chose once for all of them. That leaves no trace: every
+// head has the bits that it has among other neighbours.
+
+using namespace multistep;
+using namespace gpu;
+
+namespace {
+
+constexpr Index kHeads = 16;  // of a KV head
+
+Options decoding(const Schedule& schedule) {
+  Options options;
+  options.schedule = schedule;
+  options.num_heads = 2 * kHeads;
+  options.query_offset = 1500;
+  options.start = {0, 37};
+  options.tail = 20;
+  options.head_dim = 128;
+  options.values = Values::rough;
+  return options;
+}
+
+/// Long spans that overlap, a window, top_k of them.
+Schedule overlapping(Index top_k) {
+  Schedule schedule = preset("paper");
+  schedule.window_index = 7;
+  schedule.levels[0].backward = {4, 1};
+  schedule.levels[0].forward = {3, 1};
+  schedule.top_k = top_k;
+  return schedule;
+}
+
+/// Every head of a group routes, and asks, as the group's first one does.
+Problem agreeing(Problem problem) {
+  const Index d = problem.sizes.head_dim;
+  const auto copy = [&](std::vector<float>& array) {
+    for (Index row = 0; row < problem.sizes.rows(); ++row) {
+      std::copy_n(array.begin() + row / kHeads * kHeads * d, d, array.begin() + row * d);
+    }
+  };
+  copy(problem.query);
+  for (auto& level : problem.routing) copy(level);
+  return problem;
+}
+
+/// The rows of `heads` of `problem`, all others those of `other`.
+Problem mixed(const Problem& other, const Problem& problem, const std::vector<Index>& heads) {
+  Problem result = other;
+  const Index d = problem.sizes.head_dim;
+  for (const Index head : heads) {
+    const auto copy = [&](std::vector<float>& to, const std::vector<float>& from) {
+      std::copy_n(from.begin() + head * d, d, to.begin() + head * d);
+    };
+    copy(result.query, problem.query);
+    for (std::size_t m = 0; m < problem.routing.size(); ++m) {
+      copy(result.routing[m], problem.routing[m]);
+    }
+  }
+  return result;
+}
+
+std::vector<float> head_of(const std::vector<float>& output, Index head, Index d) {
+  return inputs::rows_of(output, 1, d, head, 1);
+}
+
+}  // namespace
+
+TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode]") {
+  for (Index top_k = 1; top_k <= 4; ++top_k) {
+    for (const Dtype dtype : kDtypes) {
+      CAPTURE(top_k, name(dtype));
+      Options options = decoding(overlapping(top_k));
+      options.dtype = dtype;
+      options.values = Values::integers;
+      const Problem apart = make_problem(options);
+      for (const Problem& problem : {apart, agreeing(apart)}) {
+        const Whole got = gpu::attention(OnDevice(problem, dtype), Rung::fast);
+        CHECK(difference(got.kept, span_search(problem.search())) == "");
+        CHECK(far(got.output, oracle(problem), limits(problem, dtype, kWholeRoundings)) == "");
+      }
+    }
+  }
+}
+
+TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode]") {
+  for (Index top_k = 1; top_k <= 4; ++top_k) {
+    Options options = decoding(overlapping(top_k));
+    const Problem apart = make_problem(options);
+    options.seed = 2;
+    Problem strangers = make_problem(options);
+    strangers.key = apart.key;
+    strangers.value = apart.value;
+    strangers.search_keys = apart.search_keys;
+    const std::vector<float> want = gpu::attention(OnDevice(apart, Dtype::bf16), Rung::fast).output;
+    const auto got = [&](const Problem& problem) {
+      return gpu::attention(OnDevice(problem, Dtype::bf16), Rung::fast).output;
+    };
+    for (const std::vector<Index>& heads :
+         {std::vector<Index>{0}, {5, 21, 40}, {31, 63}, {1, 2, 3, 4, 8, 16, 32}}) {
+      const std::vector<float> among = got(mixed(strangers, apart, heads));
+      const std::vector<float> agreed = got(mixed(agreeing(apart), apart, heads));
+      for (const Index head : heads) {
+        CAPTURE(top_k, head);
+        CHECK(same_bits(head_of(among, head, 128), head_of(want, head, 128)));
+        CHECK(same_bits(head_of(agreed, head, 128), head_of(want, head, 128)));
+      }
+    }
+  }
+}
+
+TEST_CASE("Of decoded heads a NaN or infinity reaches those that attend to it", "[decode]") {
+  const Problem clean = make_problem(decoding(overlapping(3)));
+  const Index d = clean.sizes.head_dim;
+  const Whole want = gpu::attention(OnDevice(clean, Dtype::bf16), Rung::fast);
+  const Index position = clean.sizes.query_offset;
+  const Index window = clean.plan.window(position, 0).length();
+  Index with = 0;
+  Index without = 0;
+  for (const Index key : {Index{40}, Index{100}, Index{700}, Index{1201}, position - window - 1}) {
+    for (const float bad : {static_cast<float>(inputs::kNaN), INFINITY}) {
+      for (auto array : {&Problem::key, &Problem::value}) {
+        Problem dirty = clean;
+        std::fill_n((dirty.*array).begin() + key * d, d, bad);  // of KV head 0 of sequence 0
+        const Whole got = gpu::attention(OnDevice(dirty, Dtype::bf16), Rung::fast);
+        CHECK(same_paths(got.kept, want.kept));
+        for (Index head = 0; head < clean.sizes.rows(); ++head) {
+          CAPTURE(key, bad, head, array == &Problem::key);
+          bool attends = false;
+          for (Index slot = 0; slot < 3; ++slot) {
+            const DeviceSpan span = want.kept.spans[at(head * 3 + slot)];
+            attends = attends || (head < kHeads && key >= span.begin && key < span.end);
+          }
+          const auto now = head_of(got.output, head, d);
+          const auto before = head_of(want.output, head, d);
+          if (!attends) {
+            CHECK(same_bits(now, before));
+            ++without;
+          } else if (std::isnan(bad)) {
+            CHECK(std::all_of(now.begin(), now.end(), [](float x) { return std::isnan(x); }));
+            ++with;
+          }
+        }
+      }
+    }
+  }
+  CHECK(with > 10);
+  CHECK(without > 10);
+}
+
+TEST_CASE("GPU decoding with many steps keeps the oracle's paths", "[decode]") {
+  for (Index steps = 2; steps <= 7; ++steps) {
+    for (const char* rules : {"nstep", "even"}) {
+      for (const Index head_dim : {64, 128}) {
+        for (const Index heads : {1, 5, 16, 32}) {  // of a KV head
+          CAPTURE(steps, rules, head_dim, heads);
+          Options options = decoding(preset(rules, steps));
+          options.values = Values::integers;
+          options.head_dim = head_dim;
+          options.num_heads = 2 * heads;
+          options.schedule.top_k = 1 + (steps + heads) % 4;
+          const Problem problem = make_problem(options);
+          const Selection selection = span_search(problem.search());
+          const OnDevice device(problem, options.dtype);
+          const Paths whole = search(device.search_args(Rung::fast));
+          CHECK(difference(whole, selection) == "");
+          CHECK(same_paths(whole, whole_paths(search_by_level(device, Rung::fast))));
+        }
+      }
+    }
+  }
+}
