@@ -122,7 +122,7 @@ class Bench(Case):
     def test_bad_options(self):
         for options, message in [
             (["--configs", "C"],
-             "--configs C: A, B, nstep2, nstep3, nstep4, even2, even3 or dense"),
+             "--configs C: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense"),
             (["--configs", "A,,B"], "--configs 'A,,B': values separated by commas, none empty"),
             (["--phases", "train"], "--phases train: decode, prefill or whole"),
             (["--lengths", "1x"], "--lengths 1x: an integer in [1, 2147483646], as 1000, 1k, 1Ki, "
