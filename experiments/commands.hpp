@@ -15,6 +15,8 @@ void add_explain(CLI::App& app, Run& run);
 void add_map(CLI::App& app, Run& run);
 void add_attend(CLI::App& app, Run& run);
 void add_scale(CLI::App& app, Run& run);
+void add_audit(CLI::App& app, Run& run);
+void add_needles(CLI::App& app, Run& run);
 void add_compare(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 

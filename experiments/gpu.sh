@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
-#   experiments/gpu.sh BUILD [tests] [compare] [bench]    some of the three, or all
-# Results go to results/<device>/, and the README's table is made anew from results/h100. Ends with
-# 77 where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
+#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy]    some of the four, or all
+# Results go to results/<device>/, and the README's tables are made anew from results/. What is
+# there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
+# where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
 set -euo pipefail
 build=$(realpath "${1:?a build folder}")
 shift
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+build=$(realpath --relative-to=. "$build")  # results name no folder of this machine
 multistep=$build/multistep
 commit=${COMMIT:-$(git rev-parse HEAD)}
 dirty=${DIRTY:-$([ -z "$(git status --porcelain -- . ':!results' ':!README.md')" ] && echo no || echo yes)}
@@ -23,12 +25,24 @@ SCHEDULES=(
 LENGTHS=(4Ki 64Ki 1Mi 10M)
 QUERIES=(1 2Ki)  # decoding, and a chunk at the end of the context
 
+EVERY=A,B,nstep2,nstep3,nstep4,even2,even3,even4,dense
 BENCHES=(  # file, phases, lengths, configurations
-  "contexts decode,prefill 64Ki,256Ki,1Mi A,B,nstep2,nstep3,nstep4,even2,even3"
-  "contexts_10M decode,prefill 10M A,B,nstep2,nstep3,nstep4,even2,even3"
-  "dense decode,prefill 64Ki,256Ki,1Mi dense"
-  "whole whole 64Ki A,dense"
+  "context_4Ki decode,prefill 4Ki $EVERY"
+  "context_16Ki decode,prefill 16Ki $EVERY"
+  "context_64Ki decode,prefill 64Ki $EVERY"
+  "context_256Ki decode,prefill 256Ki $EVERY"
+  "context_1Mi decode,prefill 1Mi $EVERY"
+  "context_4Mi decode,prefill 4Mi $EVERY"
+  "context_10M decode,prefill 10M $EVERY"
+  "whole whole 4Ki,8Ki,16Ki,32Ki,64Ki A,B,nstep2,nstep3,even2,dense"
 )
+
+ACCURACY_LENGTHS=(4Ki 64Ki 1Mi)
+ACCURACY_SCHEDULES=("${SCHEDULES[@]:0:4}")
+ACCURACY_DTYPES=(bf16 fp16)
+ACCURACY_INPUTS=(random clustered hot needle)
+ACCURACY_QUERIES=256  # at the end of the context
+ACCURACY_ROWS=64      # of them and their heads, held to the oracle
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -42,6 +56,15 @@ results() {
     *H100*) echo results/h100 ;;
     *) echo "results/$(tr 'A-Z ' 'a-z-' <<<"${name#NVIDIA }")" ;;
   esac
+}
+
+# Whether a result is of this commit and whole: then it is kept.
+finished() {
+  [ "$dirty" = no ] && [ -e "$1" ] && python3 - "$1" "$commit" <<'END'
+import json, sys
+result = json.load(open(sys.argv[1]))
+sys.exit(result["commit"] != sys.argv[2] or result["dirty"] != "no" or bool(result.get("failed")))
+END
 }
 
 tests() {
@@ -74,23 +97,75 @@ compare() {
 
 bench() {
   say "times, into $folder"
-  local failed=0 line file phases lengths configs
+  local failed=0 line file phases lengths configs option
   for line in "${BENCHES[@]}"; do
     read -r file phases lengths configs <<<"$line"
+    if finished "$folder/$file.json"; then
+      echo "$file: kept, of this commit"
+      continue
+    fi
     echo "$file: $phases of $configs"
-    "$multistep" bench --phases "$phases" --lengths "$lengths" --configs "$configs" \
+    option=--lengths
+    [ "$phases" = whole ] && option=--whole-lengths
+    "$multistep" bench --phases "$phases" "$option" "$lengths" --configs "$configs" \
       --commit "$commit" --dirty "$dirty" --json --output "$folder/$file.json" || failed=1
   done
-  python3 experiments/readme.py
+  return $failed
+}
+
+# Every comparison is a file until all are there.
+accuracy() {
+  say "accuracy, into $folder/accuracy.json"
+  if finished "$folder/accuracy.json"; then
+    echo "accuracy: kept, of this commit"
+    return
+  fi
+  local parts=$folder/accuracy.$commit failed=0 count=0 length dtype inputs schedule file code
+  [ "$dirty" = no ] || rm -rf "$parts"
+  mkdir -p "$parts"
+  for length in "${ACCURACY_LENGTHS[@]}"; do
+    for dtype in "${ACCURACY_DTYPES[@]}"; do
+      for inputs in "${ACCURACY_INPUTS[@]}"; do
+        for schedule in "${ACCURACY_SCHEDULES[@]}"; do
+          count=$((count + 1))
+          file=$(printf '%s/%03d.json' "$parts" "$count")
+          [ -e "$file" ] && continue
+          code=0
+          # shellcheck disable=SC2086  # options are words
+          "$multistep" compare --length "$length" --queries "$ACCURACY_QUERIES" \
+            --sample "$ACCURACY_ROWS" --dtype "$dtype" --inputs "$inputs" $schedule \
+            --json --output "$file" || code=$?
+          [ $code -le 1 ] || return $code
+          [ $code -eq 0 ] || failed=1
+          echo "$([ $code -eq 0 ] && echo pass || echo FAIL)  $length $dtype $inputs $schedule"
+        done
+      done
+    done
+  done
+  python3 - "$parts" "$commit" "$dirty" "$build" >"$folder/accuracy.json.partial" <<'END'
+import json, pathlib, sys
+folder, commit, dirty, build = sys.argv[1:]
+files = sorted(pathlib.Path(folder).glob("*.json"))
+runs = [json.loads(file.read_text()) for file in files]
+seconds = files[-1].stat().st_mtime - files[0].stat().st_mtime  # from the first to the last
+json.dump({"command": f"experiments/gpu.sh {build} accuracy", "commit": commit, "dirty": dirty,
+           "seed": runs[0]["seed"], "seconds": round(seconds, 1), "device": runs[0]["device"],
+           "runs": runs}, sys.stdout, indent=2)
+END
+  mv "$folder/accuracy.json.partial" "$folder/accuracy.json"
+  rm -r "$parts"
   return $failed
 }
 
 folder=$(results)
 mkdir -p "$folder"
-[ $# -gt 0 ] || set -- tests compare bench
+[ $# -gt 0 ] || set -- tests compare bench accuracy
 for part in "$@"; do
   case $part in
-    tests | compare | bench) $part ;;
-    *) echo "experiments/gpu.sh $part: tests, compare or bench" >&2; exit 2 ;;
+    tests | compare | bench | accuracy) ;;
+    *) echo "experiments/gpu.sh $part: tests, compare, bench or accuracy" >&2; exit 2 ;;
   esac
+done
+for part in "$@"; do
+  $part
 done

@@ -46,6 +46,8 @@ int main(int count, char** arguments) {
   multistep::add_map(app, run);
   multistep::add_attend(app, run);
   multistep::add_scale(app, run);
+  multistep::add_audit(app, run);
+  multistep::add_needles(app, run);
   multistep::add_compare(app, run);
   multistep::add_bench(app, run);
   try {
@@ -54,8 +56,8 @@ int main(int count, char** arguments) {
     return run();
   } catch (const CLI::RequiredError& error) {
     if (!app.get_subcommands().empty() || count < 2) return fail(app, error.what());
-    const std::string message =
-        fmt::format("{}: verify, explain, map, attend, scale, compare or bench", arguments[1]);
+    const std::string message = fmt::format(
+        "{}: verify, explain, map, attend, scale, audit, needles, compare or bench", arguments[1]);
     return fail(app, message.c_str());
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : fail(app, error.what());

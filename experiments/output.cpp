@@ -9,6 +9,38 @@
 #include <stdexcept>
 
 namespace multistep {
+namespace {
+
+bool holds_a_list(const Json& json) {
+  for (const Json& value : json) {
+    if (value.is_array() || (value.is_object() && holds_a_list(value))) return true;
+  }
+  return false;
+}
+
+void append_lines(std::string& text, const Json& json, std::size_t indent) {
+  if (!json.is_structured() || json.empty() || (json.is_object() && !holds_a_list(json))) {
+    text += json.dump();
+    return;
+  }
+  const bool object = json.is_object();
+  const char* before = object ? "{\n" : "[\n";
+  for (const auto& [key, value] : json.items()) {
+    text += before + std::string(indent + 1, ' ');
+    if (object) text += Json(key).dump() + ": ";
+    append_lines(text, value, indent + 1);
+    before = ",\n";
+  }
+  text += "\n" + std::string(indent, ' ') + (object ? "}" : "]");
+}
+
+}  // namespace
+
+std::string record_lines(const Json& json) {
+  std::string text;
+  append_lines(text, json, 0);
+  return text + "\n";
+}
 
 void OutputOptions::add(CLI::App& command) {
   command.add_flag("--json", json, "print the result as JSON");

@@ -24,6 +24,9 @@ struct OutputOptions {
   void write(const Json& result) const { write(result.dump(2) + "\n"); }
 };
 
+/// JSON for files of many records: an object that holds no list is one line.
+std::string record_lines(const Json& json);
+
 /// Replaces `path` by `text`, or leaves it as it was and throws std::runtime_error.
 void write_whole(const std::string& path, const std::string& text);
 

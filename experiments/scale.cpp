@@ -1,12 +1,15 @@
 #include <fmt/format.h>
 
+#include <bit>
 #include <optional>
 
 #include "commands.hpp"
+#include "configs.hpp"
 #include "fit.hpp"
 #include "multistep/work.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "provenance.hpp"
 
 namespace multistep {
 namespace {
@@ -17,8 +20,11 @@ struct Options {
   std::string lengths = "1Ki,2Ki,4Ki,8Ki,16Ki,32Ki,64Ki,128Ki,256Ki,512Ki,1Mi";
   std::string samples = "2048";
   std::string seed = "1";
+  std::string configs;
+  bool last_query = false;
   bool csv = false;
   ScheduleOptions schedule;
+  Provenance provenance;
   OutputOptions output;
 };
 
@@ -37,17 +43,56 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
   const auto plan = naming_options([&] { return StripePlan(schedule, length); }, "--lengths");
   Point point{length, std::min(length, samples)};
   const double weight = static_cast<double>(length) / static_cast<double>(point.queries);
-  for (Index k = 0; k < point.queries; ++k) {
-    // The middle of the k-th of `queries` equal parts of the sequence.
+  const auto query_of = [&](Index k) {  // the middle of the k-th of `queries` equal parts
     const Index part = length / point.queries;
     const Index rest = length % point.queries;
-    const Index query = k * part + k * rest / point.queries + part / 2;
-    const WorkCount work = random_routing_work(plan, query, seed + static_cast<std::uint64_t>(k));
+    return k * part + k * rest / point.queries + part / 2;
+  };
+  std::vector<WorkCount> counts(static_cast<std::size_t>(point.queries));
+#pragma omp parallel for schedule(dynamic, 16)
+  for (Index k = 0; k < point.queries; ++k) {
+    counts[static_cast<std::size_t>(k)] =
+        random_routing_work(plan, query_of(k), seed + static_cast<std::uint64_t>(k));
+  }
+  for (Index k = 0; k < point.queries; ++k) {  // in order: threads do not change a bit
+    const WorkCount& work = counts[static_cast<std::size_t>(k)];
     point.anchors_scored += weight * static_cast<double>(work.anchors_scored);
     point.keys_attended += weight * static_cast<double>(work.keys_attended);
-    point.lower_bound += weight * lower_bound(schedule.steps, query + 1);
+    point.lower_bound += weight * lower_bound(schedule.steps, query_of(k) + 1);
   }
   return point;
+}
+
+/// The exponent that the work of a sequence nears: 1 + 1/N with the default exponents; with two
+/// steps of others, 1 + 1/e of the anchors or 1 + that of the spans, whichever is more.
+double theory(const Schedule& schedule) {
+  if (schedule.steps != 2 || schedule.level(1).rule == Rule::even) {
+    return 1 + 1 / static_cast<double>(schedule.steps);
+  }
+  const Level& level = schedule.level(1);
+  const double anchors = 1 / to_double(level.exponent);
+  return 1 + std::max(anchors,
+                      level.rule == Rule::power ? to_double(level.span_exponent) : 1 - anchors);
+}
+
+/// Mean work of one path of the last query for N = 1 ... log2 L, by the default and the even rule:
+/// which N is cheapest at each length.
+Json last_query_json(const std::vector<Index>& lengths) {
+  Json records = Json::array();
+  for (const Index length : lengths) {
+    const Index most = std::bit_width(static_cast<std::uint64_t>(length)) - 1;
+    for (const char* rule : {"nstep", "even"}) {
+      for (Index steps = 1; steps <= std::max<Index>(most, 1); ++steps) {
+        const StripePlan plan(preset(rule, steps), length);
+        records.push_back({{"length", length},
+                           {"rule", rule},
+                           {"steps", steps},
+                           {"work", path_work(plan, length - 1).mean},
+                           {"lower_bound", lower_bound(steps, length)}});
+      }
+    }
+  }
+  return records;
 }
 
 std::string csv_text(const Json& result) {
@@ -84,6 +129,18 @@ std::string text(const Json& result) {
   return out;
 }
 
+std::vector<Config> read_configs(const Options& options) {
+  if (!options.configs.empty()) return configs_of("--configs", options.configs);
+  const std::string& preset = options.schedule.preset;
+  const std::string all = preset == "paper" || preset == "released" ? "2" : "1,2,3,4";
+  const std::string& given = options.schedule.steps;
+  std::vector<Config> configs;
+  for (const std::string& steps : split("--steps", given.empty() ? all : given)) {
+    configs.push_back(config_of(options.schedule, steps));
+  }
+  return configs;
+}
+
 int scale(const Options& options) {
   std::vector<Index> lengths;
   for (const std::string& length : split("--lengths", options.lengths)) {
@@ -99,21 +156,20 @@ int scale(const Options& options) {
   }
   const Index samples = parse_size("--samples", options.samples, 1, 1 << 24);
   const auto seed = static_cast<std::uint64_t>(parse_size("--seed", options.seed, 0, INT64_MAX));
-  std::vector<Schedule> schedules;
-  const std::string& preset = options.schedule.preset;
-  const std::string all = preset == "paper" || preset == "released" ? "2" : "1,2,3,4";
-  const std::string& given = options.schedule.steps;
-  for (const std::string& steps : split("--steps", given.empty() ? all : given)) {
-    schedules.push_back(options.schedule.schedule(steps));
-  }
   if (options.csv && options.output.json) {
     throw std::invalid_argument("--csv: one of --csv and --json");
   }
+  if (options.last_query && !options.output.json) {
+    throw std::invalid_argument("--last-query: with --json alone");
+  }
+  Json result = options.provenance.json();
+  const std::vector<Config> configs = read_configs(options);
+  const Timer timer;
 
   std::optional<ProgressBar> bar("scale");
   Index done = 0;
   Json runs = Json::array();
-  for (const Schedule& schedule : schedules) {
+  for (const auto& [name, family, schedule] : configs) {
     std::vector<double> x;
     std::vector<double> y;
     Json points = Json::array();
@@ -128,11 +184,13 @@ int scale(const Options& options) {
                         {"work", point.work()},
                         {"lower_bound", point.lower_bound},
                         {"ratio", point.work() / point.lower_bound}});
-      bar->show(++done, static_cast<Index>(schedules.size() * lengths.size()));
+      bar->show(++done, static_cast<Index>(configs.size() * lengths.size()));
     }
     const PowerFit fit = fit_exponent(x, y);
-    runs.push_back({{"steps", schedule.steps},
-                    {"label", fmt::format("{} N={}", options.schedule.preset, schedule.steps)},
+    runs.push_back({{"config", name},
+                    {"rule", family},
+                    {"steps", schedule.steps},
+                    {"label", fmt::format("{} N={}", family, schedule.steps)},
                     {"schedule", describe(schedule)},
                     {"top_k", schedule.top_k},
                     {"points", points},
@@ -140,12 +198,16 @@ int scale(const Options& options) {
                      {{"exponent", fit.exponent},
                       {"low", fit.low},
                       {"high", fit.high},
-                      {"theory", 1 + 1 / static_cast<double>(schedule.steps)}}}});
+                      {"theory", theory(schedule)}}}});
   }
   bar.reset();
-  const Json result = {{"samples", samples}, {"seed", seed}, {"runs", runs}};
+  result["samples"] = samples;
+  result["seed"] = seed;
+  result["runs"] = std::move(runs);
+  if (options.last_query) result["last_query"] = last_query_json(lengths);
+  result["seconds"] = timer.seconds();
   if (options.output.json) {
-    options.output.write(result);
+    options.output.write(record_lines(result));
   } else {
     options.output.write(options.csv ? csv_text(result) : text(result));
   }
@@ -164,8 +226,15 @@ void add_scale(CLI::App& app, Run& run) {
   command->add_option("--samples", options->samples,
                       "queries counted of each length, evenly spread (default 2048)");
   command->add_option("--seed", options->seed, "seed of the anchors chosen (default 1)");
+  CLI::Option* configs =
+      command->add_option("--configs", options->configs,
+                          fmt::format("instead of a schedule, a list of {}", kConfigNames));
+  command->add_flag("--last-query", options->last_query,
+                    "for the JSON, one path of the last query too, for N = 1 ... log2 L");
   command->add_flag("--csv", options->csv, "print the points as CSV");
   options->schedule.add(*command);
+  for (CLI::Option* option : options->schedule.all) configs->excludes(option);
+  options->provenance.add(*command);
   options->output.add(*command);
   command->footer(
       "Here --steps takes a list (default 1,2,3,4, or 2 for the presets of two steps). The search\n"

@@ -35,8 +35,8 @@ inline void keep(std::vector<Path>& kept, Path&& candidate, std::size_t top_k) {
   kept.insert(at, std::move(candidate));
 }
 
-/// Steps 1 ... N-1 for one query: the kept paths, best first. score(m, key) is level m's score of
-/// an anchor; `work` gains the anchors scored.
+/// Steps 1 ... N-1 for one query: the kept paths, best first. score(m, key, span) is level m's
+/// score of an anchor, which stands for that span; `work` gains the anchors scored.
 template <class Score>
 std::vector<Path> search_row(const StripePlan& plan, Index query, Index start, Score&& score,
                              WorkCount& work) {
@@ -52,8 +52,9 @@ std::vector<Path> search_row(const StripePlan& plan, Index query, Index start, S
         const Cut::Distances distances = cut.span(i);
         if (distances.empty() && m + 1 < plan.steps()) continue;
         const Index anchor = segment.end - 1 - cut.anchor(i);
-        const double path_score = kept[parent].score + score(m, anchor);
-        keep(next, {path_score, anchor, parent, keys(distances, segment), {}}, top_k);
+        const Span span = keys(distances, segment);
+        const double path_score = kept[parent].score + score(m, anchor, span);
+        keep(next, {path_score, anchor, parent, span, {}}, top_k);
         ++work.anchors_scored;
       }
     }

@@ -36,7 +36,7 @@ Selection span_search(const SpanSearchArgs<T>& args) {
           queries.row(m - 1) = vector_at(args.routing_queries[at(m - 1)], row, shape.head_dim);
         }
         const T* keys = args.search_keys + rows.kv_row(row, 0) * shape.head_dim;
-        const auto score = [&](Index m, Index key) {
+        const auto score = [&](Index m, Index key, Span) {
           return args.search_scale * dot(queries.row(m - 1), vector_at(keys, key, shape.head_dim));
         };
         const std::vector<Path> kept = search_row(*args.plan, rows.position(row), rows.start(row),

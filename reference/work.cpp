@@ -78,13 +78,21 @@ double lower_bound(Index steps, Index n) {
   return static_cast<double>(N * std::pow(static_cast<long double>(n), 1 / N));
 }
 
+std::vector<Span> routed_spans(const StripePlan& plan, Index query, const CandidateScore& score,
+                               WorkCount& work) {
+  std::vector<Span> spans;
+  for (const Path& path : search_row(plan, query, 0, score, work)) {
+    work.keys_attended += path.span.length();
+    spans.push_back(path.span);
+  }
+  work.keys_attended += plan.window(query, 0).length();
+  return spans;
+}
+
 WorkCount random_routing_work(const StripePlan& plan, Index query, std::uint64_t seed) {
   WorkCount work;
-  work.keys_attended = plan.window(query, 0).length();
-  const auto draw = [&](Index, Index) { return next_uniform(seed); };
-  for (const Path& path : search_row(plan, query, 0, draw, work)) {
-    work.keys_attended += path.span.length();
-  }
+  routed_spans(
+      plan, query, [&](Index, Index, Span) { return next_uniform(seed); }, work);
   return work;
 }
 

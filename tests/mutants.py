@@ -129,7 +129,7 @@ MUTANTS = [
            "a.parent < b.parent", "a.parent > b.parent"),
     Mutant("NaN kept", "search_row.hpp", "  if (std::isnan(candidate.score)) return;\n", ""),
     Mutant("gate over the last level's scores", "search_row.hpp",
-           "kept[parent].score + score(m, anchor)", "score(m, anchor)"),
+           "kept[parent].score + score(m, anchor, span)", "score(m, anchor, span)"),
     Mutant("one path too few", "search_row.hpp",
            "static_cast<std::size_t>(plan.schedule().top_k);",
            "std::max<std::size_t>(1, static_cast<std::size_t>(plan.schedule().top_k) - 1);"),

@@ -136,15 +136,16 @@ class Verify(Case):
     def test_unknown_words(self):
         done = run("verifi")
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep: verifi: verify, explain, map, attend, scale, compare or "
-                             "bench\n"))
+                         (2, "multistep: verifi: verify, explain, map, attend, scale, audit, "
+                             "needles, compare or bench\n"))
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
-        for command in ("verify", "explain", "map", "attend", "scale", "compare", "bench"):
+        for command in ("verify", "explain", "map", "attend", "scale", "audit", "needles", "compare",
+                        "bench"):
             self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
 
 
@@ -326,6 +327,37 @@ class Scale(Case):
         self.assertEqual([row["queries"] for row in rows], ["64", "128", "256"])
         self.refuses(["scale", "--lengths", "8,4,2"], "--lengths 8,4,2: lengths in ascending order")
         self.refuses(["scale", "--lengths", "4,8"], "--lengths 4,8: a fit needs at least 3 lengths")
+
+
+    def test_named_schedules_and_the_last_query(self):
+        arguments = ("scale", "--configs", "dense,nstep2,even3,tight4,paper,released", "--lengths",
+                     "1Ki,64Ki,1Mi", "--samples", 64, "--last-query", "--commit", "abc")
+        result = self.json(*arguments)
+        self.assertEqual([(run["config"], run["rule"], run["steps"]) for run in result["runs"]],
+                         [("dense", "dense", 1), ("nstep2", "nstep", 2), ("even3", "even", 3),
+                          ("tight4", "tight", 4), ("paper", "paper", 2), ("released", "released", 2)])
+        self.assertEqual([run["fit"]["theory"] for run in result["runs"]],
+                         [2, 1.5, 1 + 1 / 3, 1.25, 1.5, 1.55])
+        self.assertEqual(result["runs"][3]["schedule"], "N = 4 (tight, tight, tight), stripes i^4")
+        self.assertEqual((result["commit"], result["dirty"]), ("abc", "no"))
+        self.assertEqual(result["command"], "multistep " + " ".join(map(str, arguments[:-2]))
+                         + " --json")
+        work = {(one["length"], one["rule"], one["steps"]): one["work"]
+                for one in result["last_query"]}
+        self.assertEqual(len(work), 2 * (10 + 16 + 20))  # N = 1 ... log2 L
+        for rule, steps, known in (("nstep", 2, 2389.3), ("nstep", 3, 363.9), ("nstep", 4, 154.2),
+                                   ("even", 2, 2048), ("even", 3, 304.8), ("even", 1, 2**20)):
+            self.assertAlmostEqual(work[2**20, rule, steps], known, delta=0.05)
+        for other in (1, 3):
+            self.assertEqual(self.json(*arguments, threads=other)["runs"], result["runs"])
+
+    def test_bad_names(self):
+        names = "dense, paper, released, or nstepN, evenN, tightN with N in [2, 64]"
+        for name in ("nstep1", "even65", "tight", "nstep2x", "A"):
+            self.refuses(["scale", "--configs", f"even2,{name}"], f"--configs {name}: {names}")
+        self.refuses(["scale", "--last-query"], "--last-query: with --json alone")
+        self.refuses(["scale", "--dirty", "maybe"], "--dirty maybe: yes or no")
+        self.assertEqual(run("scale", "--configs", "even2", "--steps", "2").returncode, 2)
 
 
 class Output(Case):

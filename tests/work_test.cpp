@@ -24,6 +24,7 @@ using multistep::path_work;
 using multistep::PathWork;
 using multistep::preset;
 using multistep::random_routing_work;
+using multistep::routed_spans;
 using multistep::Rule;
 using multistep::Schedule;
 using multistep::Span;
@@ -272,6 +273,36 @@ TEST_CASE("Every anchor has the same chance", "[work]") {
   CHECK(std::abs(times[7] - 2000) < 225);
   CHECK(std::abs(times[5] - 4000) < 225);
   CHECK(random_routing_work(plan, 19, 5).total() == random_routing_work(plan, 19, 5).total());
+}
+
+TEST_CASE("Routed spans are those that the scores ask for", "[work]") {
+  // t = 19: anchors 19, 16, 11, 4 with the spans [17, 20) [12, 17) [5, 12) [0, 5).
+  const StripePlan plan(preset("nstep"), 20);
+  WorkCount work;
+  const auto wanted = [](Index level, Index anchor, Span span) {
+    CHECK(level == 1);
+    CHECK((span.contains(anchor) && span.end == anchor + 1));
+    return anchor == 4 ? 2.0 : anchor == 16 ? 1.0 : 0.0;
+  };
+  CHECK(routed_spans(plan, 19, wanted, work) == std::vector<Span>{{0, 5}, {12, 17}});
+  CHECK((work.anchors_scored == 4 && work.keys_attended == 10));
+}
+
+TEST_CASE("Scores that know a key lead to it at every level", "[work]") {
+  for (const auto& levels : {std::vector<Rule>{T}, {P}, {T, E}, {P, T}, {T, E, E}}) {
+    Schedule schedule = schedule_of(levels, 2);
+    schedule.top_k = 1;
+    const StripePlan plan(schedule, 300);
+    for (Index key = 0; key < 300; ++key) {
+      WorkCount work;
+      const auto knows = [key](Index, Index, Span span) { return span.contains(key) ? 1.0 : 0.0; };
+      const std::vector<Span> spans = routed_spans(plan, 299, knows, work);
+      const Span window = plan.window(299, 0);
+      REQUIRE(spans.size() == 1);
+      CHECK((window.contains(key) || spans.front().contains(key)));
+      CHECK(work.keys_attended == window.length() + spans.front().length());
+    }
+  }
 }
 
 TEST_CASE("Work counts add up", "[work]") {
