@@ -1,0 +1,158 @@
+"""Attention and accumulation by the oracle, on arrays in main memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from ._arrays import (Sizes, check_shapes, converted, floats, require_memory, routing_list,
+                      starts)
+from ._rational import integer
+from .schedule import MAX_LENGTH, Schedule
+
+
+class Problem(NamedTuple):
+    """An attention problem as the oracle takes it."""
+
+    inputs: _core.Inputs
+    sizes: Sizes
+    storage: str
+    arrays: dict[str, Any]  # q, k, v, routing, search_keys, start: what ``inputs`` looks at
+
+
+def number(name: str, value: Any, finite: bool = True) -> float:
+    """``value`` as a float."""
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} {value!r}: a number") from error
+    if finite and not np.isfinite(result):
+        raise ValueError(f"{name} {result}: a finite number")
+    return result
+
+
+def problem(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
+            softmax_scale: Optional[float] = None, search_scale: float = 1.0,
+            query_offset: int = 0, start: Any = None, search_keys: Any = None) -> Problem:
+    """Checks and converts the arguments of attention."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
+    query_offset = integer("query_offset", query_offset, 0, MAX_LENGTH - 1)
+    routing = routing_list(routing_queries, schedule.steps)
+    named = {"q": q, "k": k, "v": v}
+    named.update({f"routing_queries[{m}]": level for m, level in enumerate(routing)})
+    if search_keys is not None:
+        named["search_keys"] = search_keys
+    given = {name: floats(name, value) for name, value in named.items()}
+    storage = given["q"].storage
+    for name, host in given.items():
+        if host.storage != storage:
+            raise TypeError(f"{name} of dtype {host.storage}: {storage} like q")
+    levels = [f"routing_queries[{m}]" for m in range(len(routing))]
+    sizes = check_shapes(given["q"].array.shape, given["k"].array.shape, given["v"].array.shape,
+                         [given[name].array.shape for name in levels],
+                         None if search_keys is None else given["search_keys"].array.shape,
+                         query_offset)
+    rows = sizes.batch * sizes.heads * sizes.queries
+    require_memory(
+        f"attention of {rows} rows with top_k {schedule.top_k}",
+        sum(host.copied_bytes for host in given.values())
+        + 8 * rows * (sizes.head_dim + schedule.top_k * (3 + schedule.steps)))
+    arrays: dict[str, Any] = {name: given[name].convert() for name in ("q", "k", "v")}
+    arrays["routing"] = [given[name].convert() for name in levels]
+    arrays["search_keys"] = None if search_keys is None else given["search_keys"].convert()
+    arrays["start"] = starts(start, sizes.batch)
+    scale = None if softmax_scale is None else number("softmax_scale", softmax_scale)
+    plan = schedule.plan(max(query_offset + sizes.queries, 1))
+    inputs = _core.Inputs(plan, arrays["q"], arrays["k"], arrays["v"], arrays["routing"],
+                          arrays["search_keys"], arrays["start"], query_offset,
+                          number("search_scale", search_scale), scale)
+    return Problem(inputs, sizes, storage, arrays)
+
+
+class Attended(NamedTuple):
+    """What ``attention`` gives where more than the output is asked for; None where it is not."""
+
+    output: Any
+    """[batch, num_heads, L_q, head_dim]"""
+    lse: Any
+    """[batch, num_heads, L_q, top_k]: log-sum-exp, base e, of every slot's span and window."""
+    spans: Any
+    """[batch, num_heads, L_q, top_k, 2]: the kept spans, half-open, best first; [0, 0) unused."""
+    scores: Any
+    """[batch, num_heads, L_q, top_k]: their path scores; -inf in unused slots."""
+
+
+def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
+              dtype: Optional[npt.DTypeLike] = None, **options: Any) -> Attended:
+    """The oracle's attention on arrays in main memory; see ``multistep.attention``."""
+    given = problem(q, k, v, routing_queries, schedule, **options)
+    output, lse, spans, scores, _, _ = _core.attention(given.inputs)
+    return Attended(cast(output, dtype), lse, spans, scores)
+
+
+def cast(array: npt.NDArray[Any], dtype: Optional[npt.DTypeLike]) -> npt.NDArray[Any]:
+    """``array`` in another floating-point type."""
+    if dtype is None:
+        return array
+    wanted = np.dtype(dtype)
+    if wanted.name not in ("float64", "float32", "float16", "bfloat16"):
+        raise TypeError(f"dtype {wanted}: float64, float32, float16 or bfloat16")
+    return array.astype(wanted, copy=False)
+
+
+def attention_backward(given: Problem, output_gradient: npt.NDArray[np.float64]
+                       ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64],
+                                  npt.NDArray[np.float64], list[npt.NDArray[np.float64]],
+                                  Optional[npt.NDArray[np.float64]]]:
+    """Derivatives by q, k, v, the routing queries and the search keys (None where these are k,
+    whose derivative then has both parts), from the derivative by the output, SPEC 6."""
+    by_output = np.require(output_gradient, np.float64, ["C", "A"])
+    dq, dk, dv, routing, dsearch = _core.attention_backward(given.inputs, by_output)
+    if given.arrays["search_keys"] is None:
+        return dq, dk + dsearch, dv, routing, None
+    return dq, dk, dv, routing, dsearch
+
+
+def recurrence(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: Any = None,
+               offset: int = 0) -> tuple[_core.Recurrence, str]:
+    """Checks and converts the arguments of accumulation; also the storage type."""
+    hosts = {name: floats(name, value) for name, value in
+             (("x", x), ("b", b), ("c", c))}
+    storage = hosts["x"].storage
+    for name, host in hosts.items():
+        if host.storage != storage:
+            raise TypeError(f"{name} of dtype {host.storage}: {storage} like x")
+    decay = floats("a", a)
+    if decay.storage != storage and decay.storage != "float32":
+        raise TypeError(f"a of dtype {decay.storage}: {storage} like x, or float32")
+    shapes = {name: host.array.shape for name, host in hosts.items()}
+    if len(shapes["x"]) != 4 or len(shapes["b"]) != 4:
+        raise ValueError(f"x, b of shapes {shapes['x']}, {shapes['b']}: "
+                         "[batch, num_heads, length, head_dim], [.., state]")
+    batch, heads, length, head_dim = shapes["x"]
+    state = shapes["b"][3]
+    if min(batch, heads, head_dim, state) < 1:
+        raise ValueError(f"x, b of shapes {shapes['x']}, {shapes['b']}: all sizes but the length "
+                         "are >= 1")
+    for name, shape, wanted in (("a", decay.array.shape, (batch, heads, length)),
+                                ("b", shapes["b"], (batch, heads, length, state)),
+                                ("c", shapes["c"], (batch, heads, length, state))):
+        if shape != wanted:
+            raise ValueError(f"{name} of shape {shape}: {wanted} here")
+    require_memory(f"accumulation of {batch * heads * length} rows with state {head_dim} x {state}",
+                   sum(host.copied_bytes for host in (*hosts.values(), decay))
+                   + 16 * batch * heads * (length * head_dim + head_dim * state))
+    first = None
+    if initial is not None:
+        first = np.require(converted("initial", initial), np.float64, ["C", "A"])
+        if first.shape != (batch, heads, head_dim, state):
+            raise ValueError(f"initial of shape {first.shape}: {(batch, heads, head_dim, state)} "
+                             "here")
+    return _core.Recurrence(hosts["x"].convert(),
+                            np.require(decay.convert(), hosts["x"].wide, ["C", "A"]),
+                            hosts["b"].convert(), hosts["c"].convert(), first, starts(start, batch),
+                            integer("offset", offset, 0, MAX_LENGTH)), storage

@@ -1,0 +1,269 @@
+"""Plant and probe (SPEC 8.6): which keys can a kernel reach whose schedule nobody can see?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any, Optional, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import is_tensor
+from ._rational import integer
+from .comparison import _fields, _to_host
+from .schedule import Schedule
+
+_ATTEND = 3  # the dimension by which queries attend to the planted key; 0, 1, 2 are of the search
+_MOVED = 2.0**-10  # an output that moves by less has not seen a value that moved by 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeReport:
+    """The report of ``probe``; True where every pair that was tried is reachable and causal."""
+
+    length: int
+    pairs: int
+    """Pairs of a query and a key that were tried."""
+    unreached: npt.NDArray[np.int64]
+    """[n, 2]: (query, key) whose value never moved the query's output."""
+    acausal: npt.NDArray[np.int64]
+    """[n, 2]: (query, key) with a key newer than the query, whose value moved its output."""
+    not_finite: int
+    """Outputs that were NaN or infinite; they count as not moved."""
+
+    def __bool__(self) -> bool:
+        return len(self.unreached) == 0 and len(self.acausal) == 0 and self.not_finite == 0
+
+    def __repr__(self) -> str:
+        lines = [f"probe        {self.pairs} pairs of a query and a key below {self.length}"]
+        if not len(self.unreached):
+            lines.append("REACHED      every pair: some plant leads the query to the key")
+        else:
+            query, key = self.unreached[0]
+            lines.append(f"NOT REACHED  {len(self.unreached)} pairs, the first query {query}, key "
+                         f"{key}")
+        if len(self.acausal):
+            query, key = self.acausal[0]
+            lines.append(f"NOT CAUSAL   {len(self.acausal)} pairs, the first query {query}, key "
+                         f"{key}")
+        if self.not_finite:
+            lines.append(f"NOT FINITE   {self.not_finite} outputs")
+        return "\n".join(lines)
+
+
+def probe(candidate: Callable[..., Any], length: int,
+          pairs: Union[str, int, npt.ArrayLike] = "auto", *, schedule: Optional[Schedule] = None,
+          steps: Optional[int] = None, num_heads: int = 1, num_kv_heads: int = 1,
+          head_dim: int = 64, dtype: Any = np.float32, device: Any = None, batch: int = 16,
+          last_only: bool = False, seed: int = 1) -> ProbeReport:
+    """Looks for keys that a kernel cannot reach, by what it does alone.
+
+    For a key j, keys get scores that lead a search to j, and every query attends sharply to j where
+    it sees it. Then v[j] is moved: the output must move. Since nobody can see which anchor stands
+    for j, several plants are tried: anchors score the higher, the nearer they are to j among the
+    newer ones, among the older ones, on both sides; then the oldest, then the newest; and with
+    ``schedule`` exactly the anchors along its paths. All scores are exact in every storage type,
+    and so small that each kept path has its share of the output.
+
+    What is reached is reached. A pair that no plant reaches is excluded, or leads through an anchor
+    that is not among the top_k nearest to the key on any side: ``schedule`` settles that for a
+    kernel whose schedule is known.
+
+    Args:
+        candidate: called as ``candidate(q, k, v, routing_queries)``, with routing_queries a list of
+            N - 1 arrays; gives the output, alone or as ``compare`` takes results.
+        length: L_kv, at most 2^22.
+        pairs: (query, key) pairs [n, 2]; how many keys to try with every query, edges first; "all";
+            or "auto", all keys up to 256 and 64 beyond.
+        schedule: what the kernel is said to follow, if known.
+        steps: N, where no schedule is given (2).
+        num_heads, num_kv_heads, head_dim: of the arrays; head_dim >= 4. All heads must move.
+        dtype, device: of the arrays; a torch dtype or a device makes tensors.
+        batch: keys probed in one call, as sequences of a batch.
+        last_only: call with the last query alone (L_q = 1, at position length - 1), for decoding.
+    """
+    length = integer("length", length, 1, 2**22)
+    head_dim = integer("head_dim", head_dim, 4, 1 << 16)
+    batch = integer("batch", batch, 1, 1 << 16)
+    num_heads = integer("num_heads", num_heads, 1, 1 << 16)
+    num_kv_heads = integer("num_kv_heads", num_kv_heads, 1, num_heads)
+    steps = integer("steps", steps or (schedule.steps if schedule else 2), 1, 64)
+    wanted = _wanted(pairs, length, last_only, seed)
+    make = _Maker(steps, num_heads, num_kv_heads, head_dim, length, dtype, device, last_only)
+    unreached = {int(key): queries for key, queries in wanted.items()}
+    acausal: set[tuple[int, int]] = set()
+    not_finite = 0
+    for plant in _PLANTS:
+        open_keys = [key for key, queries in unreached.items() if len(queries)]
+        for i in range(0, len(open_keys), batch):
+            some = open_keys[i : i + batch]
+            scores = np.stack([plant(length, key) for key in some])
+            moved, bad = make.moved(candidate, scores, some)
+            not_finite += bad
+            for row, key in zip(moved, some):
+                hit = set((np.flatnonzero(row) + make.first).tolist())
+                acausal |= {(query, key) for query in hit if query < key}
+                unreached[key] = np.array([query for query in unreached[key] if query not in hit],
+                                          np.int64)
+    if schedule is not None:
+        not_finite += _probe_paths(candidate, make, schedule, unreached, batch)
+    left = sorted((int(query), key) for key, queries in unreached.items() for query in queries)
+    return ProbeReport(length, sum(len(queries) for queries in wanted.values()),
+                       np.array(left, np.int64).reshape(-1, 2),
+                       np.array(sorted(acausal), np.int64).reshape(-1, 2), not_finite)
+
+
+def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule,
+                 unreached: dict[int, npt.NDArray[np.int64]], batch: int) -> int:
+    """Plants the anchors along a path of the schedule, pair by pair."""
+    todo = []
+    for key, queries in unreached.items():
+        for query in queries:
+            chains = [path.anchors for path in schedule.path(int(query), key) if path.anchors]
+            todo += [(int(query), key, chain) for chain in chains[:4]]
+    bad_values = 0
+    for i in range(0, len(todo), batch):
+        some = todo[i : i + batch]
+        scores = np.zeros((len(some), make.length), np.int64)
+        for row, (_, _, chain) in enumerate(some):
+            scores[row, list(chain)] = make.length
+        moved, bad = make.moved(candidate, scores, [key for _, key, _ in some])
+        bad_values += bad
+        for row, (query, key, _) in zip(moved, some):
+            if row[query - make.first]:
+                unreached[key] = unreached[key][unreached[key] != query]
+    return bad_values
+
+
+def _newer(length: int, key: int) -> npt.NDArray[np.int64]:
+    at = np.arange(length)
+    return np.where(at >= key, length - (at - key), 0)
+
+
+def _older(length: int, key: int) -> npt.NDArray[np.int64]:
+    at = np.arange(length)
+    return np.where(at <= key, length - (key - at), 0)
+
+
+def _nearest(length: int, key: int) -> npt.NDArray[np.int64]:
+    return length - np.abs(np.arange(length) - key)
+
+
+def _oldest(length: int, key: int) -> npt.NDArray[np.int64]:
+    return length - np.arange(length)
+
+
+def _newest(length: int, key: int) -> npt.NDArray[np.int64]:
+    return np.arange(length) + 1
+
+
+_PLANTS = (_newer, _nearest, _older, _oldest, _newest)
+
+
+@dataclasses.dataclass
+class _Maker:
+    """Makes the planted arrays and looks at what moves."""
+
+    steps: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    length: int
+    dtype: Any
+    device: Any
+    last_only: bool
+
+    def __post_init__(self) -> None:
+        self.first = self.length - 1 if self.last_only else 0
+        self.queries = self.length - self.first
+        module = type(self.dtype).__module__.split(".")[0]
+        self.tensors = self.device is not None or module == "torch"
+        if not self.tensors:
+            np.dtype(self.dtype)  # raises where it is none
+
+    def moved(self, candidate: Callable[..., Any], scores: npt.NDArray[np.int64], keys: list[int]
+              ) -> tuple[npt.NDArray[np.bool_], int]:
+        """Which queries of each sequence move, in every head: bool [n, L_q]; and how many values
+        are not finite. Scores are integers in [0, 2^24), key by key."""
+        count = len(keys)
+        k = np.zeros((count, self.kv_heads, self.length, self.head_dim), np.float32)
+        for digit in range(3):  # digits below 256 are exact in every storage type
+            k[..., digit] = (scores >> (8 * digit) & 255)[:, None, :]
+        # exp(16^2 / sqrt(head_dim)): next to the planted key no other counts.
+        k[np.arange(count), :, keys, _ATTEND] = 16
+        q = np.zeros((count, self.heads, self.queries, self.head_dim), np.float32)
+        q[..., _ATTEND] = 16
+        route = np.zeros_like(q)
+        shift = max(1, self.length.bit_length())
+        for digit in range(3):  # all scores below 2: every kept path has its share
+            route[..., digit] = 2.0 ** (8 * digit - shift)
+        still = np.zeros_like(k)
+        pushed = np.zeros_like(k)
+        pushed[np.arange(count), :, keys] = 1
+        outputs = []
+        for v in (still, pushed):
+            arrays = [self.array(a) for a in (q, k, v)]
+            routing = [self.array(route) for _ in range(self.steps - 1)]
+            outputs.append(self.output(candidate(*arrays, routing)))
+        bad = sum(int(np.count_nonzero(~np.isfinite(output))) for output in outputs)
+        with np.errstate(invalid="ignore"):
+            distance = np.abs(outputs[1] - outputs[0]).max(axis=-1)  # [n, heads, L_q]
+            reach: npt.NDArray[np.bool_] = (distance > _MOVED).all(axis=1)
+        return reach, bad
+
+    def array(self, values: npt.NDArray[np.float32]) -> Any:
+        if not self.tensors:
+            return values.astype(self.dtype)
+        import torch
+
+        dtype = self.dtype
+        if not isinstance(dtype, torch.dtype):
+            dtype = getattr(torch, np.dtype(dtype).name)
+        return torch.from_numpy(values).to(device=self.device, dtype=dtype)
+
+    def output(self, results: Any) -> npt.NDArray[np.float64]:
+        value = _fields(results)["output"]
+        if value is None:
+            raise ValueError(f"candidate's result of type {type(results).__name__}: no output")
+        value = _to_host(value)
+        array = np.asarray(value.double().numpy() if is_tensor(value) else value)
+        shape = (array.shape[0], self.heads, self.queries, self.head_dim)
+        if array.shape != shape:
+            raise ValueError(f"candidate's output of shape {array.shape}: {shape} here")
+        return array.astype(np.float64)
+
+
+def _wanted(pairs: Any, length: int, last_only: bool, seed: int
+            ) -> dict[int, npt.NDArray[np.int64]]:
+    """Queries to try for each key."""
+    first = length - 1 if last_only else 0
+    if not isinstance(pairs, (str, int, np.integer)):
+        table = np.asarray(pairs)
+        if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu":
+            raise ValueError(f"pairs of shape {table.shape}: integers [n, 2], (query, key)")
+        for query, key in table.tolist():
+            integer("query", query, first, length - 1)
+            integer("key", key, 0, query)
+        return {int(key): np.unique(table[table[:, 1] == key, 0]).astype(np.int64)
+                for key in np.unique(table[:, 1])}
+    if isinstance(pairs, str):
+        if pairs not in ("all", "auto"):
+            raise ValueError(f"pairs {pairs!r}: auto, all, a number of keys, or (query, key) pairs")
+        count = length if pairs == "all" or length <= 256 else 64
+    else:
+        count = min(integer("pairs", pairs, 1, 2**22), length)
+    keys: list[int] = list(range(length)) if count >= length else \
+        list(dict.fromkeys(_edges(length, seed, count)))[:count]
+    return {key: np.arange(max(key, first), length, dtype=np.int64) for key in sorted(keys)}
+
+
+def _edges(length: int, seed: int, count: int) -> Iterator[int]:
+    """The oldest and newest keys, those around squares counted from the newest, then random."""
+    yield from (0, length - 1, 1, length - 2)
+    root = int(length**0.5)
+    for i in np.unique(np.linspace(1, max(root, 1), max(count // 6, 1)).astype(int)).tolist():
+        for key in (length - i * i - 1, length - i * i, length - i * i + 1):
+            if 0 <= key < length:
+                yield key
+    yield from np.random.default_rng(seed).permutation(length).tolist()

@@ -1,0 +1,104 @@
+"""What checking a schedule tells: the fields of ``multistep verify --json`` (SPEC 9)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, NamedTuple, Optional
+
+
+class Exclusion(NamedTuple):
+    """The first pair of a query and an eligible key that no choice of anchors leads to."""
+
+    position: int
+    """The smallest query with an excluded key."""
+    key: int
+    """Its smallest excluded key."""
+    gap: tuple[int, int]
+    """The unreachable keys around it, [begin, end)."""
+    closing_backward: Optional[Fraction]
+    """The smallest backward factor, to four decimals, that closes the gap; None for span lists."""
+
+
+class Work(NamedTuple):
+    """Work of one path of a query, anchors scored and keys of the final span (SPEC 2.6), over all
+    pairs of a path and a key in its final span. None where the window has every key."""
+
+    min: Optional[int]
+    mean: Optional[float]
+    max: Optional[int]
+    lower_bound: float
+    """N n^(1/N): the least that any N-step scheme offers where it reaches n keys."""
+    ratio: Optional[float]
+    """mean / lower_bound"""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Is every eligible key of every query reachable? True where it is.
+
+    Source: ``reference/include/multistep/coverage.hpp``, SPEC 2.5 and 9.
+    """
+
+    schedule: str
+    length: int
+    start: int
+    steps: Optional[int]
+    covered: bool
+    queries_checked: int
+    excluded_queries: int
+    excluded_pairs: int
+    first_excluded: Optional[Exclusion]
+    work: Optional[Work]
+    seconds: float
+
+    def __bool__(self) -> bool:
+        return self.covered
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        first = None
+        if self.first_excluded is not None:
+            hole = self.first_excluded
+            closing = hole.closing_backward
+            first = {"position": hole.position, "key": hole.key,
+                     "gap": {"begin": hole.gap[0], "end": hole.gap[1]},
+                     "closing_backward": None if closing is None else float(closing)}
+        return {"schedule": self.schedule, "length": self.length, "start": self.start,
+                "steps": self.steps, "covered": self.covered,
+                "queries_checked": self.queries_checked,
+                "excluded_queries": self.excluded_queries,
+                "excluded_pairs": self.excluded_pairs, "first_excluded": first,
+                "work": None if self.work is None else self.work._asdict(),
+                "seconds": self.seconds}
+
+    def to_json(self, indent: Optional[int] = 2) -> str:
+        """The same text as ``multistep verify --json``, times apart."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def __repr__(self) -> str:
+        lines = [f"schedule     {self.schedule}",
+                 f"length       {self.length}, keys from {self.start}"]
+        hole = self.first_excluded
+        if hole is None:
+            lines.append(f"COVERED      {self.queries_checked} queries, each reaches every "
+                         "eligible key")
+        else:
+            lines.append(f"NOT COVERED  {self.excluded_queries} of {self.queries_checked} queries "
+                         f"exclude a key, {self.excluded_pairs} pairs in all")
+            lines.append(f"first hole   query {hole.position}, key {hole.key}, in the gap "
+                         f"[{hole.gap[0]}, {hole.gap[1]})")
+            if hole.closing_backward is not None:
+                lines.append(f"closed by    backward = {float(hole.closing_backward):g} (that gap; "
+                             "four decimals)")
+        work = self.work
+        if work is not None and work.mean is None:
+            lines.append("work         the window has every key of the last query")
+        elif work is not None:
+            lines.append(f"work         one path of the last query: min {work.min}, mean "
+                         f"{work.mean:.1f}, max {work.max}")
+            lines.append(f"lower bound  {work.lower_bound:.1f}; mean work is {work.ratio:.3f} "
+                         "times that")
+        lines.append(f"time         {self.seconds:.2f} s")
+        return "\n".join(lines)

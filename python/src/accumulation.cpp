@@ -1,0 +1,159 @@
+#include "multistep/accumulation.hpp"
+
+#include <algorithm>
+
+#include "arrays.hpp"
+#include "core.hpp"
+#include "interrupt.hpp"
+#include "parallel.hpp"
+#include "problem.hpp"
+
+namespace multistep::python {
+namespace {
+
+struct Recurrence {
+  Array x;             // [batch, num_heads, length, head_dim]
+  Array a;             // [batch, num_heads, length]
+  Array b;             // [batch, num_heads, length, state]
+  Array c;             // the same
+  MaybeArray initial;  // [batch, num_heads, head_dim, state], float64
+  MaybeArray start;    // [batch], int64
+  Index offset;
+
+  template <class T>
+  AccumulationArgs<T> args() const {
+    require(x.ndim() == 4, "x with {} dimensions: it has 4", x.ndim());
+    require(b.ndim() == 4, "b with {} dimensions: it has 4", b.ndim());
+    const auto extent = [](const Array& array, std::size_t i) {
+      return static_cast<Index>(array.shape(i));
+    };
+    AccumulationArgs<T> args;
+    args.batch = extent(x, 0);
+    args.num_heads = extent(x, 1);
+    args.length = extent(x, 2);
+    args.head_dim = extent(x, 3);
+    args.state = extent(b, 3);
+    args.offset = offset;
+    args.x = elements<T>(x, "x", {args.batch, args.num_heads, args.length, args.head_dim});
+    args.a = elements<T>(a, "a", {args.batch, args.num_heads, args.length});
+    args.b = elements<T>(b, "b", {args.batch, args.num_heads, args.length, args.state});
+    args.c = elements<T>(c, "c", {args.batch, args.num_heads, args.length, args.state});
+    args.initial = elements<double>(initial, "initial",
+                                    {args.batch, args.num_heads, args.head_dim, args.state});
+    args.start = elements<Index>(start, "start", {args.batch});
+    require_within("head_dim", args.head_dim, 1, 1 << 16);
+    require_within("state", args.state, 1, 1 << 16);
+    return args;
+  }
+};
+
+template <class T>
+bool is_short_walk(const AccumulationArgs<T>& args) {
+  return args.batch * args.num_heads * args.length * args.head_dim * args.state <= 1 << 22;
+}
+
+/// Rows [from, from + count) of one head.
+template <class T>
+AccumulationArgs<T> part_of_head(const AccumulationArgs<T>& whole, Index head, Index from,
+                                 Index count, const double* initial) {
+  const Index row = head * whole.length + from;
+  AccumulationArgs<T> part = whole;
+  part.batch = part.num_heads = 1;
+  part.length = count;
+  part.offset = whole.offset + from;
+  if (whole.start) part.start = whole.start + head / whole.num_heads;
+  part.x += row * whole.head_dim;
+  part.a += row;
+  part.b += row * whole.state;
+  part.c += row * whole.state;
+  part.initial = initial;
+  return part;
+}
+
+/// accumulate() of the reference, some rows of every head at a time.
+template <class T>
+AccumulationResult accumulate_in_pieces(const AccumulationArgs<T>& args, Errand& errand) {
+  const Index heads = args.batch * args.num_heads;
+  const Index state_size = args.head_dim * args.state;
+  AccumulationResult whole;
+  whole.output.assign(at(heads * args.length * args.head_dim), 0);
+  whole.final_state.assign(at(heads * state_size), 0);
+  if (args.initial) std::copy_n(args.initial, heads * state_size, whole.final_state.begin());
+  const Index piece = std::max<Index>(1, (Index{1} << 24) / std::max<Index>(1, state_size));
+  parallel_blocks(heads, 1, [&] {
+    return [&](Index head, Index) {
+      double* state = whole.final_state.data() + head * state_size;
+      for (Index from = 0; from < args.length; from += piece) {
+        errand.check();
+        const Index count = std::min(piece, args.length - from);
+        const AccumulationResult part = accumulate(part_of_head(args, head, from, count, state));
+        std::copy(part.output.begin(), part.output.end(),
+                  whole.output.begin() + (head * args.length + from) * args.head_dim);
+        std::copy(part.final_state.begin(), part.final_state.end(), state);
+      }
+    };
+  });
+  return whole;
+}
+
+nb::tuple accumulate_of(const Recurrence& recurrence) {
+  return with_type(recurrence.x, [&](auto zero) {
+    using T = decltype(zero);
+    const AccumulationArgs<T> args = recurrence.args<T>();
+    AccumulationResult result =
+        interruptible(is_short_walk(args), nb::handle(),
+                      [&](Errand& errand) { return accumulate_in_pieces(args, errand); });
+    return nb::make_tuple(to_numpy(std::move(result.output),
+                                   {args.batch, args.num_heads, args.length, args.head_dim}),
+                          to_numpy(std::move(result.final_state),
+                                   {args.batch, args.num_heads, args.head_dim, args.state}));
+  });
+}
+
+/// Derivatives by x, a, b, c and the initial state.
+nb::tuple accumulate_gradients(const Recurrence& recurrence, const Array& output_gradient,
+                               const Array& state_gradient) {
+  return with_type(recurrence.x, [&](auto zero) {
+    using T = decltype(zero);
+    const AccumulationArgs<T> args = recurrence.args<T>();
+    const double* by_output =
+        elements<double>(output_gradient, "output_gradient",
+                         {args.batch, args.num_heads, args.length, args.head_dim});
+    const double* by_state =
+        elements<double>(state_gradient, "final_state_gradient",
+                         {args.batch, args.num_heads, args.head_dim, args.state});
+    AccumulationGradients g = [&] {
+      const nb::gil_scoped_release unlocked;
+      return accumulate_backward(args, by_output, by_state);
+    }();
+    const auto rows = [&](std::vector<double>& values, Index width) {
+      return to_numpy(std::move(values), {args.batch, args.num_heads, args.length, width});
+    };
+    return nb::make_tuple(
+        rows(g.x, args.head_dim),
+        to_numpy(std::move(g.a), {args.batch, args.num_heads, args.length}), rows(g.b, args.state),
+        rows(g.c, args.state),
+        to_numpy(std::move(g.initial), {args.batch, args.num_heads, args.head_dim, args.state}));
+  });
+}
+
+}  // namespace
+
+void bind_accumulation(nb::module_& core) {
+  nb::class_<Recurrence>(core, "Recurrence")
+      .def(
+          "__init__",
+          [](Recurrence* self, Array x, Array a, Array b, Array c, MaybeArray initial,
+             MaybeArray start, Index offset) {
+            new (self) Recurrence{std::move(x),       std::move(a),     std::move(b), std::move(c),
+                                  std::move(initial), std::move(start), offset};
+          },
+          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
+          nb::arg().noconvert(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+          nb::arg());
+  core.def("accumulate", &accumulate_of);
+  core.def("accumulate_backward", &accumulate_gradients, nb::arg(), nb::arg().noconvert(),
+           nb::arg().noconvert());
+}
+
+}  // namespace multistep::python

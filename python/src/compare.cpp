@@ -1,0 +1,463 @@
+#include "multistep/compare.hpp"
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <numeric>
+
+#include "arrays.hpp"
+#include "core.hpp"
+#include "interrupt.hpp"
+#include "multistep/plain.hpp"
+#include "parallel.hpp"
+#include "problem.hpp"
+#include "row_oracle.hpp"
+
+/// The judgement of SPEC 8 on sampled rows of what anybody's kernel gave.
+namespace multistep::python {
+namespace {
+
+/// What was handed in, for the sampled rows; whatever is missing is not judged.
+struct Submission {
+  Array rows;               // [sample], rows of [batch, num_heads, L_q]
+  MaybeArray spans;         // [sample, top_k, 2]
+  MaybeArray scores;        // [sample, top_k]
+  MaybeArray anchors;       // [sample, top_k, N - 1]
+  MaybeArray span_outputs;  // [sample, top_k, head_dim]
+  MaybeArray lse;           // [sample, top_k]
+  MaybeArray output;        // [sample, head_dim]
+  std::string storage;      // type whose rounding the yardstick has: bfloat16, float16, or another
+  bool window_apart = false;  // span_outputs and lse leave the window out
+};
+
+Rounding rounding_of(const std::string& storage) {
+  if (storage == "bfloat16") {
+    return [](float x) { return static_cast<float>(Eigen::bfloat16(x)); };
+  }
+  if (storage == "float16") return [](float x) { return static_cast<float>(Eigen::half(x)); };
+  return [](float x) { return x; };
+}
+
+double largest_of(const std::vector<double>& values, double least) {
+  double largest = least;
+  for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
+  return largest;
+}
+
+/// One stage's values for all sampled rows.
+struct Values {
+  bool wanted = false;
+  std::vector<double> got, want, plain;
+
+  void resize(bool is_wanted, Index count) {
+    wanted = is_wanted;
+    for (auto* values : {&got, &want, &plain}) values->assign(at(is_wanted ? count : 0), 0);
+  }
+  void put(Index to, Index count, const double* given, const double* oracle,
+           const double* yardstick) {
+    std::copy_n(given, count, got.begin() + to);
+    std::copy_n(oracle, count, want.begin() + to);
+    std::copy_n(yardstick, count, plain.begin() + to);
+  }
+  void spoil(Index from, Index count) {
+    std::fill_n(got.begin() + from, count, std::numeric_limits<double>::quiet_NaN());
+  }
+};
+
+/// The paths of one row that its outputs are judged on.
+struct Chosen {
+  std::vector<Span> spans;     // [top_k]
+  std::vector<double> scores;  // [top_k]
+  Index count = 0;
+  double slack = 0;     // the scores are the oracle's: how far the implementation's may be off
+  bool usable = true;   // spans of eligible keys
+  bool decided = true;  // no rounding leads to others
+};
+
+template <class T>
+class Judge {
+ public:
+  Judge(const AttentionArgs<T>& args, const AttentionArgs<float>& narrow, const Submission& given)
+      : args_(args),
+        narrow_(narrow),
+        given_(given),
+        all_(args.shape),
+        count_(static_cast<Index>(given.rows.size())),
+        d_(args.shape.head_dim),
+        levels_(args.plan->steps() - 1),
+        k_(args.plan->schedule().top_k),
+        rows_(elements<Index>(given.rows, "rows", {count_})),
+        spans_(elements<Index>(given.spans, "spans", {count_, k_, 2})),
+        scores_(elements<double>(given.scores, "scores", {count_, k_})),
+        anchors_(elements<Index>(given.anchors, "anchors", {count_, k_, levels_})),
+        span_outputs_(elements<double>(given.span_outputs, "span_outputs", {count_, k_, d_})),
+        lse_(elements<double>(given.lse, "lse", {count_, k_})),
+        output_(elements<double>(given.output, "output", {count_, d_})),
+        round_(rounding_of(given.storage)) {
+    for (Index s = 0; s < count_; ++s) require_within("row", rows_[s], 0, all_.count() - 1);
+    attended.resize(span_outputs_ && spans_, count_ * k_ * d_);
+    lses.resize(lse_ && spans_, count_ * k_);
+    const bool whole = !given.window_apart || lse_;
+    combined.resize(output_ && span_outputs_ && spans_ && whole, count_ * d_);
+    composed.resize(output_ != nullptr, count_ * d_);
+    end_to_end.resize(output_ != nullptr, count_ * d_);
+    selections.resize(at(spans_ && levels_ > 0 ? count_ : 0));
+    slacks_.assign(at(count_), 0);
+    undecided_.assign(at(count_), 0);
+  }
+
+  void run(Errand& errand) {
+    parallel_blocks(count_, 1, [&] {
+      return [&](Index s, Index) {
+        errand.check();
+        judge_row(s);
+      };
+    });
+    undecided = std::accumulate(undecided_.begin(), undecided_.end(), Index{0});
+  }
+
+  double slack() const { return *std::max_element(slacks_.begin(), slacks_.end()); }
+
+  Values attended, lses, combined, composed, end_to_end;
+  std::vector<SelectionReport> selections;  // [sample]
+  Index undecided = 0;
+
+ private:
+  void judge_row(Index s) {
+    const Index row = rows_[s];
+    const Index start = all_.start(row);
+    const AttentionArgs<T> one = part_of(args_, all_, row, 1, &start);
+    AttentionArgs<float> plain = part_of(narrow_, all_, row, 1, &start);
+    const Span window = args_.plan->window(all_.position(row), start);
+
+    const Chosen chosen = choose(s, one);
+    slacks_[at(s)] = chosen.slack;
+    undecided_[at(s)] = !chosen.decided;
+    if (attended.wanted || lses.wanted) judge_attended(s, one, plain, window, chosen);
+    if (combined.wanted) judge_combined(s, plain, window, chosen);
+    if (!composed.wanted) return;
+    if (chosen.decided) judge_composed(s, one, plain, window, chosen);
+    const std::vector<double> whole = attention(one).output;
+    end_to_end.put(s * d_, d_, output_ + s * d_, whole.data(), whole.data());
+  }
+
+  // The paths
+
+  Chosen choose(Index s, const AttentionArgs<T>& one) {
+    Chosen chosen{std::vector<Span>(at(k_)), std::vector<double>(at(k_), -kInfinity)};
+    if (levels_ == 0) return chosen;
+    const SpanSearchArgs<T> search = search_of(one);
+    const Rows rows(search.shape);
+    if (!spans_) {
+      choose_of_oracle(RowOracle<T>(search, rows, 0), chosen);
+      return chosen;
+    }
+    for (Index i = 0; i < k_; ++i) {
+      const Index* span = spans_ + 2 * (s * k_ + i);
+      chosen.spans[at(i)] = {span[0], span[1]};
+    }
+    std::vector<Index> anchors(at(anchors_ ? k_ * levels_ : 0));
+    if (anchors_) std::copy_n(anchors_ + s * k_ * levels_, k_ * levels_, anchors.begin());
+    if (scores_) {
+      std::copy_n(scores_ + s * k_, k_, chosen.scores.begin());
+    } else {
+      resolve(RowOracle<T>(search, rows, 0), chosen, anchors);
+    }
+
+    SubmittedPaths<T> paths{search, chosen.spans.data(), chosen.scores.data(),
+                            anchors.empty() ? nullptr : anchors.data()};
+    selections[at(s)] = judge_selection(paths);
+    count_paths(chosen, anchors, one.shape);
+    return chosen;
+  }
+
+  /// Scores of submitted spans, recomputed where they were not told. Their order is not judged
+  /// then: slots are put in the order of these scores.
+  void resolve(const RowOracle<T>& oracle, Chosen& chosen, std::vector<Index>& anchors) const {
+    struct Slot {
+      double score = -kInfinity;
+      Span span;
+      std::vector<Index> anchors;
+    };
+    std::vector<Slot> slots(at(k_));
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      Slot& slot = slots[i];
+      slot.span = chosen.spans[i];
+      std::optional<Candidate> path;
+      double regret = 0;
+      if (!anchors.empty()) {
+        const auto from = anchors.begin() + static_cast<std::ptrdiff_t>(i) * levels_;
+        slot.anchors.assign(from, from + levels_);
+        if (slot.anchors[0] >= 0) path = oracle.walk(slot.anchors.data(), regret);
+      } else if (!slot.span.empty()) {
+        for (const Candidate& other : oracle.with_span(slot.span)) {
+          const bool taken = std::any_of(slots.begin(), slots.begin() + std::ssize(slots),
+                                         [&](const Slot& s) { return s.anchors == other.anchors; });
+          if (!taken && (!path || other.score > path->score)) path = other;
+        }
+        if (path) slot.anchors = path->anchors;
+      }
+      if (!path) continue;
+      slot.score = path->score;
+      chosen.slack = std::max(chosen.slack, path->bound);
+    }
+    std::stable_sort(slots.begin(), slots.end(),
+                     [](const Slot& a, const Slot& b) { return a.score > b.score; });
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      chosen.spans[i] = slots[i].span;
+      chosen.scores[i] = slots[i].score;
+      if (!anchors.empty()) {
+        std::copy(slots[i].anchors.begin(), slots[i].anchors.end(),
+                  anchors.begin() + static_cast<std::ptrdiff_t>(i) * levels_);
+      }
+    }
+  }
+
+  void choose_of_oracle(const RowOracle<T>& oracle, Chosen& chosen) const {
+    const std::vector<Candidate>& kept = oracle.kept();
+    chosen.decided = static_cast<Index>(kept.size()) == oracle.count();
+    if (!chosen.decided) return;
+    for (const Candidate& path : kept) {
+      chosen.spans[at(chosen.count)] = path.span;
+      chosen.scores[at(chosen.count)] = path.score;
+      chosen.slack = std::max(chosen.slack, path.bound);
+      ++chosen.count;
+    }
+  }
+
+  void count_paths(Chosen& chosen, const std::vector<Index>& anchors, const Shape& shape) const {
+    const Span eligible{shape.start[0], shape.query_offset + 1};
+    for (Index i = 0; i < k_; ++i) {
+      const Span& span = chosen.spans[at(i)];
+      const bool used = anchors.empty() ? !span.empty() || chosen.scores[at(i)] != -kInfinity
+                                        : anchors[at(i * levels_)] >= 0;
+      if (used && chosen.count == i) ++chosen.count;
+      chosen.usable = chosen.usable &&
+                      (span.empty() || (span.begin >= eligible.begin && span.end <= eligible.end));
+    }
+    if (!chosen.usable) chosen.spans.assign(at(k_), {});
+  }
+
+  // The values
+
+  template <class Args, class Real>
+  static SpanAttentionArgs<Real> attend(const Args& one, const Real*, const Chosen& chosen,
+                                        Index slots, const Span* window) {
+    return {one.shape, one.query,           one.key, one.value,
+            slots,     chosen.spans.data(), window,  one.softmax_scale};
+  }
+
+  void judge_attended(Index s, const AttentionArgs<T>& one, const AttentionArgs<float>& plain,
+                      const Span& window, Chosen chosen) {
+    for (Span& span : chosen.spans) {
+      if (given_.window_apart) span = outside(span, window);
+    }
+    const Span* behind = given_.window_apart ? nullptr : &window;
+    const auto want = span_attention(attend(one, one.query, chosen, k_, behind));
+    const auto rough = plain_span_attention(attend(plain, plain.query, chosen, k_, behind), round_);
+    const Index used = chosen.usable ? chosen.count : k_;  // others may hold anything
+    if (attended.wanted) {
+      attended.put(s * k_ * d_, used * d_, span_outputs_ + s * k_ * d_, want.output.data(),
+                   rough.output.data());
+      if (!chosen.usable) attended.spoil(s * k_ * d_, k_ * d_);
+    }
+    if (lses.wanted) {
+      lses.put(s * k_, used, lse_ + s * k_, want.lse.data(), rough.lse.data());
+      if (!chosen.usable) lses.spoil(s * k_, k_);
+    }
+  }
+
+  WindowCombineArgs window_combine_args(const AttentionArgs<float>& plain, const Chosen& chosen,
+                                        const Index& count, const double* outputs,
+                                        const double* lse, const Span* window) const {
+    WindowCombineArgs args;
+    args.shape = plain.shape;
+    args.query = plain.query;
+    args.key = plain.key;
+    args.value = plain.value;
+    args.window = window;
+    args.softmax_scale = plain.softmax_scale;
+    args.slots = k_;
+    args.count = &count;
+    args.scores = chosen.scores.data();
+    args.outputs = outputs;
+    args.lses = lse;
+    return args;
+  }
+
+  /// Combination of the submitted partial outputs.
+  void judge_combined(Index s, const AttentionArgs<float>& plain, const Span& window,
+                      const Chosen& chosen) {
+    const double* outputs = span_outputs_ + s * k_ * d_;
+    const std::vector<double> no_lse(at(k_), 0);
+    const bool apart = given_.window_apart;
+    if (!apart && chosen.count == 0) return;  // window attention, which is in no slot
+    const Index count = apart ? chosen.count : std::max<Index>(chosen.count, 1);
+    const WindowCombineArgs args =
+        window_combine_args(plain, chosen, count, outputs, apart ? lse_ + s * k_ : no_lse.data(),
+                            apart ? &window : nullptr);
+    const std::vector<double> want =
+        apart ? window_combine(args) : combine({1, k_, d_, &count, chosen.scores.data(), outputs});
+    const std::vector<double> rough = plain_window_combine(args, round_);
+    combined.put(s * d_, d_, output_ + s * d_, want.data(), rough.data());
+    if (!chosen.usable) combined.spoil(s * d_, d_);
+  }
+
+  /// The output on the chosen spans and their scores.
+  void judge_composed(Index s, const AttentionArgs<T>& one, const AttentionArgs<float>& plain,
+                      const Span& window, const Chosen& chosen) {
+    const auto exact = span_attention(attend(one, one.query, chosen, k_, &window));
+    const auto rough =
+        plain_span_attention(attend(plain, plain.query, chosen, k_, &window), round_);
+    const Index count = std::max<Index>(chosen.count, 1);
+    const std::vector<double> no_lse(at(k_), 0);
+    const std::vector<double> want =
+        combine({1, k_, d_, &count, chosen.scores.data(), exact.output.data()});
+    const std::vector<double> yardstick = plain_window_combine(
+        window_combine_args(plain, chosen, count, rough.output.data(), no_lse.data(), nullptr),
+        round_);
+    composed.put(s * d_, d_, output_ + s * d_, want.data(), yardstick.data());
+    if (!chosen.usable) composed.spoil(s * d_, d_);
+  }
+
+  const AttentionArgs<T>& args_;
+  const AttentionArgs<float>& narrow_;
+  const Submission& given_;
+  Rows all_;
+  Index count_;
+  Index d_;
+  Index levels_;
+  Index k_;
+  const Index* rows_;
+  const Index* spans_;
+  const double* scores_;
+  const Index* anchors_;
+  const double* span_outputs_;
+  const double* lse_;
+  const double* output_;
+  Rounding round_;
+  std::vector<double> slacks_;    // [sample]
+  std::vector<Index> undecided_;  // [sample]
+};
+
+nb::dict values_dict(const Values& values, double floor) {
+  const ValueReport report = judge_values(values.got, values.want, values.plain, floor);
+  nb::dict dict;
+  dict["passed"] = report.pass();
+  dict["max_error"] = report.got.max;
+  dict["max_limit"] = report.max_limit();
+  dict["mean_error"] = report.got.mean;
+  dict["mean_limit"] = report.mean_limit();
+  dict["plain_max"] = report.plain.max;
+  dict["plain_mean"] = report.plain.mean;
+  dict["floor"] = floor;
+  dict["values"] = report.got.count;
+  dict["nans"] = report.got.nans;
+  dict["infs"] = report.got.infs;
+  dict["worst"] = report.got.worst;
+  return dict;
+}
+
+nb::dict selection_dict(const std::vector<SelectionReport>& rows) {
+  SelectionReport sum;
+  for (std::size_t s = 0; s < rows.size(); ++s) {
+    SelectionReport row = rows[s];
+    if (row.worst_row >= 0) row.worst_row = static_cast<Index>(s);
+    sum += row;
+  }
+  nb::dict wrong;
+  wrong["not_candidates"] = sum.not_candidates;
+  wrong["out_of_range"] = sum.out_of_range;
+  wrong["duplicates"] = sum.duplicates;
+  wrong["missing"] = sum.missing;
+  wrong["unordered"] = sum.unordered;
+  wrong["unclean"] = sum.unclean;
+  wrong["wrong_scores"] = sum.wrong_scores;
+  wrong["regretted"] = sum.regretted;
+  nb::dict histogram;
+  for (std::size_t bin = 0; bin < SelectionReport::kBins; ++bin) {
+    histogram[nb::str(std::string(regret_bin_name(bin)).c_str())] = sum.histogram[bin];
+  }
+  nb::dict dict;
+  dict["passed"] = sum.pass();
+  dict["rows"] = sum.rows;
+  dict["paths"] = sum.paths;
+  dict["score_error"] = sum.score_error;
+  dict["mean_score_error"] = sum.mean_score_error;
+  dict["regret"] = sum.regret;
+  dict["regret_score"] = sum.regret_score;
+  dict["nans"] = sum.nans;
+  dict["infs"] = sum.infs;
+  dict["wrong"] = wrong;
+  dict["histogram"] = histogram;
+  dict["worst"] = sum.worst_row;
+  return dict;
+}
+
+/// Floors: what float32 sums in another order and the hardware's exponentials and logarithms, good
+/// to 2^-22, may add where the yardstick happens to make no error: 4 ulp of the largest value, and
+/// for log-sum-exps, which hold a logarithm as well as the logits, 16. Where the scores were not
+/// told, each may be off by `slack`: a gate by a factor of at most exp(2 slack), all gates together
+/// by less than twice what that adds.
+nb::dict report_of(auto& judge) {
+  const double gates = 2 * std::expm1(2 * judge.slack());
+  const auto floor = [&](const Values& values, double gate_share) {
+    return (4 * 0x1p-23 + gate_share) * largest_of(values.want, 0);
+  };
+  nb::dict report;
+  if (!judge.selections.empty()) report["search"] = selection_dict(judge.selections);
+  if (judge.attended.wanted) {
+    report["span attention"] = values_dict(judge.attended, floor(judge.attended, 0));
+  }
+  if (judge.lses.wanted) {
+    report["span lse"] = values_dict(judge.lses, 16 * 0x1p-23 * largest_of(judge.lses.want, 1));
+  }
+  if (judge.combined.wanted) {
+    report["combination"] = values_dict(judge.combined, floor(judge.combined, gates));
+  }
+  if (judge.composed.wanted) {
+    report["output"] = values_dict(judge.composed, floor(judge.composed, gates));
+    report["end to end"] = values_dict(judge.end_to_end, 0);
+  }
+  report["undecided"] = judge.undecided;
+  return report;
+}
+
+/// `narrow` is `inputs` in float32: what the yardstick takes.
+nb::dict judge(const Inputs& inputs, const Inputs& narrow, const Submission& given) {
+  const AttentionArgs<float> narrow_args = narrow.args<float>();
+  require(given.rows.size() > 0, "rows: none to compare");
+  return with_type(inputs.query, [&](auto zero) {
+    using T = decltype(zero);
+    const AttentionArgs<T> args = inputs.args<T>();
+    Judge<T> judge(args, narrow_args, given);
+    Shape given_shape = args.shape;  // of the sampled rows
+    given_shape.batch = given_shape.num_heads = given_shape.num_kv_heads = 1;
+    given_shape.queries = static_cast<Index>(given.rows.size());
+    interruptible(is_short(given_shape), nb::handle(), [&](Errand& errand) {
+      judge.run(errand);
+      return true;
+    });
+    return report_of(judge);
+  });
+}
+
+}  // namespace
+
+void bind_compare(nb::module_& core) {
+  nb::class_<Submission>(core, "Submission")
+      .def(
+          "__init__",
+          [](Submission* self, Array rows, MaybeArray spans, MaybeArray scores, MaybeArray anchors,
+             MaybeArray span_outputs, MaybeArray lse, MaybeArray output, std::string storage,
+             bool window_apart) {
+            new (self) Submission{std::move(rows),    std::move(spans),        std::move(scores),
+                                  std::move(anchors), std::move(span_outputs), std::move(lse),
+                                  std::move(output),  std::move(storage),      window_apart};
+          },
+          nb::arg().noconvert(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+          nb::arg().noconvert().none(), nb::arg(), nb::arg());
+  core.def("judge", &judge);
+}
+
+}  // namespace multistep::python

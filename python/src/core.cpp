@@ -1,0 +1,21 @@
+#include "core.hpp"
+
+/// multistep._core: the reference library, and the kernels where there are any, on plain arrays.
+/// Python checks and converts what users pass; nothing here is part of the public interface.
+NB_MODULE(_core, core) {
+  using namespace multistep::python;
+  // Schedules that are kept for the next call outlive the module: no leak to warn of.
+  nanobind::set_leak_warnings(false);
+  core.attr("version") = MULTISTEP_VERSION;
+  bind_schedule(core);
+  bind_coverage(core);
+  bind_attention(core);
+  bind_accumulation(core);
+  bind_compare(core);
+#ifdef MULTISTEP_HAS_CUDA
+  core.attr("has_cuda") = true;
+  bind_cuda(core);
+#else
+  core.attr("has_cuda") = false;
+#endif
+}

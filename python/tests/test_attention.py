@@ -1,0 +1,143 @@
+"""The oracle through the binding against the definitions."""
+
+import definitions
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import problems
+
+import multistep
+from multistep import Schedule
+
+ml_dtypes = pytest.importorskip("ml_dtypes")
+
+
+def arrays(schedule, batch=1, heads=2, kv_heads=1, queries=30, keys=None, d=8, seed=0):
+    rng = np.random.default_rng(seed)
+    keys = queries if keys is None else keys
+    q = rng.standard_normal((batch, heads, queries, d))
+    k, v = rng.standard_normal((2, batch, kv_heads, keys, d))
+    return q, k, v, [rng.standard_normal(q.shape) for _ in range(schedule.steps - 1)]
+
+
+@settings(deadline=None, max_examples=80)
+@given(problems())
+def test_attention(problem):
+    schedule, (q, k, v, routing), options = problem
+    want, kept = definitions.attention(q, k, v, routing, schedule, **options)
+    found = multistep.attention(q, k, v, routing, schedule, return_lse=True, return_spans=True,
+                                **options)
+    assert found.output.dtype == np.float64
+    np.testing.assert_allclose(found.output, want, rtol=1e-9, atol=1e-12)
+    scale = options["softmax_scale"] or q.shape[3] ** -0.5
+    group = q.shape[1] // k.shape[1]
+    for (b, h, i), paths in kept.items():
+        t = options["query_offset"] + i
+        lo = int(np.broadcast_to(options["start"], len(q))[b])
+        wb, we = definitions.window(schedule, t, lo)
+        for slot in range(schedule.top_k):
+            if slot < len(paths):
+                score, _, begin, end = paths[slot]
+                if end > begin:
+                    assert found.spans[b, h, i, slot].tolist() == [begin, end]
+                np.testing.assert_allclose(found.scores[b, h, i, slot], score, rtol=1e-9,
+                                           atol=1e-12)
+            else:
+                begin = end = 0
+                assert found.spans[b, h, i, slot].tolist() == [0, 0]
+                assert found.scores[b, h, i, slot] == -np.inf
+            see = sorted({*range(begin, end), *range(wb, we)})
+            logits = scale * (k[b, h // group][see].astype(float) @ q[b, h, i].astype(float))
+            want_lse = np.logaddexp.reduce(logits) if see else -np.inf
+            np.testing.assert_allclose(found.lse[b, h, i, slot], want_lse, rtol=1e-9, atol=1e-12)
+
+
+def test_chunks_and_decoding_give_the_rows_of_the_whole():
+    s = Schedule(steps=3, window_index=1)
+    q, k, v, routing = arrays(s, batch=2, queries=50)
+    whole = multistep.attention(q, k, v, routing, s)
+    part = multistep.attention(q[:, :, 20:35], k, v, [routing[0][:, :, 20:35],
+                                                      routing[1][:, :, 20:35]], s, query_offset=20)
+    assert np.array_equal(part, whole[:, :, 20:35])
+    k, v = k.copy(), v.copy()
+    k[0, :, 31:] = v[0, :, 31:] = np.nan  # behind the cache's length
+    k[1, :, 44:] = v[1, :, 44:] = np.nan
+    newest = [np.stack([x[0, :, 30:31], x[1, :, 43:44]]) for x in (q, *routing)]
+    found = multistep.decode(newest[0], k, v, newest[1:], s, length=[31, 44], return_spans=True)
+    assert np.array_equal(found.output, np.stack([whole[0, :, 30:31], whole[1, :, 43:44]]))
+    one = multistep.decode(newest[0], np.nan_to_num(k), np.nan_to_num(v), newest[1:], s, length=31)
+    assert np.array_equal(one[0], whole[0, :, 30:31])
+
+
+def test_storage_types_are_widened_exactly():
+    s = Schedule()
+    q, k, v, routing = arrays(s)
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        small = [x.astype(dtype) for x in (q, k, v, *routing)]
+        found = multistep.attention(*small[:3], small[3:], s)
+        want = multistep.attention(*(x.astype(np.float32) for x in small[:3]),
+                                   [small[3].astype(np.float32)], s)
+        assert found.dtype == np.float64 and np.array_equal(found, want)
+        narrow = multistep.attention(*small[:3], small[3:], s, dtype=dtype)
+        assert narrow.dtype == dtype and np.array_equal(narrow, want.astype(dtype))
+
+
+def test_top_k_and_dense():
+    s = Schedule(steps=3)
+    q, k, v, routing = arrays(s)
+    assert np.array_equal(multistep.attention(q, k, v, routing, s, top_k=4),
+                          multistep.attention(q, k, v, routing, s.with_top_k(4)))
+    dense = multistep.attention(q, k, v, [], Schedule(1))
+    mask = np.tril(np.ones((30, 30), bool))
+    logits = np.where(mask, q @ np.swapaxes(k, 2, 3) * 8**-0.5, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    want = weights / weights.sum(-1, keepdims=True) @ v
+    np.testing.assert_allclose(dense, want, rtol=1e-12)
+
+
+def test_routing_queries_in_every_form():
+    for s in (Schedule(), Schedule(steps=3)):
+        q, k, v, routing = arrays(s)
+        want = multistep.attention(q, k, v, routing, s)
+        assert np.array_equal(multistep.attention(q, k, v, tuple(routing), s), want)
+        assert np.array_equal(multistep.attention(q, k, v, np.stack(routing), s), want)
+    q, k, v, routing = arrays(Schedule())
+    assert np.array_equal(multistep.attention(q, k, v, routing[0], Schedule()),
+                          multistep.attention(q, k, v, routing, Schedule()))
+
+
+def test_a_nan_stays_in_its_row():
+    s = Schedule(steps=2, window_index=1)
+    q, k, v, routing = arrays(s)
+    clean = multistep.attention(q, k, v, routing, s)
+    q[0, 0, 7] = np.nan
+    found = multistep.attention(q, k, v, routing, s)
+    assert np.isnan(found[0, 0, 7]).all()
+    found[0, 0, 7] = clean[0, 0, 7]
+    assert np.array_equal(found, clean)
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems())
+def test_accumulate(problem):
+    _, (q, k, _, _), options = problem
+    rng = np.random.default_rng(0)
+    x, b, c = q, rng.standard_normal((2, *q.shape[:3], 3)), None
+    b, c = (y.astype(q.dtype) for y in b)
+    a = rng.random(q.shape[:3]).astype(q.dtype)
+    first = rng.standard_normal((*q.shape[:2], q.shape[3], 3))
+    want, state = definitions.accumulate(x.astype(float), a.astype(float), b.astype(float),
+                                         c.astype(float), first, options["start"],
+                                         options["query_offset"])
+    found, last = multistep.accumulate(x, a, b, c, initial=first, start=options["start"],
+                                       offset=options["query_offset"])
+    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(last, state, rtol=1e-9, atol=1e-12)
+    cut = x.shape[2] // 2
+    r1, middle = multistep.accumulate(x[:, :, :cut], a[:, :, :cut], b[:, :, :cut], c[:, :, :cut],
+                                      initial=first, start=options["start"],
+                                      offset=options["query_offset"])
+    r2, end = multistep.accumulate(x[:, :, cut:], a[:, :, cut:], b[:, :, cut:], c[:, :, cut:],
+                                   initial=middle, start=options["start"],
+                                   offset=options["query_offset"] + cut)
+    assert np.array_equal(np.concatenate([r1, r2], 2), found) and np.array_equal(end, last)

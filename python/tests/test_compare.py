@@ -1,0 +1,260 @@
+"""The report of compare on right kernels, broken ones and near-ties."""
+
+import dataclasses
+import json
+
+import definitions
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import problems
+from test_attention import arrays
+
+import multistep
+from multistep import Schedule
+
+S = Schedule(steps=2, window_index=2)
+
+
+def run(q, k, v, routing, schedule=S, **options):
+    """A kernel that hands in every stage, from the definitions."""
+    output, kept = definitions.attention(q, k, v, routing, schedule, **options)
+    K, rows = schedule.top_k, q.shape[:3]
+    spans = np.zeros((*rows, K, 2), np.int64)
+    scores = np.full((*rows, K), -np.inf)
+    anchors = np.full((*rows, K, schedule.steps - 1), -1, np.int64)
+    outputs = np.zeros((*rows, K, q.shape[3]))
+    lse = np.zeros((*rows, K))
+    for at, paths in kept.items():
+        b, h, i = at
+        g = h // (q.shape[1] // k.shape[1])
+        wb, we = definitions.window(schedule, options.get("query_offset", 0) + i, 0)
+        for slot, (score, chain, begin, end) in enumerate(paths):
+            spans[(*at, slot)], scores[(*at, slot)] = (begin, end), score
+            anchors[(*at, slot)] = chain
+            see = sorted({*range(begin, end), *range(wb, we)})
+            if not see:
+                lse[(*at, slot)] = -np.inf
+                continue
+            logits = q.shape[3] ** -0.5 * (k[b, g, see].astype(float) @ q[at].astype(float))
+            outputs[(*at, slot)] = definitions.softmax(logits) @ v[b, g, see]
+            lse[(*at, slot)] = np.logaddexp.reduce(logits)
+    return {"spans": spans, "scores": scores, "anchors": anchors, "span_outputs": outputs,
+            "lse": lse, "output": output}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    q, k, v, routing = arrays(S, batch=2, heads=4, kv_heads=2, queries=60, seed=3)
+    f32 = [x.astype(np.float32) for x in (q, k, v, routing[0])]
+    return (*f32[:3], f32[3:])
+
+
+@pytest.fixture(scope="module")
+def right(problem):
+    return run(*problem)
+
+
+def test_right_results_pass_in_every_stage(problem, right):
+    report = multistep.compare(right, *problem, S)
+    assert report and report.passed and report.verdict == "PASS"
+    assert [stage.name for stage in report.stages] == ["search", "span attention", "span lse",
+                                                       "combination", "output"]
+    assert not report.not_supplied and report.rows == report.rows_of == 480
+    assert repr(report).endswith("PASS") and "end to end" in repr(report)
+    found = json.loads(report.to_json())
+    assert found["pass"] and found["stages"][0]["histogram"]["0"] == 480
+
+
+def test_any_form_of_results(problem, right):
+    @dataclasses.dataclass
+    class Results:
+        output: np.ndarray
+        spans: np.ndarray
+
+    for results in (right["output"], {"output": right["output"]},
+                    Results(right["output"], right["spans"]),
+                    lambda q, k, v, routing: right["output"].astype(np.float32),
+                    multistep.attention(*problem, S, return_lse=True, return_spans=True)):
+        report = multistep.compare(results, *problem, S)
+        assert report and "output" in [stage.name for stage in report.stages]
+
+
+def test_what_is_not_supplied_is_said_and_does_not_pass(problem, right):
+    report = multistep.compare({"output": right["output"]}, *problem, S)
+    assert set(report.not_supplied) == {"search", "span attention", "span lse", "combination"}
+    assert "search          not supplied (needs spans)" in repr(report)
+    with pytest.raises(KeyError, match="search"):
+        report.stage("search")
+    for nothing in ({}, {"output": None}, object()):
+        with pytest.raises(ValueError, match="hands in none of"):
+            multistep.compare(nothing, *problem, S)
+    for lonely in ("scores", "lse", "span_outputs", "anchors"):
+        with pytest.raises(ValueError, match="cannot be judged without spans"):
+            multistep.compare({lonely: right[lonely]}, *problem, S)
+    with pytest.raises(ValueError, match="'out'"):
+        multistep.compare({"out": right["output"]}, *problem, S)
+    with pytest.raises(ValueError, match="spans of shape"):
+        multistep.compare({"spans": right["spans"][..., :1, :]}, *problem, S)
+
+
+def broken(right, name, change):
+    results = {key: value.copy() for key, value in right.items()}
+    results[name] = change(results[name])
+    return results
+
+
+ROW = (1, 2, 40)  # batch, head, query of the one wrong row
+
+
+def at_row(values):
+    def change(array):
+        array[ROW] = values(array[ROW])
+        return array
+    return change
+
+
+FAULTS = {  # stage that must fail: what is done to one row
+    "output off": ("output", at_row(lambda x: x + 1e-3), "output"),
+    "output nan": ("output", at_row(lambda x: x * np.nan), "output"),
+    "output of another row": ("output", at_row(lambda x: x[::-1]), "output"),
+    "span shifted": ("spans", at_row(lambda x: x - 1), "search"),
+    "span dropped": ("spans", at_row(lambda x: np.array([x[0], [0, 0]])), "search"),
+    "span doubled": ("spans", at_row(lambda x: x[[0, 0]]), "search"),
+    "span of the future": ("spans", at_row(lambda x: x + 19), "search"),
+    "span whole": ("spans", at_row(lambda x: np.array([[0, 41], x[1]])), "search"),
+    "scores swapped": ("scores", at_row(lambda x: x[::-1]), "search"),
+    "score off": ("scores", at_row(lambda x: x + [1e-3, 0]), "search"),
+    "score nan": ("scores", at_row(lambda x: x * np.nan), "search"),
+    "span output off": ("span_outputs", at_row(lambda x: x + 1e-3), "span attention"),
+    "lse off": ("lse", at_row(lambda x: x + 1e-3), "span lse"),
+    "lse infinite": ("lse", at_row(lambda x: x + np.inf), "span lse"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_wrong_row_is_found_and_named(problem, right, fault):
+    name, change, stage = FAULTS[fault]
+    results = broken(right, name, change)
+    if name == "spans":
+        del results["anchors"]
+    report = multistep.compare(results, *problem, S)
+    assert not report and report.verdict == "FAIL", f"\n{report}"
+    failed = report.stage(stage)
+    assert not failed.passed
+    worst = failed.worst
+    assert (worst["batch"], worst["head"], worst["query"]) == ROW
+    assert "FAIL" in repr(report) and "batch 1 head 2 query 40" in repr(report)
+
+
+def test_the_one_wrong_value_is_named(problem, right):
+    wrong = broken(right, "output", lambda x: x)
+    wrong["output"][(*ROW, 5)] += 1
+    wrong["span_outputs"][(*ROW, 1, 3)] += 1
+    wrong["lse"][(*ROW, 1)] += 1
+    report = multistep.compare(wrong, *problem, S)
+    row = dict(zip(("batch", "head", "query"), ROW))
+    assert report.stage("output").worst == {**row, "dim": 5}
+    assert report.stage("span attention").worst == {**row, "slot": 1, "dim": 3}
+    assert report.stage("span lse").worst == {**row, "slot": 1}
+    shifted = multistep.compare({"output": wrong["output"]}, *problem, S)
+    assert shifted.stage("output").worst == {**row, "dim": 5}
+
+
+def test_a_search_that_takes_the_second_best(problem):
+    worse = run(*problem, S.with_top_k(3))
+    for name in ("spans", "scores", "anchors"):
+        worse[name] = worse[name][:, :, :, [0, 2]]
+    report = multistep.compare({name: worse[name] for name in ("spans", "scores", "anchors")},
+                               *problem, S)
+    assert not report.stage("search") and report.stage("search").fields["wrong"]["regretted"] > 100
+    # Told without scores too.
+    assert not multistep.compare({"spans": worse["spans"]}, *problem, S)
+
+
+def test_spans_without_scores_are_judged_in_any_order(problem, right):
+    turned = {"spans": right["spans"][:, :, :, ::-1].copy(), "output": right["output"]}
+    empty = turned["spans"][..., 0, 1] == 0
+    turned["spans"][empty] = right["spans"][empty]
+    report = multistep.compare(turned, *problem, S)
+    assert report.stage("search") and report.stage("output")
+    assert not multistep.compare({**turned, "scores": right["scores"]}, *problem, S)
+
+
+def test_near_ties_may_fall_either_way():
+    q, k, v, routing = arrays(S, heads=1, queries=60)
+    k[..., 0] = 0
+    routing[0][...] = 0
+    routing[0][..., 0] = 1e-3  # every score is 0: any anchors are as good
+    q, k, v, routing = (x.astype(np.float32) for x in (q, k, v, routing[0]))
+    chosen = run(q, k, v, [routing])
+    other = {name: array.copy() for name, array in chosen.items()}
+    level = definitions.cut(S, 1, 0, 60)
+    other["spans"][0, 0, 59] = [level[2][1:], level[4][1:]]
+    for results in (chosen, other):
+        report = multistep.compare({"spans": results["spans"], "scores": results["scores"]},
+                                   q, k, v, [routing], S)
+        assert report, f"\n{report}"
+    # The output alone tells nothing where the selection is open, and that is said.
+    report = multistep.compare(chosen["output"], q, k, v, [routing], S)
+    assert report.undecided > 30 and "hangs on rounding" in repr(report)
+
+
+def test_all_rows_undecided_is_no_pass():
+    q, k, v, routing = (np.ones((1, 1, 40, 4), np.float32) for _ in range(4))
+    s = Schedule()
+    output = multistep.attention(q, k, v, [routing], s)
+    report = multistep.compare(output, q, k, v, [routing], s, rows=[39])
+    assert not report and report.verdict == "NOTHING JUDGED" and report.undecided == 1
+
+
+def test_window_apart():
+    q, k, v, routing = arrays(S, queries=50)
+    right = run(q, k, v, routing)
+    spans = right["spans"].copy()
+    apart = {**right, "span_outputs": np.zeros_like(right["span_outputs"]),
+             "lse": np.full_like(right["lse"], -np.inf)}
+    for at in np.ndindex(spans.shape[:4]):
+        begin, end = spans[at]
+        end = min(end, definitions.window(S, at[2], 0)[0])
+        if begin < end:
+            logits = 8**-0.5 * (k[at[0], 0, begin:end] @ q[at[:3]])
+            apart["span_outputs"][at] = definitions.softmax(logits) @ v[at[0], 0, begin:end]
+            apart["lse"][at] = np.logaddexp.reduce(logits)
+    report = multistep.compare(apart, q, k, v, routing, S, window="apart")
+    assert report and report.stage("combination"), f"\n{report}"
+    assert not multistep.compare(right, q, k, v, routing, S, window="apart")
+
+
+@settings(deadline=None, max_examples=30)
+@given(problems())
+def test_the_oracle_passes(problem):
+    schedule, (q, k, v, routing), options = problem
+    found = multistep.attention(q, k, v, routing, schedule, return_lse=True, return_spans=True,
+                                **options)
+    given_ = {"output": found.output} if schedule.steps == 1 else found
+    report = multistep.compare(given_, q, k, v, routing, schedule, **options)
+    assert report, f"\n{report}"
+    if np.isfinite(found.output).all() and np.abs(found.output).max() > 0:
+        wrong = found._replace(output=found.output + np.abs(found.output).max())
+        wrong = {"output": wrong.output} if schedule.steps == 1 else wrong
+        assert not multistep.compare(wrong, q, k, v, routing, schedule, **options)
+
+
+def test_rows(problem, right):
+    report = multistep.compare(right, *problem, S, rows=50)
+    assert report.rows == 50 and report.rows_of == 480
+    bad = broken(right, "output", at_row(lambda x: x + 1))
+    row = (ROW[0] * 4 + ROW[1]) * 60 + ROW[2]
+    assert not multistep.compare(bad, *problem, S, rows=[row])
+    assert multistep.compare(bad, *problem, S, rows=[row - 1, row + 1])
+    for rows in ([480], [-1], 0, "some"):
+        with pytest.raises(ValueError, match="rows"):
+            multistep.compare(right, *problem, S, rows=rows)
+
+
+def test_a_nan_outside_the_sample_fails(problem, right):
+    bad = broken(right, "output", at_row(lambda x: x * np.nan))
+    report = multistep.compare(bad, *problem, S, rows=[3])
+    assert not report and report.stage("output").fields["not_finite_in_all_rows"] == 8
+    assert "8 values of all rows" in repr(report)

@@ -1,0 +1,39 @@
+"""The examples, and the lines of README.md that a PyTorch user copies."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "python" / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_example(example):
+    done = subprocess.run([sys.executable, example], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = {"verify_schedule": ["NOT COVERED", "COVERED", "reaches key 0"],
+                "judge_kernel": ["one_key_short", "not_candidates", "FAIL", "PASS", "NOT REACHED"],
+                "single_precision": ["wrong 4730 (67%)", "ValueError: exponent"]}
+    for text in expected[example.stem]:
+        assert text in done.stdout
+
+
+def test_readme():
+    pytest.importorskip("torch")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_function_tells_its_source_or_errors():
+    import multistep
+
+    for name in multistep.__all__:
+        thing = getattr(multistep, name)
+        assert name == "has_cuda" or (thing.__doc__ or "").strip(), name

@@ -1,0 +1,114 @@
+"""Long work lets other threads run, and Ctrl-C ends it within a second."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import multistep
+from multistep import Schedule
+
+LONG = {
+    "verify": "Schedule(rule='power', backward='19/10', forward=0).verify(10**9)",
+    "sampled": "Schedule.preset('released').verify(2**47, queries=2**23)",
+    "tables": "Schedule(exponent='16/10').plan(2**43)",
+    "attention": "multistep.attention(big, big, big, [big], Schedule(top_k=64))",
+    "dense": "multistep.attention(big, big, big, [], Schedule(1))",
+    "accumulate": "multistep.accumulate(big, big[..., 0].copy(), big, big)",
+    "compare": "multistep.compare(big, big, big, big, [big], Schedule(top_k=16), rows='all')",
+    "gradients": "oracle.attention_backward(oracle.problem(big, big, big, [big], "
+                 "Schedule(top_k=32)), big)",
+    "final_spans": "[Schedule(steps=3).final_spans(t) for t in range(10**7)]",
+}
+
+
+def seconds_to_stop(code):
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.7)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        assert process.stdout.readline() == "interrupted\n"
+        return time.monotonic() - sent
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_keyboard_interrupt(name):
+    """SIGINT, as the terminal sends it, in the middle of the work."""
+    code = textwrap.dedent(f"""
+        import multistep, numpy as np, sys, time
+        from multistep import Schedule, oracle
+        big = np.random.default_rng(0).random((1, 8, 60_000, 64))
+        print("ready", flush=True)
+        try:
+            {LONG[name]}
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        else:
+            print("ended", flush=True)
+    """)
+    # Of three, since a machine may be busy with something else.
+    assert any(seconds_to_stop(code) < 1 for _ in range(3))
+
+
+def test_other_threads_run():
+    big = np.random.default_rng(0).random((1, 2, 20_000, 64))
+    done = threading.Event()
+    ticks = []
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.monotonic())
+            time.sleep(0.005)
+
+    ticker = threading.Thread(target=tick)
+    ticker.start()
+    began = time.monotonic()
+    multistep.attention(big, big, big, [big], Schedule(top_k=8))
+    took = time.monotonic() - began
+    done.set()
+    ticker.join()
+    assert took > 0.2, "too short to tell"
+    during = [t for t in ticks if began <= t <= began + took]
+    assert len(during) > 10 and max(np.diff(during)) < 0.5
+
+
+def test_two_threads_get_the_same_as_one():
+    rng = np.random.default_rng(0)
+    q, k, v, r = rng.standard_normal((4, 1, 2, 500, 16))
+    want = multistep.attention(q, k, v, [r], Schedule())
+    found = [None] * 4
+
+    def work(i):
+        found[i] = multistep.attention(q, k, v, [r], Schedule())
+        assert Schedule(steps=3).verify(3000 + i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(one, want) for one in found)
+
+
+def test_what_progress_raises_comes_through():
+    calls = []
+
+    def show(done, total):
+        calls.append((done, total))
+        raise RuntimeError("enough")
+
+    slow = Schedule(rule="power", backward="19/10", forward=0)
+    with pytest.raises(RuntimeError, match="enough"):
+        multistep._core.verify_all(slow.plan(10**8), 10**8, 0, show)
+    assert len(calls) == 1

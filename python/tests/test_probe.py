@@ -1,0 +1,119 @@
+"""Plant and probe on kernels with known holes, and the authors' names."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import multistep
+from multistep import Schedule, probe
+
+
+def kernel(schedule, **options):
+    return lambda q, k, v, routing: multistep.attention(q, k, v, routing, schedule, **options)
+
+
+def holes(schedule, length):
+    return {(t, key) for t in range(length)
+            for key in np.flatnonzero(schedule.multiplicity(t) == 0).tolist()}
+
+
+@pytest.mark.parametrize("schedule", [
+    Schedule(), Schedule(steps=3), Schedule.preset("even", 3), Schedule.preset("paper"),
+    Schedule.preset("released", window_index=3), Schedule(1), Schedule(window_index=4),
+], ids=str)
+def test_whole_schedules_are_reached(schedule):
+    report = probe(kernel(schedule), 90, steps=schedule.steps)
+    assert report, report
+    assert report.pairs == 90 * 91 // 2 and "REACHED" in repr(report)
+
+
+@pytest.mark.parametrize("schedule", [
+    Schedule(rule="power", backward=1, forward=1),
+    Schedule(rule="power", backward="19/10", forward=0, top_k=1),
+    Schedule(rule="power", exponent="5/2", backward=3, span_exponent="1/2"),
+    Schedule(steps=3, rule=["power", "even"], backward="1/2", forward=0),
+], ids=str)
+def test_holes_are_found_exactly(schedule):
+    report = probe(kernel(schedule), 100, steps=schedule.steps, schedule=schedule)
+    assert set(map(tuple, report.unreached.tolist())) == holes(schedule, 100)
+    assert bool(report) == (not holes(schedule, 100))
+
+
+def test_black_boxes():
+    short = Schedule(rule="power", backward=1, forward=1)
+    report = probe(kernel(short), 100)  # without a word about its schedule
+    assert report.unreached[0].tolist() == [7, 0] and not report
+    assert "NOT REACHED" in repr(report)
+    assert set(map(tuple, report.unreached.tolist())) == holes(short, 100)
+
+
+def test_a_kernel_that_forgets_the_oldest_key():
+    def forgets(q, k, v, routing):
+        v = v.copy()
+        v[:, :, 0] = 0
+        return multistep.attention(q, k, v, routing, Schedule())
+
+    report = probe(forgets, 40)
+    assert report.unreached.tolist() == [[t, 0] for t in range(40)]
+
+
+def test_a_kernel_that_sees_the_future():
+    def leaks(q, k, v, routing):
+        return multistep.attention(q, k, v, routing, Schedule()) + np.roll(v, -1, axis=2)
+
+    report = probe(leaks, 20)
+    assert not report and [18, 19] in report.acausal.tolist() and "NOT CAUSAL" in repr(report)
+
+
+def test_nan_is_not_reached():
+    report = probe(lambda q, k, v, routing: q * np.nan, 10)
+    assert len(report.unreached) == 55 and report.not_finite > 0 and not report
+
+
+def test_pairs_heads_storage_types_and_the_last_query():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    s = Schedule(steps=3)
+    for dtype in (np.float64, np.float16, ml_dtypes.bfloat16):
+        assert probe(kernel(s), 600, pairs=[(599, 0), (599, 300), (7, 7)], steps=3, dtype=dtype,
+                     num_heads=4, num_kv_heads=2, head_dim=8).pairs == 3
+    report = probe(kernel(s, query_offset=299), 300, steps=3, last_only=True)
+    assert report and report.pairs == 64
+    assert probe(kernel(Schedule()), 1000, pairs=5)
+    for bad in ([(1, 2)], [(10**6, 0)], [[1]], "none", 0, np.zeros((2, 2))):
+        with pytest.raises((ValueError, TypeError)):
+            probe(kernel(s), 100, pairs=bad, steps=3)
+    with pytest.raises(ValueError, match="head_dim 3"):
+        probe(kernel(s), 100, head_dim=3)
+    with pytest.raises(ValueError, match="candidate's output of shape"):
+        probe(lambda q, k, v, routing: q[..., :2], 10)
+
+
+def test_authors_names():
+    q1, q2 = np.zeros((1, 2, 5, 4)), np.ones((1, 2, 5, 4))
+    found = multistep.from_authors(Q1=q1, Q2=q2, cache_position=np.arange(7, 12), sw_index=65,
+                                   num_spans=3, backward_factor=3.0, forward_factor=1.0,
+                                   span_power=0.55, search_power=0.55,
+                                   qstart=np.array([[4, -1]]), qend=np.array([[9, -1]]))
+    assert found["schedule"] == Schedule.preset("released")
+    assert found["q"] is q2 and found["routing_queries"][0] is q1
+    assert (found["query_offset"], found["top_k"]) == (7, 3)
+    assert found["spans"].tolist() == [[[4, 10], [0, 0]]]
+    back = multistep.to_authors(found["schedule"], spans=found["spans"], q=q2,
+                                routing_queries=[q1], query_offset=7, queries=5)
+    assert back["qstart"].tolist() == [[4, -1]] and back["qend"].tolist() == [[9, -1]]
+    assert back["search_power"] == Fraction(11, 20) == back["span_power"]
+    assert back["cache_position"].tolist() == [7, 8, 9, 10, 11]
+    again = multistep.from_authors(**{name: back[name] for name in (
+        "sw_index", "num_spans", "backward_factor", "forward_factor", "span_power",
+        "inv_search_power_int")})
+    assert again["schedule"] == found["schedule"]
+    assert multistep.from_authors(inv_search_power_int=2)["schedule"] == Schedule.preset("paper")
+    for bad in ({"qstart": q1}, {"cache_position": np.array([3, 5])}, {"search_power": 0},
+                {"num_spans": 0}):
+        with pytest.raises(ValueError):
+            multistep.from_authors(**bad)
+    with pytest.raises(TypeError, match="colour"):
+        multistep.from_authors(colour=1)
+    with pytest.raises(ValueError, match="power rule"):
+        multistep.to_authors(Schedule(3))

@@ -1,0 +1,249 @@
+"""Schedules, their paths and the checker against SPEC 10 and the definitions."""
+
+import copy
+import json
+import pickle
+from decimal import Decimal
+from fractions import Fraction
+
+import definitions
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import schedules
+
+from multistep import Schedule, verify_spans
+
+
+def test_known_answers():
+    s = Schedule()
+    assert s.anchors(19).tolist() == [19, 16, 11, 4]
+    assert s.spans(19).tolist() == [[17, 20], [12, 17], [5, 12], [0, 5]]
+    power = Schedule(rule="power", backward=2)
+    assert power.spans(19).tolist() == [[10, 20], [7, 17], [2, 12], [0, 5]]
+    three = Schedule(steps=3)
+    assert three.anchors(29).tolist() == [29, 22, 3]
+    assert three.anchors(29, inside=[22]).tolist() == [22, 18, 14, 10, 6]
+    assert three.spans(29, inside=(22,)).tolist() == [[19, 23], [15, 19], [11, 15], [7, 11], [4, 7]]
+    tight = Schedule(steps=3, rule="tight")
+    assert tight.spans(29, inside=(22,)).tolist() == [[20, 23], [15, 20], [8, 15], [4, 8]]
+
+
+@pytest.mark.parametrize("steps, default, tight, even", [
+    (2, (64, 127), (64, 127), (64, 64)), (3, (229, 27), (215, 51), (256, 16)),
+    (4, (466, 12), (363, 37), (512, 8)), (5, (821, 7), (511, 27), (900, 5))])
+def test_final_spans_at_4095(steps, default, tight, even):
+    for s, (count, longest) in ((Schedule(steps), default), (Schedule(steps, "tight"), tight),
+                                (Schedule.preset("even", steps), even)):
+        spans = s.final_spans(4095)
+        assert len(spans) == count
+        assert (spans[:, 1] - spans[:, 0]).max() == longest
+
+
+def test_released():
+    s = Schedule.preset("released")
+    assert s == Schedule(steps=2, rule="power", exponent="20/11", backward=3, forward=1,
+                         span_exponent="11/20", window_index=65, top_k=3)
+    begin, end = s.window(10_000)
+    assert end - begin == 2032
+    stripes = 1_000_000 - s.anchors(10**6 - 1)
+    assert [stripes[i - 66] for i in (360, 410, 425)] == [44444, 56300, 60102]
+    assert len(s.anchors(2**20 - 1)) == 2048 - 65
+    assert s.verify(20_000)
+
+
+def test_work():
+    for s, least, mean, most, ratio in ((Schedule(), 1025, 2389.3, 3071, 1.167),
+                                        (Schedule(3), 105, 363.9, 450, 1.194),
+                                        (Schedule.preset("even", 3), 284, 304.8, 305, 1.000)):
+        work = s.work(2**20)
+        assert (work.min, round(work.mean, 1), work.max) == (least, mean, most)
+        assert round(work.ratio, 3) == ratio
+    assert Schedule(window_index=40).work(100).mean is None
+
+
+def test_holes():
+    report = Schedule(rule="power", backward=1, forward=1).verify(2000)
+    assert not report and not report.covered
+    assert (report.excluded_queries, report.excluded_pairs) == (922, 13434)
+    hole = report.first_excluded
+    assert (hole.position, hole.key, hole.gap) == (7, 0, (0, 1))
+    assert hole.closing_backward == Fraction(10607, 10000)
+    assert Schedule(rule="power", backward="1.0607", forward=1).path(7, 0)
+    first = Schedule(rule="power", backward="19/10", forward=0).verify(1000).first_excluded
+    assert first.position == 898
+    sharp = Schedule(rule="power", exponent="5/2", backward=3, span_exponent="1/2")
+    assert sharp.verify(200).first_excluded.position == 83
+    assert "NOT COVERED  922 of 2000" in repr(report) and "closed by" in repr(report)
+
+
+def test_report_has_the_fields_of_the_json():
+    report = Schedule(steps=3).verify(10_000, queries=50, progress=False)
+    found = json.loads(report.to_json())
+    assert list(found) == ["schedule", "length", "start", "steps", "covered", "queries_checked",
+                           "excluded_queries", "excluded_pairs", "first_excluded", "work",
+                           "seconds"]
+    assert list(found["work"]) == ["min", "mean", "max", "lower_bound", "ratio"]
+    assert found["queries_checked"] == 50 and report.covered and report
+    assert "COVERED      50 queries" in repr(report)
+    with pytest.raises(AttributeError):
+        report.covered = False
+
+
+def test_great_lengths():
+    assert Schedule(steps=3).verify(10**12, queries=100)
+    assert Schedule(steps=3).path(10**12, 12345)[0].spans[-1][0] <= 12345
+    assert Schedule.preset("released").verify(10**6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(schedules(min_steps=2), st.data())
+def test_paths_and_spans(s, data):
+    t = data.draw(st.integers(0, 50))
+    start = data.draw(st.integers(0, t))
+    want = [p for p in definitions.paths(s, t, start) if p[2] > p[1]]
+    wb, we = definitions.window(s, t, start)
+    assert s.window(t, start=start) == (wb, we) or we <= wb
+    spans = s.final_spans(t, start=start, window=False)
+    assert sorted(map(tuple, spans.tolist())) == sorted((b, e) for _, b, e in want)
+    level = definitions.cut(s, 1, *definitions.searched(s, t, start))
+    assert s.anchors(t, start=start).tolist() == [a for a, _, _ in level]
+    key = data.draw(st.integers(start, t))
+    through = s.path(t, key, start=start)
+    reached = [p for p in want if p[1] <= key < p[2]]
+    assert sorted(p.anchors for p in through if p.anchors) == sorted(p[0] for p in reached)
+    assert any(not p.anchors for p in through) == (wb <= key < we)
+    counts = s.multiplicity(t, start=start)
+    assert counts.shape == (t + 1 - start,)
+    assert counts[key - start] == len(through)
+
+
+@settings(deadline=None, max_examples=40)
+@given(schedules(), st.integers(1, 60), st.data())
+def test_verify(s, length, data):
+    start = data.draw(st.integers(0, length - 1))
+    report = s.verify(length, start=start, progress=False)
+    first, pairs, queries = None, 0, 0
+    for t in range(start, length):
+        seen = np.zeros(length, bool)
+        for begin, end in [definitions.window(s, t, start),
+                           *((b, e) for _, b, e in definitions.paths(s, t, start))]:
+            seen[max(begin, 0):max(end, 0)] = True
+        missing = np.flatnonzero(~seen[start:t + 1]) + start
+        pairs += len(missing)
+        queries += len(missing) > 0
+        if len(missing) and first is None:
+            first = (t, missing[0])
+    assert report.covered == (pairs == 0)
+    assert (report.excluded_pairs, report.excluded_queries) == (pairs, queries)
+    assert report.queries_checked == length - start
+    hole = report.first_excluded
+    assert (hole and (hole.position, hole.key)) == first
+    assert s.verify(length, queries=10**6, start=start).excluded_pairs == pairs
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 30), st.data())
+def test_verify_spans(length, data):
+    rows = data.draw(st.lists(st.integers(0, length - 1).flatmap(
+        lambda t: st.tuples(st.just(t), st.integers(0, t))), max_size=30))
+    query = np.array([t for t, _ in rows], np.int64)
+    begin = np.array([b for _, b in rows], np.int64)
+    end = np.array([data.draw(st.integers(b + 1, t + 1)) for t, b in rows], np.int64)
+    report = verify_spans(query, begin, end, length)
+    excluded = 0
+    for t in set(query.tolist()):
+        seen = {key for q, b, e in zip(query, begin, end) if q == t for key in range(b, e)}
+        excluded += t + 1 - len(seen)
+    assert report.excluded_pairs == excluded
+    assert report.queries_checked == len(set(query.tolist()))
+
+
+def test_the_schedules_own_spans_verify():
+    s = Schedule(steps=3, window_index=2)
+    rows = [(t, b, e) for t in range(200) for b, e in s.final_spans(t).tolist()]
+    report = verify_spans(*np.array(rows).T, 200)
+    assert report.covered and report.queries_checked == 200 and report.steps is None
+    fewer = [row for row in rows if row[0] != 77 or row[1] > 3]
+    report = verify_spans(*np.array(fewer).T, 200)
+    assert not report and report.first_excluded.position == 77
+
+
+def test_rationals():
+    same = [Schedule(exponent=x) for x in ("20/11", Fraction(20, 11), "40/22")]
+    assert len(set(same)) == 1
+    assert Schedule(span_exponent="0.55") == Schedule(span_exponent=Decimal("0.55"))
+    assert Schedule(exponent=2.0) == Schedule(exponent=2) == Schedule(exponent=np.int64(2))
+    assert Schedule(backward=2.5) == Schedule(backward="5/2")  # a float that is what it says
+    with pytest.raises(ValueError, match=r"0\.5500000000000000444; write '0\.55' or "
+                                         r"Fraction\(11, 20\)"):
+        Schedule(span_exponent=0.55)
+    for name, bad in (("exponent", 20 / 11), ("backward", float("nan")), ("backward", -1),
+                      ("forward", "-1/2"), ("exponent", "1/2"), ("exponent", "x"),
+                      ("exponent", "1/0"), ("exponent", ""), ("span_exponent", "3/2"),
+                      ("backward", "1e3"), ("backward", 10**12), ("forward", Decimal("inf")),
+                      ("backward", "1" * 100)):
+        with pytest.raises(ValueError, match=name.replace("_", "[-_]")):
+            Schedule(**{name: bad})
+    for bad in (True, None.__class__, [[]], {}):
+        with pytest.raises(TypeError):
+            Schedule(steps=3, backward=[bad, 1])
+
+
+def test_arguments_that_are_refused():
+    for arguments in ({"steps": 0}, {"steps": 65}, {"rule": "loose"}, {"top_k": 0},
+                      {"top_k": 65}, {"window_index": -1}, {"rule": ["tight"] * 3},
+                      {"steps": 3, "backward": [1, 2, 3]}, {"steps": 3, "rule": ["tight"] * 4}):
+        with pytest.raises(ValueError) as error:
+            Schedule(**arguments)
+        assert "\n" not in str(error.value)
+    s = Schedule()
+    for call in (lambda: s.anchors(-1), lambda: s.anchors(2**48), lambda: s.path(5, 6),
+                 lambda: s.verify(0), lambda: s.verify(2**48 + 1), lambda: s.verify(5, "some"),
+                 lambda: s.verify(5, 0), lambda: s.verify(5, start=5), lambda: s.window(3, start=4),
+                 lambda: s.anchors(9, inside=(7,)), lambda: s.anchors(9, inside=(9, 9)),
+                 lambda: Schedule.preset("nine"), lambda: Schedule.preset("paper", 3),
+                 lambda: Schedule(1).anchors(3), lambda: Schedule(exponent=1).verify(2**40),
+                 lambda: Schedule(steps=5).final_spans(2**40)):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert "\n" not in str(error.value)
+    for call in (lambda: s.verify(2.5), lambda: s.anchors("3"), lambda: s.verify(None),
+                 lambda: Schedule(steps=True), lambda: Schedule.preset("nstep", banana=1)):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_one_value_for_all_levels_or_one_each():
+    s = Schedule(4, exponent="5/2", backward=7, span_exponent=["1/2", "1/3", "1/4"])
+    assert s.exponents == (Fraction(5, 2), 3, 2)  # of level 1; the others keep theirs
+    assert s.backward == (7, 7, 7) and s.forward == (0, 0, 0)
+    assert s.span_exponents == (Fraction(1, 2), Fraction(1, 3), Fraction(1, 4))
+    assert s.rules == ("tight", "even", "even") and Schedule(3, "power").rules == ("power",) * 2
+    assert Schedule(3, exponent=[2, 3]).exponents == (2, 3)
+
+
+def test_immutable_hashable_and_copied():
+    s = Schedule.preset("released")
+    with pytest.raises(AttributeError):
+        s.top_k = 5
+    for other in (pickle.loads(pickle.dumps(s)), copy.deepcopy(s), eval(repr(s)),
+                  Schedule.from_text(s.text), s.with_top_k(3)):
+        assert other == s and hash(other) == hash(s)
+    assert s.with_top_k(4) != s and s.with_top_k(4).top_k == 4
+    assert Schedule.from_text(Schedule(1).text) == Schedule(1) == eval(repr(Schedule(1)))
+
+
+def test_plot(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    ax = Schedule(rule="power", backward=1, forward=1).plot(30)
+    assert ax.get_xlabel() == "key" and ax.get_ylabel() == "query"
+    image = ax.images[0].get_array()
+    assert image[7, 0] == 0 and image[7, 1] == 1 and np.isnan(np.ma.filled(image, np.nan)[0, 1])
+    ax.figure.savefig(tmp_path / "plot.png")
+    figure, given = matplotlib.pyplot.subplots()
+    assert Schedule().plot(10, ax=given) is given
+    with pytest.raises(ValueError, match="length 5000"):
+        Schedule().plot(5000)

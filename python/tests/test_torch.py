@@ -1,0 +1,211 @@
+"""The operators for PyTorch, on the CPU."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import multistep  # noqa: E402
+import multistep.torch as mt  # noqa: E402
+from multistep import Schedule  # noqa: E402
+
+S = Schedule(steps=3)
+
+
+def make(schedule=S, queries=40, dtype=torch.float32, d=8, **options):
+    generator = torch.Generator().manual_seed(0)
+
+    def array(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+    arrays = [array(2, heads, queries, d) for heads in (4, 2, 2, *[4] * (schedule.steps - 1))]
+    for x in arrays:
+        x.requires_grad_(options.get("requires_grad", False))
+    return (*arrays[:3], arrays[3:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16],
+                         ids=str)
+def test_tensors_are_numpy_arrays(dtype):
+    q, k, v, routing = make(dtype=dtype)
+    found = multistep.attention(q, k, v, routing, S, return_lse=True, return_spans=True)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    kinds = (dtype, wide, torch.int32, wide)
+    assert tuple(part.dtype for part in found) == kinds
+    want = multistep.attention(*(x.to(wide).numpy() for x in (q, k, v)),
+                               [x.to(wide).numpy() for x in routing], S, return_lse=True,
+                               return_spans=True)
+    for got, expected in zip(found, want):
+        assert torch.equal(got, torch.from_numpy(expected).to(got.dtype))
+    assert torch.equal(multistep.attention(q, k, v, routing, S), found.output)
+    assert torch.equal(mt.attention(q, k, v, torch.stack(routing), S), found.output)
+
+
+def test_layouts():
+    q, k, v, routing = make()
+    want = mt.attention(q, k, v, routing, S)
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, *routing)]
+    assert torch.equal(mt.attention(*turned[:3], turned[3:], S), want)
+    bits = [x.bfloat16().transpose(2, 3).contiguous().transpose(2, 3) for x in (q, k, v, *routing)]
+    dense = [x.contiguous() for x in bits]
+    assert torch.equal(mt.attention(*bits[:3], bits[3:], S),
+                       mt.attention(*dense[:3], dense[3:], S))
+
+
+def test_decode_and_accumulate():
+    q, k, v, routing = make()
+    whole = mt.attention(q, k, v, routing, S)
+    newest = [torch.stack([x[0, :, 20:21], x[1, :, 39:40]]) for x in (q, *routing)]
+    for length in (torch.tensor([21, 40]), torch.tensor([21, 40], dtype=torch.int32)):
+        found = multistep.decode(newest[0], k, v, newest[1:], S, length=length)
+        assert torch.equal(found, torch.stack([whole[0, :, 20:21], whole[1, :, 39:40]]))
+    x, b, c = torch.randn(3, 1, 2, 9, 4).unbind(0)
+    a = torch.rand(1, 2, 9)
+    r, state = multistep.accumulate(x, a, b, c)
+    want, last = multistep.accumulate(x.numpy(), a.numpy(), b.numpy(), c.numpy())
+    assert np.array_equal(r.numpy(), want.astype(np.float32))
+    assert np.array_equal(state.numpy(), last.astype(np.float32))
+    start = torch.tensor([3], dtype=torch.int32)
+    assert torch.equal(mt.accumulate(x, a, b, c, start=start)[0][:, :, :3], torch.zeros(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("schedule", [Schedule(), S, Schedule(1), Schedule(window_index=1)],
+                         ids=str)
+def test_gradients(schedule):
+    q, k, v, routing = make(schedule, 12, torch.float64, requires_grad=True)
+
+    def layer(q, k, v, *routing):
+        return mt.attention(q, k, v, list(routing), schedule)
+
+    assert torch.autograd.gradcheck(layer, (q, k, v, *routing))
+    keys = torch.randn_like(k, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda q, keys, r: mt.attention(q, k, v, [r, *routing[1:]], schedule, search_keys=keys,
+                                        query_offset=0, start=2),
+        (q, keys, routing[0])) if routing else True
+
+
+def test_gradients_of_long_rows_are_summed_over_pieces():
+    schedule = Schedule()
+    q, k, v, routing = make(schedule, 1100, torch.float64, d=4, requires_grad=True)
+    weight = torch.randn_like(q)
+    (mt.attention(q, k, v, routing, schedule) * weight).sum().backward()
+    whole = [x.grad.clone() for x in (q, k, v, routing[0])]
+    sums = [torch.zeros_like(x) for x in whole]
+    for first in range(0, 1100, 100):
+        rows = slice(first, first + 100)
+        parts = [x.detach().requires_grad_() for x in
+                 (q[:, :, rows], k, v, routing[0][:, :, rows])]
+        out = mt.attention(*parts[:3], parts[3:], schedule, query_offset=first)
+        (out * weight[:, :, rows]).sum().backward()
+        for total, part, at in zip(sums, parts, (rows, slice(None), slice(None), rows)):
+            total[:, :, at] += part.grad
+    for got, want in zip(whole, sums):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-9)
+
+
+def test_gradients_of_accumulate():
+    shapes = ((1, 2, 7, 4), (1, 2, 7), (1, 2, 7, 3), (1, 2, 7, 3), (1, 2, 4, 3))
+    x, a, b, c, first = (torch.rand(shape, dtype=torch.float64, requires_grad=True)
+                         for shape in shapes)
+    assert torch.autograd.gradcheck(
+        lambda x, a, b, c, first: mt.accumulate(x, a * 0.9, b, c, initial=first),
+        (x, a, b, c, first))
+    assert torch.autograd.gradcheck(lambda x, b: mt.accumulate(x, a.detach() * 0.9, b, c)[0],
+                                    (x, b))
+
+
+def test_only_the_output_has_a_gradient():
+    q, k, v, routing = make(requires_grad=True)
+    found = mt.attention(q, k, v, routing, S, return_lse=True, return_spans=True)
+    assert found.output.requires_grad
+    assert not (found.lse.requires_grad or found.spans.requires_grad or found.scores.requires_grad)
+    out = mt.decode(q[:, :, :1], k, v, [r[:, :, :1] for r in routing], S, length=40)
+    with pytest.raises(RuntimeError, match="multistep.*decode|does not require grad"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_opcheck(requires_grad):
+    q, k, v, routing = make(queries=20, requires_grad=requires_grad)
+    ops = torch.ops.multistep
+    torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, None, None, 1.0, 0,
+                                                  None, None, True))
+    start = torch.tensor([0, 3], dtype=torch.int32)
+    torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, 4, 0.2, 0.5, 0, start,
+                                                  k.detach().clone(), False))
+    x, a, b, c = (torch.rand(1, 2, 9, 4), torch.rand(1, 2, 9), torch.rand(1, 2, 9, 3),
+                  torch.rand(1, 2, 9, 3))
+    x.requires_grad_(requires_grad)
+    torch.library.opcheck(ops.accumulate.default, (x, a, b, c, None, None, 0))
+    torch.library.opcheck(ops.accumulate.default, (x, a, b, c, torch.rand(1, 2, 4, 3), None, 5))
+    if not requires_grad:
+        length = torch.tensor([18, 20])
+        torch.library.opcheck(ops.decode.default,
+                              (q[:, :, :1].contiguous(), k, v, [r[:, :, :1].contiguous()
+                                                                for r in routing],
+                               S.text, None, None, 1.0, length, None, None, True))
+
+
+@pytest.mark.parametrize("of", [mt, multistep], ids=["torch", "generic"])
+def test_compile_fullgraph(of):
+    def layer(q, k, v, routing):
+        return of.attention(torch.tanh(q), k, v, routing, S, top_k=3).square()
+
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    arrays = make()
+    assert torch.equal(compiled(*arrays), layer(*arrays))
+    q, k, v, routing = make(requires_grad=True)
+    compiled(q, k, v, routing).sum().backward()
+    grads = [x.grad.clone() for x in (q, k, v, *routing)]
+    for x in (q, k, v, *routing):
+        x.grad = None
+    layer(q, k, v, routing).sum().backward()
+    for got, x in zip(grads, (q, k, v, *routing)):
+        torch.testing.assert_close(got, x.grad)
+    other = make(queries=56)  # another length: no graph break
+    assert torch.equal(compiled(*other), layer(*other))
+
+
+def test_meta_tensors():
+    q, k, v, routing = (x if isinstance(x, list) else x.to("meta") for x in make())
+    found = mt.attention(q, k, v, [r.to("meta") for r in routing], S, return_lse=True,
+                         return_spans=True)
+    assert found.output.shape == q.shape and found.spans.shape == (2, 4, 40, 2, 2)
+
+
+def test_compare_and_probe_take_tensors():
+    q, k, v, routing = make(dtype=torch.bfloat16)
+
+    def kernel(q, k, v, routing):
+        return mt.attention(q, k, v, routing, S)
+
+    assert multistep.compare(kernel, q, k, v, routing, S)
+    assert not multistep.compare(lambda q, k, v, r: kernel(q, k, v.flip(2), r), q, k, v, routing, S)
+    assert multistep.probe(kernel, 40, steps=3, dtype=torch.bfloat16)
+    spans = mt.attention(q, k, v, routing, S, return_spans=True).spans
+    back = multistep.to_authors(spans=spans)
+    assert torch.equal(multistep.from_authors(qstart=back["qstart"], qend=back["qend"])["spans"],
+                       spans)
+
+
+def test_refused():
+    q, k, v, routing = make()
+    for arguments, error, message in (
+            ((q, k.double(), v, routing), TypeError, "k of dtype float64: float32"),
+            ((q.int(), k, v, routing), TypeError, "q of dtype int32"),
+            ((q[0], k, v, routing), ValueError, "q of shape"),
+            ((q, k, v, routing[:1]), ValueError, "routing_queries 1"),
+            ((q.to_sparse(), k, v, routing), Exception, "."),
+            ((q.to(torch.complex64), k, v, routing), TypeError, "complex64")):
+        with pytest.raises(error, match=message):
+            mt.attention(*arguments, S)
+    with pytest.raises(TypeError, match="dtype"):
+        multistep.attention(q, k, v, routing, S, dtype=np.float32)
+    with pytest.raises(TypeError, match="k of type ndarray"):
+        multistep.attention(q, k.numpy(), v, routing, S)
+    with pytest.raises(TypeError, match="schedule"):
+        mt.attention(q, k, v, routing, "released")
+    if not multistep.has_cuda:
+        with pytest.raises(RuntimeError, match="built without CUDA"):
+            mt._max_context()
