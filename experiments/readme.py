@@ -1,42 +1,42 @@
 #!/usr/bin/env python3
-"""Writes the README's tables of times from results/cpu/benchmarks.json and results/h100/*.json.
+"""Writes what the README shows of results/: times, figures with their findings, exponents.
 
-Usage: experiments/readme.py [--check]    with --check, fails where the two disagree
+Usage: experiments/readme.py [--check | --pictures FOLDER]
+
+With --check, fails where README, pictures and results disagree. With --pictures, puts the README's
+pictures from that folder beside the results that they were drawn from, where those there are of
+other results.
 """
 
 import json
 import pathlib
 import re
+import shutil
 import statistics
+import struct
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import captions
+import captions_cpu
+import exponents
+from results import CONFIGS, KI, MI, ROOT, TEN_MILLION, ResultError, Results, duration, size
+
 SECOND = 1000.0  # the benchmarks report milliseconds
 
 # The GPU's rows: phase, configuration, targets in milliseconds by length. Decoding with a cold L2;
 # a prefill chunk is the context's last 32Ki queries, 8Ki at 10M; a whole prefill starts at 0.
-KI, MI, TEN_MILLION = 1 << 10, 1 << 20, 10_000_000
 CONTEXTS = (64 * KI, 256 * KI, MI, TEN_MILLION)
-GPU_ROWS = [
-    ("decode", "A", dict(zip(CONTEXTS, (0.018, 0.026, 0.040, 0.095)))),
-    ("decode", "B", dict(zip(CONTEXTS, (0.036, 0.068, 0.145, 0.510)))),
-    ("decode", "nstep2", {}),
-    ("decode", "nstep3", {MI: 0.020, TEN_MILLION: 0.024}),
-    ("decode", "nstep4", {}),
-    ("decode", "even2", {}),
-    ("decode", "even3", {}),
-    ("decode", "dense", {}),
-    ("prefill", "A", dict(zip(CONTEXTS, (5.0, 8.0, 14, 16)))),
-    ("prefill", "B", dict(zip(CONTEXTS, (12, 23, 47, 46)))),
-    ("prefill", "nstep2", {}),
-    ("prefill", "nstep3", {MI: 24, TEN_MILLION: 13}),
-    ("prefill", "nstep4", {}),
-    ("prefill", "even2", {}),
-    ("prefill", "even3", {}),
-    ("prefill", "dense", {}),
-    ("whole", "A", {4 * KI: 0.42, 8 * KI: 0.80, 16 * KI: 1.6, 32 * KI: 3.3}),
-    ("whole", "dense", {}),
-]
+TARGETS = {
+    ("decode", "A"): dict(zip(CONTEXTS, (0.018, 0.026, 0.040, 0.095))),
+    ("decode", "B"): dict(zip(CONTEXTS, (0.036, 0.068, 0.145, 0.510))),
+    ("decode", "nstep3"): {MI: 0.020, TEN_MILLION: 0.024},
+    ("prefill", "A"): dict(zip(CONTEXTS, (5.0, 8.0, 14, 16))),
+    ("prefill", "B"): dict(zip(CONTEXTS, (12, 23, 47, 46))),
+    ("prefill", "nstep3"): {MI: 24, TEN_MILLION: 13},
+    ("whole", "A"): {4 * KI: 0.42, 8 * KI: 0.80, 16 * KI: 1.6, 32 * KI: 3.3},
+}
+PHASE_LENGTHS = {"decode": CONTEXTS, "prefill": CONTEXTS,
+                 "whole": (4 * KI, 8 * KI, 16 * KI, 32 * KI)}
 GPU_SHAPE = {"batch": 1, "num_heads": 32, "num_kv_heads": 2, "head_dim": 128, "start": 0,
              "dtype": "bf16", "inputs": "random"}
 # The span stage of a prefill chunk, in useful TFLOP/s.
@@ -83,28 +83,11 @@ def cpu_table():
         lines.append(f"| {task} | {seconds:.2g} s | {f'{limit} s' if limit else '–'} |")
     changed = " with uncommitted changes" if context["dirty"] == "yes" else ""
     lines.append("")
-    lines.append(f"Medians of {len(times[ROWS[0][0]])} runs on {context['num_cpus']} cores at commit "
+    runs = len(times[ROWS[0][0]])
+    lines.append(f"Medians of {runs} runs on {context['num_cpus']} cores at commit "
                  f"`{context['commit'][:10]}`{changed}, by `./bootstrap benchmark`. "
                  f"The whole process of `attend` at 1Mi took {memory:.2g} GiB (limit 4 GiB).")
     return "\n".join(lines) + "\n"
-
-
-def size(count):
-    """A length as it is written: 64Ki, 10M."""
-    for unit, name in ((1 << 20, "Mi"), (1_000_000, "M"), (1 << 10, "Ki")):
-        if count % unit == 0:
-            return f"{count // unit}{name}"
-    return str(count)
-
-
-def milliseconds(value):
-    return f"{1000 * value:.3g} µs" if value < 1 else f"{value:.3g} ms"
-
-
-def verdict(value, target, below=True):
-    if target is None:
-        return "–"
-    return "yes" if (value <= target if below else value >= target) else "no"
 
 
 def gpu_reports():
@@ -123,15 +106,25 @@ def gpu_reports():
 
 def gpu_sources(reports):
     """Where the numbers come from."""
-    lines = []
+    copies = {}
     for report in reports:
         device = report["device"]
         changed = " with uncommitted changes" if report["dirty"] == "yes" else ""
-        line = (f"{device['name']}, CUDA {device['cuda']}, commit `{report['commit'][:10]}`"
-                f"{changed}, copies at {report['copy_bytes_per_second'] / 1e12:.2f} TB/s")
-        if line not in lines:
-            lines.append(line)
-    return lines
+        name = f"{device['name']}, CUDA {device['cuda']}, commit `{report['commit'][:10]}`{changed}"
+        copies.setdefault(name, []).append(report["copy_bytes_per_second"] / 1e12)
+    return [f"{name}, copies at {statistics.median(rates):.2f} TB/s"
+            for name, rates in copies.items()]
+
+
+def gpu_cell(record, target):
+    """A median, and the target set for it: missed ones say so."""
+    if record is None:
+        return "–" if target is None else f"not measured ({duration(target / SECOND)})"
+    text = duration(record["median_ms"] / SECOND)
+    if target is None:
+        return text
+    missed = "" if record["median_ms"] <= target else ", missed"
+    return f"{text} ({duration(target / SECOND)}{missed})"
 
 
 def gpu_table():
@@ -144,37 +137,99 @@ def gpu_table():
         for record in report["records"]:
             key = record["phase"], record["config"], record["length"], record["stage"], record["l2"]
             records[key] = record
-    lines = ["The kernels' times, beside the targets set for them:", "",
-             "| phase | config | length | median | 20 % – 80 % | target | met |",
-             "|---|---|---|---|---|---|---|"]
-    for phase, config, targets in GPU_ROWS:
-        lengths = {key[2] for key in records if key[:2] == (phase, config)} | set(targets)
-        for length in sorted(lengths):
-            target = targets.get(length)
-            wanted = milliseconds(target) if target else "–"
-            name = f"| {phase} | {config} | {size(length)} |"
-            record = records.get((phase, config, length, "attention", "cold"))
-            if record is None:
-                lines.append(f"{name} not measured | | {wanted} | – |")
-                continue
-            lines.append(f"{name} {milliseconds(record['median_ms'])} | "
-                         f"{milliseconds(record['low_ms'])} – {milliseconds(record['high_ms'])} | "
-                         f"{wanted} | {verdict(record['median_ms'], target)} |")
+    lines = ["The kernels' medians; in brackets, the targets set for them:"]
+    spread = 0.0
+    for phase, lengths in PHASE_LENGTHS.items():
+        lines += ["", f"| {captions.PHASE_NAMES[phase]} | "
+                  + " | ".join(map(size, lengths)) + " |", "|---" * (1 + len(lengths)) + "|"]
+        for config, known in CONFIGS.items():
+            row = [records.get((phase, config, length, "attention", "cold")) for length in lengths]
+            targets = [TARGETS.get((phase, config), {}).get(length) for length in lengths]
+            if any(row) or any(targets):
+                lines.append(f"| {known.label} | " + " | ".join(map(gpu_cell, row, targets)) + " |")
+            spread = max([spread, *(record["high_ms"] / record["low_ms"] for record in row
+                                    if record)])
+    rates = []
     for (config, length), target in SPAN_TFLOPS.items():
         record = records.get(("prefill", config, length, "span attention", "cold"))
         if record is not None:
             rate = record["useful_tflops"]
-            lines.append(f"| prefill, spans alone | {config} | {size(length)} | "
-                         f"{rate:.0f} TFLOP/s | | {target} TFLOP/s | "
-                         f"{verdict(rate, target, below=False)} |")
-    lines += ["", "By `multistep bench`, every row behind a passed comparison with the oracle in "
-              "the same process. Decoding is a replayed graph with a cold L2 cache; dense "
-              "attention is N = 1 by this project's own kernel. "
+            rates.append(f"{config} {rate:.0f} TFLOP/s ({target}"
+                         f"{'' if rate >= target else ', missed'}) at {size(length)}")
+    if rates:
+        lines += ["", "The span stage of a chunk, useful products: " + "; ".join(rates) + "."]
+    lines += ["", "By `multistep bench`, every time behind a passed comparison with the oracle in "
+              "the same process. Decoding is a replayed graph with a cold L2 cache; a chunk is the "
+              "context's last 32Ki queries, 8Ki at 10M; dense attention is N = 1 by this project's "
+              f"own kernel. The 80 % quantile is at most {spread:.2f} times the 20 % one. "
               + "; ".join(gpu_sources(reports)) + "."]
     return "\n".join(lines) + "\n"
 
 
-TABLES = {"times": cpu_table, "gpu": gpu_table}
+# The README's pictures: where they are, of what, and what they show.
+PICTURES = [("results/cpu/counted.png", captions_cpu.counted, "Counted work against length for "
+             "every number of steps, with fits and lower bounds."),
+            ("results/h100/timed.png", captions.timed, "Times on the GPU against length, with "
+             "fits and local slopes."),
+            ("results/h100/crossover.png", captions.crossover, "Dense attention's time over each "
+             "configuration's, against length.")]
+
+
+def source_of(path):
+    """What a PNG says it was drawn from; None where it does not."""
+    data = path.read_bytes()
+    at = 8
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at:at + 8])
+        if kind == b"tEXt" and data[at + 8:].startswith(b"Source\0"):
+            return data[at + 15:at + 8 + length].decode("latin-1")
+        at += 12 + length
+    return None
+
+
+def pictures(folder=None):
+    """(picture, caption, alternative text) of all that have results. A picture has to be of these
+    results; with a folder, it is taken from there where it is not."""
+    shown = []
+    for name, caption, alternative in PICTURES:
+        results = Results(ROOT / "results")
+        try:
+            text = caption(results)
+        except ResultError:
+            continue  # not measured yet
+        here = ROOT / name
+        source = f"{here.stem} {results.digest()}"
+        if not here.exists() or source_of(here) != source:
+            if folder is None:
+                sys.exit(f"{name}: not of these results; `./bootstrap figures` draws it")
+            there = pathlib.Path(folder) / here.name
+            if not there.exists() or source_of(there) != source:
+                sys.exit(f"{there}: not of these results; `./bootstrap figures` draws it")
+            shutil.copyfile(there, here)
+        shown.append((name, text, alternative))
+    return shown
+
+
+def figure_blocks():
+    """The pictures with their findings; empty without results."""
+    return "\n".join(f"![{alternative}]({name})\n\n*{text.brief}*\n"
+                     for name, text, alternative in pictures(PICTURE_FOLDER))
+
+
+def exponent_table():
+    """Exponents beside 1 + 1/N, and why they differ; empty until all is measured."""
+    results = Results(ROOT / "results")
+    if not exponents.available(results):
+        return ""
+    lines = [exponents.table(results).markdown(), "", "95 % intervals in brackets. "
+             + captions.FIT_NOTE, ""]
+    lines += [f"- {line}" for line in exponents.differences(results)]
+    return "\n".join([*lines, "", exponents.fixed_costs(results).markdown()]) + "\n"
+
+
+TABLES = {"figures": figure_blocks, "exponents": exponent_table, "times": cpu_table,
+          "gpu": gpu_table}
+PICTURE_FOLDER = None  # where pictures of other results are replaced from
 
 
 def with_table(text, name):
@@ -187,15 +242,22 @@ def with_table(text, name):
 
 
 def main():
+    global PICTURE_FOLDER
+    arguments = sys.argv[1:]
+    check = arguments == ["--check"]
+    if len(arguments) == 2 and arguments[0] == "--pictures":
+        PICTURE_FOLDER = arguments[1]
+    elif arguments and not check:
+        sys.exit(f"readme.py {' '.join(arguments)}: --check or --pictures FOLDER")
     readme = ROOT / "README.md"
     text = fresh = readme.read_text()
     for name in TABLES:
         fresh = with_table(fresh, name)
-    if "--check" in sys.argv[1:]:
+    if check:
         if fresh != text:
-            sys.exit("README.md: its tables of times are not those of results/")
-        print("the README's tables of times are those of results/")
-    else:
+            sys.exit("README.md: its tables and findings are not those of results/")
+        print("the README's tables and pictures are those of results/")
+    elif fresh != text:
         readme.write_text(fresh)
 
 

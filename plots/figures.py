@@ -14,14 +14,17 @@ from typing import NoReturn
 import matplotlib as mpl
 import matplotlib.style
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 COLUMN = 3.35  # inches: one column of a two-column paper
 # No dates and no versions: the same input gives the same bytes.
-METADATA: dict[str, dict[str, None]] = {
+METADATA: dict[str, dict[str, str | None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "svg": {"Date": None, "Creator": None},
     "png": {"Software": None},
@@ -76,13 +79,35 @@ def read_columns(path: Path) -> dict[str, Integers]:
     return dict(zip(header, table.T))
 
 
-def save(figure: Figure, stem: str) -> None:
-    """Writes STEM.pdf, STEM.svg and STEM.png; all are drawn before the first is put in place."""
+def binary(value: float, _: int | None = None) -> str:
+    """1024 as 1Ki."""
+    power = max(0, int(np.log2(value)) // 10)
+    return f"{value / 1024**power:g}{('', 'Ki', 'Mi', 'Gi', 'Ti')[min(power, 4)]}"
+
+
+def powers_of_two(axes: Axes, lengths: Floats) -> None:
+    """Ticks at powers of two: each a small one, at most six of them labelled."""
+    low, high = int(np.floor(np.log2(lengths.min()))), int(np.ceil(np.log2(lengths.max())))
+    step = next((s for s in (1, 2, 4, 5) if (high - low) / s <= 6), 10)
+    powers = range(low, high + 1)
+    axes.xaxis.set_major_locator(FixedLocator([2.0**k for k in powers if (k - 10) % step == 0]))
+    axes.xaxis.set_minor_locator(FixedLocator([2.0**k for k in powers]))
+    axes.xaxis.set_major_formatter(FuncFormatter(binary))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: Figure, stem: str, caption: str = "", source: str = "") -> None:
+    """Writes STEM.pdf, STEM.svg and STEM.png, and STEM.md where there is a caption; all are drawn
+    before the first is put in place. `source` goes into the PNG: what it was drawn from."""
     try:
         with tempfile.TemporaryDirectory(dir=Path(stem).parent, prefix=".figure-") as scratch:
             for kind, metadata in METADATA.items():
+                if kind == "png" and source:
+                    metadata = {**metadata, "Source": source}
                 figure.savefig(f"{scratch}/{kind}", format=kind, metadata=metadata)
-            for kind in METADATA:
+            if caption:
+                Path(f"{scratch}/md").write_text(caption, encoding="utf-8")
+            for kind in (*METADATA, *(["md"] if caption else [])):
                 os.replace(f"{scratch}/{kind}", f"{stem}.{kind}")
     except OSError as error:
         raise InputError(f"--output {stem}: {error.strerror}") from None

@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap, to_hex
 from matplotlib.ticker import MaxNLocator
-from span_map import EXCLUDED, panels, read_map
+from span_map import EXCLUDED, panels, read_map, source_lines
 
 BAR = 0.43  # inches, for the colour bar and its label
 EXAMPLE = """  multistep map --length 256 --preset nstep > nstep.csv
@@ -52,7 +52,13 @@ def main() -> None:
                           ticks=MaxNLocator(integer=True, nbins=10, min_n_ticks=1))
     bar.set_label("spans and window that hold the key (0: excluded)")
     bar.ax.minorticks_off()
-    save(figure, arguments.output)
+    said = [f"{path.stem}: {(count == 0).sum()} of {(count >= 0).sum()} pairs of a query and a key "
+            f"excluded, at most {count.max()} spans on a key"
+            for path, count in zip(arguments.inputs, counts)]
+    save(figure, arguments.output, f"# How many final spans hold each key\n\n**{'; '.join(said)}.**"
+         "\n\nFor every query and key, how many final spans, and the window, hold the key; 0: no "
+         "choice leads there, whatever a model learns. Counted exactly.\n\n"
+         + source_lines(arguments.inputs))
 
 
 if __name__ == "__main__":

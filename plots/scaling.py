@@ -9,14 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import COLUMN, InputError, Parser, read_text, run, save
-from matplotlib.axes import Axes
+from figures import COLUMN, Floats, InputError, Parser, powers_of_two, read_text, run, save
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from matplotlib.ticker import LogLocator
 
 MARKERS = "osD^vP"
 EXAMPLE = """  multistep scale --json > scale.json
@@ -70,23 +66,6 @@ def read_runs(path: Path) -> list[Run]:
             fit = exponent, low, high, theory
         runs.append(Run(str(record.get("label", f"N = {steps}")), steps, length, work, bound, fit))
     return runs
-
-
-def binary(value: float, _: int | None = None) -> str:
-    """1024 as 1Ki."""
-    power = max(0, int(np.log2(value)) // 10)
-    return f"{value / 1024**power:g}{('', 'Ki', 'Mi', 'Gi', 'Ti')[min(power, 4)]}"
-
-
-def powers_of_two(axes: Axes, lengths: Floats) -> None:
-    """Ticks at powers of two: each a small one, at most six of them labelled."""
-    low, high = int(np.floor(np.log2(lengths.min()))), int(np.ceil(np.log2(lengths.max())))
-    step = next((s for s in (1, 2, 4, 5) if (high - low) / s <= 6), 10)
-    powers = range(low, high + 1)
-    axes.xaxis.set_major_locator(FixedLocator([2.0**k for k in powers if (k - 10) % step == 0]))
-    axes.xaxis.set_minor_locator(FixedLocator([2.0**k for k in powers]))
-    axes.xaxis.set_major_formatter(FuncFormatter(binary))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from figures import COLUMN, InputError, Integers, read_columns
+from figures import COLUMN, InputError, Integers, read_columns, read_text
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -89,6 +89,18 @@ def read_map(path: Path) -> SpanMap:
         columns[name] = np.full(shape, BLANK, dtype=np.int64)
         columns[name].flat[cell] = table[name]
     return SpanMap((top, top + shape[0]), (left, left + shape[1]), columns, levels)
+
+
+def source_lines(paths: Sequence[Path]) -> str:
+    """What the file SOURCE beside the maps says of each: its command, and the commit."""
+    lines = []
+    for path in dict.fromkeys(paths):
+        beside = path.with_name("SOURCE")
+        if beside.exists():
+            told = dict(line.split(": ", 1) for line in read_text(beside).splitlines())
+            lines.append(f"- `{told.get(path.name, '?')}` → {path.name}, commit "
+                         f"`{told.get('commit', '?')[:10]}`")
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def pixels(codes: Integers, palette: Sequence[str], hole: int,

@@ -11,7 +11,7 @@ import numpy as np
 from figures import Integers, Parser, run, save
 from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
-from span_map import BLANK, EXCLUDED, SpanMap, panels, read_map
+from span_map import BLANK, EXCLUDED, SpanMap, panels, read_map, source_lines
 
 EVEN, ODD, WINDOW, ANCHOR, HOLE = range(5)
 PALETTE = ("#D9ECF8", "#A5D3F0", "#F0E442", "#00304D", EXCLUDED)  # by code; tints of sky blue
@@ -66,7 +66,14 @@ def main() -> None:
         list(entries.values()), list(entries), borderpad=0.2,
         loc="center" if spare else "lower center", ncol=1 if spare else len(entries),
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0)})
-    save(figure, arguments.output)
+    excluded = int((shown.holds(shown.levels) == 0).sum())
+    anchors = [int((shown.columns[f"anchors_{level}"] > 0).sum()) for level in levels]
+    save(figure, arguments.output, "# Anchors and spans\n\n**"
+         f"Queries {shown.queries[0]} to {shown.queries[1] - 1}: {excluded} pairs of a query and a "
+         f"key excluded.**\n\nThe anchors that a query scores, the spans they stand for and its "
+         "window, a panel a search level; keys with an anchor on them, over all queries: "
+         + ", ".join(f"{count} on level {level}" for level, count in zip(levels, anchors))
+         + ". Counted exactly.\n\n" + source_lines([arguments.input]))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""proofs/check_axioms.sh lets the proofs pass and fails on each thing that it is there to find,
+planted in a copy of the sources or in made-up answers of Coq to its theorems. Needs no Coq.
+
+Usage: proofs_gate_test.py
+"""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+PROOFS = pathlib.Path(__file__).resolve().parent.parent / "proofs"
+GATE = PROOFS / "check_axioms.sh"
+
+CLOSED = "Closed under the global context\n"
+REAL = """Axioms:
+ClassicalDedekindReals.sig_not_dec : forall P : Prop, {~ ~ P} + {~ P}
+FunctionalExtensionality.functional_extensionality_dep
+  : forall (A : Type) (B : A -> Type) (f g : forall x : A, B x),
+    (forall x : A, f x = g x) -> f = g
+"""
+
+THEOREM = "Theorem whole : True.\nProof. exact I. Qed.\n"
+EXAMPLE = "Example shown : True.\nProof. exact I. Qed.\n"
+ASKED = "Print Assumptions whole.\n"
+IN_ORDER = THEOREM + EXAMPLE + ASKED
+OTHER = IN_ORDER.replace("whole", "other")
+
+# (what the gate says, Results.v)
+ORDERS = {
+    "in order": (None, IN_ORDER + OTHER),
+    "no Print Assumptions": ("whole without its Print Assumptions", THEOREM + EXAMPLE + OTHER),
+    "none at the end": ("whole without its Print Assumptions", OTHER + THEOREM + EXAMPLE),
+    "none for a corollary": ("whole without its", IN_ORDER.replace("Theorem", "Corollary")
+                             .replace(ASKED, "")),
+    "in a comment": ("whole without its", THEOREM + EXAMPLE + f"(* {ASKED} *)\n"),
+    "of another theorem": ("Print Assumptions other. out of place",
+                           THEOREM + EXAMPLE + ASKED.replace("whole", "other")),
+    "no example": ("whole without an example", THEOREM + ASKED),
+    "another theorem's example": ("whole without an example", OTHER + THEOREM + ASKED),
+}
+
+# (what the gate says, the file of results, Coq's answers to its theorems whole and other)
+ANSWERS = {
+    "closed": (None, "Results", CLOSED + CLOSED),
+    "on the reals' axioms": (None, "ResultsSoftmax", REAL + REAL),
+    "integers on the reals' axioms": ("Results.whole: a theorem about integers rests on Classical",
+                                      "Results", REAL + CLOSED),
+    "an axiom of one's own": ("ResultsSoftmax.other: rests on anything_goes",
+                              "ResultsSoftmax", f"{REAL}{REAL}anything_goes : False\n"),
+    "an unchecked guard": ("Results.other: a theorem about integers rests on loop",
+                           "Results", f"{CLOSED}Axioms:\nloop is assumed to be guarded.\n"),
+    "a section's variable": ("rests on Section", "Results",
+                             f"Section Variables:\nn : Z\n{CLOSED}"),
+    "an answer too few": ("1 answers to 2", "Results", CLOSED),
+    "an answer too many": ("3 answers to 2", "Results", 3 * CLOSED),
+    "no answer": ("0 answers to 2", "Results", ""),
+    "no log": ("Results.log: not in", "Results", None),
+}
+
+# (what the gate says, what is added to a file of a copy)
+TEXTS = {
+    "nothing": (None, ""),
+    "words in comments": (None, "(* Admitted. (* Axiom x : False. *) admit *)\n"),
+    "words within words": (None, "Definition Parameterless' := 0.\n"),
+    "Admitted": ("Admitted", "Lemma hole : False. Proof. Admitted.\n"),
+    "admit": ("admit", "Lemma hole : False. Proof. admit. Abort.\n"),
+    "Axiom": ("Axiom", "Axiom hole : False.\n"),
+    "after a comment": ("Axiom", "(* (* *) *) Axiom hole : False. (* *)\n"),
+    "Parameter": ("Parameter", "Local Parameter hole : False.\n"),
+    "Conjecture": ("Conjecture", "Conjecture hole : False.\n"),
+    "no guard": ("Unset Guard Checking", "Unset Guard\n  Checking.\n"),
+    "no positivity": ("Unset Positivity Checking", "Unset Positivity Checking.\n"),
+    "no guard, by attribute": ("bypass_check", "#[bypass_check(guard)]\nFixpoint f n := f n.\n"),
+    "long": ("more than 400 lines", "(* *)\n" * 401),
+}
+
+
+def gate(*arguments):
+    done = subprocess.run([GATE, *arguments], text=True, capture_output=True)
+    return done.returncode, done.stderr
+
+
+def problem(case, expected, answer):
+    code, said = answer
+    right = (code, said) == (0, "") if expected is None else code == 1 and expected in said
+    return [] if right else [f"{case}: exit code {code}, {said!r}; expected {expected!r}"]
+
+
+def sources(folder, case, name, text):
+    """A folder with one file of results."""
+    copy = pathlib.Path(folder) / case
+    copy.mkdir()
+    (copy / f"{name}.v").write_text(text)
+    (copy / "_CoqProject").write_text(f"{name}.v\n")
+    return copy
+
+
+def main():
+    problems = problem("the proofs as they are", None, gate(PROOFS))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "proofs"
+        copy.mkdir()
+        for name in ("Schedule.v", "_CoqProject"):
+            shutil.copy(PROOFS / name, copy)
+        target = copy / "Schedule.v"
+        text = target.read_text()
+        for case, (expected, planted) in TEXTS.items():
+            target.write_text(text + planted)
+            problems += problem(case, expected, gate(copy))
+        target.write_text(text)
+        (copy / "Unlisted.v").touch()
+        problems += problem("unlisted file", "Unlisted.v: not in _CoqProject", gate(copy))
+
+        for case, (expected, planted) in ORDERS.items():
+            copy = sources(folder, case, "Results", planted)
+            problems += problem(case, expected, gate(copy))
+        for case, (expected, name, answers) in ANSWERS.items():
+            copy = sources(folder, case, name, IN_ORDER + OTHER)
+            if answers is not None:
+                (copy / f"{name}.log").write_text(answers)
+            problems += problem(case, expected, gate(copy, copy))
+        copy = sources(folder, "no theorem", "Results", "")
+        (copy / "Results.log").touch()
+        problems += problem("no theorem", "no theorem", gate(copy, copy))
+    print("\n".join(problems) or f"{len(TEXTS) + len(ORDERS) + len(ANSWERS) + 3} cases")
+    return bool(problems)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
