@@ -162,13 +162,16 @@ def timed(records: Sequence[Record], phase: str, config: str, l2: str = "cold",
           stage: str = "attention") -> list[Point]:
     """A configuration's times by length. Decoding and chunks: of a query; whole: of a sequence.
 
-    Of chunks of a prefill only those count that are the end of a longer context: for the others the
-    length is that of the chunk.
+    Of chunks of a prefill only those count that are the end of a longer context, as for the others
+    the length is that of the chunk, and of these the largest: fewer queries share fewer keys.
     """
-    return sorted((point_of(record, phase != "whole") for record in records
-                   if (record.phase, record.config, record.l2, record.stage)
-                   == (phase, config, l2, stage)
-                   and not (phase == "prefill" and record.queries == record.length)),
+    found = [record for record in records
+             if (record.phase, record.config, record.l2, record.stage) == (phase, config, l2, stage)]
+    if phase == "prefill":
+        found = [record for record in found if record.queries < record.length]
+        largest = max((record.queries for record in found), default=0)
+        found = [record for record in found if record.queries == largest]
+    return sorted((point_of(record, phase != "whole") for record in found),
                   key=lambda point: point.x)
 
 

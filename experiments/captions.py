@@ -155,7 +155,8 @@ FIT_NOTE = ("Least squares on the logarithms of medians; the interval is bootstr
             "seed 1) over the points, each median moved by the standard error that its 20 % and "
             "80 % quantiles leave; residuals are |ln(time / fit)|, the largest. Decoding and "
             "chunks are fitted a query, against the keys that a query of the chunk sees on "
-            "average, so that theory is 1/N; chunks that are a whole context are left out.")
+            "average, so that theory is 1/N; chunks that are a whole context, and smaller ones (8Ki "
+            "queries at 10M), are left out.")
 
 
 def timed(results: Results) -> Caption:

@@ -89,8 +89,11 @@ def differences(results: Results) -> list[str]:
             "prefill queries in, outputs mixed and, of A and B, the window; of dense attention "
             "launches and tiles that the diagonal cuts. The second table has them from a fit of "
             "fixed + scale · n^(the work's exponent), and the slope between the last two lengths.")
+    vague = [f"{phase}, {label}" for phase, label, reason in reasons if reason.kind == "noise"]
+    if vague:
+        lines.append(f"Intervals too wide to tell: {'; '.join(vague)}.")
     for phase, label, reason in reasons:
-        if reason.kind in ("noise", "short", "cache"):
+        if reason.kind in ("short", "cache"):
             lines.append(f"{phase}, {label}: {reason.text}.")
     for row in captions_cpu.oracle_rows(results):
         if row[-1] != "as the work":

@@ -129,8 +129,13 @@ def about(count: float) -> str:
         return f"{count / 1_000_000:.0f}M"
     for unit, name in ((1 << 40, "Ti"), (1 << 30, "Gi"), (MI, "Mi"), (KI, "Ki")):
         if count >= unit:
-            return f"{count / unit:.3g}{name}"
-    return f"{count:.3g}"
+            return three_digits(count / unit) + name
+    return three_digits(count)
+
+
+def three_digits(value: float) -> str:
+    """Without an exponent: 1008, not 1.01e+03."""
+    return f"{value:.0f}" if value >= 999.5 else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,257 @@
+(** * Every span is causal (SPEC 2.2 - 2.4)
+
+    Whatever the rule, the exponents, the factors and the window: the spans of a segment lie inside
+    the segment, none is empty, and those of level 1 do not touch the window.  A span is itself the
+    segment of the next level, so a path never leaves the eligible keys [start, t]. *)
+
+From Coq Require Import ZArith List Lia.
+From Multistep Require Import Schedule Powers.
+Import ListNotations.
+Open Scope Z_scope.
+
+(** ** Levels *)
+
+Lemma steps_of_pos : forall ls, 0 < steps_of ls.
+Proof. intro ls. unfold steps_of. lia. Qed.
+
+(** A window holds no negative number of keys, and at least [w]. *)
+Lemma window_ge_index : forall l w, good_level l -> 0 <= w -> w <= window l w.
+Proof.
+  intros l w l_good w_nonneg. destruct l as [e | e b f q |]; cbn [window].
+  - assert (le := floor_power_ge_index (w + 1) e l_good ltac:(lia)). lia.
+  - assert (le := floor_power_ge_index (w + 1) e (proj1 l_good) ltac:(lia)). lia.
+  - lia.
+Qed.
+
+(** With [w = 0] there is no window. *)
+Lemma window_0 : forall l, good_level l -> window l 0 = 0.
+Proof.
+  intros l l_good. destruct l as [e | e b f q |]; cbn [window].
+  - rewrite Z.add_0_l, floor_power_1; [reflexivity | exact l_good].
+  - rewrite Z.add_0_l, floor_power_1; [reflexivity | exact (proj1 l_good)].
+  - reflexivity.
+Qed.
+
+(** A segment without keys has no stripe. *)
+Lemma last_stripe_empty : forall M l n, n <= 0 -> last_stripe M l n = 0.
+Proof. intros M l n empty. unfold last_stripe. destruct (Z.leb_spec n 0); [reflexivity | lia]. Qed.
+
+(** The stripes that are powers, said once for the rules tight and power: those skipped belong to
+    the window, and the others are inside the segment. *)
+Lemma power_stripe_range : forall M e n i w,
+  0 < M -> good_exponent e -> 0 <= w -> w + 1 <= i <= last_stripe M (Tight e) n ->
+  0 < floor_power (w + 1) e <= floor_power i e /\ floor_power i e <= n.
+Proof.
+  intros M e n i w M_pos e_good w_nonneg range.
+  assert (n_pos : 0 < n).
+  { destruct (Z.leb_spec n 0) as [empty |]; [| lia].
+    rewrite (last_stripe_empty M (Tight e) n empty) in range. lia. }
+  assert (first := floor_power_ge_index (w + 1) e e_good ltac:(lia)).
+  assert (order := floor_power_le e (w + 1) i e_good ltac:(lia) ltac:(lia)).
+  assert (inside := last_stripe_spec M (Tight e) n i M_pos e_good ltac:(lia) ltac:(lia)).
+  cbn [stripe] in inside. lia.
+Qed.
+
+(** The distance of the anchor of stripe [i].  At level 1 an even cut starts behind the window. *)
+Definition anchor (w steps_left : Z) (l : level) (n i : Z) : Z :=
+  match l with
+  | Even => w + stripe steps_left l (n - w) i - 1
+  | _ => stripe steps_left l n i - 1
+  end.
+
+(** The spans of a segment, in order: the window's end, the span's beginning, its anchor, its end,
+    the segment's end.  Under the power rule the beginning and the end are clipped at just these
+    two places; a tight span ends where the next stripe begins, and stripes grow; the even rule
+    counts only stripes that begin inside the segment. *)
+Lemma span_in_segment : forall w M l n i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  window l w <= near (span_of w M l n i) <= anchor w M l n i /\
+  anchor w M l n i < far (span_of w M l n i) <= n.
+Proof.
+  intros w M l n i M_pos l_good w_nonneg chosen. unfold is_stripe in chosen.
+  destruct l as [e | e b f q |];
+    cbn [first_stripe last_searched window span_of near far stripe anchor] in *.
+  - destruct (power_stripe_range M e n i w M_pos l_good w_nonneg chosen) as [order inside].
+    assert (next := floor_power_lt e i (i + 1) l_good ltac:(lia) ltac:(lia)). lia.
+  - destruct l_good as (e_good & b_good & f_good & q_good).
+    destruct (power_stripe_range M e n i w M_pos e_good w_nonneg chosen) as [order inside].
+    assert (forward := ceil_power_nonneg f n q f_good q_good ltac:(lia)).
+    assert (backward := ceil_power_nonneg b n q b_good q_good ltac:(lia)). lia.
+  - assert (some : 0 < n - w).
+    { destruct (Z.leb_spec (n - w) 0) as [empty |]; [| lia].
+      rewrite (last_stripe_empty M Even (n - w) empty) in chosen. lia. }
+    assert (s_pos := stride_positive M (n - w) M_pos some).
+    assert (inside := last_stripe_spec M Even (n - w) i M_pos I ltac:(lia) ltac:(lia)).
+    cbn [stripe] in inside. nia.
+Qed.
+
+(** No span is empty: it holds its anchor. *)
+Theorem span_holds_anchor : forall w M l n i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  within (anchor w M l n i) (span_of w M l n i).
+Proof.
+  intros w M l n i M_pos l_good w_nonneg chosen. unfold within.
+  assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen). lia.
+Qed.
+
+Theorem span_is_causal : forall w M l n i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  0 <= near (span_of w M l n i) /\ far (span_of w M l n i) <= n.
+Proof.
+  intros w M l n i M_pos l_good w_nonneg chosen.
+  assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen).
+  assert (some := window_ge_index l w l_good w_nonneg). lia.
+Qed.
+
+(** The window and the spans have no key in common. *)
+Theorem window_disjoint : forall w M l n i d,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  within d (span_of w M l n i) -> window l w <= d.
+Proof.
+  intros w M l n i d M_pos l_good w_nonneg chosen inside. unfold within in inside.
+  assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen). lia.
+Qed.
+
+(** A query whose window holds all its keys sees its window alone: no stripe is searched. *)
+Theorem window_alone : forall w M l n i,
+  0 < M -> good_level l -> 0 <= w -> n <= window l w -> ~ is_stripe w M l n i.
+Proof.
+  intros w M l n i M_pos l_good w_nonneg all_in_window chosen.
+  assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen). lia.
+Qed.
+
+(** ** Paths *)
+
+(** The window of the first of the levels that remain; without levels there is none. *)
+Definition first_window (w : Z) (ls : list level) : Z :=
+  match ls with
+  | [] => 0
+  | l :: _ => window l w
+  end.
+
+Lemma first_window_nonneg : forall ls w, Forall good_level ls -> 0 <= w -> 0 <= first_window w ls.
+Proof.
+  intros ls w ls_good w_nonneg. destruct ls as [| l rest]; cbn [first_window]; [lia |].
+  assert (some := window_ge_index l w (Forall_inv ls_good) w_nonneg). lia.
+Qed.
+
+(** A path's goal lies in its segment and outside its window. *)
+Lemma leads_in_segment : forall ls w n path d,
+  Forall good_level ls -> 0 <= w -> leads w ls n path d -> first_window w ls <= d < n.
+Proof.
+  intros ls w n path d ls_good w_nonneg path_leads.
+  destruct ls as [| l rest]; destruct path as [| i path']; cbn [leads] in path_leads; try easy.
+  destruct path_leads as (chosen & inside & _).
+  assert (l_good := Forall_inv ls_good).
+  assert (order := span_in_segment w _ l n i (steps_of_pos _) l_good w_nonneg chosen).
+  unfold within in inside. cbn [first_window]. lia.
+Qed.
+
+(** The spans that a path goes through, as distances from the query.  [newest] is the distance at
+    which the segment searched begins. *)
+Fixpoint spans_along (newest w : Z) (ls : list level) (n : Z) (path : list Z) : list span :=
+  match ls, path with
+  | l :: rest, i :: path' =>
+      let s := span_of w (steps_of ls) l n i in
+      Span (newest + near s) (newest + far s) ::
+        spans_along (newest + near s) 0 rest (size s) path'
+  | _, _ => []
+  end.
+
+(** Every choice on the way is a stripe that is searched. *)
+Fixpoint choices (w : Z) (ls : list level) (n : Z) (path : list Z) : Prop :=
+  match ls, path with
+  | [], [] => True
+  | l :: rest, i :: path' =>
+      let s := span_of w (steps_of ls) l n i in
+      is_stripe w (steps_of ls) l n i /\ choices 0 rest (size s) path'
+  | _, _ => False
+  end.
+
+Lemma leads_choices : forall ls w n path d, leads w ls n path d -> choices w ls n path.
+Proof.
+  induction ls as [| l rest IH]; intros w n path d path_leads;
+    destruct path as [| i path']; cbn [leads choices] in *; try easy.
+  destruct path_leads as (chosen & _ & rest_leads). split; [exact chosen |].
+  exact (IH _ _ _ _ rest_leads).
+Qed.
+
+(** By induction on the levels: each span lies in its segment, which is the span before it. *)
+Lemma spans_along_nested : forall ls newest w n path,
+  Forall good_level ls -> 0 <= w -> choices w ls n path ->
+  Forall (fun s => newest + first_window w ls <= near s < far s /\ far s <= newest + n)
+         (spans_along newest w ls n path).
+Proof.
+  induction ls as [| l rest IH]; intros newest w n path ls_good w_nonneg chosen;
+    destruct path as [| i path']; cbn [choices spans_along] in *; try constructor; try easy;
+    destruct chosen as [chosen rest_chosen]; inversion ls_good as [| ? ? l_good rest_good]; subst;
+    assert (order := span_in_segment w _ l n i (steps_of_pos _) l_good w_nonneg chosen);
+    cbn [first_window near far].
+  - lia.
+  - set (s := span_of w (steps_of (l :: rest)) l n i) in *.
+    assert (inner := IH (newest + near s) 0 (size s) path' rest_good ltac:(lia) rest_chosen).
+    eapply Forall_impl; [| exact inner]. intros inner_span nested. cbv beta in nested.
+    assert (some := first_window_nonneg rest 0 rest_good ltac:(lia)).
+    unfold size in nested. lia.
+Qed.
+
+(** Every span of every level on a query's way holds eligible keys alone, none of them in the
+    window, and at least one. *)
+Theorem spans_are_causal : forall s start t path sp,
+  good s -> choices (window_index s) (levels s) (t + 1 - start) path ->
+  In sp (spans_along 0 (window_index s) (levels s) (t + 1 - start) path) ->
+  near sp < far sp /\
+  forall j, within (t - j) sp -> start <= j <= t /\ window_of s <= t - j.
+Proof.
+  intros s start t path sp [levels_good w_nonneg] chosen among.
+  assert (nested := spans_along_nested _ 0 _ _ _ levels_good w_nonneg chosen).
+  rewrite Forall_forall in nested. specialize (nested sp among). cbv beta in nested.
+  assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity.
+  assert (some := first_window_nonneg _ _ levels_good w_nonneg).
+  split; [lia |]. intros j inside. unfold within in inside. lia.
+Qed.
+
+(** A path leads to an eligible key outside the window, and to no other. *)
+Theorem path_is_causal : forall s start t j path,
+  good s -> leads (window_index s) (levels s) (t + 1 - start) path (t - j) ->
+  start <= j <= t /\ window_of s <= t - j.
+Proof.
+  intros s start t j path [levels_good w_nonneg] path_leads.
+  assert (inside := leads_in_segment _ _ _ _ _ levels_good w_nonneg path_leads).
+  assert (some := first_window_nonneg _ _ levels_good w_nonneg).
+  assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity. lia.
+Qed.
+
+(** ** Stripes keep their distance
+
+    As a query moves on, its segment grows from [n] keys to [n' >= n].  Under the rules tight and
+    power a stripe, once there, stays, and its anchor at the same distance from the query. *)
+
+Definition keeps_distance (l : level) : Prop :=
+  match l with
+  | Tight _ | Power _ _ _ _ => True
+  | Even => False
+  end.
+
+Theorem stripes_keep_their_distance : forall w M l n n' i,
+  0 < M -> good_level l -> 0 <= w -> keeps_distance l -> n <= n' -> is_stripe w M l n i ->
+  is_stripe w M l n' i /\ anchor w M l n' i = anchor w M l n i.
+Proof.
+  intros w M l n n' i M_pos l_good w_nonneg keeps grows chosen.
+  destruct l as [e | e b f q |]; cbn [keeps_distance] in keeps; [| | contradiction];
+    (split; [| reflexivity]); unfold is_stripe in *; cbn [first_stripe last_searched] in *.
+  - destruct (power_stripe_range M e n i w M_pos l_good w_nonneg chosen) as [order inside].
+    split; [lia |]. apply last_stripe_spec; cbn [stripe]; assumption || lia.
+  - destruct (power_stripe_range M e n i w M_pos (proj1 l_good) w_nonneg chosen) as [order inside].
+    split; [lia |]. apply last_stripe_spec; cbn [stripe]; assumption || lia.
+Qed.
+
+(** A tight span does not change at all, but for the oldest, which the segment's end clips. *)
+Theorem tight_spans_keep_their_distance : forall w M e n n' i,
+  0 < M -> good_exponent e -> 0 <= w -> n <= n' -> w + 1 <= i < last_stripe M (Tight e) n ->
+  span_of w M (Tight e) n' i = span_of w M (Tight e) n i.
+Proof.
+  intros w M e n n' i M_pos e_good w_nonneg grows range.
+  destruct (power_stripe_range M e n (i + 1) w M_pos e_good w_nonneg ltac:(lia)) as [_ inside].
+  cbn [span_of]. f_equal. lia.
+Qed.

@@ -1,0 +1,349 @@
+(** * What is proved: which keys are reached
+
+    The theorems, each followed by an example with numbers and by Coq's word on what it rests on:
+    nothing, for all about integers.  Readable with Schedule.v alone: it defines the schedule, and
+    what else a statement needs is defined here just before it.  The proofs are in the files named.
+    ResultsWork.v does the same for what it costs, ResultsSoftmax.v for softmax in parts, and
+    README.md says all of it in words.  check_axioms.sh judges Coq's answers. *)
+
+From Coq Require Import ZArith List Lia.
+From Multistep Require Import Schedule.
+From Multistep Require Powers Causality Completeness Numerals Sufficiency Released Sharpness
+  Checker.
+Import ListNotations.
+Open Scope Z_scope.
+
+(** Decides a statement about numbers by computing it. *)
+Ltac computed := vm_compute; repeat split; congruence.
+
+Definition paper (b f : ratio) : schedule :=
+  Schedule [Power (Ratio 2 1) b f (Ratio 1 2)] 0.
+Definition released_level : level :=
+  Power (Ratio 20 11) (Ratio 3 1) (Ratio 1 1) (Ratio 11 20).
+Definition released : schedule := Schedule [released_level] 65.
+
+(** ** The integers are the right ones (Powers.v) *)
+
+Theorem floor_power_is_exact : forall i e,
+  good_exponent e -> 0 <= i -> is_floor_power i e (floor_power i e).
+Proof. exact Powers.floor_power_spec. Qed.
+
+(** Stripes of the released model. *)
+Example released_stripes :
+  map (fun i => floor_power i (Ratio 20 11)) [360; 410; 425] = [44444; 56300; 60102] /\
+  44444 ^ 11 <= 360 ^ 20 < 44445 ^ 11.
+Proof. computed. Qed.
+
+Print Assumptions floor_power_is_exact.
+
+Theorem ceil_power_is_exact : forall c n q,
+  good_factor c -> good_span_exponent q -> 0 <= n -> is_ceil_power c n q (ceil_power c n q).
+Proof. exact Powers.ceil_power_spec. Qed.
+
+(** Its reach at 2^20 keys. *)
+Example released_reach :
+  let n := 2 ^ 20 in
+  ceil_power (Ratio 1 1) n (Ratio 11 20) = 2048 /\
+  ceil_power (Ratio 3 1) n (Ratio 11 20) = 6144 /\ 6143 ^ 20 < 3 ^ 20 * n ^ 11 <= 6144 ^ 20.
+Proof. computed. Qed.
+
+Print Assumptions ceil_power_is_exact.
+
+Theorem last_stripe_is_last : forall M l n i,
+  0 < M -> good_level l -> 0 <= n -> 1 <= i ->
+  (stripe M l n i <= n <-> i <= last_stripe M l n).
+Proof. exact Powers.last_stripe_spec. Qed.
+
+Example released_at_2_20 :
+  let n := 2 ^ 20 in
+  last_stripe 2 released_level n = 2048 /\ window_of released = 2032 /\
+  stripe 2 released_level n 2048 <= n < stripe 2 released_level n 2049.
+Proof. computed. Qed.
+
+Print Assumptions last_stripe_is_last.
+
+(** ** Spans are causal, and stripes stay where they are (Causality.v) *)
+
+Theorem spans_lie_in_their_segment : forall w M l n i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  let s := span_of w M l n i in
+  window l w <= near s /\ near s < far s /\ far s <= n.
+Proof.
+  intros w M l n i M_pos l_good w_nonneg chosen.
+  pose proof (Causality.span_in_segment w M l n i M_pos l_good w_nonneg chosen) as order.
+  cbv zeta. lia.
+Qed.
+
+(** Two steps, query 19: four anchors, at distances 0, 3, 8 and 15. *)
+Example spans_of_query_19 :
+  let spans l := map (span_of 0 2 l 20) [1; 2; 3; 4] in
+  last_stripe 2 (default_tight 2) 20 = 4 /\
+  spans (default_tight 2) = [Span 0 3; Span 3 8; Span 8 15; Span 15 20] /\
+  spans (default_power 2) = [Span 0 10; Span 3 13; Span 8 18; Span 15 20].
+Proof. computed. Qed.
+
+Print Assumptions spans_lie_in_their_segment.
+
+Theorem paths_lead_to_eligible_keys : forall s start t j path,
+  good s -> leads (window_index s) (levels s) (t + 1 - start) path (t - j) ->
+  start <= j <= t /\ window_of s <= t - j.
+Proof. exact Causality.path_is_causal. Qed.
+
+(** The same with the window of index 1, three keys: stripe 3 leads to key 9, none to key 18. *)
+Example paths_of_query_19 :
+  let s := Schedule [default_tight 2] 1 in
+  window_of s = 3 /\ leads 1 (levels s) (19 + 1 - 0) [3] (19 - 9) /\
+  forall path, ~ leads 1 (levels s) (19 + 1 - 0) path (19 - 18).
+Proof.
+  intros s. assert (s_good : good s) by (repeat constructor; computed).
+  split; [computed | split; [computed |]]. intros path led.
+  destruct (paths_lead_to_eligible_keys s 0 19 18 path s_good led) as [_ outside].
+  now apply outside.
+Qed.
+
+Print Assumptions paths_lead_to_eligible_keys.
+
+Theorem stripes_keep_their_distance : forall w M l n n' i,
+  0 < M -> good_level l -> l <> Even -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
+  is_stripe w M l n' i /\ stripe M l n' i = stripe M l n i.
+Proof.
+  intros w M l n n' i M_pos l_good uneven w_nonneg grows chosen.
+  destruct l as [e | e b f q |]; [| | now contradiction uneven];
+    split; try reflexivity;
+    apply (Causality.stripes_keep_their_distance w M _ n); try assumption; exact I.
+Qed.
+
+(** From 20 to 48 keys the second anchor stays at distance 3; the even rule's moves from 4 to 7. *)
+Example second_stripe :
+  let second l n := stripe 2 l n 2 - 1 in
+  (forall n, 20 <= n -> is_stripe 0 2 (default_power 2) n 2 /\ second (default_power 2) n = 3) /\
+  second Even 20 = 4 /\ second Even 48 = 7.
+Proof.
+  cbv zeta. split; [| computed]. intros n grows.
+  destruct (stripes_keep_their_distance 0 2 (default_power 2) 20 n 2) as [stays same];
+    [lia | computed | discriminate | lia | exact grows | computed |].
+  split; [exact stays | rewrite same; reflexivity].
+Qed.
+
+Print Assumptions stripes_keep_their_distance.
+
+(** ** Completeness: one path to every key (Completeness.v) *)
+
+(** The rules whose spans partition a segment. *)
+Definition partitioning (l : level) : Prop :=
+  match l with
+  | Tight _ | Even => True
+  | Power _ _ _ _ => False
+  end.
+
+Theorem one_path : forall s start t j,
+  good s -> Forall partitioning (levels s) -> start <= j <= t -> window_of s <= t - j ->
+  exists! path, leads (window_index s) (levels s) (t + 1 - start) path (t - j).
+Proof. exact Completeness.unique. Qed.
+
+Definition nstep3 : schedule := Schedule [default_tight 3; Even] 0.
+
+Lemma nstep3_good : good nstep3 /\ Forall partitioning (levels nstep3).
+Proof. repeat constructor; computed. Qed.
+
+(** Query 29, key 10: through the span [[4, 23)] of stripe 2 and the part [[7, 11)] in it. *)
+Example path_of_query_29 : forall path,
+  leads 0 (levels nstep3) 30 path (29 - 10) <-> path = [2; 4].
+Proof.
+  destruct nstep3_good as [good_s partition].
+  destruct (one_path nstep3 0 29 10 good_s partition ltac:(lia) ltac:(vm_compute; congruence))
+    as (path & _ & unique).
+  assert (here : leads 0 (levels nstep3) 30 [2; 4] (29 - 10)) by computed.
+  intros other. split; [| now intros ->]. intros led.
+  rewrite <- (unique other led). exact (unique [2; 4] here).
+Qed.
+
+Print Assumptions one_path.
+
+Theorem tight_and_even_cover : forall s start len,
+  good s -> Forall partitioning (levels s) -> covered s start len.
+Proof. exact Completeness.complete_covered. Qed.
+
+Example nstep3_covers : forall len, covered nstep3 0 len.
+Proof. intros len. apply tight_and_even_cover; apply nstep3_good. Qed.
+
+Print Assumptions tight_and_even_cover.
+
+(** ** The path is a numeral in powers N, N-1, ..., 1 (Numerals.v) *)
+
+Fixpoint tight_levels (steps : nat) : list level :=
+  match steps with
+  | O => []
+  | S k => default_tight (Z.of_nat k + 2) :: tight_levels k
+  end.
+
+Fixpoint greedy (steps : nat) (d : Z) : list Z :=
+  match steps with
+  | O => []
+  | S k =>
+      let M := Z.of_nat (S k) in
+      let i := root M (d + 1) in
+      i :: greedy k (d - (i ^ M - 1))
+  end.
+
+Fixpoint value (digits : list Z) : Z :=
+  match digits with
+  | [] => 0
+  | i :: rest => (i ^ Z.of_nat (length digits) - 1) + value rest
+  end.
+
+Theorem numerals_have_their_value : forall N d,
+  (1 <= N)%nat -> 0 <= d -> value (greedy N d) = d.
+Proof. exact Numerals.greedy_value. Qed.
+
+(** [12 = (2^3 - 1) + (2^2 - 1) + (3 - 1)] *)
+Example numeral_of_12 : greedy 3 12 = [2; 2; 3] /\ value [2; 2; 3] = 12.
+Proof. computed. Qed.
+
+Print Assumptions numerals_have_their_value.
+
+Theorem paths_are_numerals : forall k w start t j path,
+  let s := Schedule (tight_levels k) w in
+  0 <= w -> start <= j <= t -> window_of s <= t - j ->
+  (leads w (levels s) (t + 1 - start) path (t - j) <->
+   path = removelast (greedy (S k) (t - j))).
+Proof. exact Numerals.key_path_is_numeral. Qed.
+
+(** Three steps, query 29, key 17: the stripes 2 and 2. *)
+Example path_to_12 : forall path,
+  leads 0 (tight_levels 2) 30 path (29 - 17) <-> path = [2; 2].
+Proof. intros path. apply (paths_are_numerals 2 0 0 29 17 path); [| | vm_compute]; easy. Qed.
+
+Print Assumptions paths_are_numerals.
+
+(** ** Factor M is enough, and no smaller one is (Sufficiency.v, Sharpness.v) *)
+
+Theorem reach_suffices : forall M R n B,
+  0 < M -> 0 <= R -> R ^ M <= n < (R + 1) ^ M -> 0 <= B -> M ^ M * n ^ (M - 1) <= B ^ M ->
+  n - R ^ M <= B.
+Proof. exact Sufficiency.reach_suffices. Qed.
+
+(** 48 keys, the last anchor the 27th: 21 keys behind it, and a reach of 40. *)
+Example reach_of_48 :
+  3 ^ 3 <= 48 < 4 ^ 3 /\ 3 ^ 3 * 48 ^ (3 - 1) <= 40 ^ 3 /\ 48 - 3 ^ 3 = 21 /\ 21 <= 40.
+Proof. computed. Qed.
+
+Print Assumptions reach_suffices.
+
+(** Power levels have stripes [i^M], reach [b n^((M-1)/M)] with [b >= M], and any forward factor;
+    the other rules need nothing. *)
+Definition sufficient (M : Z) (l : level) : Prop :=
+  match l with
+  | Tight _ | Even => True
+  | Power e b _ q => e = Ratio M 1 /\ q = Ratio (M - 1) M /\ M * den b <= num b
+  end.
+
+Fixpoint sufficient_levels (ls : list level) : Prop :=
+  match ls with
+  | [] => True
+  | l :: rest => sufficient (steps_of ls) l /\ sufficient_levels rest
+  end.
+
+Theorem factor_M_covers : forall s start len,
+  good s -> sufficient_levels (levels s) -> covered s start len.
+Proof. exact Sufficiency.sufficient_covered. Qed.
+
+Example two_levels : covered (Schedule [default_power 3; default_power 2] 5) 7 (10 ^ 6).
+Proof. apply factor_M_covers; repeat constructor; computed. Qed.
+
+Print Assumptions factor_M_covers.
+
+(** Any exponent [e >= 1], with [E] the next integer: span exponent [q >= 1 - 1/e] and backward
+    factor [b >= E 2^(1 - 1/e)] are enough (Released.v). *)
+Definition far_reaching (l : level) : Prop :=
+  match l with
+  | Tight _ | Even => True
+  | Power e b _ q =>
+      let E := ceil_div (num e) (den e) in
+      (E * den b) ^ num e * 2 ^ (num e - den e) <= num b ^ num e /\
+      (num e - den e) * den q <= num e * num q
+  end.
+
+Theorem far_reaching_covers : forall s start len,
+  good s -> Forall far_reaching (levels s) -> covered s start len.
+Proof. exact Released.far_reaching_covered. Qed.
+
+Example released_covers : forall start len, covered released start len.
+Proof. intros start len. apply far_reaching_covers; repeat constructor; computed. Qed.
+
+Print Assumptions far_reaching_covers.
+
+(** A smaller factor, with any levels below: of [n] keys, the oldest is out of reach. *)
+Definition sharp_root (M : Z) (c : ratio) (w : Z) : Z :=
+  Z.max (w + 2) (ceil_div (den c * (M * (M - 1) + 4)) 2).
+
+Theorem smaller_factor_excludes : forall c f rest w start,
+  let M := Z.of_nat (length rest) + 2 in
+  let first := Power (Ratio M 1) c f (Ratio (M - 1) M) in
+  let n := sharp_root M c w ^ M - 1 in
+  good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
+  ~ reachable (Schedule (first :: rest) w) start (start + n - 1) start.
+Proof. exact Sharpness.oldest_key_unreachable. Qed.
+
+(** For two steps and 19/10 these are 899 keys, those of query 898. *)
+Example sharp_for_19_10 :
+  sharp_root 2 (Ratio 19 10) 0 ^ 2 - 1 = 899 /\
+  ~ reachable (paper (Ratio 19 10) (Ratio 0 1)) 0 898 0.
+Proof.
+  split; [reflexivity |].
+  apply (smaller_factor_excludes (Ratio 19 10) (Ratio 0 1) [] 0 0); computed.
+Qed.
+
+Print Assumptions smaller_factor_excludes.
+
+(** [M] is the number of steps; [c] and [f] are level 1's factors. *)
+Theorem factor_M_is_sharp : forall c f rest w start,
+  let M := Z.of_nat (length rest) + 2 in
+  let first := Power (Ratio M 1) c f (Ratio (M - 1) M) in
+  good_factor c -> good_factor f -> 0 <= w -> Forall good_level rest -> sufficient_levels rest ->
+  (forall len, covered (Schedule (first :: rest) w) start len) <-> M * den c <= num c.
+Proof. exact Sharpness.sharp_constant. Qed.
+
+Example factors_2_and_19_10 :
+  (forall len, covered (paper (Ratio 2 1) (Ratio 0 1)) 0 len) /\
+  ~ (forall len, covered (paper (Ratio 19 10) (Ratio 0 1)) 0 len).
+Proof.
+  assert (sharp := fun b b_good => factor_M_is_sharp b (Ratio 0 1) [] 0 0 b_good
+    (conj eq_refl (Z.le_refl 0)) (Z.le_refl 0) (Forall_nil _) I).
+  split; [apply sharp; computed |].
+  rewrite (sharp (Ratio 19 10)) by computed. now vm_compute.
+Qed.
+
+Print Assumptions factor_M_is_sharp.
+
+(** ** The checker is right (Checker.v), as the program made of it is used *)
+
+Theorem checker_says_covered : forall s start len,
+  Checker.first_hole s start len = None <-> covered s start len.
+Proof. exact Checker.first_hole_none. Qed.
+
+Example no_hole :
+  Checker.first_hole (paper (Ratio 2 1) (Ratio 0 1)) 0 300 = None /\
+  covered (paper (Ratio 2 1) (Ratio 0 1)) 0 300.
+Proof. rewrite <- checker_says_covered. split; vm_compute; reflexivity. Qed.
+
+Print Assumptions checker_says_covered.
+
+Theorem checker_says_first_hole : forall s start len t j,
+  Checker.first_hole s start len = Some (t, j) ->
+  start <= j <= t /\ t < len /\ ~ reachable s start t j /\
+  forall t' j', start <= j' <= t' -> t' < t \/ t' = t /\ j' < j -> reachable s start t' j'.
+Proof. exact Checker.first_hole_some. Qed.
+
+Example first_holes :
+  Checker.first_hole (paper (Ratio 1 1) (Ratio 1 1)) 0 2000 = Some (7, 0) /\
+  Checker.first_hole (paper (Ratio 19 10) (Ratio 0 1)) 0 1000 = Some (898, 0) /\
+  ~ reachable (paper (Ratio 1 1) (Ratio 1 1)) 0 7 0.
+Proof.
+  assert (hole : Checker.first_hole (paper (Ratio 1 1) (Ratio 1 1)) 0 2000 = Some (7, 0))
+    by (vm_compute; reflexivity).
+  split; [exact hole | split; [vm_compute; reflexivity |]].
+  apply (checker_says_first_hole _ 0 2000 7 0 hole).
+Qed.
+
+Print Assumptions checker_says_first_hole.
