@@ -180,6 +180,7 @@ int bench(const Options& options, const Task& task) {
     }
     if (!outcome.failed.empty()) {
       failed.push_back(name);
+      failed.back()["reason"] = outcome.failed;
       fmt::print(stderr, "multistep bench: {} {} at {}: no times, as it failed\n{}", one.config,
                  one.phase, one.shape.length, outcome.failed);
     }

@@ -137,7 +137,9 @@ def gpu_table():
         for record in report["records"]:
             key = record["phase"], record["config"], record["length"], record["stage"], record["l2"]
             records[key] = record
-    lines = ["The kernels' medians; in brackets, the targets set for them:"]
+    lines = ["Medians of the kernels: batch 1, 32 heads over 2 KV heads, head_dim 128, bf16, random "
+             "inputs. A is `paper` with w = 31, a window of 1023 keys, B is `released`. In brackets, "
+             "the targets that the project set itself:"]
     spread = 0.0
     for phase, lengths in PHASE_LENGTHS.items():
         lines += ["", f"| {captions.PHASE_NAMES[phase]} | "
@@ -158,12 +160,31 @@ def gpu_table():
                          f"{'' if rate >= target else ', missed'}) at {size(length)}")
     if rates:
         lines += ["", "The span stage of a chunk, useful products: " + "; ".join(rates) + "."]
-    lines += ["", "By `multistep bench`, every time behind a passed comparison with the oracle in "
-              "the same process. Decoding is a replayed graph with a cold L2 cache; a chunk is the "
+    lines += [f"Not timed: {one}." for one in untimed(reports)]
+    rows = {record["compared"]["rows"] for record in records.values()}
+    lines += ["", f"By `multistep bench`, each time behind a passed comparison of {least(rows)} rows "
+              "with the oracle in the same process; `results/h100/compare.txt` has those of more. "
+              "Decoding is a replayed graph with a cold L2 cache; a chunk is the "
               "context's last 32Ki queries, 8Ki at 10M; dense attention is N = 1 by this project's "
               f"own kernel. The 80 % quantile is at most {spread:.2f} times the 20 % one. "
               + "; ".join(gpu_sources(reports)) + "."]
     return "\n".join(lines) + "\n"
+
+
+def least(rows):
+    """How many rows every comparison had."""
+    return str(rows.copy().pop()) if len(rows) == 1 else f"at least {min(rows)}"
+
+
+def untimed(reports):
+    """Cases without times, and why."""
+    for report in reports:
+        for one in report.get("skipped", []) + report.get("failed", []):
+            name = (f"{captions.PHASE_NAMES[one['phase']]}, {CONFIGS[one['config']].label} at "
+                    f"{size(one['length'])}")
+            reason = one["reason"] if one in report.get("skipped", []) else (
+                "its comparison failed: `results/h100/failed.txt`")
+            yield f"{name} ({reason})"
 
 
 # The README's pictures: where they are, of what, and what they show.

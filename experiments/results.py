@@ -195,9 +195,12 @@ class Results:
         return document
 
     def digest(self) -> str:
-        """Of all that has been read: tells whether a picture is of these results."""
+        """Of all that has been read and of what draws it: tells whether a picture is of these."""
         text = json.dumps({name: self._seen[name] for name in sorted(self._seen)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        code = [path.read_bytes() for folder in ("experiments", "plots")
+                for path in sorted((ROOT / folder).glob("*"))
+                if path.suffix in (".py", ".mplstyle") and path.name != "readme.py"]
+        return hashlib.sha256(b"\0".join([text.encode(), *code])).hexdigest()
 
     def listed(self, name: str, key: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
         """A list of records in a result, each checked for its fields."""

@@ -114,6 +114,19 @@ Proof.
   pose proof (count_interval low high) as counted. unfold count in *. lia.
 Qed.
 
+(** Distinct keys that can be reached, whichever they are, are no more than the product. *)
+Theorem distinct_at_most_product : forall m cs from js,
+  nonnegative cs -> offers_at_most m cs from ->
+  NoDup js -> (forall j, In j js -> reaches m (length cs) from j) ->
+  count js <= product cs.
+Proof.
+  intros m cs from js cs_nonneg bounded distinct all_reached.
+  apply Z.le_trans with (count (keys m (length cs) from));
+    [| apply keys_at_most_product; assumption].
+  unfold count. apply inj_le, NoDup_incl_length; [exact distinct |].
+  intros j j_in. apply reaches_is_in_keys, all_reached, j_in.
+Qed.
+
 Theorem reached_at_most_product : forall m cs from low high,
   nonnegative cs -> offers_at_most m cs from ->
   (forall j, low <= j < high -> reaches m (length cs) from j) ->

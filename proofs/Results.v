@@ -1,15 +1,15 @@
 (** * What is proved: which keys are reached
 
-    The theorems, each followed by an example with numbers and by Coq's word on what it rests on:
+    The theorems, each followed by an example with numbers and by Coq's word on what both rest on:
     nothing, for all about integers.  Readable with Schedule.v alone: it defines the schedule, and
     what else a statement needs is defined here just before it.  The proofs are in the files named.
-    ResultsWork.v does the same for what it costs, ResultsSoftmax.v for softmax in parts, and
-    README.md says all of it in words.  check_axioms.sh judges Coq's answers. *)
+    ResultsFactor.v does the same for the power rule, ResultsWork.v and ResultsCost.v for the work,
+    ResultsSoftmax.v for softmax in parts, and README.md says all of it in words.  check_axioms.sh
+    judges Coq's answers. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule.
-From Multistep Require Powers Causality Completeness Numerals Sufficiency Released Sharpness
-  Checker.
+From Multistep Require Powers Causality Completeness Numerals Checker.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -24,6 +24,27 @@ Definition released : schedule := Schedule [released_level] 65.
 
 (** ** The integers are the right ones (Powers.v) *)
 
+Theorem root_is_exact : forall b x,
+  0 < b -> 0 <= x -> 0 <= root b x /\ root b x ^ b <= x < (root b x + 1) ^ b.
+Proof. exact Powers.root_spec. Qed.
+
+Example roots_of_63 : map (fun b => root b 63) [1; 2; 3; 6] = [63; 7; 3; 1] /\ 3 ^ 3 <= 63 < 4 ^ 3.
+Proof. computed. Qed.
+
+Print Assumptions root_is_exact.
+Print Assumptions roots_of_63.
+
+Theorem ceil_root_is_exact : forall b x,
+  0 < b -> 0 <= x ->
+  0 <= ceil_root b x /\ x <= ceil_root b x ^ b /\ forall m, 0 <= m < ceil_root b x -> m ^ b < x.
+Proof. exact Powers.ceil_root_spec. Qed.
+
+Example ceil_roots_of_64 : ceil_root 3 64 = 4 /\ ceil_root 3 65 = 5.
+Proof. computed. Qed.
+
+Print Assumptions ceil_root_is_exact.
+Print Assumptions ceil_roots_of_64.
+
 Theorem floor_power_is_exact : forall i e,
   good_exponent e -> 0 <= i -> is_floor_power i e (floor_power i e).
 Proof. exact Powers.floor_power_spec. Qed.
@@ -35,6 +56,7 @@ Example released_stripes :
 Proof. computed. Qed.
 
 Print Assumptions floor_power_is_exact.
+Print Assumptions released_stripes.
 
 Theorem ceil_power_is_exact : forall c n q,
   good_factor c -> good_span_exponent q -> 0 <= n -> is_ceil_power c n q (ceil_power c n q).
@@ -48,6 +70,7 @@ Example released_reach :
 Proof. computed. Qed.
 
 Print Assumptions ceil_power_is_exact.
+Print Assumptions released_reach.
 
 Theorem last_stripe_is_last : forall M l n i,
   0 < M -> good_level l -> 0 <= n -> 1 <= i ->
@@ -61,6 +84,7 @@ Example released_at_2_20 :
 Proof. computed. Qed.
 
 Print Assumptions last_stripe_is_last.
+Print Assumptions released_at_2_20.
 
 (** ** Spans are causal, and stripes stay where they are (Causality.v) *)
 
@@ -83,6 +107,7 @@ Example spans_of_query_19 :
 Proof. computed. Qed.
 
 Print Assumptions spans_lie_in_their_segment.
+Print Assumptions spans_of_query_19.
 
 Theorem paths_lead_to_eligible_keys : forall s start t j path,
   good s -> leads (window_index s) (levels s) (t + 1 - start) path (t - j) ->
@@ -102,6 +127,7 @@ Proof.
 Qed.
 
 Print Assumptions paths_lead_to_eligible_keys.
+Print Assumptions paths_of_query_19.
 
 Theorem stripes_keep_their_distance : forall w M l n n' i,
   0 < M -> good_level l -> l <> Even -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
@@ -126,6 +152,7 @@ Proof.
 Qed.
 
 Print Assumptions stripes_keep_their_distance.
+Print Assumptions second_stripe.
 
 (** ** Completeness: one path to every key (Completeness.v) *)
 
@@ -159,6 +186,8 @@ Proof.
 Qed.
 
 Print Assumptions one_path.
+Print Assumptions nstep3_good.
+Print Assumptions path_of_query_29.
 
 Theorem tight_and_even_cover : forall s start len,
   good s -> Forall partitioning (levels s) -> covered s start len.
@@ -168,6 +197,7 @@ Example nstep3_covers : forall len, covered nstep3 0 len.
 Proof. intros len. apply tight_and_even_cover; apply nstep3_good. Qed.
 
 Print Assumptions tight_and_even_cover.
+Print Assumptions nstep3_covers.
 
 (** ** The path is a numeral in powers N, N-1, ..., 1 (Numerals.v) *)
 
@@ -201,6 +231,7 @@ Example numeral_of_12 : greedy 3 12 = [2; 2; 3] /\ value [2; 2; 3] = 12.
 Proof. computed. Qed.
 
 Print Assumptions numerals_have_their_value.
+Print Assumptions numeral_of_12.
 
 Theorem paths_are_numerals : forall k w start t j path,
   let s := Schedule (tight_levels k) w in
@@ -215,106 +246,7 @@ Example path_to_12 : forall path,
 Proof. intros path. apply (paths_are_numerals 2 0 0 29 17 path); [| | vm_compute]; easy. Qed.
 
 Print Assumptions paths_are_numerals.
-
-(** ** Factor M is enough, and no smaller one is (Sufficiency.v, Sharpness.v) *)
-
-Theorem reach_suffices : forall M R n B,
-  0 < M -> 0 <= R -> R ^ M <= n < (R + 1) ^ M -> 0 <= B -> M ^ M * n ^ (M - 1) <= B ^ M ->
-  n - R ^ M <= B.
-Proof. exact Sufficiency.reach_suffices. Qed.
-
-(** 48 keys, the last anchor the 27th: 21 keys behind it, and a reach of 40. *)
-Example reach_of_48 :
-  3 ^ 3 <= 48 < 4 ^ 3 /\ 3 ^ 3 * 48 ^ (3 - 1) <= 40 ^ 3 /\ 48 - 3 ^ 3 = 21 /\ 21 <= 40.
-Proof. computed. Qed.
-
-Print Assumptions reach_suffices.
-
-(** Power levels have stripes [i^M], reach [b n^((M-1)/M)] with [b >= M], and any forward factor;
-    the other rules need nothing. *)
-Definition sufficient (M : Z) (l : level) : Prop :=
-  match l with
-  | Tight _ | Even => True
-  | Power e b _ q => e = Ratio M 1 /\ q = Ratio (M - 1) M /\ M * den b <= num b
-  end.
-
-Fixpoint sufficient_levels (ls : list level) : Prop :=
-  match ls with
-  | [] => True
-  | l :: rest => sufficient (steps_of ls) l /\ sufficient_levels rest
-  end.
-
-Theorem factor_M_covers : forall s start len,
-  good s -> sufficient_levels (levels s) -> covered s start len.
-Proof. exact Sufficiency.sufficient_covered. Qed.
-
-Example two_levels : covered (Schedule [default_power 3; default_power 2] 5) 7 (10 ^ 6).
-Proof. apply factor_M_covers; repeat constructor; computed. Qed.
-
-Print Assumptions factor_M_covers.
-
-(** Any exponent [e >= 1], with [E] the next integer: span exponent [q >= 1 - 1/e] and backward
-    factor [b >= E 2^(1 - 1/e)] are enough (Released.v). *)
-Definition far_reaching (l : level) : Prop :=
-  match l with
-  | Tight _ | Even => True
-  | Power e b _ q =>
-      let E := ceil_div (num e) (den e) in
-      (E * den b) ^ num e * 2 ^ (num e - den e) <= num b ^ num e /\
-      (num e - den e) * den q <= num e * num q
-  end.
-
-Theorem far_reaching_covers : forall s start len,
-  good s -> Forall far_reaching (levels s) -> covered s start len.
-Proof. exact Released.far_reaching_covered. Qed.
-
-Example released_covers : forall start len, covered released start len.
-Proof. intros start len. apply far_reaching_covers; repeat constructor; computed. Qed.
-
-Print Assumptions far_reaching_covers.
-
-(** A smaller factor, with any levels below: of [n] keys, the oldest is out of reach. *)
-Definition sharp_root (M : Z) (c : ratio) (w : Z) : Z :=
-  Z.max (w + 2) (ceil_div (den c * (M * (M - 1) + 4)) 2).
-
-Theorem smaller_factor_excludes : forall c f rest w start,
-  let M := Z.of_nat (length rest) + 2 in
-  let first := Power (Ratio M 1) c f (Ratio (M - 1) M) in
-  let n := sharp_root M c w ^ M - 1 in
-  good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
-  ~ reachable (Schedule (first :: rest) w) start (start + n - 1) start.
-Proof. exact Sharpness.oldest_key_unreachable. Qed.
-
-(** For two steps and 19/10 these are 899 keys, those of query 898. *)
-Example sharp_for_19_10 :
-  sharp_root 2 (Ratio 19 10) 0 ^ 2 - 1 = 899 /\
-  ~ reachable (paper (Ratio 19 10) (Ratio 0 1)) 0 898 0.
-Proof.
-  split; [reflexivity |].
-  apply (smaller_factor_excludes (Ratio 19 10) (Ratio 0 1) [] 0 0); computed.
-Qed.
-
-Print Assumptions smaller_factor_excludes.
-
-(** [M] is the number of steps; [c] and [f] are level 1's factors. *)
-Theorem factor_M_is_sharp : forall c f rest w start,
-  let M := Z.of_nat (length rest) + 2 in
-  let first := Power (Ratio M 1) c f (Ratio (M - 1) M) in
-  good_factor c -> good_factor f -> 0 <= w -> Forall good_level rest -> sufficient_levels rest ->
-  (forall len, covered (Schedule (first :: rest) w) start len) <-> M * den c <= num c.
-Proof. exact Sharpness.sharp_constant. Qed.
-
-Example factors_2_and_19_10 :
-  (forall len, covered (paper (Ratio 2 1) (Ratio 0 1)) 0 len) /\
-  ~ (forall len, covered (paper (Ratio 19 10) (Ratio 0 1)) 0 len).
-Proof.
-  assert (sharp := fun b b_good => factor_M_is_sharp b (Ratio 0 1) [] 0 0 b_good
-    (conj eq_refl (Z.le_refl 0)) (Z.le_refl 0) (Forall_nil _) I).
-  split; [apply sharp; computed |].
-  rewrite (sharp (Ratio 19 10)) by computed. now vm_compute.
-Qed.
-
-Print Assumptions factor_M_is_sharp.
+Print Assumptions path_to_12.
 
 (** ** The checker is right (Checker.v), as the program made of it is used *)
 
@@ -328,6 +260,7 @@ Example no_hole :
 Proof. rewrite <- checker_says_covered. split; vm_compute; reflexivity. Qed.
 
 Print Assumptions checker_says_covered.
+Print Assumptions no_hole.
 
 Theorem checker_says_first_hole : forall s start len t j,
   Checker.first_hole s start len = Some (t, j) ->
@@ -347,3 +280,4 @@ Proof.
 Qed.
 
 Print Assumptions checker_says_first_hole.
+Print Assumptions first_holes.

@@ -53,6 +53,7 @@ Proof.
 Qed.
 
 Print Assumptions two_parts.
+Print Assumptions weights_1_2_and_3.
 
 (** ** Any number of parts *)
 
@@ -81,6 +82,7 @@ Proof.
 Qed.
 
 Print Assumptions many_parts.
+Print Assumptions three_parts.
 
 (** ** Subtracting the largest logit *)
 
@@ -98,6 +100,7 @@ Proof.
 Qed.
 
 Print Assumptions shifted.
+Print Assumptions shifted_by_1000.
 
 Theorem shifted_by_largest : forall c xs,
   (forall x v, In (x, v) xs -> x <= c) -> (exists v, In (c, v) xs) ->
@@ -112,3 +115,4 @@ Proof.
 Qed.
 
 Print Assumptions shifted_by_largest.
+Print Assumptions largest_of_three.

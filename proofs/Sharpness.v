@@ -210,3 +210,96 @@ Proof.
     exact (excluded i chosen inside).
   - intro large. apply power_covers; [lia | assumption ..].
 Qed.
+
+(** ** Below tight levels
+
+    A tight level above changes nothing.  Its stripes [i^e], [e >= 2], lie further and further
+    apart, and the oldest span ends with the segment: with [R] large and [R^e - 1 + s] keys it holds
+    the [s] oldest.  It alone leads to the oldest key, which the level below does not reach from
+    there if it does not in a segment of [s] keys. *)
+
+(** In some segment no path leads to the oldest key, nor does the window have it. *)
+Definition leaves_out (w : Z) (ls : list level) : Prop :=
+  exists n, 0 < n /\ first_window w ls <= n - 1 /\ forall path, ~ leads w ls n path (n - 1).
+
+Lemma leaves_out_below : forall e ls w,
+  2 <= e -> 0 <= w -> leaves_out 0 ls -> leaves_out w (Tight (Ratio e 1) :: ls).
+Proof.
+  intros e ls w e_large w_nonneg (s & s_pos & _ & excluded).
+  set (R := Z.max (w + 1) s).
+  assert (stripe_is : forall i, 0 <= i -> floor_power i (Ratio e 1) = i ^ e)
+    by (intros i i_nonneg; apply floor_power_integer; lia).
+  assert (first : (w + 1) ^ e <= R ^ e) by (apply Z.pow_le_mono_l; lia).
+  assert (R_pos : 0 < R ^ e) by (apply Z.pow_pos_nonneg; lia).
+  assert (next : R ^ e + R < (R + 1) ^ e).
+  { replace e with (Z.succ (e - 1)) by lia. rewrite !Z.pow_succ_r by lia.
+    assert (less : R ^ (e - 1) < (R + 1) ^ (e - 1)) by (apply pow_lt_iff; lia).
+    assert (some : 0 < R ^ (e - 1)) by (apply Z.pow_pos_nonneg; lia). nia. }
+  exists (R ^ e - 1 + s). split; [lia | split].
+  - cbn [first_window window]. rewrite stripe_is by lia. lia.
+  - intros path path_leads. destruct path as [| i path']; [exact path_leads |].
+    cbn [leads] in path_leads. destruct path_leads as (searched & inside & rest_leads).
+    unfold is_stripe in searched. cbn [first_stripe] in searched.
+    unfold within in inside. cbn [span_of near far] in inside, rest_leads.
+    rewrite !stripe_is in inside, rest_leads by lia.
+    assert (oldest : i = R).
+    { apply (root_unique e i R (R ^ e - 1 + s)); lia. }
+    subst i. apply (excluded path').
+    replace (size _) with s in rest_leads by (unfold size; cbn [near far]; lia).
+    replace (R ^ e - 1 + s - 1 - (R ^ e - 1)) with (s - 1) in rest_leads by lia. exact rest_leads.
+Qed.
+
+Definition tight_above (es : list Z) (below : list level) : list level :=
+  map (fun e => Tight (Ratio e 1)) es ++ below.
+
+Lemma leaves_out_oldest : forall es c f rest w,
+  let M := Z.of_nat (length rest) + 2 in
+  Forall (fun e => 2 <= e) es -> good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
+  leaves_out w (tight_above es (sharp_level M c f :: rest)).
+Proof.
+  intros es c f rest w M es_large c_good f_good small. revert w.
+  induction es_large as [| e es e_large es_large IH]; intros w w_nonneg.
+  - assert (M_large : 2 <= M) by lia.
+    destruct (oldest_key_excluded M c f w M_large c_good f_good small w_nonneg)
+      as [outside excluded].
+    assert (some := window_ge_index _ w (sharp_level_good M c f ltac:(lia) c_good f_good) w_nonneg).
+    exists (sharp_length M c w). split; [lia | split; [exact outside |]].
+    intros path path_leads. destruct path as [| i path']; [exact path_leads |].
+    unfold tight_above in path_leads. cbn [map app leads] in path_leads.
+    replace (steps_of (sharp_level M c f :: rest)) with M in path_leads
+      by (unfold M, steps_of; cbn [length]; lia).
+    destruct path_leads as (searched & inside & _). exact (excluded i searched inside).
+  - apply leaves_out_below; [exact e_large | exact w_nonneg | apply IH; lia].
+Qed.
+
+(** So factor [M] is sharp at every level that stands below tight ones, [M] the steps left there. *)
+Theorem sharp_constant_below : forall es c f rest w start,
+  let M := Z.of_nat (length rest) + 2 in
+  Forall (fun e => 2 <= e) es -> good_factor c -> good_factor f -> 0 <= w ->
+  Forall good_level rest -> sufficient_levels rest ->
+  (forall len, covered (Schedule (tight_above es (sharp_level M c f :: rest)) w) start len) <->
+  M * den c <= num c.
+Proof.
+  intros es c f rest w start M es_large c_good f_good w_nonneg rest_good rest_enough. split.
+  - intro all_covered. apply Z.le_ngt. intro small.
+    destruct (leaves_out_oldest es c f rest w es_large c_good f_good small w_nonneg)
+      as (n & n_pos & outside & excluded). fold M in outside, excluded.
+    destruct (all_covered (start + n) (start + n - 1) start) as [windowed | [path path_leads]];
+      [lia | lia | |]; cbn [levels window_index] in *.
+    + change (start + n - 1 - start < first_window w (tight_above es (sharp_level M c f :: rest)))
+        in windowed. lia.
+    + apply (excluded path).
+      replace (start + n - 1 + 1 - start) with n in path_leads by lia.
+      replace (start + n - 1 - start) with (n - 1) in path_leads by lia. exact path_leads.
+  - intros large len. apply sufficient_covered; cbn [levels].
+    + split; [| exact w_nonneg]. apply Forall_app. split.
+      * apply Forall_map. eapply Forall_impl; [| exact es_large].
+        intros e e_large. cbv beta in e_large. split; cbn [num den]; lia.
+      * constructor; [apply sharp_level_good; assumption || lia | exact rest_good].
+    + unfold tight_above. induction es as [| e es' IH]; cbn [map app sufficient_levels].
+      * split; [| exact rest_enough].
+        replace (steps_of (sharp_level M c f :: rest)) with M
+          by (unfold M, steps_of; cbn [length]; lia).
+        unfold sharp_level, sufficient. auto.
+      * split; [exact I | apply IH, (Forall_inv_tail es_large)].
+Qed.

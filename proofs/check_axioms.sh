@@ -2,11 +2,11 @@
 # What the proofs are held to beyond compiling.
 #
 #   check_axioms.sh SOURCES         the texts: among them that each theorem of Results*.v has its
-#                                   example and its Print Assumptions
+#                                   example, and each statement there its Print Assumptions
 #   check_axioms.sh SOURCES BUILT   also what Coq answered when it compiled Results*.v in BUILT, kept
 #                                   in Results*.log there
 #
-# Prints every theorem with what it rests on; ends with 1 where something is wrong, and says what.
+# Prints every theorem, example and lemma with what it rests on; ends with 1 where something is wrong, and says what.
 set -euo pipefail
 
 # Only theorems about real numbers, in ResultsSoftmax.v, may rest on axioms, and only on those with
@@ -28,12 +28,13 @@ code() { perl -0777 -pe '1 while s/\(\*(?:(?!\(\*|\*\)).)*\*\)//gs' "$1"; }
 check_texts() {
   local sources=$1 file name words
   words='Admitted|admit|give_up|Admit Obligations|Axioms?|Parameters?|Conjectures?'
+  words+='|Context|Variables?|Hypothes[ie]s|Declare (Module|Instance)'  # of a Section just as well
   words+='|(Unset|Set) (Guard|Positivity|Universe) Checking|bypass_check|Type In Type'
   for file in "$sources"/*.v; do
     name=$(basename "$file")
     [ "$(wc -l <"$file")" -le $longest ] || complain "$name: more than $longest lines"
     grep -qx "$name" "$sources/_CoqProject" || complain "$name: not in _CoqProject"
-    code "$file" | tr -s ' \n' ' ' > "$scratch/code"
+    code "$file" | tr -s '[:space:]' ' ' > "$scratch/code"
     while read -r word; do
       complain "$name: $word"
     done < <(grep -oE "(^|[^A-Za-z0-9_'])($words)([^A-Za-z0-9_']|$)" "$scratch/code")
@@ -41,31 +42,69 @@ check_texts() {
   done
 }
 
-# Each theorem of a file Results*.v, its example, and "Print Assumptions NAME.", in this order.
-check_order() {
-  code "$1" | awk -v file="$(basename "$1")" '
-    function wrong(what) { print "check_axioms: " file ": " what > "/dev/stderr"; bad = 1 }
-    function finish() { if (name != "") wrong(name " without its Print Assumptions") }
-    $1 ~ /^(Theorem|Corollary)$/ { finish(); name = $2; sub(/:$/, "", name); shown = 0 }
-    $1 == "Example" { shown = 1 }
-    $1 == "Print" && $2 == "Assumptions" {
-      if ($3 != name ".") wrong("Print Assumptions " $3 " out of place")
-      else if (!shown) wrong(name " without an example")
-      name = ""
-    }
-    END { finish(); exit bad }'
+# What a file Results*.v states and asks, wherever on a line: "Theorem NAME", "Proof", "Qed",
+# "Asked NAME", the words "match" and "with", and "Refused WORD" for other ways to state something.
+statements() {
+  code "$1" | perl -0777 -ne '
+    my $begin = qr/(?<![\w\x27])/;
+    my $end = qr/(?![\w\x27])/;
+    while (/$begin(?:(Theorem|Corollary|Lemma|Example)\s+([\w\x27]+)
+        |Print\s+Assumptions\s+([\w\x27.]*[\w\x27])
+        |(match|with|Proof|Qed|Defined)$end
+        |(Fact|Remark|Proposition|Property|Goal|Instance|Let|Program|Module|Save)$end)/gx) {
+      print defined $1 ? "$1 $2" : defined $3 ? "Asked $3" : defined $4 ? $4 : "Refused $5", "\n";
+    }'
 }
 
-# What Coq answered, each answer behind the name of its theorem: "== Results.NAME".
+# Each theorem of a file Results*.v, its example, and "Print Assumptions NAME.", in this order; and
+# the same question for each lemma and example, before the next theorem.
+check_order() {
+  statements "$1" | awk -v file="$(basename "$1")" '
+    function wrong(what) { print "check_axioms: " file ": " what > "/dev/stderr"; bad = 1 }
+    function finish(name) {
+      for (name in open) wrong(name " without its Print Assumptions")
+      split("", open)
+    }
+    function proved() { if (proving != "") wrong(proving " without a proof"); proving = "" }
+    $1 == "Refused" { wrong($2 ": only Theorem, Corollary, Lemma and Example state something here") }
+    $1 ~ /^(Theorem|Corollary|Lemma|Example)$/ {
+      proved()
+      if ($1 ~ /^[TC]/) { finish(); theorem = $2; shown = 0 }
+      if ($1 == "Example") shown = 1
+      open[$2]
+      proving = $2
+      stating = 1
+      withs = 0
+    }
+    stating && $1 == "match" { withs-- }
+    stating && $1 == "with" && ++withs > 0 { wrong(proving " with a second statement") }
+    $1 == "Proof" { stating = 0 }
+    $1 ~ /^(Qed|Defined)$/ {
+      if (proving == "") wrong("a proof of no theorem, lemma or example")
+      proving = ""
+      stating = 0
+    }
+    $1 == "Asked" {
+      proved()
+      if (!($2 in open)) wrong("Print Assumptions " $2 " out of place")
+      else if ($2 == theorem && !shown) wrong($2 " without an example")
+      delete open[$2]
+    }
+    END { proved(); finish(); exit bad }'
+}
+
+# What Coq answered, each answer behind what was asked about: "== Theorem Results.NAME".
 answers() {
   local file name
   for file in "$1"/Results*.v; do
     name=$(basename "$file" .v)
     [ -e "$2/$name.log" ] || { complain "$name.log: not in $2"; continue; }
-    code "$file" | sed -nE 's/^ *Print Assumptions ([^ ]+)\.$/\1/p' > "$scratch/asked"
+    statements "$file" | awk -v file="$name" '
+      $1 == "Asked" { print kind[$2], file "." $2; next }
+      { kind[$2] = $1 }' > "$scratch/asked"
     awk -v file="$name" '
-      FILENAME == ARGV[1] { asked[++count] = $1; next }
-      /^(Closed under the global context|[A-Z][A-Za-z ]*:)$/ { print "== " file "." asked[++answer] }
+      FILENAME == ARGV[1] { asked[++count] = $0; next }
+      /^(Closed under the global context|[A-Z][A-Za-z ]*:)$/ { print "== " asked[++answer] }
       { print }
       END {
         if (answer != count) {
@@ -83,10 +122,10 @@ judge() {
     function finish() {
       if (name == "") return
       if (!closed && axioms == "") wrong("nothing known about it")
-      printf "%-45s %s\n", name, closed ? "Closed under the global context" : "axioms:" axioms
+      printf "%-47s %s\n", (kind ~ /^[TC]/ ? "" : "  ") name, closed ? "Closed under the global context" : "axioms:" axioms
     }
     BEGIN { count = split(allowed, list, " "); for (i = 1; i <= count; i++) may[list[i]] = 1 }
-    /^== /  { finish(); name = $2; closed = 0; axioms = ""; theorems++; next }
+    /^== /  { finish(); kind = $2; name = $3; closed = 0; axioms = ""; theorems++; next }
     /^Closed under the global context$/ { closed = 1; next }
     /^Axioms:$/ || /^[ \t]/ || /^$/ { next }
     {

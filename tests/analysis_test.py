@@ -281,7 +281,7 @@ class Folder(unittest.TestCase):
         self.assertGreater(theirs[above], ours[above])
         self.assertIn("TB/s at", captions.dense_rate(self.results.records(), "decode", at))
         text = captions.crossover(self.results).brief
-        self.assertIn(f"Decode: A (paper), N = 2 at {results.about(at)}, B", text)
+        self.assertIn(f"Decode: A (paper), N = 2 at {results.about(at)}, ", text)
         self.assertIn("Prefill chunk: A (paper), N = 2 before 4Ki", text)
 
     def test_captions_tell_the_data(self):

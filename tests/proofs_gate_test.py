@@ -25,38 +25,73 @@ FunctionalExtensionality.functional_extensionality_dep
 THEOREM = "Theorem whole : True.\nProof. exact I. Qed.\n"
 EXAMPLE = "Example shown : True.\nProof. exact I. Qed.\n"
 ASKED = "Print Assumptions whole.\n"
-IN_ORDER = THEOREM + EXAMPLE + ASKED
-OTHER = IN_ORDER.replace("whole", "other")
+SHOWN = "Print Assumptions shown.\n"
+IN_ORDER = THEOREM + EXAMPLE + ASKED + SHOWN
+OTHER = IN_ORDER.replace("whole", "other").replace("shown", "seen")
+LEMMA = THEOREM.replace("Theorem whole", "Lemma part")
+PART = "part without its Print Assumptions"
+SECOND = THEOREM.replace("True", "True with false : False")
 
 # (what the gate says, Results.v)
 ORDERS = {
     "in order": (None, IN_ORDER + OTHER),
-    "no Print Assumptions": ("whole without its Print Assumptions", THEOREM + EXAMPLE + OTHER),
-    "none at the end": ("whole without its Print Assumptions", OTHER + THEOREM + EXAMPLE),
+    "no Print Assumptions": ("whole without its Print Assumptions",
+                             THEOREM + EXAMPLE + SHOWN + OTHER),
+    "none at the end": ("whole without its Print Assumptions", OTHER + THEOREM + EXAMPLE + SHOWN),
     "none for a corollary": ("whole without its", IN_ORDER.replace("Theorem", "Corollary")
                              .replace(ASKED, "")),
+    "none after an attribute": ("whole without its",
+                                "#[local] " + IN_ORDER.replace(ASKED, "")),
+    "none for a global theorem": ("whole without its", "Global " + IN_ORDER.replace(ASKED, "")),
+    "none on a proof's line": ("other without its", IN_ORDER.replace(
+        "Qed.\n", "Qed. " + THEOREM.replace("whole", "other"), 1)),
+    "none for an example": ("shown without its Print Assumptions", THEOREM + EXAMPLE + ASKED),
+    "none for an example of one's own": ("seen without its",
+                                         IN_ORDER + EXAMPLE.replace("shown", "seen")),
+    "none for a lemma": (PART, LEMMA + IN_ORDER),
+    "none for a lemma after an attribute": (PART, "#[local]" + LEMMA + IN_ORDER),
+    "none for a local lemma": (PART, "Local " + LEMMA + IN_ORDER),
+    "none for a lemma on a proof's line": (PART, IN_ORDER.replace("Qed.\n", f"Qed. {LEMMA}", 1)),
+    "a lemma in two lines": (PART, LEMMA.replace("Lemma ", "Lemma\n  ") + IN_ORDER),
+    "a lemma that is asked about": (None, LEMMA + ASKED.replace("whole", "part") + IN_ORDER),
+    "all on one line": (None, IN_ORDER.replace("\n", " ") + OTHER.replace("\n", " ")),
+    "match in a statement": (None, IN_ORDER.replace(
+        "whole : True", "whole : match 0 with 0 => True | _ => False end")),
+    "a second statement": ("whole with a second statement", SECOND + EXAMPLE + ASKED + SHOWN),
+    "a proof of a definition": ("a proof of no theorem",
+                                IN_ORDER + THEOREM.replace("Theorem", "Definition")),
+    "a theorem that is a term": ("whole without a proof",
+                             IN_ORDER.replace(".\nProof. exact I. Qed.", " := I.", 1)),
+    **{word: (f"{word}: only Theorem", IN_ORDER + THEOREM.replace("Theorem", word))
+       for word in ("Fact", "Remark", "Proposition", "Property", "Instance", "Let")},
+    "a goal": ("Goal: only Theorem", IN_ORDER + "Goal True.\nProof. exact I. Qed.\n"),
+    "a program": ("Program: only Theorem", "Program " + IN_ORDER),
+    "in a module": ("Module: only Theorem", f"Module M.\n{IN_ORDER}End M.\n"),
     "in a comment": ("whole without its", THEOREM + EXAMPLE + f"(* {ASKED} *)\n"),
-    "of another theorem": ("Print Assumptions other. out of place",
+    "of another theorem": ("Print Assumptions other out of place",
                            THEOREM + EXAMPLE + ASKED.replace("whole", "other")),
     "no example": ("whole without an example", THEOREM + ASKED),
     "another theorem's example": ("whole without an example", OTHER + THEOREM + ASKED),
 }
 
-# (what the gate says, the file of results, Coq's answers to its theorems whole and other)
+# (what the gate says, the file of results, Coq's answers to its theorems whole and other, of which
+# the examples rest on nothing)
 ANSWERS = {
-    "closed": (None, "Results", CLOSED + CLOSED),
-    "on the reals' axioms": (None, "ResultsSoftmax", REAL + REAL),
+    "closed": (None, "Results", [CLOSED, CLOSED]),
+    "on the reals' axioms": (None, "ResultsSoftmax", [REAL, REAL]),
     "integers on the reals' axioms": ("Results.whole: a theorem about integers rests on Classical",
-                                      "Results", REAL + CLOSED),
+                                      "Results", [REAL, CLOSED]),
     "an axiom of one's own": ("ResultsSoftmax.other: rests on anything_goes",
-                              "ResultsSoftmax", f"{REAL}{REAL}anything_goes : False\n"),
+                              "ResultsSoftmax", [REAL, f"{REAL}anything_goes : False\n"]),
     "an unchecked guard": ("Results.other: a theorem about integers rests on loop",
-                           "Results", f"{CLOSED}Axioms:\nloop is assumed to be guarded.\n"),
+                           "Results", [CLOSED, "Axioms:\nloop is assumed to be guarded.\n"]),
+    "an example on an axiom": ("Results.shown: a theorem about integers rests on boom",
+                               "Results", [f"{CLOSED}Axioms:\nboom : False\n", ""]),
     "a section's variable": ("rests on Section", "Results",
-                             f"Section Variables:\nn : Z\n{CLOSED}"),
-    "an answer too few": ("1 answers to 2", "Results", CLOSED),
-    "an answer too many": ("3 answers to 2", "Results", 3 * CLOSED),
-    "no answer": ("0 answers to 2", "Results", ""),
+                             ["Section Variables:\nn : Z\n", CLOSED]),
+    "an answer too few": ("3 answers to 4", "Results", [CLOSED, ""]),
+    "an answer too many": ("5 answers to 4", "Results", [2 * CLOSED, CLOSED]),
+    "no answer": ("0 answers to 4", "Results", []),
     "no log": ("Results.log: not in", "Results", None),
 }
 
@@ -71,6 +106,14 @@ TEXTS = {
     "after a comment": ("Axiom", "(* (* *) *) Axiom hole : False. (* *)\n"),
     "Parameter": ("Parameter", "Local Parameter hole : False.\n"),
     "Conjecture": ("Conjecture", "Conjecture hole : False.\n"),
+    "Context": ("Context", "Context (boom : False).\n"),
+    "Context with an attribute": ("Context", "#[global]Context (boom : False).\n"),
+    "Variable": ("Variable", "Local Variable boom : False.\n"),
+    "Variables": ("Variables", "Lemma one : True. Proof. exact I. Qed. Variables boom : False.\n"),
+    "Hypothesis": ("Hypothesis", "Hypothesis boom : False.\n"),
+    "Hypotheses in a section": ("Hypotheses", "Section S.\nHypotheses boom : False.\nEnd S.\n"),
+    "Declare Module": ("Declare Module", "Module Type B. End B.\nDeclare\t Module M : B.\n"),
+    "Declare Instance": ("Declare Instance", "Declare Instance boom : Inhabited.\n"),
     "no guard": ("Unset Guard Checking", "Unset Guard\n  Checking.\n"),
     "no positivity": ("Unset Positivity Checking", "Unset Positivity Checking.\n"),
     "no guard, by attribute": ("bypass_check", "#[bypass_check(guard)]\nFixpoint f n := f n.\n"),
@@ -120,7 +163,7 @@ def main():
         for case, (expected, name, answers) in ANSWERS.items():
             copy = sources(folder, case, name, IN_ORDER + OTHER)
             if answers is not None:
-                (copy / f"{name}.log").write_text(answers)
+                (copy / f"{name}.log").write_text("".join(answer + CLOSED for answer in answers))
             problems += problem(case, expected, gate(copy, copy))
         copy = sources(folder, "no theorem", "Results", "")
         (copy / "Results.log").touch()

@@ -4,18 +4,23 @@ same first hole, for seeded schedules of which many fail.
 
 Usage: proofs_test.py PROGRAM CHECKER
 
-Exits with 77 where CHECKER has not been built, as `./bootstrap proofs` does where Coq can be had.
+Exits with 77 where CHECKER has not been built, as `./bootstrap proofs` does where Coq can be had,
+and fails where it has been built from other sources than proofs/ has now.
 """
 
 import collections
 import json
 import os
+import pathlib
 import random
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 COUNT = 300
+PROOFS = pathlib.Path(__file__).resolve().parent.parent / "proofs"
 
 # Level of a schedule: a rule and, where the rule uses them, exponent, factors, span exponent.
 Level = collections.namedtuple("Level", "rule exponent backward forward span_exponent")
@@ -118,11 +123,43 @@ def wrong_answers(answer):
     return [None, (query + 1, key), (query, key + 1)]
 
 
+def stale(built):
+    """The files of PROOFS that differ from their copies in the folder of the build, and those that
+    only one of the two has."""
+    def texts(folder):
+        return {path.name: path.read_bytes()
+                for path in [*folder.glob("*.v"), *folder.glob("checker.ml")]}
+    ours, theirs = texts(PROOFS), texts(pathlib.Path(built))
+    return sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+
+
+def unnoticed():
+    """Where a stale build passes: copies of the sources with one file changed, added or missing."""
+    problems = []
+    for name in ("Checker.v", "checker.ml", "Other.v"):
+        for text in (None, "(* *)\n"):
+            with tempfile.TemporaryDirectory() as folder:
+                copy = pathlib.Path(folder) / "proofs"
+                shutil.copytree(PROOFS, copy)
+                planted = copy / name
+                if text is None:
+                    planted.unlink(missing_ok=True)
+                else:
+                    planted.write_text(text)
+                expected = [] if name == "Other.v" and text is None else [name]
+                if stale(copy) != expected:
+                    problems.append(f"{name}, {text!r}: {stale(copy)} are stale")
+    return problems
+
+
 def main():
     program, checker = sys.argv[1:]
     if not os.path.exists(checker):
         print(f"1 test of the proofs skipped: no {checker}; ./bootstrap proofs builds it")
         return 77
+    if differ := stale(pathlib.Path(checker).parent):
+        print(f"{checker}: built from other sources, {', '.join(differ)}; run ./bootstrap proofs")
+        return 1
     begin = time.monotonic()
     questions = [question for question, _ in KNOWN] + [seeded(seed) for seed in range(COUNT)]
     proved = ask_checker(checker, questions)
@@ -138,6 +175,8 @@ def main():
             planted = proved[:at] + [wrong] + proved[at + 1:]
             if len(mismatches(questions, planted, proved)) != 1:
                 problems.append(f"{for_checker(questions[at])}: {wrong} passes for {answer}")
+
+    problems += unnoticed()
 
     holes = sum(answer is not None for answer in proved[len(KNOWN):])
     if 3 * min(holes, COUNT - holes) < COUNT:

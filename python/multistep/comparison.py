@@ -91,7 +91,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        return "PASS" if self.passed else "FAIL" if self.stages else "NOTHING JUDGED"
+        if not self.passed:
+            return "FAIL" if self.stages else "NOTHING JUDGED"
+        missing = len(self.not_supplied)
+        return f"PASS, {missing} stages not supplied" if missing else "PASS"
 
     def __bool__(self) -> bool:
         return self.passed
