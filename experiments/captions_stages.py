@@ -146,7 +146,8 @@ def accuracy(results: Results) -> Caption:
                          f"{sum(one.passed for one in mine)} of {len(mine)}"))
     searched = [one for one in judged if one.stage == "search"]
     passed = sum(one.passed for one in judged)
-    brief = f"{passed} of {len(judged)} comparisons of a stage pass. "
+    brief = (f"{passed} of {len(judged)} comparisons of a stage pass, the composition's choice of "
+             "spans among them. ")
     text = ("Errors of each stage on its own input against float64, over the limit derived for it "
             "(twice the error of a plain implementation in the same storage type with float32 "
             "sums, plus a floor; scores: the bound of their rounding), by length, storage type "

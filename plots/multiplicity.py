@@ -53,7 +53,7 @@ def main() -> None:
     bar.set_label("spans and window that hold the key (0: excluded)")
     bar.ax.minorticks_off()
     said = [f"{path.stem}: {(count == 0).sum()} of {(count >= 0).sum()} pairs of a query and a key "
-            f"excluded, at most {count.max()} spans on a key"
+            f"excluded, at most {count.max()} span{'s' if count.max() > 1 else ''} on a key"
             for path, count in zip(arguments.inputs, counts)]
     save(figure, arguments.output, f"# How many final spans hold each key\n\n**{'; '.join(said)}.**"
          "\n\nFor every query and key, how many final spans, and the window, hold the key; 0: no "

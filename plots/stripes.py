@@ -71,7 +71,7 @@ def main() -> None:
     save(figure, arguments.output, "# Anchors and spans\n\n**"
          f"Queries {shown.queries[0]} to {shown.queries[1] - 1}: {excluded} pairs of a query and a "
          f"key excluded.**\n\nThe anchors that a query scores, the spans they stand for and its "
-         "window, a panel a search level; keys with an anchor on them, over all queries: "
+         "window, a panel a search level; keys with an anchor on them, over these queries: "
          + ", ".join(f"{count} on level {level}" for level, count in zip(levels, anchors))
          + ". Counted exactly.\n\n" + source_lines([arguments.input]))
 
