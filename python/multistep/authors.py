@@ -121,6 +121,14 @@ def _offset(value: Any) -> int:
 
 
 def _half_open(qstart: Any, qend: Any) -> Any:
+    if not (is_tensor(qstart) and is_tensor(qend)):
+        qstart, qend = (as_numpy(name, value) for name, value in
+                        (("qstart", qstart), ("qend", qend)))
+    for name, value in (("qstart", qstart), ("qend", qend)):
+        whole = (not (value.is_floating_point() or value.is_complex()) and "bool" not in
+                 str(value.dtype)) if is_tensor(value) else value.dtype.kind in "iu"
+        if not whole:
+            raise TypeError(f"{name} of dtype {value.dtype}: integers")
     if tuple(qstart.shape) != tuple(qend.shape):
         raise ValueError(f"qstart, qend of shapes {tuple(qstart.shape)}, {tuple(qend.shape)}: "
                          "two of one shape")

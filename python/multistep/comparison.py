@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core, oracle
-from ._arrays import Sizes, converted, integers, is_tensor, on_device
+from ._arrays import Sizes, converted, integers, is_tensor, on_device, require_memory
 from ._rational import integer
 from .schedule import Schedule
 
@@ -61,6 +62,9 @@ class Stage:
         bad = self.fields.get("not_finite_in_all_rows", 0)
         if bad:
             lines.append(f"  {self.name}: {bad} values of all rows are NaN or infinite")
+        heads = self.fields.get("wrong_heads", 0)
+        if heads:
+            lines.append(f"  {self.name}: {heads} heads are off by their own limits")
         if "histogram" in self.fields:
             bins = "; ".join(f"{name}: {count}" for name, count in self.fields["histogram"].items())
             lines.append(f"  {self.name}: rows by regret in bounds; {bins}")
@@ -71,7 +75,8 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The report of ``compare``; True where every judged stage passed and one at least was."""
+    """The report of ``compare``; True where every judged stage passed, one at least was, and no
+    more than half of the rows are undecided."""
 
     stages: tuple[Stage, ...]
     not_supplied: tuple[str, ...]
@@ -81,18 +86,28 @@ class Comparison:
     rows: int
     rows_of: int
     undecided: int
-    """Rows whose output alone was told and whose selection hangs on rounding: not judged."""
+    """Rows whose output is not judged: their selection was not told and hangs on rounding, or their
+    scores were not and the gates do."""
     schedule: str
     shape: str
+    window: str = "joined"
+    """What span_outputs and lse were said to hold."""
+
+    @property
+    def too_few(self) -> bool:
+        """Are more than half of the rows undecided?"""
+        return 2 * self.undecided > self.rows
 
     @property
     def passed(self) -> bool:
-        return bool(self.stages) and all(self.stages)
+        return bool(self.stages) and all(self.stages) and not self.too_few
 
     @property
     def verdict(self) -> str:
         if not self.passed:
-            return "FAIL" if self.stages else "NOTHING JUDGED"
+            if not all(self.stages):
+                return "FAIL"
+            return "TOO FEW JUDGED" if self.stages else "NOTHING JUDGED"
         missing = len(self.not_supplied)
         return f"PASS, {missing} stages not supplied" if missing else "PASS"
 
@@ -130,15 +145,17 @@ class Comparison:
                  f"{'stage':15} {'worst':>9} {'limit':>9} {'mean':>9} {'limit':>9} {'NaN':>4} "
                  f"{'Inf':>4}        worst at"]
         lines += [stage.line() for stage in self.stages]
-        lines += [f"{name:15} not supplied (needs {_NEEDS[name]})" for name in self.not_supplied]
+        for name in self.not_supplied:
+            lse = ", lse" if name == "combination" and self.window == "apart" else ""
+            lines.append(f"{name:15} not supplied (needs {_NEEDS[name]}{lse})")
         if self.end_to_end is not None:
             lines.append(f"{'end to end':15} {self.end_to_end['max_error']:>9.3g} {'-':>9} "
                          f"{self.end_to_end['mean_error']:>9.3g}  (reported, not judged)")
         for stage in self.stages:
             lines += stage.notes()
         if self.undecided:
-            lines.append(f"  output: {self.undecided} rows not judged, their selection hangs on "
-                         "rounding; supply spans")
+            lines.append(f"  output: {self.undecided} rows not judged, what is not told of their "
+                         "selection hangs on rounding; supply spans and scores")
         return "\n".join([*lines, "", self.verdict])
 
 
@@ -151,14 +168,16 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     """Judges a kernel's results on these inputs by the oracle, each stage on its own input.
 
     Args:
-        candidate: a callable, called as ``candidate(q, k, v, routing_queries)`` with the arguments
-            as they are here, or results already computed. Results are a mapping, a dataclass, a
-            named tuple or any object with some of these (a bare array is the output):
+        candidate: a callable, called as ``candidate(q, k, v, routing_queries)`` with copies
+            of the arguments as they are here (those in main memory), or results already computed.
+            Results are a mapping, a dataclass, a named tuple or any object with some of these (a
+            bare array is the output):
 
             - spans [batch, num_heads, L_q, top_k, 2]: final spans, half-open, best first; [0, 0)
               in slots without a path. Integers.
             - scores [.., top_k]: their path scores, -inf without a path. Without them the oracle's
-              are taken, and the order of the spans is not judged.
+              are taken, and the order of the spans is not judged; what their rounding may do to the
+              gates is not held against a row, and where that is much the row is undecided.
             - anchors [.., top_k, N - 1]: the keys along the paths, -1 without one; where spans
               alone leave open which path was taken.
             - span_outputs [.., top_k, head_dim], lse [.., top_k]: attention to every span.
@@ -173,7 +192,8 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
 
     The search is judged by regret: every chosen path must be within the rounding bound of the k-th
     best, whichever way near-ties fall. Values may err twice as much as a plain implementation in
-    the storage type of q with float32 sums, plus a floor. The output is judged on the spans and scores
+    the storage type of q with float32 sums, plus a floor, over all rows and over those of each head
+    (there with an allowance for few values). The output is judged on the spans and scores
     that were handed in; alone, on the rows whose selection no rounding can change.
 
     Raises ValueError where nothing was handed in that can be judged, or an array has a wrong shape.
@@ -189,7 +209,9 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     given = oracle.problem(_to_host(q), _to_host(k), _to_host(v), _to_host_list(routing_queries),
                            schedule, start=_to_host(start), search_keys=_to_host(search_keys),
                            **options)
-    results = candidate(q, k, v, routing_queries) if callable(candidate) else candidate
+    results = candidate
+    if callable(candidate):  # which may write to what it gets
+        results = candidate(_copied(q), _copied(k), _copied(v), _copied(routing_queries))
     submitted = _submitted(results, given.sizes, schedule)
     sizes = given.sizes
     total = sizes.batch * sizes.heads * sizes.queries
@@ -211,7 +233,7 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     found = _core.judge(given.inputs, narrow.inputs, _core.Submission(
         sample, flat["spans"], flat["scores"], flat["anchors"], flat["span_outputs"], flat["lse"],
         flat["output"], given.storage, window == "apart"))
-    return _report(found, submitted, sample, given, schedule)
+    return dataclasses.replace(_report(found, submitted, sample, given, schedule), window=window)
 
 
 def _to_host(value: Any) -> Any:
@@ -223,6 +245,19 @@ def _to_host(value: Any) -> Any:
 
         return torch.utils.dlpack.from_dlpack(value).cpu()
     return value
+
+
+def _copied(value: Any) -> Any:
+    """An array in main memory of its own; others, which the oracle has copied, as they are."""
+    if isinstance(value, (list, tuple)):
+        return type(value)([_copied(one) for one in value])
+    if on_device(value) or not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
+        return value
+    size = value.size if isinstance(value, np.ndarray) else math.prod(value.shape)
+    require_memory(f"array of shape {tuple(value.shape)}, copied", size * value.dtype.itemsize)
+    if is_tensor(value):
+        return value.clone()
+    return value.copy(order="K") if isinstance(value, np.ndarray) else copy.deepcopy(value)
 
 
 def _to_host_list(values: Any) -> Any:
@@ -282,6 +317,7 @@ def _submitted(results: Any, sizes: Sizes, schedule: Schedule) -> dict[str, Any]
 def _sample(rows: Any, sizes: Sizes, seed: int) -> npt.NDArray[np.int64]:
     """Indices of the rows to judge: the edges of every kind, then random ones."""
     total = sizes.batch * sizes.heads * sizes.queries
+    seed = integer("seed", seed, 0, 2**63 - 1)
     if isinstance(rows, str):
         if rows not in ("auto", "all"):
             raise ValueError(f"rows {rows!r}: auto, all, how many, or indices")
@@ -306,6 +342,26 @@ def _sample(rows: Any, sizes: Sizes, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(np.array(picked, np.int64))
 
 
+def _not_finite(submitted: dict[str, Any]) -> dict[str, int]:
+    """By stage, values of all rows, sampled or not, that are NaN or infinite; a score or a
+    log-sum-exp may be infinite. Slots without a path may hold any partial result."""
+    spans, scores = submitted["spans"], submitted["scores"]
+    counts = {}
+    if submitted["output"] is not None:
+        bad = int(np.count_nonzero(~np.isfinite(submitted["output"])))
+        counts = {"combination": bad, "output": bad}
+    if scores is not None:
+        counts["search"] = int(np.count_nonzero(np.isnan(scores)))
+    if spans is not None:
+        used = spans[..., 1] > spans[..., 0]
+        if submitted["span_outputs"] is not None:
+            counts["span attention"] = int(np.count_nonzero(
+                ~np.isfinite(submitted["span_outputs"][used])))
+        if submitted["lse"] is not None:
+            counts["span lse"] = int(np.count_nonzero(np.isnan(submitted["lse"][used])))
+    return counts
+
+
 def _report(found: dict[str, Any], submitted: dict[str, Any], sample: npt.NDArray[np.int64],
             given: oracle.Problem, schedule: Schedule) -> Comparison:
     sizes = given.sizes
@@ -314,7 +370,6 @@ def _report(found: dict[str, Any], submitted: dict[str, Any], sample: npt.NDArra
     undecided = int(found["undecided"])
     widths = {"span attention": (k, d), "span lse": (k, 1), "combination": (1, d),
               "output": (1, d)}
-    arrays = {"span attention": "span_outputs", "combination": "output", "output": "output"}
 
     def place(s: int) -> dict[str, int]:
         row = int(sample[s])
@@ -322,9 +377,10 @@ def _report(found: dict[str, Any], submitted: dict[str, Any], sample: npt.NDArra
         return {"batch": head // sizes.heads, "head": head % sizes.heads,
                 "query": offset + row % sizes.queries}
 
+    bad_values = _not_finite(submitted)
     stages = []
     for name in _NEEDS:
-        if name not in found or (name == "output" and undecided == len(sample)):
+        if name not in found or (name in ("combination", "output") and undecided == len(sample)):
             continue
         fields = dict(found[name])
         passed = bool(fields.pop("passed"))
@@ -341,17 +397,13 @@ def _report(found: dict[str, Any], submitted: dict[str, Any], sample: npt.NDArra
                     del where["slot"]
                 if width == 1:
                     del where["dim"]
-            if name in arrays:
-                bad = int(np.count_nonzero(~np.isfinite(submitted[arrays[name]])))
-                if name == "span attention" and bad:  # slots without a path may hold anything
-                    used = submitted["spans"][..., 1] > submitted["spans"][..., 0]
-                    bad = int(np.count_nonzero(~np.isfinite(submitted["span_outputs"][used])))
-                fields["not_finite_in_all_rows"] = bad
-                passed = passed and bad == 0
+        if name in bad_values:
+            fields["not_finite_in_all_rows"] = bad = bad_values[name]
+            passed = passed and bad == 0
         stages.append(Stage(name, passed, where, fields))
     judged = {stage.name for stage in stages}
     absent = [name for name in _NEEDS if name not in judged
-              and not (name == "output" and undecided) and (schedule.steps > 1 or name == "output")]
+              and not (name in found and undecided) and (schedule.steps > 1 or name == "output")]
     end = found.get("end to end")
     shape = (f"batch {sizes.batch}, {sizes.heads} heads over {sizes.kv_heads}, {sizes.queries} "
              f"queries, {sizes.keys} keys, head_dim {d}, {given.storage}")

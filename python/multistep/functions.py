@@ -138,6 +138,7 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
                               _tensor("routing_queries", routing_queries), schedule, length=length,
                               top_k=top_k, return_lse=return_lse, return_spans=return_spans,
                               **options)
+    oracle.check_dtype(dtype)
     found = decode_on_host(q, k_cache, v_cache, routing_queries, schedule.with_top_k(top_k),
                            length=length, **options)
     return chosen(found._replace(output=oracle.cast(found.output, dtype)), return_lse, return_spans)
@@ -202,6 +203,7 @@ def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: An
         return tensors.accumulate(_tensor("x", x), _tensor("a", a), _tensor("b", b),
                                   _tensor("c", c), initial=_tensor("initial", initial),
                                   start=start, offset=offset)
+    oracle.check_dtype(dtype)
     given, _ = oracle.recurrence(x, a, b, c, initial=initial, start=start, offset=offset)
     output, state = _core.accumulate(given)
     return oracle.cast(output, dtype), state

@@ -25,6 +25,8 @@ class Problem(NamedTuple):
 
 def number(name: str, value: Any, finite: bool = True) -> float:
     """``value`` as a float."""
+    if isinstance(value, (str, bytes, bool, np.bool_)):
+        raise TypeError(f"{name} {value!r}: a number")
     try:
         result = float(value)
     except (TypeError, ValueError, OverflowError) as error:
@@ -89,6 +91,7 @@ class Attended(NamedTuple):
 def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
               dtype: Optional[npt.DTypeLike] = None, **options: Any) -> Attended:
     """The oracle's attention on arrays in main memory; see ``multistep.attention``."""
+    check_dtype(dtype)
     given = problem(q, k, v, routing_queries, schedule, **options)
     output, lse, spans, scores, _, _ = _core.attention(given.inputs)
     return Attended(cast(output, dtype), lse, spans, scores)
@@ -96,12 +99,15 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
 
 def cast(array: npt.NDArray[Any], dtype: Optional[npt.DTypeLike]) -> npt.NDArray[Any]:
     """``array`` in another floating-point type."""
-    if dtype is None:
-        return array
-    wanted = np.dtype(dtype)
-    if wanted.name not in ("float64", "float32", "float16", "bfloat16"):
-        raise TypeError(f"dtype {wanted}: float64, float32, float16 or bfloat16")
-    return array.astype(wanted, copy=False)
+    check_dtype(dtype)
+    return array if dtype is None else array.astype(np.dtype(dtype), copy=False)
+
+
+def check_dtype(dtype: Optional[npt.DTypeLike]) -> None:
+    """Raises TypeError where results cannot be given in this type."""
+    if dtype is not None and np.dtype(dtype).name not in ("float64", "float32", "float16",
+                                                          "bfloat16"):
+        raise TypeError(f"dtype {np.dtype(dtype)}: float64, float32, float16 or bfloat16")
 
 
 def attention_backward(given: Problem, output_gradient: npt.NDArray[np.float64]

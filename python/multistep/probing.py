@@ -9,7 +9,7 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import is_tensor
+from ._arrays import is_tensor, memory_bytes, require_memory
 from ._rational import integer
 from .comparison import _fields, _to_host
 from .schedule import Schedule
@@ -78,9 +78,10 @@ def probe(candidate: Callable[..., Any], length: int,
             or "auto", all keys up to 256 and 64 beyond.
         schedule: what the kernel is said to follow, if known.
         steps: N, where no schedule is given (2).
-        num_heads, num_kv_heads, head_dim: of the arrays; head_dim >= 4. All heads must move.
+        num_heads, num_kv_heads, head_dim: of the arrays; head_dim >= 4, and at least the
+            ``schedule``'s steps. All heads must move; a newer key must move none.
         dtype, device: of the arrays; a torch dtype or a device makes tensors.
-        batch: keys probed in one call, as sequences of a batch.
+        batch: keys probed in one call, as sequences of a batch; fewer where memory is short.
         last_only: call with the last query alone (L_q = 1, at position length - 1), for decoding.
     """
     length = integer("length", length, 1, 2**22)
@@ -88,9 +89,21 @@ def probe(candidate: Callable[..., Any], length: int,
     batch = integer("batch", batch, 1, 1 << 16)
     num_heads = integer("num_heads", num_heads, 1, 1 << 16)
     num_kv_heads = integer("num_kv_heads", num_kv_heads, 1, num_heads)
-    steps = integer("steps", steps or (schedule.steps if schedule else 2), 1, 64)
+    if num_heads % num_kv_heads:
+        raise ValueError(f"num_kv_heads {num_kv_heads}: divides num_heads {num_heads}")
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
+    if steps is None:
+        steps = schedule.steps if schedule else 2
+    steps = integer("steps", steps, 1, 64)
+    if schedule is not None and steps != schedule.steps:
+        raise ValueError(f"steps {steps}: the schedule has {schedule.steps}")
+    if schedule is not None and head_dim < steps:
+        raise ValueError(f"head_dim {head_dim}: an integer >= {steps} with a schedule of {steps} "
+                         "steps, one for each search level and one to attend by")
     wanted = _wanted(pairs, length, last_only, seed)
     make = _Maker(steps, num_heads, num_kv_heads, head_dim, length, dtype, device, last_only)
+    batch = make.fitting(batch)
     unreached = {int(key): queries for key, queries in wanted.items()}
     acausal: set[tuple[int, int]] = set()
     not_finite = 0
@@ -99,11 +112,12 @@ def probe(candidate: Callable[..., Any], length: int,
         for i in range(0, len(open_keys), batch):
             some = open_keys[i : i + batch]
             scores = np.stack([plant(length, key) for key in some])
-            moved, bad = make.moved(candidate, scores, some)
+            moved, leaked, bad = make.moved(candidate, scores, some)
             not_finite += bad
-            for row, key in zip(moved, some):
+            for row, leak, key in zip(moved, leaked, some):
                 hit = set((np.flatnonzero(row) + make.first).tolist())
-                acausal |= {(query, key) for query in hit if query < key}
+                acausal |= {(query, key) for query in (np.flatnonzero(leak) + make.first).tolist()
+                            if query < key}
                 unreached[key] = np.array([query for query in unreached[key] if query not in hit],
                                           np.int64)
     if schedule is not None:
@@ -125,10 +139,8 @@ def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule
     bad_values = 0
     for i in range(0, len(todo), batch):
         some = todo[i : i + batch]
-        scores = np.zeros((len(some), make.length), np.int64)
-        for row, (_, _, chain) in enumerate(some):
-            scores[row, list(chain)] = make.length
-        moved, bad = make.moved(candidate, scores, [key for _, key, _ in some])
+        moved, _, bad = make.led(candidate, [chain for _, _, chain in some],
+                                 [key for _, key, _ in some])
         bad_values += bad
         for row, (query, key, _) in zip(moved, some):
             if row[query - make.first]:
@@ -180,47 +192,83 @@ class _Maker:
         module = type(self.dtype).__module__.split(".")[0]
         self.tensors = self.device is not None or module == "torch"
         if not self.tensors:
-            np.dtype(self.dtype)  # raises where it is none
+            name = np.dtype(self.dtype).name  # raises where it is none
+            if name not in ("float64", "float32", "float16", "bfloat16"):
+                raise TypeError(f"dtype {name}: float64, float32, float16 or bfloat16")
+
+    def fitting(self, batch: int) -> int:
+        """As many sequences of ``batch`` as memory has room for; MemoryError where not one fits."""
+        rows = self.queries * self.heads * (4 + 2 * self.steps)
+        one = 8 * self.head_dim * (rows + 4 * self.length * self.kv_heads)
+        fits = max(1, min(batch, memory_bytes() // (2 * one)))
+        require_memory(f"probe of {self.length} keys", one * fits)
+        return fits
 
     def moved(self, candidate: Callable[..., Any], scores: npt.NDArray[np.int64], keys: list[int]
-              ) -> tuple[npt.NDArray[np.bool_], int]:
-        """Which queries of each sequence move, in every head: bool [n, L_q]; and how many values
-        are not finite. Scores are integers in [0, 2^24), key by key."""
-        count = len(keys)
-        k = np.zeros((count, self.kv_heads, self.length, self.head_dim), np.float32)
+              ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+        """Which queries of each sequence move, in every head and in any: bool [n, L_q]; and how
+        many values are not finite. Scores are integers in [0, 2^24), key by key, of all levels."""
+        k, q = self.sharp(keys)
+        route = np.zeros_like(q)
+        shift = max(1, self.length.bit_length())
         for digit in range(3):  # digits below 256 are exact in every storage type
             k[..., digit] = (scores >> (8 * digit) & 255)[:, None, :]
+            # All scores below 2: every kept path has its share.
+            route[..., digit] = 2.0 ** (8 * digit - shift)
+        return self.pushed(candidate, q, k, [route] * (self.steps - 1), keys)
+
+    def led(self, candidate: Callable[..., Any], chains: list[tuple[int, ...]], keys: list[int]
+            ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+        """The same where each sequence has a chain of anchors, one per level, each of which scores
+        1 at its own level alone: a level reads a dimension of its own, so that no path comes up to
+        the chain."""
+        k, q = self.sharp(keys)
+        routes = []
+        for m in range(self.steps - 1):
+            own = m if m < _ATTEND else m + 1
+            k[np.arange(len(keys)), :, [chain[m] for chain in chains], own] = 1
+            routes.append(np.zeros_like(q))
+            routes[m][..., own] = 1
+        return self.pushed(candidate, q, k, routes, keys)
+
+    def sharp(self, keys: list[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Keys and queries of which each query attends to the planted key of its sequence."""
+        count = len(keys)
+        k = np.zeros((count, self.kv_heads, self.length, self.head_dim), np.float32)
         # exp(16^2 / sqrt(head_dim)): next to the planted key no other counts.
         k[np.arange(count), :, keys, _ATTEND] = 16
         q = np.zeros((count, self.heads, self.queries, self.head_dim), np.float32)
         q[..., _ATTEND] = 16
-        route = np.zeros_like(q)
-        shift = max(1, self.length.bit_length())
-        for digit in range(3):  # all scores below 2: every kept path has its share
-            route[..., digit] = 2.0 ** (8 * digit - shift)
+        return k, q
+
+    def pushed(self, candidate: Callable[..., Any], q: npt.NDArray[np.float32],
+               k: npt.NDArray[np.float32], routes: list[npt.NDArray[np.float32]], keys: list[int]
+               ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+        """What moves when the values of ``keys`` do; see ``moved``."""
         still = np.zeros_like(k)
         pushed = np.zeros_like(k)
-        pushed[np.arange(count), :, keys] = 1
+        pushed[np.arange(len(keys)), :, keys] = 1
         outputs = []
         for v in (still, pushed):
             arrays = [self.array(a) for a in (q, k, v)]
-            routing = [self.array(route) for _ in range(self.steps - 1)]
+            routing = [self.array(route) for route in routes]
             outputs.append(self.output(candidate(*arrays, routing)))
         bad = sum(int(np.count_nonzero(~np.isfinite(output))) for output in outputs)
         with np.errstate(invalid="ignore"):
             distance = np.abs(outputs[1] - outputs[0]).max(axis=-1)  # [n, heads, L_q]
             reach: npt.NDArray[np.bool_] = (distance > _MOVED).all(axis=1)
-        return reach, bad
+            leaks: npt.NDArray[np.bool_] = (distance > _MOVED).any(axis=1)
+        return reach, leaks, bad
 
     def array(self, values: npt.NDArray[np.float32]) -> Any:
         if not self.tensors:
-            return values.astype(self.dtype)
+            return values.astype(self.dtype)  # a copy
         import torch
 
         dtype = self.dtype
         if not isinstance(dtype, torch.dtype):
             dtype = getattr(torch, np.dtype(dtype).name)
-        return torch.from_numpy(values).to(device=self.device, dtype=dtype)
+        return torch.tensor(values, device=self.device, dtype=dtype)
 
     def output(self, results: Any) -> npt.NDArray[np.float64]:
         value = _fields(results)["output"]
@@ -253,6 +301,7 @@ def _wanted(pairs: Any, length: int, last_only: bool, seed: int
         count = length if pairs == "all" or length <= 256 else 64
     else:
         count = min(integer("pairs", pairs, 1, 2**22), length)
+    require_memory(f"pairs of {count} keys", 8 * count * (length - first))
     keys: list[int] = list(range(length)) if count >= length else \
         list(dict.fromkeys(_edges(length, seed, count)))[:count]
     return {key: np.arange(max(key, first), length, dtype=np.int64) for key in sorted(keys)}

@@ -129,7 +129,7 @@ class Schedule:
 
     def with_top_k(self, top_k: Optional[int]) -> Schedule:
         """This schedule, keeping ``top_k`` spans where that is not None."""
-        if top_k is None or top_k == self.top_k:
+        if top_k is None or integer("top_k", top_k, 1, 64) == self.top_k:
             return self
         return Schedule(self.steps, self.rules, self.exponents, self.backward, self.forward,
                         self.span_exponents, self.window_index, top_k)
@@ -147,7 +147,8 @@ class Schedule:
     def final_spans(self, t: int, *, start: int = 0, window: bool = True) -> npt.NDArray[np.int64]:
         """Every span that query ``t`` can end in, the window first where it has one and that is
         wanted. int64 [n, 2]. Raises ValueError beyond a million."""
-        spans = self.plan(t + 1).final_spans(*_query(t, start))
+        t, start = _query(t, start)
+        spans = self.plan(t + 1).final_spans(t, start)
         begin, end = self.window(t, start=start)
         if not window or end <= begin:
             return spans
@@ -155,7 +156,8 @@ class Schedule:
 
     def window(self, t: int, *, start: int = 0) -> tuple[int, int]:
         """The keys [begin, end) that query ``t`` always attends to."""
-        return self.plan(t + 1).window(*_query(t, start))
+        t, start = _query(t, start)
+        return self.plan(t + 1).window(t, start)
 
     def path(self, t: int, key: int, *, start: int = 0) -> tuple[Path, ...]:
         """The paths of query ``t`` whose final span holds ``key``, and the window where that does.
@@ -259,9 +261,9 @@ class Schedule:
                ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         t, start = _query(t, start)
         chosen = [integer("anchor", anchor, 0, t) for anchor in inside]
-        if self.steps == 1 or len(chosen) >= self.steps:
+        if self.steps == 1 or len(chosen) >= self.steps - 1:
             raise ValueError(f"inside {tuple(chosen)}: a schedule of {self.steps} steps has "
-                             f"{self.steps - 1} search levels")
+                             f"{self.steps - 1} search levels, one below the anchors chosen")
         return self.plan(t + 1).level(t, start, chosen)
 
 
@@ -308,6 +310,8 @@ def _overridden(base: Sequence[tuple[str, str, str, str, str]], steps: int,
 
 
 def _rules(rule: Union[str, Sequence[str], None], defaults: list[str]) -> list[str]:
+    if not (rule is None or isinstance(rule, (str, list, tuple))):
+        raise TypeError(f"rule {rule!r}: tight, power or even, or a sequence of them")
     given = defaults if rule is None else [rule] if isinstance(rule, str) else list(rule)
     for name in given:
         if name not in ("tight", "power", "even"):
@@ -360,7 +364,7 @@ def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike,
         length: L in [1, 2^48]; queries are below it.
         start: the first eligible key.
 
-    Raises ValueError for a span that is empty, not causal or older than ``start``.
+    Raises ValueError for no spans, and for one that is empty, not causal or older than ``start``.
     Source: ``reference/include/multistep/coverage.hpp``.
     """
     length = integer("length", length, 1, MAX_LENGTH)
@@ -371,6 +375,8 @@ def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike,
     if any(column.shape != columns[0].shape or column.ndim != 1 for column in columns):
         shapes = ", ".join(str(column.shape) for column in columns)
         raise ValueError(f"query, begin, end of shapes {shapes}: three of shape (n,)")
+    if not len(columns[0]):
+        raise ValueError("query, begin, end of 0 spans: at least one")
     found = _core.verify_spans(columns[0], columns[1], columns[2], length, start)
     return _report(f"{len(columns[0])} spans", length, start, None, found, None,
                    time.monotonic() - began)

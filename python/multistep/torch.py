@@ -12,11 +12,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any, List, Optional, Tuple, Union
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import _core, functions, oracle
-from ._arrays import check_shapes
+from ._arrays import check_shapes, integers
 from ._rational import integer
 from .oracle import Attended
 from .schedule import Schedule
@@ -40,9 +41,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
     CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. ``return_lse`` costs a
     second pass over the spans there. Tensors that are not contiguous are copied.
     """
+    _require_tensors(q=q, k=k, v=v, search_keys=search_keys)
+    _require_settings(top_k, softmax_scale, search_scale, query_offset)
     output, lse, spans, scores = torch.ops.multistep.attention(
         q, k, v, _levels(routing_queries), _text(schedule), top_k, softmax_scale, search_scale,
-        query_offset, _start(start, q), search_keys, return_lse)
+        query_offset, _positions("start", start, q), search_keys, return_lse)
     return _chosen(output, lse, spans, scores, return_lse, return_spans)
 
 
@@ -55,11 +58,13 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequenc
 
     On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows.
     """
-    if not isinstance(length, Tensor):
-        length = torch.full((q.shape[0],), length, dtype=torch.int32, device=q.device)
+    _require_tensors(q=q, k_cache=k_cache, v_cache=v_cache, search_keys=search_keys)
+    _require_settings(top_k, softmax_scale, search_scale, 0)
+    given = _positions("length", length, q)
+    assert given is not None
     output, lse, spans, scores = torch.ops.multistep.decode(
         q, k_cache, v_cache, _levels(routing_queries), _text(schedule), top_k, softmax_scale,
-        search_scale, length, _start(start, q), search_keys, return_lse)
+        search_scale, given, _positions("start", start, q), search_keys, return_lse)
     return _chosen(output, lse, spans, scores, return_lse, return_spans)
 
 
@@ -67,7 +72,11 @@ def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, *, initial: Optional[
                start: Union[int, Tensor, None] = None, offset: int = 0) -> Tuple[Tensor, Tensor]:
     """The scalar-decay recurrence on tensors of one device; see ``multistep.accumulate``. On CUDA
     head_dim and state are at most 256."""
-    output, state = torch.ops.multistep.accumulate(x, a, b, c, initial, _start(start, x), offset)
+    _require_tensors(x=x, a=a, b=b, c=c, initial=initial)
+    if not torch.compiler.is_compiling():
+        offset = integer("offset", offset, 0, 2**48)
+    output, state = torch.ops.multistep.accumulate(x, a, b, c, initial,
+                                                   _positions("start", start, x), offset)
     return output, state
 
 
@@ -92,6 +101,12 @@ def _levels(routing_queries: Union[Tensor, Sequence[Tensor]]) -> List[Tensor]:
         if routing_queries.dim() == 5:
             return list(routing_queries.unbind(0))
         return [routing_queries]
+    if not isinstance(routing_queries, Sequence) or isinstance(routing_queries, str):
+        raise TypeError(f"routing_queries of type {type(routing_queries).__name__}: a sequence of "
+                        "tensors, one per search level")
+    for m, level in enumerate(routing_queries):
+        if not isinstance(level, Tensor):
+            raise TypeError(f"routing_queries[{m}] of type {type(level).__name__}: a tensor")
     return list(routing_queries)
 
 
@@ -101,10 +116,47 @@ def _text(schedule: Schedule) -> str:
     return schedule.text
 
 
-def _start(start: Union[int, Tensor, None], beside: Tensor) -> Optional[Tensor]:
-    if start is None or isinstance(start, Tensor):
-        return start
-    return torch.full((beside.shape[0],), start, dtype=torch.int32, device=beside.device)
+def _require_tensors(**named: Any) -> None:
+    """Raises TypeError naming the first that is no tensor; what may be left out is None."""
+    optional = ("search_keys", "initial")
+    for name, value in named.items():
+        if not (isinstance(value, Tensor) or value is None and name in optional):
+            raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
+
+
+def _require_settings(top_k: Any, softmax_scale: Any, search_scale: Any, query_offset: Any
+                      ) -> None:
+    """Raises for what the operator would refuse in its own words. Compiled code is not looked at:
+    its numbers may be symbols."""
+    if torch.compiler.is_compiling():
+        return
+    if top_k is not None:
+        integer("top_k", top_k, 1, 64)
+    if softmax_scale is not None:
+        oracle.number("softmax_scale", softmax_scale)
+    oracle.number("search_scale", search_scale)
+    integer("query_offset", query_offset, 0, 2**48 - 1)
+
+
+def _positions(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
+    """One position per sequence; an integer counts for all. Tensors are left to the operator: on
+    the device nobody looks at them."""
+    if isinstance(value, Tensor) or value is None and name == "start":
+        return value
+    if beside.dim() < 1:
+        raise ValueError(f"array of shape {tuple(beside.shape)}: one row per sequence, as {name}")
+    if torch.compiler.is_compiling() and isinstance(value, int) and not isinstance(value, bool):
+        return torch.full((beside.shape[0],), value, dtype=torch.int64, device=beside.device)
+    high = 2**31 - 2 if beside.device.type == "cuda" else 2**48  # where positions are int32
+    if isinstance(value, (list, tuple, np.ndarray)):
+        array = integers(name, value)
+        if array.shape != (beside.shape[0],):
+            raise ValueError(f"{name} of shape {array.shape}: an integer, or integers of shape "
+                             f"({beside.shape[0]},), one per sequence")
+        return torch.tensor([integer(name, one, 0, high) for one in array.tolist()],
+                            dtype=torch.int64, device=beside.device)
+    return torch.full((beside.shape[0],), integer(name, value, 0, high), dtype=torch.int64,
+                      device=beside.device)
 
 
 # Attention
@@ -394,6 +446,9 @@ def _int32(name: str, tensor: Optional[Tensor], like: Tensor, batch: int) -> Opt
     if tensor.device != like.device:
         if torch.cuda.is_current_stream_capturing():
             raise ValueError(f"{name} on {tensor.device}: {like.device} in a captured graph")
+        if tensor.device.type == "cpu":
+            for one in tensor.tolist():
+                integer(name, one, 0, 2**31 - 2)
         tensor = tensor.to(like.device)
     return tensor.to(torch.int32).contiguous()
 

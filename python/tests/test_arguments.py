@@ -195,7 +195,6 @@ def test_empty():
     nothing = attend(q[:, :, :0], k, v, [routing[0][:, :, :0]], return_spans=True)
     assert nothing.output.shape == (1, 2, 0, 8) and nothing.spans.shape == (1, 2, 0, 2, 2)
     assert attend(q[:, :, :0], k[:, :, :0], v[:, :, :0], [routing[0][:, :, :0]]).size == 0
-    assert multistep.verify_spans([], [], [], 5).queries_checked == 0
     x, a, b, c = walk(length=0)
     r, state = multistep.accumulate(x, a, b, c)
     assert r.shape == (1, 2, 0, 4) and not state.any()
@@ -273,3 +272,13 @@ def test_no_leaks():
     # One lost output a round would be 100 * 32 KiB.
     more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss
     assert more < 2_500, f"{more} KiB of memory"
+
+
+def test_scales_are_numbers_and_dtypes_are_checked_first():
+    x = np.ones((1, 1, 5, 4))
+    for bad in ("0.5", True, np.bool_(True)):
+        for name in ("softmax_scale", "search_scale"):
+            with pytest.raises(TypeError, match=f"{name} .*: a number"):
+                multistep.attention(x, x, x, [x], multistep.Schedule(), **{name: bad})
+    with pytest.raises(TypeError, match="dtype int32"):  # not the array, which would be next
+        multistep.attention("q", x, x, [x], multistep.Schedule(), dtype="int32")

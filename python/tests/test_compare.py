@@ -7,6 +7,7 @@ import definitions
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import problems
 from test_attention import arrays
 
@@ -258,3 +259,139 @@ def test_a_nan_outside_the_sample_fails(problem, right):
     report = multistep.compare(bad, *problem, S, rows=[3])
     assert not report and report.stage("output").fields["not_finite_in_all_rows"] == 8
     assert "8 values of all rows" in repr(report)
+
+
+def loud():
+    """float32 arrays where one row's path scores are 10^4 times the others'."""
+    rng = np.random.default_rng(0)
+    q, k, v, r = (rng.standard_normal(shape, np.float32) for shape in
+                  ((2, 4, 64, 64), (2, 2, 64, 64), (2, 2, 64, 64), (2, 4, 64, 64)))
+    r[0, 0, 63] *= 1e4
+    return q, k, v, [r]
+
+
+def test_one_loud_row_lends_the_others_nothing():
+    q, k, v, routing = loud()
+    report = multistep.compare(np.zeros(q.shape), q, k, v, routing, S)
+    assert report.verdict == "FAIL", f"\n{report}"
+    spans = multistep.attention(q, k, v, routing, S, return_spans=True)
+    near = spans.output.astype(np.float32)
+    near[1] *= np.float32(1.001)
+    for told in ({}, {"spans": spans.spans}):
+        assert multistep.compare({"output": spans.output.astype(np.float32), **told}, q, k, v,
+                                 routing, S)
+        assert not multistep.compare({"output": near, **told}, q, k, v, routing, S)
+
+
+def test_gates_that_rounding_decides_are_undecided():
+    q, k, v, routing = loud()
+    routing[0][...] = 0
+    routing[0][..., 0] = 1e6
+    k[..., 0] = 1  # path scores of 10^6 that differ by what float32 cannot see
+    found = multistep.attention(q, k, v, routing, S, return_spans=True)
+    report = multistep.compare({"spans": found.spans, "output": found.output}, q, k, v, routing, S)
+    assert report.undecided > report.rows / 2 and report.verdict == "TOO FEW JUDGED"
+    assert not report and "spans and scores" in repr(report)
+    assert multistep.compare(found, q, k, v, routing, S).verdict.startswith("PASS")
+
+
+def test_scores_that_are_off_by_rounding_pass_where_they_are_not_told(problem):
+    q, k, v, routing = problem
+    for scale in (1, 100, 3000):
+        right = run(q, k, v, routing, search_scale=scale)
+        spans, scores, outputs = right["spans"], right["scores"], right["span_outputs"]
+        used = np.isfinite(scores)
+        sizes = np.abs(routing[0]).sum(-1, keepdims=True) * np.abs(k).max() * scale
+        moved = np.where(used, scores, 0) + 2.0**-24 * sizes * np.array([1, -1])
+        gates = np.exp(np.where(used, moved - np.where(used, moved, -np.inf).max(
+            -1, keepdims=True, initial=-1e300), -np.inf))
+        total = gates.sum(-1, keepdims=True)
+        mixed = ((gates / np.where(total, total, 1))[..., None] * outputs).sum(-2)
+        output = np.where(used.any(-1, keepdims=True), mixed, right["output"])
+        report = multistep.compare({"spans": spans, "output": output}, q, k, v, routing, S,
+                                   search_scale=scale)
+        assert report.stage("output"), f"{scale}\n{report}"
+        assert report.undecided < 240
+        output[1, 1] *= 1.1
+        assert not multistep.compare({"spans": spans, "output": output}, q, k, v, routing, S,
+                                     search_scale=scale)
+
+
+def test_a_candidate_that_writes_to_its_inputs():
+    torch = pytest.importorskip("torch")
+
+    def cheats(q, k, v, routing):
+        v[...] = 0
+        return q * 0
+
+    def scales(q, k, v, routing):
+        want = multistep.attention(q, k, v, routing, S)
+        for x in (q, k, *routing):
+            x *= 3
+        return want
+
+    arrays_ = loud()
+    tensors = [torch.from_numpy(x.copy()) for x in arrays_[:3]]
+    tensors.append([torch.from_numpy(arrays_[3][0].copy())])
+    for given_ in (arrays_, tensors):
+        before = given_[2] + 0
+        assert not multistep.compare(cheats, *given_, S)
+        assert multistep.compare(scales, *given_, S)
+        assert (given_[2] == before).all()
+
+
+def test_more_than_half_undecided_is_no_pass():
+    q, k, v, routing = (np.ones((1, 1, 40, 4), np.float32) for _ in range(4))
+    s = Schedule()
+    output = multistep.attention(q, k, v, [routing], s)
+    report = multistep.compare(output, q, k, v, [routing], s)
+    assert 20 < report.undecided < 40 and not report and report.verdict == "TOO FEW JUDGED"
+    output[0, 0, 0] = 9
+    assert multistep.compare(output, q, k, v, [routing], s).verdict == "FAIL"
+
+
+@pytest.mark.parametrize("name, stage", [("scores", "search"), ("lse", "span lse")])
+def test_nan_outside_the_sample_in_scores_and_log_sum_exps(problem, right, name, stage):
+    bad = broken(right, name, at_row(lambda x: x * np.nan))
+    report = multistep.compare(bad, *problem, S, rows=[3])
+    assert not report and report.stage(stage).fields["not_finite_in_all_rows"] == 2
+    assert multistep.compare(right, *problem, S, rows=[3])  # -inf is no NaN
+
+
+@pytest.mark.parametrize("storage", ["bfloat16", "float16", "float32"])
+def test_an_outlier_hides_no_wrong_sequence(storage):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = np.dtype(getattr(ml_dtypes, storage, storage))
+    q, k, v, routing = (x if isinstance(x, list) else x.astype(dtype) for x in loud())
+    routing = [routing[0].astype(dtype)]
+    routing[0][0, 0, 63] = 1
+    v[0] *= np.asarray(1e4, dtype)
+    found = multistep.attention(q, k, v, routing, S, return_lse=True, return_spans=True)
+    good = found._replace(output=found.output.astype(dtype))
+    assert multistep.compare(good, q, k, v, routing, S)
+    good.output[1] *= np.asarray(1.1, dtype)
+    report = multistep.compare(good, q, k, v, routing, S)
+    assert not report and "heads are off" in repr(report), f"\n{report}"
+
+
+@settings(deadline=None, max_examples=60)
+@given(problems(), st.sampled_from(["bfloat16", "float16", "float32"]))
+def test_rounded_results_of_the_oracle_pass(problem, storage):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    dtype = np.dtype(getattr(ml_dtypes, storage, storage))
+    schedule, (q, k, v, routing), options = problem
+    q, k, v = (np.asarray(x).astype(dtype) for x in (q, k, v))
+    routing = [np.asarray(x).astype(dtype) for x in routing]
+    if options.get("search_keys") is not None:
+        options = {**options, "search_keys": np.asarray(options["search_keys"]).astype(dtype)}
+    output = multistep.attention(q, k, v, routing, schedule, **options).astype(dtype)
+    report = multistep.compare({"output": output}, q, k, v, routing, schedule, **options)
+    assert report.verdict != "FAIL", f"\n{report}"
+
+
+def test_messages(problem, right):
+    with pytest.raises(ValueError, match="seed -1"):
+        multistep.compare(right, *problem, S, rows=2, seed=-1)
+    some = {name: right[name] for name in ("spans", "span_outputs", "output")}
+    assert "spans, span_outputs, output, lse)" in repr(
+        multistep.compare(some, *problem, S, window="apart"))

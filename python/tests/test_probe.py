@@ -66,6 +66,50 @@ def test_a_kernel_that_sees_the_future():
     assert not report and [18, 19] in report.acausal.tolist() and "NOT CAUSAL" in repr(report)
 
 
+def test_a_leak_in_one_head_alone_is_seen():
+    def leaks(q, k, v, routing):
+        output = multistep.attention(q, k, v, routing, Schedule())
+        output[:, 0, :-1] += v[:, 0, 1:]
+        return output
+
+    report = probe(leaks, 20, num_heads=4, num_kv_heads=2)
+    assert not report and [18, 19] in report.acausal.tolist()
+
+
+@pytest.mark.parametrize("schedule", [
+    Schedule(3, ["power", "even"], exponent=[3, 2], backward=1, forward=2,
+             span_exponent=["1/3", "1/2"], top_k=1),
+    Schedule(3, "power", backward=1, top_k=1), Schedule(4, top_k=1),
+], ids=str)
+def test_paths_of_more_levels_are_led_exactly(schedule):
+    for length in (8, 40):
+        report = probe(kernel(schedule), length, schedule=schedule)
+        assert set(map(tuple, report.unreached.tolist())) == holes(schedule, length)
+
+
+def test_probe_refuses():
+    s = Schedule(6)
+    for options, message in (({"head_dim": 5, "schedule": s}, "head_dim 5: an integer >= 6"),
+                             ({"steps": 0}, "steps 0"), ({"steps": 3, "schedule": s}, "steps 3"),
+                             ({"num_heads": 3, "num_kv_heads": 2}, "num_kv_heads 2: divides"),
+                             ({"dtype": int}, "dtype int64"), ({"schedule": "even"}, "schedule")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            probe(kernel(s), 10, **options)
+    with pytest.raises(MemoryError, match="probe of 4194304 keys"):
+        probe(kernel(s), 2**22, [(9, 0)], head_dim=2**16)
+
+
+def test_a_batch_that_memory_has_no_room_for_is_lowered(monkeypatch):
+    monkeypatch.setattr("multistep.probing.memory_bytes", lambda: 2**20)
+    sizes = []
+
+    def watched(q, k, v, routing):
+        sizes.append(len(q))
+        return multistep.attention(q, k, v, routing, Schedule())
+
+    assert probe(watched, 20, num_heads=2, head_dim=16) and max(sizes) < 16
+
+
 def test_nan_is_not_reached():
     report = probe(lambda q, k, v, routing: q * np.nan, 10)
     assert len(report.unreached) == 55 and report.not_finite > 0 and not report
@@ -113,6 +157,10 @@ def test_authors_names():
                 {"num_spans": 0}):
         with pytest.raises(ValueError):
             multistep.from_authors(**bad)
+    assert multistep.from_authors(qstart=[1], qend=[2])["spans"].tolist() == [[1, 3]]
+    for bad in ([1.0], [True], np.array([1.5])):
+        with pytest.raises(TypeError, match="qstart of dtype"):
+            multistep.from_authors(qstart=bad, qend=[2])
     with pytest.raises(TypeError, match="colour"):
         multistep.from_authors(colour=1)
     with pytest.raises(ValueError, match="power rule"):

@@ -147,7 +147,7 @@ def test_verify(s, length, data):
 @given(st.integers(1, 30), st.data())
 def test_verify_spans(length, data):
     rows = data.draw(st.lists(st.integers(0, length - 1).flatmap(
-        lambda t: st.tuples(st.just(t), st.integers(0, t))), max_size=30))
+        lambda t: st.tuples(st.just(t), st.integers(0, t))), min_size=1, max_size=30))
     query = np.array([t for t, _ in rows], np.int64)
     begin = np.array([b for _, b in rows], np.int64)
     end = np.array([data.draw(st.integers(b + 1, t + 1)) for t, b in rows], np.int64)
@@ -247,3 +247,19 @@ def test_plot(tmp_path):
     assert Schedule().plot(10, ax=given) is given
     with pytest.raises(ValueError, match="length 5000"):
         Schedule().plot(5000)
+
+
+def test_small_refusals():
+    with pytest.raises(ValueError, match="0 spans"):
+        verify_spans([], [], [], 10)
+    s = Schedule(3)
+    for t in (-1, 1.5, 2**48):
+        for ask in (s.window, s.final_spans):
+            with pytest.raises((ValueError, TypeError), match=f"query {t}"):
+                ask(t)
+    with pytest.raises(ValueError, match="inside"):
+        s.anchors(29, inside=[22, 22])
+    with pytest.raises(TypeError, match="rule 5"):
+        Schedule(rule=5)
+    with pytest.raises(TypeError, match="top_k 2.5"):
+        s.with_top_k(2.5)

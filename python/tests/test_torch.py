@@ -209,3 +209,44 @@ def test_refused():
     if not multistep.has_cuda:
         with pytest.raises(RuntimeError, match="built without CUDA"):
             mt._max_context()
+
+
+def test_positions_are_checked_before_they_are_tensors():
+    q, k, v, routing = make()
+    newest = (q[:, :, :1], k, v, [x[:, :, :1] for x in routing])
+    for bad in (1.5, True, "1", [1.5, 0], np.array([0.5, 1]), torch.tensor([0.5, 1])):
+        with pytest.raises(TypeError, match="start") as caught:
+            mt.attention(q, k, v, routing, S, start=bad)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(TypeError, match="length"):
+            mt.decode(*newest, S, length=bad)
+    for bad in (-1, 2**49, [0], [0, -1]):
+        with pytest.raises(ValueError, match="start"):
+            mt.attention(q, k, v, routing, S, start=bad)
+    with pytest.raises(ValueError, match="length"):
+        mt.decode(*newest, S, length=41)
+    assert not mt.attention(q, k, v, routing, S, start=2**40).any()
+    for start in ([0, 3], np.array([0, 3]), np.array([0, 3], np.int32), torch.tensor([0, 3])):
+        want = multistep.attention(*(x.numpy() for x in (q, k, v)), [x.numpy() for x in routing],
+                                   S, start=np.array([0, 3]))
+        assert torch.equal(mt.attention(q, k, v, routing, S, start=start),
+                           torch.from_numpy(want).float())
+        mt.decode(*newest, S, length=[21, 40], start=start)
+    compiled = torch.compile(lambda q: mt.attention(q, k, v, routing, S, start=3), fullgraph=True,
+                             backend="aot_eager")
+    assert torch.equal(compiled(q), mt.attention(q, k, v, routing, S, start=3))
+
+
+def test_wrong_types_are_named_in_one_line():
+    q, k, v, routing = make()
+    for call, message in (
+            (lambda: mt.attention(q.numpy(), k, v, routing, S), "q of type ndarray"),
+            (lambda: mt.attention(q, k, v, 5, S), "routing_queries of type int"),
+            (lambda: mt.attention(q, k, v, [1, 2], S), r"routing_queries\[0\] of type int"),
+            (lambda: mt.attention(q, k, v, routing, S, top_k=2.5), "top_k 2.5"),
+            (lambda: mt.attention(q, k, v, routing, S, softmax_scale="0.5"), "softmax_scale '0.5'"),
+            (lambda: mt.attention(q, k, v, routing, S, query_offset=0.5), "query_offset 0.5"),
+            (lambda: mt.accumulate(q, 1, k, k), "a of type int")):
+        with pytest.raises(TypeError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
