@@ -29,6 +29,8 @@ LONG = {
 
 def seconds_to_stop(code):
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(60, process.kill)  # then the lines below do not come
+    watchdog.start()
     try:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.7)
@@ -37,6 +39,7 @@ def seconds_to_stop(code):
         assert process.stdout.readline() == "interrupted\n"
         return time.monotonic() - sent
     finally:
+        watchdog.cancel()
         process.kill()
         process.wait()
         process.stdout.close()
@@ -46,8 +49,10 @@ def seconds_to_stop(code):
 def test_keyboard_interrupt(name):
     """SIGINT, as the terminal sends it, in the middle of the work."""
     code = textwrap.dedent(f"""
-        import multistep, numpy as np, sys, time
+        import multistep, numpy as np, signal, sys, time
         from multistep import Schedule, oracle
+        # A shell's background jobs inherit that SIGINT is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         big = np.random.default_rng(0).random((1, 8, 60_000, 64))
         print("ready", flush=True)
         try:
