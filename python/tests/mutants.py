@@ -37,7 +37,7 @@ MUTANTS = [
      "test_attention.py"),
     ("functions.py", "found.spans if return_spans else None", "None", "test_attention.py"),
     ("comparison.py", "passed = passed and bad == 0", "passed = True", "test_compare.py"),
-    ("comparison.py", "return bool(self.stages) and all(self.stages)", "return all(self.stages)",
+    ("comparison.py", "bool(self.stages) and all(self.stages)", "bool(self.stages)",
      "test_compare.py"),
     ("comparison.py", "2 * self.undecided > self.rows", "False", "test_compare.py"),
     ("comparison.py", "return value.clone()", "return value", "test_compare.py"),
