@@ -1,12 +1,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <fstream>
 
 #include "commands.hpp"
 #include "gpu_options.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "provenance.hpp"
 #ifdef MULTISTEP_HAS_CUDA
 #include "gpu_bench.hpp"
 #include "gpu_compare.hpp"
@@ -25,8 +25,7 @@ struct Options {
   std::string chunk = "32Ki";
   std::string repeats = "50";
   std::string sample = "16";
-  std::string commit = "unknown";
-  std::string dirty = "no";
+  Provenance provenance;
   GpuShapeOptions shape;
   OutputOptions output;
 };
@@ -40,6 +39,7 @@ struct Planned {
 };
 
 struct Task {
+  Json provenance;
   std::vector<Planned> cases;  // in order of length
   Index repeats;
   Index sample;
@@ -85,9 +85,7 @@ Task read(const Options& options) {
   task.repeats = parse_size("--repeats", options.repeats, 5, 10'000);
   task.sample = parse_size("--sample", options.sample, 1, 65536);
   const Index chunk = parse_size("--chunk", options.chunk, 1, kMaxGpuLength);
-  if (options.dirty != "yes" && options.dirty != "no") {
-    throw std::invalid_argument(fmt::format("--dirty {}: yes or no", options.dirty));
-  }
+  task.provenance = options.provenance.json();
   const std::vector<std::string> configs = split("--configs", options.configs);
   for (const std::string& phase : split("--phases", options.phases)) {
     if (phase != "decode" && phase != "prefill" && phase != "whole") {
@@ -113,15 +111,6 @@ Task read(const Options& options) {
 }
 
 #ifdef MULTISTEP_HAS_CUDA
-
-/// The command line as it was given.
-std::string command_line() {
-  std::ifstream file("/proc/self/cmdline", std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!text.empty() && text.back() == '\0') text.pop_back();
-  std::replace(text.begin(), text.end(), '\0', ' ');
-  return text;
-}
 
 std::string bench_table(const Json& json) {
   std::string text = fmt::format(
@@ -189,17 +178,15 @@ int bench(const Options& options, const Task& task) {
   GpuShape shape = task.cases.front().shape;
   Json shared = shape_json(shape);
   for (const char* varies : {"queries", "keys"}) shared.erase(varies);
-  const Json json = {{"commit", options.commit},
-                     {"dirty", options.dirty},
-                     {"command", command_line()},
-                     {"seed", shape.seed},
-                     {"shape", shared},
-                     {"device", device},
-                     {"copy_bytes_per_second", settings.copy_bandwidth},
-                     {"dense", "N = 1, by this project's own kernel"},
-                     {"records", records},
-                     {"skipped", skipped},
-                     {"failed", failed}};
+  Json json = task.provenance;
+  json.update({{"seed", shape.seed},
+               {"shape", shared},
+               {"device", device},
+               {"copy_bytes_per_second", settings.copy_bandwidth},
+               {"dense", "N = 1, by this project's own kernel"},
+               {"records", records},
+               {"skipped", skipped},
+               {"failed", failed}});
   options.output.json ? options.output.write(json) : options.output.write(bench_table(json));
   return failed.empty() ? 0 : 1;
 }
@@ -230,8 +217,7 @@ void add_bench(CLI::App& app, Run& run) {
                       "runs timed, in [5, 10000] (default 50); fewer of runs beyond 40 ms");
   command->add_option("--sample", options->sample,
                       "rows compared before each timing, in [1, 65536] (default 16)");
-  command->add_option("--commit", options->commit, "what was built, for the JSON");
-  command->add_option("--dirty", options->dirty, "yes where it had uncommitted changes, or no");
+  options->provenance.add(*command);
   options->output.add(*command);
   command->footer(
       "A case that fails, or its comparison, has no times, and the exit code is 1.\n"

@@ -20,6 +20,7 @@ ROOT = TESTS.parent
 sys.path[:0] = [str(ROOT / "experiments"), str(TESTS)]
 
 import sample_results  # noqa: E402
+from plots_test import plotter  # noqa: E402
 
 # Each figure, what it cannot be drawn without, and a number of the samples in its caption.
 FIGURES = {
@@ -34,18 +35,6 @@ FIGURES = {
     "audit": ("cpu/audit.json", "query 898, key 1"),
     "needles": ("cpu/needles.json", "24000 of 24000 needles (100.00%)"),
 }
-
-
-def plotter():
-    """A Python that has matplotlib: the first on the path need not."""
-    for python in (sys.executable, "python3", "/usr/bin/python3"):
-        try:
-            if subprocess.run([python, "-c", "import matplotlib"],
-                              capture_output=True).returncode == 0:
-                return python
-        except OSError:
-            pass
-    raise RuntimeError("no python3 with matplotlib")
 
 
 def ink(path):
