@@ -67,7 +67,7 @@ def test_keyboard_interrupt(name):
 
 
 def test_other_threads_run():
-    big = np.random.default_rng(0).random((1, 2, 20_000, 64))
+    big = np.random.default_rng(0).random((1, 2, 40_000, 64))
     done = threading.Event()
     ticks = []
 
@@ -83,9 +83,8 @@ def test_other_threads_run():
     took = time.monotonic() - began
     done.set()
     ticker.join()
-    assert took > 0.2, "too short to tell"
     during = [t for t in ticks if began <= t <= began + took]
-    assert len(during) > 10 and max(np.diff(during)) < 0.5
+    assert len(during) > max(2, 10 * took)
 
 
 def test_two_threads_get_the_same_as_one():
