@@ -153,29 +153,11 @@ Qed.
 
 (** ** All levels *)
 
-Theorem far_reaching_leads : forall ls w n d,
-  Forall good_level ls -> Forall far_reaching ls -> 0 <= w -> first_window w ls <= d < n ->
-  exists path, leads w ls n path d.
-Proof.
-  induction ls as [| l rest IH]; intros w n d ls_good enough w_nonneg outside.
-  - exists []. exact outside.
-  - inversion ls_good as [| ? ? l_good rest_good]; subst.
-    inversion enough as [| ? ? l_far rest_far]; subst.
-    assert (l_covers := far_reaching_covers _ l (steps_of_pos (l :: rest)) l_good l_far).
-    destruct (l_covers w n d w_nonneg outside) as (i & chosen & inside).
-    destruct (IH 0 (size (span_of w (steps_of (l :: rest)) l n i))
-                   (d - near (span_of w (steps_of (l :: rest)) l n i))
-                   rest_good rest_far ltac:(lia)) as (path' & rest_leads).
-    { rewrite first_window_0 by exact rest_good. unfold within, size in *. lia. }
-    exists (i :: path'). cbn [leads]. auto.
-Qed.
-
 Theorem far_reaching_covered : forall s start len,
   good s -> Forall far_reaching (levels s) -> covered s start len.
 Proof.
-  intros s start len [levels_good w_nonneg] enough t j eligible _. unfold reachable.
-  destruct (Z.lt_ge_cases (t - j) (window_of s)) as [inside | outside]; [left; exact inside |].
-  right.
-  assert (range := eligible_distance s start t j (proj1 eligible) outside).
-  exact (far_reaching_leads _ _ _ _ levels_good enough w_nonneg range).
+  intros s start len s_good enough. apply all_cover_covered; [exact s_good |].
+  destruct s_good as [ls_good _].
+  induction ls_good as [| l rest l_good rest_good IH]; [exact I | inversion enough; subst].
+  split; [apply far_reaching_covers; auto using steps_of_pos | now apply IH].
 Qed.

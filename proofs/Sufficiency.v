@@ -142,38 +142,56 @@ Qed.
 
 (** ** All levels *)
 
+(** Every level closes its gaps. *)
+Fixpoint all_cover (ls : list level) : Prop :=
+  match ls with
+  | [] => True
+  | l :: rest => covers (steps_of ls) l /\ all_cover rest
+  end.
+
+(** Level after level, choose a stripe whose span holds the key. *)
+Lemma all_cover_leads : forall ls w n d,
+  Forall good_level ls -> all_cover ls -> 0 <= w -> first_window w ls <= d < n ->
+  exists path, leads w ls n path d.
+Proof.
+  induction ls as [| l rest IH]; intros w n d ls_good all_close w_nonneg outside.
+  - exists []. exact outside.
+  - inversion ls_good as [| ? ? l_good rest_good]; subst.
+    destruct all_close as [l_covers rest_cover].
+    destruct (l_covers w n d w_nonneg outside) as (i & chosen & inside).
+    destruct (IH 0 (size (span_of w (steps_of (l :: rest)) l n i))
+                   (d - near (span_of w (steps_of (l :: rest)) l n i))
+                   rest_good rest_cover ltac:(lia)) as (path' & rest_leads).
+    { rewrite first_window_0 by exact rest_good. unfold within, size in *. lia. }
+    exists (i :: path'). cbn [leads]. auto.
+Qed.
+
+(** No key is excluded then, for every length, first key and window. *)
+Lemma all_cover_covered : forall s start len,
+  good s -> all_cover (levels s) -> covered s start len.
+Proof.
+  intros s start len [levels_good w_nonneg] all_close t j eligible _. unfold reachable.
+  destruct (Z.lt_ge_cases (t - j) (window_of s)) as [inside | outside]; [left; exact inside |].
+  right.
+  assert (range := eligible_distance s start t j (proj1 eligible) outside).
+  exact (all_cover_leads _ _ _ _ levels_good all_close w_nonneg range).
+Qed.
+
 Fixpoint sufficient_levels (ls : list level) : Prop :=
   match ls with
   | [] => True
   | l :: rest => sufficient (steps_of ls) l /\ sufficient_levels rest
   end.
 
-(** Level after level, choose a stripe whose span holds the key. *)
-Theorem sufficient_leads : forall ls w n d,
-  Forall good_level ls -> sufficient_levels ls -> 0 <= w -> first_window w ls <= d < n ->
-  exists path, leads w ls n path d.
-Proof.
-  induction ls as [| l rest IH]; intros w n d ls_good enough w_nonneg outside.
-  - exists []. exact outside.
-  - inversion ls_good as [| ? ? l_good rest_good]; subst. destruct enough as [l_enough rest_enough].
-    destruct (sufficient_covers _ l (steps_of_pos _) l_good l_enough w n d w_nonneg outside)
-      as (i & chosen & inside).
-    destruct (IH 0 (size (span_of w (steps_of (l :: rest)) l n i))
-                   (d - near (span_of w (steps_of (l :: rest)) l n i))
-                   rest_good rest_enough ltac:(lia)) as (path' & rest_leads).
-    { rewrite first_window_0 by exact rest_good. unfold within, size in *. lia. }
-    exists (i :: path'). cbn [leads]. auto.
-Qed.
-
-(** No key is excluded: for every length, first key, window, and mixture of rules. *)
+(** Of any mixture of rules. *)
 Theorem sufficient_covered : forall s start len,
   good s -> sufficient_levels (levels s) -> covered s start len.
 Proof.
-  intros s start len [levels_good w_nonneg] enough t j eligible _. unfold reachable.
-  destruct (Z.lt_ge_cases (t - j) (window_of s)) as [inside | outside]; [left; exact inside |].
-  right.
-  assert (range := eligible_distance s start t j (proj1 eligible) outside).
-  exact (sufficient_leads _ _ _ _ levels_good enough w_nonneg range).
+  intros s start len s_good enough. apply all_cover_covered; [exact s_good |].
+  destruct s_good as [ls_good _].
+  induction ls_good as [| l rest l_good rest_good IH]; [exact I |].
+  destruct enough as [l_enough rest_enough].
+  split; [apply sufficient_covers; auto using steps_of_pos | exact (IH rest_enough)].
 Qed.
 
 (** ** The defaults of the power rule at every level *)
