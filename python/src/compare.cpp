@@ -12,6 +12,7 @@
 #include "parallel.hpp"
 #include "problem.hpp"
 #include "row_oracle.hpp"
+#include "verdict.hpp"
 
 /// The judgement of SPEC 8 on sampled rows of what anybody's kernel gave.
 namespace multistep::python {
@@ -37,47 +38,6 @@ Rounding rounding_of(const std::string& storage) {
   if (storage == "float16") return [](float x) { return static_cast<float>(Eigen::half(x)); };
   return [](float x) { return x; };
 }
-
-double largest_of(const std::vector<double>& values, double least) {
-  double largest = least;
-  for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
-  return largest;
-}
-
-/// One stage's values for all sampled rows.
-struct Values {
-  bool wanted = false;
-  Index width = 1;  // values of a row
-  std::vector<double> got, want, plain;
-
-  void resize(bool is_wanted, Index rows, Index of_row) {
-    wanted = is_wanted;
-    width = of_row;
-    const Index count = rows * of_row;
-    for (auto* values : {&got, &want, &plain}) values->assign(at(is_wanted ? count : 0), 0);
-  }
-  void put(Index to, Index count, const double* given, const double* oracle,
-           const double* yardstick) {
-    std::copy_n(given, count, got.begin() + to);
-    std::copy_n(oracle, count, want.begin() + to);
-    std::copy_n(yardstick, count, plain.begin() + to);
-  }
-  /// Takes from every error what `floors` explain.
-  void forgive(Index from, const std::vector<double>& floors) {
-    for (std::size_t i = 0; i < floors.size(); ++i) {
-      double& value = got[at(from) + i];
-      const double right = want[at(from) + i];
-      if (std::abs(value - right) <= floors[i]) {
-        value = right;
-      } else if (std::isfinite(value) && std::isfinite(right)) {
-        value += value < right ? floors[i] : -floors[i];
-      }
-    }
-  }
-  void spoil(Index from, Index count) {
-    std::fill_n(got.begin() + from, count, std::numeric_limits<double>::quiet_NaN());
-  }
-};
 
 /// The paths of one row that its outputs are judged on.
 struct Chosen {
@@ -129,7 +89,7 @@ std::vector<double> output_slacks(const std::vector<double>& slacks,
 }
 
 template <class T>
-class Judge {
+class Judge : public Judgement {
  public:
   Judge(const AttentionArgs<T>& args, const AttentionArgs<float>& narrow, const Submission& given)
       : args_(args),
@@ -168,10 +128,6 @@ class Judge {
     });
     undecided = std::accumulate(undecided_.begin(), undecided_.end(), Index{0});
   }
-
-  Values attended, lses, combined, composed, end_to_end;
-  std::vector<SelectionReport> selections;  // [sample]
-  Index undecided = 0;
 
  private:
   void judge_row(Index s) {
@@ -239,7 +195,7 @@ class Judge {
         if (slot.anchors[0] >= 0) path = oracle.walk(slot.anchors.data(), regret);
       } else if (!slot.span.empty()) {
         for (const Candidate& other : oracle.with_span(slot.span)) {
-          const bool taken = std::any_of(slots.begin(), slots.begin() + std::ssize(slots),
+          const bool taken = std::any_of(slots.begin(), slots.end(),
                                          [&](const Slot& s) { return s.anchors == other.anchors; });
           if (!taken && (!path || other.score > path->score)) path = other;
         }
@@ -288,11 +244,11 @@ class Judge {
 
   // The values
 
-  template <class Args, class Real>
-  static SpanAttentionArgs<Real> attend(const Args& one, const Real*, const Chosen& chosen,
-                                        Index slots, const Span* window) {
+  template <class Real>
+  SpanAttentionArgs<Real> attend(const AttentionArgs<Real>& one, const Chosen& chosen,
+                                 const Span* window) const {
     return {one.shape, one.query,           one.key, one.value,
-            slots,     chosen.spans.data(), window,  one.softmax_scale};
+            k_,        chosen.spans.data(), window,  one.softmax_scale};
   }
 
   void judge_attended(Index s, const AttentionArgs<T>& one, const AttentionArgs<float>& plain,
@@ -301,8 +257,8 @@ class Judge {
       if (given_.window_apart) span = outside(span, window);
     }
     const Span* behind = given_.window_apart ? nullptr : &window;
-    const auto want = span_attention(attend(one, one.query, chosen, k_, behind));
-    const auto rough = plain_span_attention(attend(plain, plain.query, chosen, k_, behind), round_);
+    const auto want = span_attention(attend(one, chosen, behind));
+    const auto rough = plain_span_attention(attend(plain, chosen, behind), round_);
     const Index used = chosen.usable ? chosen.count : k_;  // others may hold anything
     if (attended.wanted) {
       attended.put(s * k_ * d_, used * d_, span_outputs_ + s * k_ * d_, want.output.data(),
@@ -361,8 +317,7 @@ class Judge {
                     const Span& window, const Chosen& chosen) {
     undecided_[at(s)] = !chosen.decided;
     if (!chosen.decided) return;
-    const std::vector<double> exact =
-        span_attention(attend(one, one.query, chosen, k_, &window)).output;
+    const std::vector<double> exact = span_attention(attend(one, chosen, &window)).output;
     const Index count = std::max<Index>(chosen.count, 1);
     const std::vector<double> want =
         combine({1, k_, d_, &count, chosen.scores.data(), exact.data()});
@@ -380,8 +335,7 @@ class Judge {
   /// The output on the chosen spans and their scores, which is `want`.
   void judge_composed(Index s, const std::vector<double>& want, const AttentionArgs<float>& plain,
                       const Span& window, const Chosen& chosen) {
-    const auto rough =
-        plain_span_attention(attend(plain, plain.query, chosen, k_, &window), round_);
+    const auto rough = plain_span_attention(attend(plain, chosen, &window), round_);
     const Index count = std::max<Index>(chosen.count, 1);
     const std::vector<double> no_lse(at(k_), 0);
     const std::vector<double> yardstick = plain_window_combine(
@@ -409,124 +363,6 @@ class Judge {
   Rounding round_;
   std::vector<Index> undecided_;  // [sample]
 };
-
-/// Rows of one head of one sequence are held against their own yardstick as well, so that large
-/// values elsewhere hide none of them: the first row of each head whose errors exceed twice its
-/// limits and a rounding of its largest value to the storage type. The allowance is for heads of
-/// few values, where the yardstick may be lucky.
-std::vector<Index> wrong_heads(const Values& values, const std::vector<Index>& heads,
-                               const std::string& storage) {
-  const bool brain = storage == "bfloat16";
-  const double ulp = brain ? 0x1p-8 : storage == "float16" ? 0x1p-11 : 0;
-  const double least = storage == "float16" ? 0x1p-24 : 0;
-  std::vector<Index> wrong;
-  for (std::size_t first = 0, last = 0; first < heads.size(); first = last) {
-    while (last < heads.size() && heads[last] == heads[first]) ++last;
-    const auto part = [&](const std::vector<double>& all) {
-      const std::size_t width = at(values.width);
-      return std::span(all).subspan(first * width, (last - first) * width);
-    };
-    const std::span<const double> want = part(values.want);
-    const double largest = largest_of({want.begin(), want.end()}, 0);
-    const ValueReport report =
-        judge_values(part(values.got), want, part(values.plain), 4 * 0x1p-23 * largest);
-    const double rounding = ulp * largest + least;
-    const bool right = report.got.max <= 2 * report.max_limit() + rounding &&
-                       report.got.mean <= 2 * report.mean_limit() + rounding;
-    if (!right)
-      wrong.push_back(std::max<Index>(report.got.worst, 0) +
-                      static_cast<Index>(first) * values.width);
-  }
-  return wrong;
-}
-
-nb::dict values_dict(const Values& values, double floor) {
-  const ValueReport report = judge_values(values.got, values.want, values.plain, floor);
-  nb::dict dict;
-  dict["passed"] = report.pass();
-  dict["max_error"] = report.got.max;
-  dict["max_limit"] = report.max_limit();
-  dict["mean_error"] = report.got.mean;
-  dict["mean_limit"] = report.mean_limit();
-  dict["plain_max"] = report.plain.max;
-  dict["plain_mean"] = report.plain.mean;
-  dict["floor"] = floor;
-  dict["values"] = report.got.count;
-  dict["nans"] = report.got.nans;
-  dict["infs"] = report.got.infs;
-  dict["worst"] = report.got.worst;
-  return dict;
-}
-
-nb::dict selection_dict(const std::vector<SelectionReport>& rows) {
-  SelectionReport sum;
-  for (std::size_t s = 0; s < rows.size(); ++s) {
-    SelectionReport row = rows[s];
-    if (row.worst_row >= 0) row.worst_row = static_cast<Index>(s);
-    sum += row;
-  }
-  nb::dict wrong;
-  wrong["not_candidates"] = sum.not_candidates;
-  wrong["out_of_range"] = sum.out_of_range;
-  wrong["duplicates"] = sum.duplicates;
-  wrong["missing"] = sum.missing;
-  wrong["unordered"] = sum.unordered;
-  wrong["unclean"] = sum.unclean;
-  wrong["wrong_scores"] = sum.wrong_scores;
-  wrong["regretted"] = sum.regretted;
-  nb::dict histogram;
-  for (std::size_t bin = 0; bin < SelectionReport::kBins; ++bin) {
-    histogram[nb::str(std::string(regret_bin_name(bin)).c_str())] = sum.histogram[bin];
-  }
-  nb::dict dict;
-  dict["passed"] = sum.pass();
-  dict["rows"] = sum.rows;
-  dict["paths"] = sum.paths;
-  dict["score_error"] = sum.score_error;
-  dict["mean_score_error"] = sum.mean_score_error;
-  dict["regret"] = sum.regret;
-  dict["regret_score"] = sum.regret_score;
-  dict["nans"] = sum.nans;
-  dict["infs"] = sum.infs;
-  dict["wrong"] = wrong;
-  dict["histogram"] = histogram;
-  dict["worst"] = sum.worst_row;
-  return dict;
-}
-
-/// Floors: what float32 sums in another order and the hardware's exponentials and logarithms, good
-/// to 2^-22, may add where the yardstick happens to make no error: 4 ulp of the largest value, and
-/// for log-sum-exps, which hold a logarithm as well as the logits, 16.
-nb::dict report_of(auto& judge, const std::vector<Index>& heads, const std::string& storage) {
-  const auto floor = [](const Values& values) { return 4 * 0x1p-23 * largest_of(values.want, 0); };
-  const auto judged = [&](const Values& values) {
-    nb::dict dict = values_dict(values, floor(values));
-    const std::vector<Index> wrong = wrong_heads(values, heads, storage);
-    dict["wrong_heads"] = wrong.size();
-    if (!wrong.empty() && nb::cast<bool>(dict["passed"])) {
-      dict["passed"] = false;
-      dict["worst"] = wrong[0];
-    }
-    return dict;
-  };
-  nb::dict report;
-  if (!judge.selections.empty()) report["search"] = selection_dict(judge.selections);
-  if (judge.attended.wanted) {
-    report["span attention"] = judged(judge.attended);
-  }
-  if (judge.lses.wanted) {
-    report["span lse"] = values_dict(judge.lses, 16 * 0x1p-23 * largest_of(judge.lses.want, 1));
-  }
-  if (judge.combined.wanted) {
-    report["combination"] = judged(judge.combined);
-  }
-  if (judge.composed.wanted) {
-    report["output"] = judged(judge.composed);
-    report["end to end"] = values_dict(judge.end_to_end, 0);
-  }
-  report["undecided"] = judge.undecided;
-  return report;
-}
 
 /// `narrow` is `inputs` in float32: what the yardstick takes.
 nb::dict judge(const Inputs& inputs, const Inputs& narrow, const Submission& given) {
