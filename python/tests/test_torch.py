@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch")
 
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
-from multistep import Schedule  # noqa: E402
+from multistep import Schedule, _operators  # noqa: E402
 
 S = Schedule(steps=3)
 
@@ -208,7 +208,7 @@ def test_refused():
         mt.attention(q, k, v, routing, "released")
     if not multistep.has_cuda:
         with pytest.raises(RuntimeError, match="built without CUDA"):
-            mt._max_context()
+            _operators.max_context()
 
 
 def test_positions_are_checked_before_they_are_tensors():
