@@ -2,6 +2,7 @@
 
 #include "commands.hpp"
 #include "multistep/coverage.hpp"
+#include "multistep/walk.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -29,24 +30,25 @@ class Tree {
   Json whole(Index m, Span segment) {
     Json nodes = Json::array();
     if (m == plan_.steps()) return nodes;
-    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
-      nodes.push_back(node(m, i, anchor, span, whole(m + 1, span)));
-    });
+    for (const Choice choice : Choices(plan_, m, segment)) {
+      nodes.push_back(node(m, choice, whole(m + 1, choice.span)));
+    }
     return nodes;
   }
 
   /// The branches that end in a final span with the key.
-  Json paths(Index m, Span segment, Index key) {
-    Json nodes = Json::array();
-    if (m == plan_.steps()) return nodes;
-    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
-      if (!span.contains(key)) return;
-      Json children = paths(m + 1, span, key);
-      if (m + 1 == plan_.steps() || !children.empty()) {
-        nodes.push_back(node(m, i, anchor, span, std::move(children)));
+  Json paths(Span searched, Index key) {
+    Json root = Json::array();
+    for_each_path(plan_, searched, key, [&](const std::vector<Choice>& path) {
+      Json* nodes = &root;
+      for (std::size_t m = 0; m < path.size(); ++m) {  // paths that begin alike come in a row
+        if (nodes->empty() || nodes->back()["stripe"] != path[m].stripe) {
+          nodes->push_back(node(static_cast<Index>(m) + 1, path[m], Json::array()));
+        }
+        nodes = &nodes->back()["children"];
       }
     });
-    return nodes;
+    return root;
   }
 
   /// The spans around a key that none reaches: at every level those that hold it, and the nearest
@@ -56,30 +58,22 @@ class Tree {
     Json newer;
     Json older;
     Json nodes = Json::array();
-    for_each_anchor(m, segment, [&](Index i, Index anchor, Span span) {
-      if (span.contains(key)) {
-        nodes.push_back(node(m, i, anchor, span, around(m + 1, span, key)));
-      } else if (span.begin > key) {
-        newer = node(m, i, anchor, span, Json::array());
+    for (const Choice choice : Choices(plan_, m, segment)) {
+      if (choice.span.contains(key)) {
+        nodes.push_back(node(m, choice, around(m + 1, choice.span, key)));
+      } else if (choice.span.begin > key) {
+        newer = node(m, choice, Json::array());
       } else if (older.is_null()) {
-        older = node(m, i, anchor, span, Json::array());
+        older = node(m, choice, Json::array());
       }
-    });
+    }
     if (!newer.is_null()) nodes.insert(nodes.begin(), newer);
     if (!older.is_null()) nodes.push_back(older);
     return nodes;
   }
 
  private:
-  template <class Visit>
-  void for_each_anchor(Index m, Span segment, const Visit& visit) {
-    const Cut cut = plan_.cut(m, segment.length());
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
-      visit(i, segment.end - 1 - cut.anchor(i), keys(cut.span(i), segment));
-    }
-  }
-
-  Json node(Index m, Index i, Index anchor, Span span, Json children) {
+  Json node(Index m, const Choice& choice, Json children) {
     if (++count_ > kMaxNodes) {
       throw std::invalid_argument(
           fmt::format("--position {}: a query with at most {} anchors to show; --key shows the "
@@ -87,9 +81,9 @@ class Tree {
                       plan_.max_length() - 1, kMaxNodes));
     }
     return {{"level", m},
-            {"stripe", i},
-            {"anchor", anchor},
-            {"span", span_json(span)},
+            {"stripe", choice.stripe},
+            {"anchor", choice.key},
+            {"span", span_json(choice.span)},
             {"children", std::move(children)}};
   }
 
@@ -156,7 +150,7 @@ int explain(const Options& options) {
                  {"window", span_json(window)}};
   const Span searched = plan.searched(position, start);
   Tree tree(plan);
-  Json anchors = key ? tree.paths(1, searched, *key) : tree.whole(1, searched);
+  Json anchors = key ? tree.paths(searched, *key) : tree.whole(1, searched);
   const bool reachable = !key || window.contains(*key) || !anchors.empty();
   if (key) {
     result["key"] = *key;

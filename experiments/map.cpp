@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "commands.hpp"
-#include "multistep/coverage.hpp"
+#include "multistep/walk.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -30,18 +30,16 @@ struct LevelMap {
 };
 
 void fill(const StripePlan& plan, Index m, Span segment, std::vector<LevelMap>& maps) {
-  if (m == plan.steps() || segment.empty()) return;
+  if (m == plan.steps()) return;
   LevelMap& map = maps[static_cast<std::size_t>(m - 1)];
-  const Cut cut = plan.cut(m, segment.length());
-  for (Index i = cut.first(); i <= cut.last(); ++i) {
-    const Span span = keys(cut.span(i), segment);
-    ++map.anchors[static_cast<std::size_t>(segment.end - 1 - cut.anchor(i))];
-    for (Index key = span.begin; key < span.end; ++key) {
+  for (const Choice choice : Choices(plan, m, segment)) {
+    ++map.anchors[static_cast<std::size_t>(choice.key)];
+    for (Index key = choice.span.begin; key < choice.span.end; ++key) {
       const auto at = static_cast<std::size_t>(key);
       if (map.spans[at]++ == 0) map.ordinals[at] = map.count;
     }
     ++map.count;
-    fill(plan, m + 1, span, maps);
+    fill(plan, m + 1, choice.span, maps);
   }
 }
 

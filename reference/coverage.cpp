@@ -6,6 +6,7 @@
 
 #include "error.hpp"
 #include "multistep/power.hpp"
+#include "multistep/walk.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
 
@@ -133,15 +134,6 @@ void require_range(Index length, Index start) {
   require(start >= 0 && start < length, "start {}: an integer in [0, length {})", start, length);
 }
 
-template <class Visit>
-void visit_final_spans(const StripePlan& plan, Index m, Span segment, const Visit& visit) {
-  if (m == plan.steps()) return visit(segment);
-  const Cut cut = plan.cut(m, segment.length());
-  for (Index i = cut.first(); i <= cut.last(); ++i) {
-    visit_final_spans(plan, m + 1, keys(cut.span(i), segment), visit);
-  }
-}
-
 }  // namespace
 
 CoverageReport verify_all(const Schedule& schedule, Index length, Index start,
@@ -212,9 +204,8 @@ std::vector<Index> multiplicity(const StripePlan& plan, Index query, Index start
     --counts[at(span.end)];
   };
   if (const Span window = plan.window(query, start); !window.empty()) add(window);
-  if (const Span segment = plan.searched(query, start); !segment.empty()) {
-    visit_final_spans(plan, 1, segment, add);
-  }
+  for_each_path(plan, plan.searched(query, start), {},
+                [&](const std::vector<Choice>& path) { add(path.back().span); });
   for (std::size_t key = 1; key < counts.size(); ++key) counts[key] += counts[key - 1];
   counts.pop_back();
   return counts;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "multistep/attention.hpp"
+#include "multistep/walk.hpp"
 #include "shape.hpp"
 
 namespace multistep {
@@ -69,12 +70,9 @@ class RowOracle {
     path.span = searched_;
     regret = 0;
     for (Index m = 1; m < plan_.steps(); ++m) {
-      const Span segment = path.span;
-      const Cut cut = plan_.cut(m, segment.length());
-      const std::optional<Index> stripe = stripe_of(cut, segment, anchors[m - 1]);
-      if (!stripe) return std::nullopt;
-      path = child(path, m, cut, *stripe);
-      if (path.span.empty() && m + 1 < plan_.steps()) return std::nullopt;
+      const std::optional<Choice> choice = Choices(plan_, m, path.span).at_key(anchors[m - 1]);
+      if (!choice) return std::nullopt;
+      path = child(path, m, *choice);
       if (std::isnan(path.score)) regret = kInfinity;
       regret = std::max(regret, regret_of(path, thresholds_[at(m - 1)]));
     }
@@ -94,10 +92,8 @@ class RowOracle {
   void search_level(Index m) {
     std::vector<Candidate> all;
     for (const Candidate& parent : final_) {
-      const Cut cut = plan_.cut(m, parent.span.length());
-      for (Index i = cut.first(); i <= cut.last(); ++i) {
-        if (cut.span(i).empty() && m + 1 < plan_.steps()) continue;
-        Candidate path = child(parent, m, cut, i);
+      for (const Choice choice : Choices(plan_, m, parent.span)) {
+        Candidate path = child(parent, m, choice);
         if (!std::isnan(path.score)) all.push_back(std::move(path));
       }
     }
@@ -106,15 +102,14 @@ class RowOracle {
     if (m + 1 == plan_.steps()) last_level_ = std::move(all);
   }
 
-  Candidate child(const Candidate& parent, Index m, const Cut& cut, Index i) const {
-    const Index anchor = parent.span.end - 1 - cut.anchor(i);
+  Candidate child(const Candidate& parent, Index m, const Choice& choice) const {
     Candidate path = parent;
     const auto query = vector_at(args_.routing_queries[at(m - 1)], row_, d_);
-    const auto key = vector_at(args_.search_keys, first_key_ + anchor, d_);
+    const auto key = vector_at(args_.search_keys, first_key_ + choice.key, d_);
     path.score += args_.search_scale * dot(query, key);
     path.bound += bound_of(dot(query.cwiseAbs(), key.cwiseAbs()));
-    path.span = keys(cut.span(i), parent.span);
-    path.anchors.push_back(anchor);
+    path.span = choice.span;
+    path.anchors.push_back(choice.key);
     return path;
   }
 
@@ -166,18 +161,6 @@ class RowOracle {
           reach.end() - std::lower_bound(reach.begin(), reach.end(), path.score - path.bound);
       path.sure = path.sure && ahead - 1 < plan_.schedule().top_k;  // it counts itself
     }
-  }
-
-  static std::optional<Index> stripe_of(const Cut& cut, Span segment, Index anchor) {
-    const Index distance = segment.end - 1 - anchor;
-    Index low = cut.first();
-    Index high = cut.last() + 1;
-    while (low < high) {
-      const Index middle = low + (high - low) / 2;
-      cut.anchor(middle) < distance ? low = middle + 1 : high = middle;
-    }
-    if (low > cut.last() || cut.anchor(low) != distance) return std::nullopt;
-    return low;
   }
 
   const SpanSearchArgs<T>& args_;

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <vector>
 
-#include "multistep/schedule.hpp"
+#include "multistep/walk.hpp"
 #include "multistep/work.hpp"
 
 namespace multistep {
@@ -46,15 +46,9 @@ std::vector<Path> search_row(const StripePlan& plan, Index query, Index start, S
   for (Index m = 1; m < plan.steps(); ++m) {
     std::vector<Path> next;
     for (std::size_t parent = 0; parent < kept.size(); ++parent) {
-      const Span segment = kept[parent].span;
-      const Cut cut = plan.cut(m, segment.length());
-      for (Index i = cut.first(); i <= cut.last(); ++i) {
-        const Cut::Distances distances = cut.span(i);
-        if (distances.empty() && m + 1 < plan.steps()) continue;
-        const Index anchor = segment.end - 1 - cut.anchor(i);
-        const Span span = keys(distances, segment);
-        const double path_score = kept[parent].score + score(m, anchor, span);
-        keep(next, {path_score, anchor, parent, span, {}}, top_k);
+      for (const Choice choice : Choices(plan, m, kept[parent].span)) {
+        const double path_score = kept[parent].score + score(m, choice.key, choice.span);
+        keep(next, {path_score, choice.key, parent, choice.span, {}}, top_k);
         ++work.anchors_scored;
       }
     }

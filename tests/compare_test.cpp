@@ -4,6 +4,7 @@
 
 #include "inputs.hpp"
 #include "multistep/plain.hpp"
+#include "multistep/walk.hpp"
 #include "property.hpp"
 
 using namespace multistep;
@@ -75,10 +76,7 @@ struct Submission {
     double score = 0;
     for (Index m = 1; m < problem.plan.steps(); ++m) {
       const Index anchor = anchors[at(m - 1)];
-      const Cut cut = problem.plan.cut(m, segment.length());
-      Index i = cut.first();
-      while (segment.end - 1 - cut.anchor(i) != anchor) ++i;
-      segment = multistep::keys(cut.span(i), segment);
+      segment = Choices(problem.plan, m, segment).at_key(anchor).value().span;
       score += naive::dot(problem.routing[at(m - 1)], row, problem.searched(),
                           problem.kv_row(row, anchor), problem.sizes.head_dim);
       selection.anchors[at(slot * selection.levels + m - 1)] = anchor;
@@ -337,8 +335,7 @@ TEST_CASE("near-ties may fall either way, further ones may not", "[compare]") {
     problem.search_keys.assign(400, 0);
     submission.selection = span_search(problem.search());
     const Index oldest = submission.selection.anchors[0];  // of equals, the smaller key wins
-    const Cut cut = problem.plan.cut(1, 400);
-    const Index newest = 399 - cut.anchor(cut.first());
+    const Index newest = (*Choices(problem.plan, 1, {0, 400}).begin()).key;
     problem.search_keys[at(oldest)] = 1;
     problem.search_keys[at(newest)] = static_cast<float>(1 - gap);
     submission.choose(0, {newest});
@@ -374,15 +371,11 @@ TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[compar
   const double best = wrong.selection.scores[0];
   const Index kept = wrong.selection.anchors[0];
   const StripePlan& plan = wrong.problem.plan;
-  const Span searched = plan.searched(399, 0);
-  const Cut outer = plan.cut(1, searched.length());
   bool better = false;
-  for (Index i = outer.first(); i <= outer.last() && !better; ++i) {
-    const Span segment = multistep::keys(outer.span(i), searched);
-    const Index parent = searched.end - 1 - outer.anchor(i);
-    const Cut inner = plan.cut(2, segment.length());
-    for (Index j = inner.first(); j <= inner.last() && parent != kept && !better; ++j) {
-      wrong.choose(0, {parent, segment.end - 1 - inner.anchor(j)});
+  for (const Choice outer : Choices(plan, 1, plan.searched(399, 0))) {
+    for (const Choice inner : Choices(plan, 2, outer.span)) {
+      if (outer.key == kept || better) break;
+      wrong.choose(0, {outer.key, inner.key});
       better = wrong.selection.scores[0] > best;
     }
   }

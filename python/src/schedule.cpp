@@ -6,6 +6,7 @@
 #include "core.hpp"
 #include "interrupt.hpp"
 #include "multistep/coverage.hpp"
+#include "multistep/walk.hpp"
 #include "multistep/work.hpp"
 
 namespace multistep::python {
@@ -50,22 +51,6 @@ void require_query(const StripePlan& plan, Index query, Index start) {
   require_within("start", start, 0, query);
 }
 
-Index anchor_of(const Cut& cut, Index stripe, Span segment) {
-  return segment.end - 1 - cut.anchor(stripe);
-}
-
-/// The stripe with this anchor; last() + 1 where there is none.
-Index stripe_at(const Cut& cut, Index anchor, Span segment) {
-  Index low = cut.first();
-  Index high = cut.last() + 1;
-  while (low < high) {
-    const Index middle = low + (high - low) / 2;
-    anchor_of(cut, middle, segment) > anchor ? low = middle + 1 : high = middle;
-  }
-  const bool found = low <= cut.last() && anchor_of(cut, low, segment) == anchor;
-  return found ? low : cut.last() + 1;
-}
-
 /// The segment that a query searches after it chose the anchors `chosen`, one per level.
 Span segment_after(const StripePlan& plan, Index query, Index start,
                    const std::vector<Index>& chosen) {
@@ -75,11 +60,10 @@ Span segment_after(const StripePlan& plan, Index query, Index start,
   for (const Index anchor : chosen) {
     require(m < plan.steps(), "anchors {}: a schedule of {} steps has {} search levels",
             chosen.size(), plan.steps(), plan.steps() - 1);
-    const Cut cut = plan.cut(m, segment.length());
-    const Index stripe = stripe_at(cut, anchor, segment);
-    require(stripe <= cut.last(), "anchor {}: not one of level {} in [{}, {})", anchor, m,
+    const std::optional<Choice> choice = Choices(plan, m, segment).at_key(anchor);
+    require(choice.has_value(), "anchor {}: not one of level {} in [{}, {})", anchor, m,
             segment.begin, segment.end);
-    segment = keys(cut.span(stripe), segment);
+    segment = choice->span;
     ++m;
   }
   return segment;
@@ -93,78 +77,47 @@ nb::tuple level(const StripePlan& plan, Index query, Index start,
   std::vector<Index> anchors;
   std::vector<Span> spans;
   if (m < plan.steps()) {
-    const Cut cut = plan.cut(m, segment.length());
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
-      anchors.push_back(anchor_of(cut, i, segment));
-      spans.push_back(keys(cut.span(i), segment));
+    for (const Choice choice : Choices(plan, m, segment)) {
+      anchors.push_back(choice.key);
+      spans.push_back(choice.span);
     }
   }
   const Index count = std::ssize(anchors);
   return nb::make_tuple(to_numpy(std::move(anchors), {count}), to_numpy(flat(spans), {count, 2}));
 }
 
-struct Step {
-  Index stripe;
-  Index anchor;
-  Span span;
-};
-
-/// Calls visit(path) for every path of a query, or for those to one key.
+/// Calls visit(path) for every path of a query, or for those to one key, as long as they are few.
 template <class Visit>
-class Walk {
- public:
-  Walk(const StripePlan& plan, Index query, std::optional<Index> key, Visit visit)
-      : plan_(plan), query_(query), key_(key), visit_(std::move(visit)) {}
-
-  void descend(Index m, Span segment) {
-    if (m == plan_.steps()) {
-      require(++count_ <= kMaxPaths, "query {}: more than {} paths to list", query_, kMaxPaths);
-      return visit_(path_);
-    }
-    const Cut cut = plan_.cut(m, segment.length());
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
-      const Span span = keys(cut.span(i), segment);
-      if (span.empty() || (key_ && !span.contains(*key_))) continue;
-      path_.push_back({i, anchor_of(cut, i, segment), span});
-      descend(m + 1, span);
-      path_.pop_back();
-    }
-  }
-
- private:
-  const StripePlan& plan_;
-  Index query_;
-  std::optional<Index> key_;
-  Visit visit_;
-  Index count_ = 0;
-  std::vector<Step> path_;
-};
+void for_each_listed_path(const StripePlan& plan, Index query, Index start,
+                          std::optional<Index> key, Visit&& visit) {
+  Index count = 0;
+  for_each_path(plan, plan.searched(query, start), key, [&](const std::vector<Choice>& path) {
+    require(++count <= kMaxPaths, "query {}: more than {} paths to list", query, kMaxPaths);
+    visit(path);
+  });
+}
 
 /// Per path a list of (stripe, anchor, begin, end), one per level.
 nb::list paths(const StripePlan& plan, Index query, Index start, Index key) {
   require_query(plan, query, start);
   require_within("key", key, start, query);
   nb::list found;
-  if (plan.steps() == 1) return found;
-  const auto add = [&](const std::vector<Step>& path) {
+  for_each_listed_path(plan, query, start, key, [&](const std::vector<Choice>& path) {
     nb::list steps;
-    for (const Step& step : path) {
-      steps.append(nb::make_tuple(step.stripe, step.anchor, step.span.begin, step.span.end));
+    for (const auto& [stripe, anchor, span] : path) {
+      steps.append(nb::make_tuple(stripe, anchor, span.begin, span.end));
     }
     found.append(steps);
-  };
-  Walk(plan, query, key, add).descend(1, plan.searched(query, start));
+  });
   return found;
 }
 
-/// Every final span of a query that is not empty: [n, 2].
+/// Every final span of a query: [n, 2].
 nb::ndarray<nb::numpy, Index> final_spans(const StripePlan& plan, Index query, Index start) {
   require_query(plan, query, start);
   std::vector<Span> spans;
-  if (plan.steps() > 1) {
-    const auto add = [&](const std::vector<Step>& path) { spans.push_back(path.back().span); };
-    Walk(plan, query, std::nullopt, add).descend(1, plan.searched(query, start));
-  }
+  for_each_listed_path(plan, query, start, {},
+                       [&](const std::vector<Choice>& path) { spans.push_back(path.back().span); });
   const Index count = std::ssize(spans);
   return to_numpy(flat(spans), {count, 2});
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "judge.hpp"
+#include "multistep/walk.hpp"
 
 /// Searches whose scores are rounded: near-ties may go either way, so the paths kept are judged by
 /// their scores (SPEC 8).
@@ -52,15 +53,12 @@ inline std::vector<Candidate> offered(const Problem& problem, Index m, Index row
       parent_score = static_cast<double>(parents->scores[at(row * top_k + rank)]);
     }
     if (segment.empty()) continue;
-    const multistep::Cut cut = problem.plan.cut(m, segment.length());
-    for (Index i = cut.first(); i <= cut.last(); ++i) {
-      const auto distances = cut.span(i);
-      if (distances.empty() && m + 1 < problem.plan.steps()) continue;
-      Candidate candidate = scored(problem, m, row, segment.end - 1 - cut.anchor(i));
+    for (const multistep::Choice choice : multistep::Choices(problem.plan, m, segment)) {
+      Candidate candidate = scored(problem, m, row, choice.key);
       candidate.score += parent_score;
       candidate.bound += 0x1p-23 * std::abs(candidate.score);
       candidate.parent = rank;
-      candidate.span = multistep::keys(distances, segment);
+      candidate.span = choice.span;
       result.push_back(candidate);
     }
   }
@@ -137,15 +135,12 @@ inline std::string judge_paths(const Problem& problem, const Paths& got) {
     whole.span =
         problem.plan.searched(problem.position_of(row), problem.start_of(problem.batch_of(row)));
     for (Index m = 1; m <= levels; ++m) {
-      const Span segment = whole.span;
-      const multistep::Cut cut = problem.plan.cut(m, segment.length());
-      Index i = cut.first();
-      while (i <= cut.last() && segment.end - 1 - cut.anchor(i) != path[m - 1]) ++i;
-      if (i > cut.last()) return text.str() + "no such path";
+      const auto choice = multistep::Choices(problem.plan, m, whole.span).at_key(path[m - 1]);
+      if (!choice) return text.str() + "no such path";
       const Candidate step = scored(problem, m, row, path[m - 1]);
       whole.score += step.score;
       whole.bound += step.bound + 0x1p-23 * std::abs(whole.score);
-      whole.span = multistep::keys(cut.span(i), segment);
+      whole.span = choice->span;
     }
     const DeviceSpan span = got.spans[slot];
     if (!(whole.span == Span{span.begin, span.end})) return text.str() + "another span";
