@@ -47,9 +47,14 @@ FetchContent_Declare(fmt SOURCE_SUBDIR none
   URL https://github.com/fmtlib/fmt/releases/download/10.2.1/fmt-10.2.1.zip
   URL_HASH SHA256=312151a2d13c8327f5c9c586ac6cf7cddc1658e8f53edae0ec56509c8fa516c9
   FIND_PACKAGE_ARGS 9)
-FetchContent_MakeAvailable(Eigen3 Boost fmt)
+FetchContent_Declare(nlohmann_json SOURCE_SUBDIR none
+  URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
+  URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d
+  FIND_PACKAGE_ARGS 3.11)
+FetchContent_MakeAvailable(Eigen3 Boost fmt nlohmann_json)
 multistep_header_target(Eigen3 Eigen3::Eigen "")
 multistep_header_target(fmt fmt::fmt-header-only include FMT_HEADER_ONLY=1)
+multistep_header_target(nlohmann_json nlohmann_json::nlohmann_json include)
 
 if(NOT TARGET Boost::headers)
   # On their own, Boost.Multiprecision and Boost.Math need only Boost.Config of the same release.
@@ -74,15 +79,6 @@ if(MULTISTEP_BUILD_PROGRAM)
     FIND_PACKAGE_ARGS 2.1)
   FetchContent_MakeAvailable(CLI11)
   multistep_header_target(CLI11 CLI11::CLI11 include)
-endif()
-
-if(MULTISTEP_BUILD_PROGRAM OR MULTISTEP_BUILD_TESTS)
-  FetchContent_Declare(nlohmann_json SOURCE_SUBDIR none
-    URL https://github.com/nlohmann/json/releases/download/v3.11.3/json.tar.xz
-    URL_HASH SHA256=d6c65aca6b1ed68e7a182f4757257b107ae403032760ed6ef121c9d55e81757d
-    FIND_PACKAGE_ARGS 3.11)
-  FetchContent_MakeAvailable(nlohmann_json)
-  multistep_header_target(nlohmann_json nlohmann_json::nlohmann_json include)
 endif()
 
 if(MULTISTEP_BUILD_TESTS)

@@ -126,6 +126,7 @@ int attend(const Options& options) {
   const auto seed_bits = static_cast<std::uint64_t>(seed);
   const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)
                                         : run_oracle<double>(shape, plan, seed_bits);
+  const WorkCount work = result.work();
   double dense = 0;
   for (Index i = 0; i < queries; ++i) {
     dense += static_cast<double>(std::max<Index>(0, length - queries + i + 1 - start.front()));
@@ -150,9 +151,9 @@ int attend(const Options& options) {
       {"checksum", fmt::format("{:016x}", checksum(result.output))},
       {"root_mean_square", std::sqrt(squares / static_cast<double>(result.output.size()))},
       {"work",
-       {{"anchors_scored", result.work.anchors_scored},
-        {"keys_attended", result.work.keys_attended},
-        {"share_of_dense", static_cast<double>(result.work.total()) / dense}}},
+       {{"anchors_scored", work.anchors_scored},
+        {"keys_attended", work.keys_attended},
+        {"share_of_dense", static_cast<double>(work.total()) / dense}}},
       {"seconds",
        {{"search", result.seconds.search},
         {"attend", result.seconds.attend},

@@ -60,27 +60,25 @@ int compare_on_device(const Options& options, const Task& task) {
   const InputSource source(task.shape, needle_of(task.plan, task.shape));
   const GpuProblem problem(task.shape, task.plan, std::make_shared<const DeviceKeys>(source));
   ProgressBar bar("compare");
-  const Json comparison = compare_stages(
+  const JudgeReport report = compare_stages(
       problem, {task.plain ? cuda::Rung::plain : cuda::Rung::fast, task.sample}, bar.callback());
 
   const Schedule& schedule = task.plan.schedule();
   Json json = {{"schedule", describe(schedule)}, {"steps", schedule.steps},
                {"top_k", schedule.top_k},        {"shape", shape_json(task.shape)},
                {"seed", task.shape.seed},        {"device", device_json()}};
-  json.update(comparison);
-  const bool pass = json["pass"].get<bool>();
+  json.update(Json::parse(report.json()));
+  json["rung"] = task.plain ? "plain" : "fast";
   if (options.output.json) {
     options.output.write(json);
   } else {
-    options.output.write(fmt::format(
-        "schedule  {}, top_k {}\nshape     {}\ndevice    {}, {} kernels; {} of {} rows compared\n\n"
-        "{}\n{}\n",
-        json["schedule"].get<std::string>(), schedule.top_k, shape_text(json["shape"]),
-        json["device"]["name"].get<std::string>(), json["rung"].get<std::string>(),
-        json["rows"].get<Index>(), json["rows_of"].get<Index>(), stage_table(json),
-        pass ? "PASS" : "FAIL"));
+    options.output.write(
+        fmt::format("schedule  {}, top_k {}\nshape     {}\ndevice    {}, {} kernels\n\n{}\n{}\n",
+                    json["schedule"].get<std::string>(), schedule.top_k, shape_text(json["shape"]),
+                    json["device"]["name"].get<std::string>(), json["rung"].get<std::string>(),
+                    report.table(), report.verdict()));
   }
-  return pass ? 0 : 1;
+  return report.pass() ? 0 : 1;
 }
 #else
 int compare_on_device(const Options&, const Task&) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "gpu_compare.hpp"
-#include "gpu_report.hpp"
 #include "gpu_work.hpp"
 #include "multistep/cuda/timing.hpp"
 #include "options.hpp"
@@ -38,13 +37,13 @@ class CaseTimer {
   CaseTimer(const BenchCase& one, const GpuProblem& problem, const BenchSettings& settings)
       : one_(one), problem_(problem), settings_(settings), results_(problem), timer_(stream_) {}
 
-  Json run(const Json& comparison) {
+  Json run(const JudgeReport& comparison) {
     cuda::AttentionArgs whole = attention_into(problem_, results_);
     const cuda::DeviceBuffer memory = with_workspace(whole);
     cuda::attention(whole, stream_.get());
     stream_.synchronize();
     work_ = count_work(problem_, kept_spans(results_));
-    compared_ = {{"pass", comparison["pass"]}, {"rows", comparison["rows"]}};
+    compared_ = {{"pass", comparison.pass()}, {"rows", comparison.rows}};
     workspace_ = memory.size();
     const std::vector<char> right = bytes_of(results_.output);
     results_.output.fill(0xff);
@@ -181,9 +180,9 @@ BenchOutcome bench_case(const BenchCase& one, const std::shared_ptr<const Device
     }
   }
   const GpuProblem problem(one.shape, plan, keys);
-  const Json comparison = compare_stages(problem, {cuda::Rung::fast, settings.sample});
-  if (!comparison["pass"].get<bool>()) {
-    outcome.failed = stage_table(comparison);
+  const JudgeReport comparison = compare_stages(problem, {cuda::Rung::fast, settings.sample});
+  if (!comparison.pass()) {
+    outcome.failed = comparison.table();
     return outcome;
   }
   outcome.records = CaseTimer(one, problem, settings).run(comparison);

@@ -1,319 +1,115 @@
 #include "gpu_compare.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <exception>
 
-#include "gpu_report.hpp"
 #include "gpu_stages.hpp"
 #include "multistep/cuda/timing.hpp"
-#include "multistep/plain.hpp"
 
 namespace multistep {
 namespace {
 
 std::size_t size(Index count) { return static_cast<std::size_t>(count); }
 
-/// A row's arrays in float, and its spans.
-struct RowProblem {
-  Shape shape;
-  Index start = 0;
-  std::unique_ptr<float[]> query;
-  std::vector<std::unique_ptr<float[]>> routing;
-  std::vector<const float*> routing_pointers;
-  const float* key = nullptr;
-  const float* value = nullptr;
-  Span window;
-};
-
-/// Values of one stage for all sampled rows.
-struct Values {
-  std::vector<double> got, want, plain;
-  Index bad_anywhere = 0;  // NaN or infinite results, sampled or not
-
-  void resize(Index count) {
-    got.assign(size(count), 0);
-    want.assign(size(count), 0);
-    plain.assign(size(count), 0);
-  }
-  void put(Index at, const std::vector<double>& oracle, const std::vector<double>& yardstick) {
-    std::copy(oracle.begin(), oracle.end(), want.begin() + at);
-    std::copy(yardstick.begin(), yardstick.end(), plain.begin() + at);
-  }
-};
-
-/// Floors: what float32 sums in another order and the hardware's exponentials and logarithms, good
-/// to 2^-22, may add where the plain implementation happens to make no error: 4 ulp of the largest
-/// value, and for log-sum-exps, which hold a logarithm as well as the logits, 16.
-double output_floor(const std::vector<double>& want) {
-  double largest = 0;
-  for (const double x : want) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
-  return 4 * 0x1p-23 * largest;
-}
-double lse_floor(const std::vector<double>& want) {
-  double largest = 1;
-  for (const double x : want) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
-  return 16 * 0x1p-23 * largest;
-}
-
-class Comparison {
+/// One query of one head with its arrays in float; keys and values are the KV head's.
+class RowProblem {
  public:
-  Comparison(const GpuProblem& problem, const CompareOptions& options)
-      : problem_(problem),
-        sizes_(problem.sizes()),
-        rung_(options.rung),
-        d_(sizes_.head_dim),
-        top_k_(problem.levels() == 0 ? 0 : problem.top_k()),
-        rows_(sample_rows(sizes_, problem.plan(), options.sample)),
-        round_([dtype = problem.dtype()](float x) {
-          return cuda::widen(dtype, cuda::narrow(dtype, x));
-        }) {}
-
-  Json run(const Progress& progress) {
-    const cuda::OwnedStream stream;
-    stages_ = run_stages(problem_, rung_, rows_, stream);
-    whole_ = run_composition(problem_, rung_, rows_, stream);
-    judge(progress);
-    return report();
+  RowProblem(const GpuProblem& problem, const SampledRow& row, const float* key, const float* value)
+      : start_(problem.sizes().start) {
+    const GpuShape& sizes = problem.sizes();
+    const Index t = row.position;
+    const Index head = row.batch * sizes.heads + row.head;
+    query_ = problem.source().rows(InputSource::query, head, t, t + 1);
+    args_.shape = {1, 1, 1, 1, t + 1, sizes.head_dim, t, &start_};
+    args_.plan = &problem.plan();
+    args_.query = query_.get();
+    args_.key = key;
+    args_.value = value;
+    for (Index m = 1; m <= problem.levels(); ++m) {
+      const auto array = InputSource::routing + static_cast<std::uint64_t>(m - 1);
+      routing_.push_back(problem.source().rows(array, head, t, t + 1));
+      args_.routing_queries.push_back(routing_.back().get());
+    }
   }
+  RowProblem(const RowProblem&) = delete;
+  RowProblem& operator=(const RowProblem&) = delete;
+
+  const AttentionArgs<float>& args() const { return args_; }
 
  private:
-  // The oracle's side
-
-  void judge(const Progress& progress) {
-    const auto count = static_cast<Index>(rows_.size());
-    span_outputs_.resize(count * top_k_ * d_);
-    lses_.resize(count * top_k_);
-    combined_.resize(count * d_);
-    composed_.resize(count * d_);
-    whole_want_.assign(size(count * d_), 0);
-    span_outputs_.bad_anywhere = stages_.bad_span_outputs;
-    combined_.bad_anywhere = stages_.bad_outputs;
-    composed_.bad_anywhere = whole_.bad_outputs;
-    span_outputs_.got = stages_.span_outputs;
-    lses_.got = stages_.span_lses;
-    combined_.got = stages_.output;
-    composed_.got = whole_.output;
-    searches_.resize(rows_.size());
-    choices_.resize(rows_.size());
-
-    const Index longest = rows_of_last_query();
-    for (std::size_t first = 0; first < rows_.size();) {  // rows of one KV head at a time
-      const Index kv_head = rows_[first].kv_head(sizes_);
-      std::size_t past = first;
-      while (past < rows_.size() && rows_[past].kv_head(sizes_) == kv_head) ++past;
-      const auto key = problem_.source().rows(InputSource::key, kv_head, 0, longest);
-      const auto value = problem_.source().rows(InputSource::value, kv_head, 0, longest);
-      std::exception_ptr failure;
-#pragma omp parallel for schedule(dynamic, 1)
-      for (std::size_t s = first; s < past; ++s) {
-        try {
-          judge_row(static_cast<Index>(s), key.get(), value.get());
-        } catch (...) {
-#pragma omp critical(multistep_compare_failure)
-          failure = std::current_exception();
-        }
-      }
-      if (failure) std::rethrow_exception(failure);
-      first = past;
-      if (progress) progress(static_cast<Index>(past), count);
-    }
-    if (top_k_ == 0) {  // dense attention has one right answer, however it is asked for
-      composed_.want = whole_want_ = combined_.want;
-      composed_.plain = combined_.plain;
-    }
-  }
-
-  Index rows_of_last_query() const {
-    Index last = 0;
-    for (const SampledRow& row : rows_) last = std::max(last, row.position(sizes_));
-    return last + 1;
-  }
-
-  RowProblem row_problem(const SampledRow& row, const float* key, const float* value) const {
-    const Index t = row.position(sizes_);
-    const Index head = row.batch * sizes_.heads + row.head;
-    RowProblem one;
-    one.start = sizes_.start;
-    one.shape = {1, 1, 1, 1, t + 1, d_, t, nullptr};
-    one.query = problem_.source().rows(InputSource::query, head, t, t + 1);
-    for (Index m = 1; m <= problem_.levels(); ++m) {
-      const auto array = InputSource::routing + static_cast<std::uint64_t>(m - 1);
-      one.routing.push_back(problem_.source().rows(array, head, t, t + 1));
-    }
-    for (const auto& level : one.routing) {
-      one.routing_pointers.push_back(level.get());
-    }
-    one.key = key;
-    one.value = value;
-    one.window = problem_.plan().window(t, one.start);
-    return one;
-  }
-
-  void judge_row(Index s, const float* key, const float* value) {
-    RowProblem one = row_problem(rows_[size(s)], key, value);
-    one.shape.start = &one.start;
-    judge_stages(one, s);
-    if (top_k_ == 0) return;  // the window is all there is: see judge()
-    searches_[size(s)] = judge_paths(one, s, stages_);
-    choices_[size(s)] = judge_paths(one, s, whole_);
-    judge_composition(one, s);
-    const AttentionArgs<float> args{one.shape, &problem_.plan(),     one.query.get(), key,
-                                    value,     one.routing_pointers, nullptr,         1,
-                                    {}};
-    const std::vector<double> oracle = attention(args).output;
-    std::copy(oracle.begin(), oracle.end(), whole_want_.begin() + s * d_);
-  }
-
-  SelectionReport judge_paths(const RowProblem& one, Index s, const Submitted& from) const {
-    SubmittedPaths<float> paths;
-    paths.search = {one.shape, &problem_.plan(), one.routing_pointers, one.key, 1};
-    paths.spans = from.spans.data() + s * top_k_;
-    paths.scores = from.scores.data() + s * top_k_;
-    if (!from.anchors.empty()) {
-      paths.anchors = from.anchors.data() + s * top_k_ * problem_.levels();
-    }
-    return judge_selection(paths);
-  }
-
-  /// The submitted spans of a row that are in use, the first ones; none where one of them is not of
-  /// eligible keys: then there is nothing to attend to, and the row cannot pass.
-  std::vector<Span> usable_spans(const Submitted& from, Index s, Index t, bool& usable) const {
-    std::vector<Span> spans(from.spans.begin() + s * top_k_, from.spans.begin() + (s + 1) * top_k_);
-    usable = true;
-    for (const Span& span : spans) {
-      usable = usable && (span.empty() || (span.begin >= sizes_.start && span.end <= t + 1));
-    }
-    if (!usable) spans.assign(size(top_k_), {});
-    return spans;
-  }
-
-  static Index in_use(const std::vector<Span>& spans) {
-    const auto empty = [](const Span& span) { return span.empty(); };
-    return std::find_if(spans.begin(), spans.end(), empty) - spans.begin();
-  }
-
-  /// Makes a row of a stage's results fail.
-  static void spoil(Values& values, Index at, Index count) {
-    std::fill_n(values.got.begin() + at, count, std::numeric_limits<double>::quiet_NaN());
-  }
-
-  /// Span attention on the search's spans, and combination on its partial results.
-  void judge_stages(const RowProblem& one, Index s) {
-    bool usable = true;
-    std::vector<Span> spans = usable_spans(stages_, s, one.shape.query_offset, usable);
-    const Index count = in_use(spans);
-    if (top_k_ > 0) {
-      for (Span& span : spans) span = outside(span, one.window);
-      const SpanAttentionArgs<float> args{one.shape, one.query.get(), one.key, one.value,
-                                          top_k_,    spans.data(),    nullptr, {}};
-      const SpanAttentionResult want = span_attention(args);
-      const SpanAttentionResult plain = plain_span_attention(args, round_);
-      span_outputs_.put(s * top_k_ * d_, want.output, plain.output);
-      lses_.put(s * top_k_, want.lse, plain.lse);
-    }
-    const WindowCombineArgs args{one.shape,
-                                 one.query.get(),
-                                 one.key,
-                                 one.value,
-                                 &one.window,
-                                 {},
-                                 top_k_,
-                                 &count,
-                                 stages_.scores.data() + s * top_k_,
-                                 stages_.span_outputs.data() + s * top_k_ * d_,
-                                 stages_.span_lses.data() + s * top_k_};
-    combined_.put(s * d_, window_combine(args), plain_window_combine(args, round_));
-    if (usable) return;
-    spoil(span_outputs_, s * top_k_ * d_, top_k_ * d_);
-    spoil(combined_, s * d_, d_);
-  }
-
-  /// The composition on the spans and scores that it says it kept.
-  void judge_composition(const RowProblem& one, Index s) {
-    bool usable = true;
-    std::vector<Span> spans = usable_spans(whole_, s, one.shape.query_offset, usable);
-    const Index count = in_use(spans);
-    for (Span& span : spans) span = outside(span, one.window);
-    WindowCombineArgs args{one.shape, one.query.get(), one.key,
-                           one.value, &one.window,     {},
-                           top_k_,    &count,          whole_.scores.data() + s * top_k_};
-    const SpanAttentionArgs<float> attend{one.shape, one.query.get(), one.key, one.value,
-                                          top_k_,    spans.data(),    nullptr, {}};
-    const auto with = [&](const SpanAttentionResult& partial) {
-      args.outputs = partial.output.data();
-      args.lses = partial.lse.data();
-      return args;
-    };
-    const SpanAttentionResult want = span_attention(attend);
-    const SpanAttentionResult plain = plain_span_attention(attend, round_);
-    composed_.put(s * d_, window_combine(with(want)), plain_window_combine(with(plain), round_));
-    if (!usable) spoil(composed_, s * d_, d_);
-  }
-
-  // The report
-
-  Json report() const {
-    const auto values = [&](const char* name, const Values& of, double floor, Index slots,
-                            Index width) {
-      const ValueReport report = judge_values(of.got, of.want, of.plain, floor);
-      const Index at = report.got.worst;
-      Json worst = at < 0 ? Json(nullptr) : row_json(at / (slots * width));
-      if (at >= 0) worst["slot"] = at / width % slots;
-      if (at >= 0) worst["dim"] = at % width;
-      return values_json(name, report, of.bad_anywhere, worst);
-    };
-    const auto outputs = [&](const char* name, const Values& of, Index slots) {
-      return values(name, of, output_floor(of.want), slots, d_);
-    };
-    Json stages = Json::array();
-    if (top_k_ > 0) {
-      stages.push_back(selection("search", searches_));
-      stages.push_back(outputs("span attention", span_outputs_, top_k_));
-      stages.push_back(values("span lse", lses_, lse_floor(lses_.want), top_k_, 1));
-    }
-    stages.push_back(outputs("window, combine", combined_, 1));
-    if (top_k_ > 0) stages.push_back(selection("attention: spans", choices_));
-    stages.push_back(outputs("attention: output", composed_, 1));
-    const bool pass = std::all_of(stages.begin(), stages.end(),
-                                  [](const Json& stage) { return stage["pass"].get<bool>(); });
-    const Errors whole = errors_of(composed_.got, whole_want_);
-    return {
-        {"pass", pass},
-        {"rung", rung_ == cuda::Rung::fast ? "fast" : "plain"},
-        {"rows", rows_.size()},
-        {"rows_of", sizes_.rows()},
-        {"stages", stages},
-        {"end_to_end", {{"max_error", whole.max}, {"mean_error", whole.mean}, {"judged", false}}}};
-  }
-
-  Json row_json(Index s) const {
-    const SampledRow& row = rows_[size(s)];
-    return {{"batch", row.batch}, {"head", row.head}, {"query", row.position(sizes_)}};
-  }
-
-  Json selection(const char* name, const std::vector<SelectionReport>& rows) const {
-    SelectionReport sum;
-    for (std::size_t s = 0; s < rows.size(); ++s) {
-      SelectionReport row = rows[s];
-      if (row.worst_row >= 0) row.worst_row = static_cast<Index>(s);
-      sum += row;
-    }
-    return selection_json(name, sum, sum.worst_row < 0 ? Json(nullptr) : row_json(sum.worst_row));
-  }
-
-  const GpuProblem& problem_;
-  GpuShape sizes_;
-  cuda::Rung rung_;
-  Index d_;
-  Index top_k_;  // 0 where N = 1
-  std::vector<SampledRow> rows_;
-  Rounding round_;
-  Submitted stages_, whole_;
-  Values span_outputs_, lses_, combined_, composed_;
-  std::vector<double> whole_want_;
-  std::vector<SelectionReport> searches_, choices_;
+  Index start_;
+  std::unique_ptr<float[]> query_;
+  std::vector<std::unique_ptr<float[]>> routing_;
+  AttentionArgs<float> args_;
 };
+
+std::vector<Index> sample(const GpuProblem& problem, Index count) {
+  const GpuShape& sizes = problem.sizes();
+  const std::vector<Index> start(size(sizes.batch), sizes.start);
+  return sample_rows({sizes.batch, sizes.heads, sizes.kv_heads, sizes.queries, sizes.length,
+                      sizes.head_dim, sizes.offset(), start.data()},
+                     problem.plan(), count, sizes.seed);
+}
+
+std::vector<SampledRow> places(const GpuShape& sizes, const std::vector<Index>& rows) {
+  std::vector<SampledRow> result;
+  for (const Index row : rows) {
+    const Index head = row / sizes.queries;
+    result.push_back(
+        {head / sizes.heads, head % sizes.heads, sizes.offset() + row % sizes.queries});
+  }
+  return result;
+}
+
+/// Judges both runs of every row; the arrays of a KV head are made once for all its rows.
+void judge_rows(const GpuProblem& problem, const std::vector<SampledRow>& rows, Judge& stages,
+                Judge& whole, const Progress& progress) {
+  const GpuShape& sizes = problem.sizes();
+  const auto kv_head_of = [&](const SampledRow& row) {
+    return row.batch * sizes.kv_heads + row.head / sizes.group();
+  };
+  Index longest = 0;
+  for (const SampledRow& row : rows) longest = std::max(longest, row.position + 1);
+  for (std::size_t first = 0, past = 0; first < rows.size(); first = past) {
+    const Index kv_head = kv_head_of(rows[first]);
+    while (past < rows.size() && kv_head_of(rows[past]) == kv_head) ++past;
+    const auto key = problem.source().rows(InputSource::key, kv_head, 0, longest);
+    const auto value = problem.source().rows(InputSource::value, kv_head, 0, longest);
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (std::size_t s = first; s < past; ++s) {
+      try {
+        const RowProblem row(problem, rows[s], key.get(), value.get());
+        stages.judge_row(static_cast<Index>(s), row.args());
+        whole.judge_row(static_cast<Index>(s), row.args());
+      } catch (...) {
+#pragma omp critical(multistep_compare_failure)
+        failure = std::current_exception();
+      }
+    }
+    if (failure) std::rethrow_exception(failure);
+    if (progress) progress(static_cast<Index>(past), std::ssize(rows));
+  }
+}
+
+/// The stages, each on its own input, then the composition. The output of the one run is that of
+/// its combination.
+JudgeReport joined(const JudgeReport& stages, JudgeReport whole) {
+  const std::vector<StageReport> of_whole = std::move(whole.stages);
+  whole.stages.clear();
+  whole.not_supplied.clear();
+  const bool dense = stages.stages.size() == 1;
+  for (StageReport stage : stages.stages) {
+    if (stage.name == "output" && !dense) continue;
+    if (dense) stage.name = "combination";
+    whole.stages.push_back(std::move(stage));
+  }
+  for (StageReport stage : of_whole) {
+    stage.name = "attention: " + stage.name;
+    whole.stages.push_back(std::move(stage));
+  }
+  return whole;
+}
 
 }  // namespace
 
@@ -333,9 +129,27 @@ Json device_json() {
           {"memory_mhz_highest", clocks.memory_highest}};
 }
 
-Json compare_stages(const GpuProblem& problem, const CompareOptions& options,
-                    const Progress& progress) {
-  return Comparison(problem, options).run(progress);
+JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& options,
+                           const Progress& progress) {
+  const GpuShape& sizes = problem.sizes();
+  const std::vector<Index> rows = sample(problem, options.sample);
+  const std::vector<SampledRow> of_rows = places(sizes, rows);
+  const cuda::OwnedStream stream;
+  const Submitted of_stages = run_stages(problem, options.rung, rows, stream);
+  const Submitted of_whole = run_composition(problem, options.rung, rows, stream);
+  const auto judge_of = [&](const Submitted& submitted) {
+    Judge judge(problem.plan(), sizes.head_dim, sizes.half ? Storage::float16 : Storage::bfloat16,
+                of_rows, sizes.rows(), submitted.submission());
+    judge.found("span attention", {submitted.bad_span_outputs, 0});
+    for (const char* stage : {"combination", "output"}) {
+      judge.found(stage, {submitted.bad_outputs, 0});
+    }
+    return judge;
+  };
+  Judge stages = judge_of(of_stages);
+  Judge whole = judge_of(of_whole);
+  judge_rows(problem, of_rows, stages, whole, progress);
+  return joined(stages.report(), whole.report());
 }
 
 }  // namespace multistep

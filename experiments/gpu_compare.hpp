@@ -1,6 +1,7 @@
 #pragma once
 
 #include "gpu_problem.hpp"
+#include "multistep/judge.hpp"
 #include "output.hpp"
 
 /// The stages on the GPU against the oracle (SPEC 8), on sampled rows.
@@ -11,10 +12,10 @@ struct CompareOptions {
   Index sample = 64;  // rows: pairs of a query and a head
 };
 
-/// {pass, rows, stages: [...], end_to_end: {...}}: every stage given its own input, the composition
-/// given its own selection, and the whole.
-Json compare_stages(const GpuProblem& problem, const CompareOptions& options,
-                    const Progress& progress = {});
+/// Every stage given its own input, the composition given its own selection (its stages' names
+/// begin with "attention: "), and the whole.
+JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& options,
+                           const Progress& progress = {});
 
 /// {name, memory_gib, driver, cuda, ...}.
 Json device_json();

@@ -36,6 +36,7 @@ struct GpuShape {
   std::uint64_t seed = 1;
 
   Index rows() const { return batch * heads * queries; }
+  Index offset() const { return length - queries; }
   Index group() const { return heads / kv_heads; }
 };
 

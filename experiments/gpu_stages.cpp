@@ -18,7 +18,7 @@ void run_stage(Args args, cuda::Rung rung, const cuda::OwnedStream& stream, Stag
 /// Downloads the sampled rows of arrays [rows, width].
 class Gather {
  public:
-  Gather(const GpuProblem& problem, const std::vector<SampledRow>& rows)
+  Gather(const GpuProblem& problem, const std::vector<Index>& rows)
       : problem_(problem), rows_(rows) {}
 
   template <class T>
@@ -26,8 +26,7 @@ class Gather {
     std::vector<T> host(rows_.size() * size(width));
     const std::size_t bytes = size(width) * sizeof(T);
     for (std::size_t s = 0; s < rows_.size() && width > 0; ++s) {
-      array.download(host.data() + s * size(width), bytes,
-                     size(rows_[s].index(problem_.sizes())) * bytes);
+      array.download(host.data() + s * size(width), bytes, size(rows_[s]) * bytes);
     }
     return host;
   }
@@ -45,7 +44,7 @@ class Gather {
 
  private:
   const GpuProblem& problem_;
-  const std::vector<SampledRow>& rows_;
+  const std::vector<Index>& rows_;
 };
 
 /// NaN and infinite values in the whole of an array of 16-bit values.
@@ -79,8 +78,20 @@ Submitted chosen(const GpuProblem& problem, const Gather& gather, const GpuResul
 
 }  // namespace
 
-Submitted run_stages(const GpuProblem& problem, cuda::Rung rung,
-                     const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream) {
+Submission Submitted::submission() const {
+  const auto data = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
+  Submission given;
+  given.spans = data(spans);
+  given.scores = data(scores);
+  given.anchors = data(anchors);
+  given.span_outputs = data(span_outputs);
+  given.span_lses = data(span_lses);
+  given.output = data(output);
+  return given;
+}
+
+Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vector<Index>& rows,
+                     const cuda::OwnedStream& stream) {
   const GpuResults results(problem);
   const Gather gather(problem, rows);
   const bool search = problem.levels() > 0;
@@ -106,7 +117,7 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung,
 }
 
 Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
-                          const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream) {
+                          const std::vector<Index>& rows, const cuda::OwnedStream& stream) {
   const GpuResults results(problem);
   run_stage(attention_into(problem, results), rung, stream,
             [](const auto& args, auto on) { cuda::attention(args, on); });

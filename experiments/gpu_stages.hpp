@@ -3,11 +3,11 @@
 #include <vector>
 
 #include "gpu_problem.hpp"
-#include "gpu_sample.hpp"
+#include "multistep/judge.hpp"
 
 namespace multistep {
 
-/// What the GPU gave for the sampled rows, as the oracle takes it.
+/// What the GPU gave for the sampled rows, as the judge takes it.
 struct Submitted {
   std::vector<Span> spans;           // [sample, top_k]
   std::vector<double> scores;        // [sample, top_k]
@@ -17,14 +17,16 @@ struct Submitted {
   std::vector<double> output;        // [sample, head_dim]
   Index bad_span_outputs = 0;        // NaN or infinite values in all rows, sampled or not
   Index bad_outputs = 0;
+
+  Submission submission() const;
 };
 
-/// Every stage on the results of the one before it.
-Submitted run_stages(const GpuProblem& problem, cuda::Rung rung,
-                     const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream);
+/// Every stage on the results of the one before it. `rows` are of [batch, heads, queries].
+Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vector<Index>& rows,
+                     const cuda::OwnedStream& stream);
 
 /// attention(), with the spans and scores that it says it kept.
 Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
-                          const std::vector<SampledRow>& rows, const cuda::OwnedStream& stream);
+                          const std::vector<Index>& rows, const cuda::OwnedStream& stream);
 
 }  // namespace multistep

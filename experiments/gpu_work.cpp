@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "gpu_sample.hpp"
-#include "multistep/plain.hpp"
+#include "multistep/attention.hpp"
 #include "multistep/work.hpp"
 
 namespace multistep {
@@ -81,7 +80,7 @@ GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan
   for (std::size_t at = 0; at < spans.size(); ++at) {
     const Index t = first + static_cast<Index>(at) / slots % sizes.queries;
     const Span span{spans[at].begin, spans[at].end};
-    work.span_pairs += real(outside(span, plan.window(t, sizes.start)).length());
+    work.span_pairs += real(outside_window(span, plan.window(t, sizes.start)).length());
   }
   if (sizes.queries == 1) work.key_rows = key_rows(problem, spans, inner);
   return work;

@@ -37,4 +37,34 @@ void parallel_blocks(Index count, Index block, MakeBody&& make_body) {
   if (failure) std::rethrow_exception(failure);
 }
 
+/// What the threads of a call have done, told to a Progress.
+class Meter {
+ public:
+  Meter(Index total, const Progress& progress) : total_(total), progress_(progress) {}
+
+  /// `count` more rows are done. Calls also() on one thread at a time. Throws Cancelled where the
+  /// Progress wants no more.
+  template <class Also>
+  void add(Index count, Also&& also) {
+    bool wanted = true;
+#pragma omp critical(multistep_meter)
+    {
+      done_ += count;
+      also();
+      wanted_ = wanted_ && (!progress_ || progress_(done_, total_));
+      wanted = wanted_;
+    }
+    if (!wanted) throw Cancelled();
+  }
+  void add(Index count) {
+    add(count, [] {});
+  }
+
+ private:
+  Index total_;
+  const Progress& progress_;
+  Index done_ = 0;
+  bool wanted_ = true;
+};
+
 }  // namespace multistep

@@ -40,9 +40,6 @@ inline Eigen::Map<Vector> writable_at(double* rows, Index row, Index head_dim) {
   return Eigen::Map<Vector>(rows + row * head_dim, head_dim);
 }
 
-/// exp(x - max), where equals weigh 1: never exp(inf - inf).
-inline double weight(double x, double max) { return x == max ? 1.0 : std::exp(x - max); }
-
 /// Query rows, counted as [batch, num_heads, L_q], and what each of them sees. Checks the shape.
 class Rows {
  public:
@@ -104,13 +101,6 @@ void require_attention(const AttentionArgs<T>& args, const Rows& rows) {
   require_array(args.query, "query", rows.count());
   require_array(args.key, "key", args.shape.keys);
   require_array(args.value, "value", args.shape.keys);
-}
-
-/// Slots that combination uses: without a path, the empty span of slot 0 stands for the window
-/// alone.
-inline std::vector<Index> slots_in_use(std::vector<Index> count) {
-  for (Index& kept : count) kept = std::max<Index>(kept, 1);
-  return count;
 }
 
 inline double scale_or_default(std::optional<double> softmax_scale, Index head_dim) {

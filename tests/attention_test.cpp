@@ -1,4 +1,5 @@
 #include "inputs.hpp"
+#include "multistep/gradients.hpp"
 #include "property.hpp"
 
 using namespace multistep;
@@ -110,19 +111,29 @@ TEST_CASE("The composition calls its stages on nothing but their own inputs", "[
                                               Values::rough, {3, 20});
   const Selection selection = span_search(problem.search());
   const std::vector<Span> windows = problem.windows();
-  const SpanAttentionResult spans = span_attention<double>(
-      {problem.shape(), problem.query.data(), problem.key.data(), problem.value.data(),
-       selection.top_k, selection.spans.data(), windows.data()});
-  std::vector<Index> count = selection.count;
-  for (Index& kept : count) kept = std::max<Index>(kept, 1);  // no path: slot 0 is the window
+  const SpanAttentionArgs<double> attend{
+      problem.shape(), problem.query.data(),   problem.key.data(), problem.value.data(),
+      selection.top_k, selection.spans.data(), windows.data()};
+  SpanAttentionArgs<double> attend_window = attend;
+  attend_window.slots = 1;
+  attend_window.spans = nullptr;
+  const Items spans = span_attention(attend);
+  const Items window = span_attention(attend_window);
   const auto staged = combine({problem.sizes.rows(), selection.top_k, problem.sizes.head_dim,
-                               count.data(), selection.scores.data(), spans.output.data()});
+                               selection.count.data(), selection.scores.data(), spans.output.data(),
+                               spans.lse.data(), window.output.data(), window.lse.data()});
   const AttentionResult whole = attention(problem.attention());
   CHECK(same_bits(whole.output, staged));
+  CHECK(same_bits(whole.lse, spans.lse));
+  CHECK(same_bits(whole.window_lse, window.lse));
+  CHECK(same_bits(whole.selection.scores, selection.scores));
+  CHECK(whole.selection.spans == selection.spans);
+  CHECK(whole.selection.anchors == selection.anchors);
+  CHECK(whole.selection.count == selection.count);
   WorkCount work;
   for (const WorkCount& row : selection.work) work += row;
-  CHECK(whole.work.anchors_scored == work.anchors_scored);
-  CHECK(whole.work.keys_attended == work.keys_attended);
+  CHECK(whole.work().anchors_scored == work.anchors_scored);
+  CHECK(whole.work().keys_attended == work.keys_attended);
   CHECK(whole.seconds.search >= 0);
 }
 
@@ -141,8 +152,8 @@ TEST_CASE("One step is dense causal attention", "[attention]") {
     keys += eligible.length();
   }
   CHECK(distance(dense.output, want) <= kTolerance);
-  CHECK(dense.work.keys_attended == keys);
-  CHECK(dense.work.anchors_scored == 0);
+  CHECK(dense.work().keys_attended == keys);
+  CHECK(dense.work().anchors_scored == 0);
 }
 
 TEST_CASE("Dense attention does not look at the plan or the routing queries", "[attention]") {
@@ -212,6 +223,7 @@ TEST_CASE("Queries beyond one block of work are computed like the first", "[atte
   const auto whole = attention(problem.attention(), [&](Index done, Index total) {
     reports.push_back(done);
     CHECK(total == 8200);
+    return true;
   });
   CHECK(!reports.empty());
   CHECK(std::is_sorted(reports.begin(), reports.end()));
@@ -220,6 +232,23 @@ TEST_CASE("Queries beyond one block of work are computed like the first", "[atte
     const auto part = problem.chunk(first, 4);
     CHECK(same_bits(attention(part.attention()).output,
                     inputs::rows_of(whole.output, 2, 1, first, 4)));
+  }
+}
+
+TEST_CASE("A hook that wants no more ends attention and its gradients", "[attention]") {
+  const auto problem =
+      inputs::random_problem(preset("nstep", 2), inputs::grouped_sizes(2, 200), 47);
+  for (const Index wanted : {0, 100}) {
+    Index calls = 0;
+    const auto until = [&](Index done, Index) {
+      ++calls;
+      return done <= wanted;
+    };
+    CHECK_THROWS_AS(attention(problem.attention(), until), Cancelled);
+    CHECK(calls < 2 + wanted);
+    const std::vector<double> ones(at(problem.sizes.rows() * 2), 1);
+    CHECK_THROWS_AS(attention_backward(problem.attention(), {ones.data()}, nullptr, until),
+                    Cancelled);
   }
 }
 

@@ -45,7 +45,7 @@ std::vector<std::string> refusals(const Shape& shape) {
           refusal([&] { attention(attend); }),
           refusal([&] { span_attention_backward(span_args, gradient.data()); }),
           refusal([&] { span_search_backward(search, {}, gradient.data()); }),
-          refusal([&] { attention_backward(attend, gradient.data()); })};
+          refusal([&] { attention_backward(attend, {gradient.data()}); })};
 }
 
 struct BadShape {
@@ -121,9 +121,9 @@ TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
   search.plan = attend.plan = nullptr;
   const std::vector<double> gradient(1000);
   const auto messages = [&] {
-    return std::vector<std::string>{refusal([&] { span_search(search); }),
-                                    refusal([&] { attention(attend); }),
-                                    refusal([&] { attention_backward(attend, gradient.data()); })};
+    return std::vector<std::string>{
+        refusal([&] { span_search(search); }), refusal([&] { attention(attend); }),
+        refusal([&] { attention_backward(attend, {gradient.data()}); })};
   };
   for (const std::string& message : messages()) {
     check_null(message, "plan");
@@ -149,7 +149,7 @@ TEST_CASE("Span-search refuses the wrong number of routing queries", "[search]")
     attend.routing_queries = search.routing_queries;
     for (const std::string& message :
          {refusal([&] { span_search(search); }), refusal([&] { attention(attend); }),
-          refusal([&] { attention_backward(attend, gradient.data()); })}) {
+          refusal([&] { attention_backward(attend, {gradient.data()}); })}) {
       CHECK_THAT(message, ContainsSubstring("routing_queries " + std::to_string(count)) &&
                               ContainsSubstring("2"));
     }
@@ -166,7 +166,7 @@ TEST_CASE("Every stage refuses a null pointer and names it", "[search][attention
     auto attend = problem.attention();
     attend.routing_queries[m] = nullptr;
     check_null(refusal([&] { attention(attend); }), "routing_queries");
-    check_null(refusal([&] { attention_backward(attend, gradient.data()); }), "routing_queries");
+    check_null(refusal([&] { attention_backward(attend, {gradient.data()}); }), "routing_queries");
   }
   auto search = problem.search();
   search.search_keys = nullptr;
@@ -181,9 +181,9 @@ TEST_CASE("Every stage refuses a null pointer and names it", "[search][attention
     attend.*array = nullptr;
     check_null(refusal([&] { attention(attend); }), name);
     check_null(refusal([&] { dense_attention(attend); }), name);
-    check_null(refusal([&] { attention_backward(attend, gradient.data()); }), name);
+    check_null(refusal([&] { attention_backward(attend, {gradient.data()}); }), name);
   }
-  check_null(refusal([&] { attention_backward(problem.attention(), nullptr); }), "gradient");
+  check_null(refusal([&] { attention_backward(problem.attention(), {}); }), "gradient");
 }
 
 TEST_CASE("Null keys are named as keys where they would be searched too", "[attention]") {
@@ -193,7 +193,7 @@ TEST_CASE("Null keys are named as keys where they would be searched too", "[atte
   attend.key = nullptr;
   const std::vector<double> gradient(1000);
   for (const std::string& message : {refusal([&] { attention(attend); }), refusal([&] {
-                                       attention_backward(attend, gradient.data());
+                                       attention_backward(attend, {gradient.data()});
                                      })}) {
     CHECK_THAT(message, ContainsSubstring("null") && !ContainsSubstring("search_keys"));
   }
@@ -256,8 +256,8 @@ TEST_CASE("Span attention refuses a window that is not the newest eligible keys"
 
 TEST_CASE("Combination refuses bad sizes, counts and null pointers", "[combine]") {
   const std::vector<Index> count{2, 1};
-  const std::vector<double> scores(2 * 3), outputs(2 * 3 * 4), gradient(2 * 4);
-  const CombineArgs good{2, 3, 4, count.data(), scores.data(), outputs.data()};
+  const std::vector<double> scores(2 * 3), outputs(2 * 3 * 4), lses(2 * 3), gradient(2 * 4);
+  const CombineArgs good{2, 3, 4, count.data(), scores.data(), outputs.data(), lses.data()};
   const auto messages = [&](const CombineArgs& args) {
     return std::vector<std::string>{refusal([&] { gates(args); }), refusal([&] { combine(args); }),
                                     refusal([&] { combine_backward(args, gradient.data()); })};
@@ -270,20 +270,28 @@ TEST_CASE("Combination refuses bad sizes, counts and null pointers", "[combine]"
       CHECK_THAT(message, ContainsSubstring(offender) && ContainsSubstring(range));
     }
   };
-  check({-1, 3, 4, count.data(), scores.data(), outputs.data()}, "-1 rows", "rows >= 0");
-  check({2, 0, 4, count.data(), scores.data(), outputs.data()}, "0 slots", "slots >= 1");
-  check({2, 3, 0, count.data(), scores.data(), outputs.data()}, "head_dim 0", "head_dim >= 1");
-  check({2, 3, 4, nullptr, scores.data(), outputs.data()}, "count", "null");
-  check({2, 3, 4, count.data(), nullptr, outputs.data()}, "scores", "null");
+  check({-1, 3, 4, count.data(), scores.data(), outputs.data(), lses.data()}, "-1 rows",
+        "rows >= 0");
+  check({2, 0, 4, count.data(), scores.data(), outputs.data(), lses.data()}, "0 slots",
+        "slots >= 1");
+  check({2, 3, 0, count.data(), scores.data(), outputs.data(), lses.data()}, "head_dim 0",
+        "head_dim >= 1");
+  check({2, 3, 4, nullptr, scores.data(), outputs.data(), lses.data()}, "count", "null");
+  check({2, 3, 4, count.data(), nullptr, outputs.data(), lses.data()}, "scores", "null");
   for (const Index wrong : {-1, 4}) {
     const std::vector<Index> counts{2, wrong};
-    check({2, 3, 4, counts.data(), scores.data(), outputs.data()},
+    check({2, 3, 4, counts.data(), scores.data(), outputs.data(), lses.data()},
           "count " + std::to_string(wrong) + " of row 1", "slots 3");
   }
-  const CombineArgs no_outputs{2, 3, 4, count.data(), scores.data(), nullptr};
-  CHECK(gates(no_outputs).size() == 6);
-  check_null(refusal([&] { combine(no_outputs); }), "outputs");
-  check_null(refusal([&] { combine_backward(no_outputs, gradient.data()); }), "outputs");
+  CombineArgs no_outputs = good;
+  no_outputs.outputs = nullptr;
+  CombineArgs no_lses = good;
+  no_lses.lses = nullptr;
+  for (const auto& [args, name] : {std::pair(no_outputs, "outputs"), {no_lses, "lses"}}) {
+    CHECK(gates(args).size() == 6);
+    check_null(refusal([&, &given = args] { combine(given); }), name);
+    check_null(refusal([&, &given = args] { combine_backward(given, gradient.data()); }), name);
+  }
   check_null(refusal([&] { combine_backward(good, nullptr); }), "gradient");
 }
 

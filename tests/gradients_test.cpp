@@ -77,15 +77,48 @@ SpanAttentionArgs<double> attend_args(const Problem<double>& problem, const Sele
           selection.top_k, selection.spans.data(), windows.data(),     problem.softmax_scale};
 }
 
+/// Weights of a loss of everything that attention() returns.
+struct Weights {
+  std::vector<double> output, scores, lse, window_lse;
+
+  explicit Weights(const Problem<double>& problem, Index top_k, bool output_alone = false)
+      : output(weights(problem.sizes.rows() * problem.sizes.head_dim)) {
+    if (output_alone) return;
+    Random random(78);
+    scores = random.tensor(problem.sizes.rows() * top_k, Values::rough);
+    lse = random.tensor(problem.sizes.rows() * top_k, Values::rough);
+    window_lse = random.tensor(problem.sizes.rows(), Values::rough);
+  }
+  AttentionResultGradients gradients() const {
+    const auto data = [](const std::vector<double>& array) {
+      return array.empty() ? nullptr : array.data();
+    };
+    return {output.data(), data(scores), data(lse), data(window_lse)};
+  }
+  /// Slots without a path and items without a key, whose scores and lses are -inf, count nothing.
+  double of(const AttentionResult& result) const {
+    const auto sum = [](const std::vector<double>& weight, const std::vector<double>& values) {
+      double total = 0;
+      for (std::size_t i = 0; i < weight.size(); ++i) {
+        if (std::isfinite(values[i])) total += weight[i] * values[i];
+      }
+      return total;
+    };
+    return sum(output, result.output) + sum(scores, result.selection.scores) +
+           sum(lse, result.lse) + sum(window_lse, result.window_lse);
+  }
+};
+
 /// The whole composition: every derivative equals its difference, and no choice changed meanwhile.
-void check_composition(Problem<double> problem) {
+void check_composition(Problem<double> problem, bool output_alone = false) {
   const Selection chosen = span_search(problem.search());
-  const auto out = weights(problem.sizes.rows() * problem.sizes.head_dim);
-  const AttentionGradients got = attention_backward(problem.attention(), out.data());
+  const Weights weigh(problem, chosen.top_k, output_alone);
+  const AttentionGradients got = attention_backward(problem.attention(), weigh.gradients());
   bool choices_held = true;
   const auto loss = [&] {
-    choices_held = choices_held && same_choice(span_search(problem.search()), chosen);
-    return dot(attention(problem.attention()).output, out);
+    const AttentionResult result = attention(problem.attention());
+    choices_held = choices_held && same_choice(result.selection, chosen);
+    return weigh.of(result);
   };
   CHECK(distance(got.attention.query, differences(problem.query, loss)) <= kTolerance);
   CHECK(distance(got.attention.value, differences(problem.value, loss)) <= kTolerance);
@@ -112,13 +145,43 @@ TEST_CASE("Derivatives of combination equal differences", "[gradients]") {
   const std::vector<Index> count{3, 1, 0, 2};
   std::vector<double> scores = random.tensor(4 * 3, Values::rough);
   std::vector<double> outputs = random.tensor(4 * 3 * 2, Values::rough);
+  std::vector<double> lses = random.tensor(4 * 3, Values::rough);
+  std::vector<double> window = random.tensor(4 * 2, Values::rough);
+  std::vector<double> window_lse = random.tensor(4, Values::rough);
+  lses[1] = -inputs::kInfinity;  // a span whose keys the window has
+  window_lse[3] = -inputs::kInfinity;
   const auto out = weights(4 * 2);
-  const CombineArgs args{4, 3, 2, count.data(), scores.data(), outputs.data()};
-  const CombineGradients got = combine_backward(args, out.data());
-  const auto loss = [&] { return dot(combine(args), out); };
-  CHECK(distance(got.scores, differences(scores, loss)) <= kTolerance);
-  CHECK(distance(got.outputs, differences(outputs, loss)) <= kTolerance);
-  for (const std::size_t unused : {4U, 5U, 6U, 7U, 8U, 11U}) CHECK(got.scores[unused] == 0);
+  for (const bool with_window : {true, false}) {
+    CAPTURE(with_window);
+    CombineArgs args{4,
+                     3,
+                     2,
+                     count.data(),
+                     scores.data(),
+                     outputs.data(),
+                     lses.data(),
+                     window.data(),
+                     window_lse.data()};
+    if (!with_window) args.window_output = args.window_lse = nullptr;
+    const CombineGradients got = combine_backward(args, out.data());
+    const auto loss = [&] { return dot(combine(args), out); };
+    CHECK(distance(got.scores, differences(scores, loss)) <= kTolerance);
+    CHECK(distance(got.outputs, differences(outputs, loss)) <= kTolerance);
+    CHECK(got.lses[1] == 0);  // -inf, which has no difference
+    CHECK(got.window_lse[3] == 0);
+    auto by_lse = differences(lses, loss);
+    by_lse[1] = 0;
+    CHECK(distance(got.lses, by_lse) <= kTolerance);
+    for (const std::size_t unused : {4U, 5U, 6U, 7U, 8U, 11U}) {
+      CHECK(got.scores[unused] == 0);
+      CHECK(got.lses[unused] == 0);
+    }
+    if (!with_window) continue;
+    CHECK(distance(got.window_output, differences(window, loss)) <= kTolerance);
+    auto by_window_lse = differences(window_lse, loss);
+    by_window_lse[3] = 0;
+    CHECK(distance(got.window_lse, by_window_lse) <= kTolerance);
+  }
 }
 
 TEST_CASE("Derivatives of span attention equal differences", "[gradients]") {
@@ -133,8 +196,16 @@ TEST_CASE("Derivatives of span attention equal differences", "[gradients]") {
       problem.softmax_scale = scale;
       auto args = attend_args(problem, selection, windows);
       if (!with_window) args.window = nullptr;
-      const SpanAttentionGradients got = span_attention_backward(args, out.data());
-      const auto loss = [&] { return dot(span_attention(args).output, out); };
+      const auto lse_out = Random(79).tensor(rows * selection.top_k, Values::rough);
+      const SpanAttentionGradients got = span_attention_backward(args, out.data(), lse_out.data());
+      const auto loss = [&] {
+        const Items items = span_attention(args);
+        double sum = dot(items.output, out);
+        for (std::size_t i = 0; i < lse_out.size(); ++i) {
+          if (std::isfinite(items.lse[i])) sum += lse_out[i] * items.lse[i];
+        }
+        return sum;
+      };
       CHECK(distance(got.query, differences(problem.query, loss)) <= kTolerance);
       CHECK(distance(got.key, differences(problem.key, loss)) <= kTolerance);
       CHECK(distance(got.value, differences(problem.value, loss)) <= kTolerance);
@@ -199,7 +270,42 @@ TEST_CASE("Derivatives of attention equal differences", "[gradients]") {
   for (Index steps = 1; steps <= 4; ++steps) {
     CAPTURE(steps);
     check_composition(small_problem(windowed(steps, steps % 2), 175));
+    check_composition(small_problem(windowed(steps, steps % 2), 176), true);
   }
+}
+
+TEST_CASE("Gradients at a given selection are those of its own spans and scores", "[gradients]") {
+  const auto problem = small_problem(windowed(3, 1), 177);
+  const Selection own = span_search(problem.search());
+  const Weights weigh(problem, own.top_k);
+  const AttentionGradients want = attention_backward(problem.attention(), weigh.gradients());
+  const AttentionGradients same = attention_backward(problem.attention(), weigh.gradients(), &own);
+  CHECK(same_bits(same.attention.query, want.attention.query));
+  CHECK(same_bits(same.attention.key, want.attention.key));
+  CHECK(same_bits(same.search.search_keys, want.search.search_keys));
+
+  // Another selection: that of other routing queries. Its loss is differentiated by the values.
+  auto other = problem;
+  for (auto& level : other.routing) std::reverse(level.begin(), level.end());
+  const Selection given = span_search(other.search());
+  REQUIRE_FALSE(same_choice(given, own));
+  const AttentionGradients at_given =
+      attention_backward(problem.attention(), {weigh.output.data()}, &given);
+  const AttentionGradients of_other = attention_backward(other.attention(), {weigh.output.data()});
+  CHECK(same_bits(at_given.attention.value, of_other.attention.value));
+  CHECK(same_bits(at_given.attention.query, of_other.attention.query));
+
+  Selection bad = given;
+  bad.scores.pop_back();
+  CHECK_THROWS_AS(attention_backward(problem.attention(), weigh.gradients(), &bad),
+                  std::invalid_argument);
+  bad = given;
+  bad.spans[0] = {0, problem.sizes.keys};
+  CHECK_THROWS_AS(attention_backward(problem.attention(), weigh.gradients(), &bad),
+                  std::invalid_argument);
+  bad = span_search(small_problem(windowed(2, 1), 177).search());
+  CHECK_THROWS_AS(attention_backward(problem.attention(), weigh.gradients(), &bad),
+                  std::invalid_argument);
 }
 
 TEST_CASE("Derivatives of attention with overlapping spans equal differences", "[gradients]") {
@@ -225,8 +331,8 @@ TEST_CASE("Float inputs have the derivatives of the same values in double", "[gr
   const auto problem = small_problem(windowed(3, 1), 79);
   const auto narrow = inputs::converted<float>(problem);
   const auto out = weights(problem.sizes.rows() * 3);
-  const AttentionGradients a = attention_backward(problem.attention(), out.data());
-  const AttentionGradients b = attention_backward(narrow.attention(), out.data());
+  const AttentionGradients a = attention_backward(problem.attention(), {out.data()});
+  const AttentionGradients b = attention_backward(narrow.attention(), {out.data()});
   CHECK(distance(b.attention.query, a.attention.query) <= kTolerance);
   CHECK(distance(b.attention.key, a.attention.key) <= kTolerance);
   CHECK(distance(b.attention.value, a.attention.value) <= kTolerance);
@@ -238,7 +344,7 @@ TEST_CASE("What was not chosen has a derivative of exactly 0", "[gradients]") {
   const auto problem = inputs::random_problem(preset("even", 3), inputs::grouped_sizes(3, 2, 50, 2),
                                               80, Values::rough, {0, 9});
   const auto out = weights(problem.sizes.rows() * 3);
-  const AttentionGradients got = attention_backward(problem.attention(), out.data());
+  const AttentionGradients got = attention_backward(problem.attention(), {out.data()});
   const Selection selection = span_search(problem.search());
   std::vector<bool> attended(problem.key.size() / 3);
   std::vector<bool> anchored(attended.size());
@@ -269,7 +375,7 @@ TEST_CASE("One kept path has a gate of 1 and no derivative by the search", "[gra
   schedule.top_k = 1;
   const auto problem = small_problem(schedule, 81);
   const auto out = weights(problem.sizes.rows() * 3);
-  const AttentionGradients got = attention_backward(problem.attention(), out.data());
+  const AttentionGradients got = attention_backward(problem.attention(), {out.data()});
   CHECK(got.search.search_keys == std::vector<double>(problem.key.size(), 0));
   for (const auto& level : got.search.routing_queries) {
     CHECK(level == std::vector<double>(problem.query.size(), 0));
@@ -290,8 +396,8 @@ TEST_CASE("NaN in the padding and the tail reaches no derivative", "[gradients]"
     }
   }
   const auto out = weights(clean.sizes.rows() * row_size);
-  const AttentionGradients want = attention_backward(clean.attention(), out.data());
-  const AttentionGradients got = attention_backward(dirty.attention(), out.data());
+  const AttentionGradients want = attention_backward(clean.attention(), {out.data()});
+  const AttentionGradients got = attention_backward(dirty.attention(), {out.data()});
   CHECK(same_bits(got.attention.query, want.attention.query));
   CHECK(same_bits(got.attention.key, want.attention.key));
   CHECK(same_bits(got.attention.value, want.attention.value));
@@ -305,7 +411,7 @@ TEST_CASE("The number of threads does not change a bit of the gradients", "[grad
   const auto out = weights(problem.sizes.rows() * 3);
   const auto with = [&](int threads) {
     const inputs::Threads scope(threads);
-    return attention_backward(problem.attention(), out.data());
+    return attention_backward(problem.attention(), {out.data()});
   };
   const AttentionGradients one = with(1);
   const AttentionGradients four = with(4);
@@ -449,7 +555,7 @@ TEST_CASE("Derivatives run through accumulated keys", "[gradients]") {
     choices_held = choices_held && same_choice(span_search(problem.search()), chosen);
     return dot(attention(problem.attention()).output, out);
   };
-  const AttentionGradients by_key = attention_backward(problem.attention(), out.data());
+  const AttentionGradients by_key = attention_backward(problem.attention(), {out.data()});
   const auto d_key = sum_of(by_key.attention.key, by_key.search.search_keys);
   recurrence.check(accumulate_backward(recurrence.args(), d_key.data()), loss);
   CHECK(choices_held);

@@ -354,14 +354,15 @@ class Stages {
     return result;
   }
 
-  /// Softmax attention over the keys that the span or the window holds.
-  Attended attend(Index row, Span span, Span window) const {
+  /// Softmax attention over the keys that `holds`.
+  template <class Holds>
+  Attended attend(Index row, Holds holds) const {
     const Index d = problem_.sizes.head_dim;
     const double scale = problem_.softmax_scale.value_or(1 / std::sqrt(static_cast<double>(d)));
     Attended result{std::vector<double>(at(d), 0)};
     double sum = 0;
     for (Index j = 0; j < problem_.sizes.keys; ++j) {
-      if (!span.contains(j) && !window.contains(j)) continue;
+      if (!holds(j)) continue;
       const Index kv = problem_.kv_row(row, j);
       const double weight = std::exp(scale * dot(problem_.query, row, problem_.key, kv, d));
       sum += weight;
@@ -374,6 +375,11 @@ class Stages {
     }
     result.lse = std::log(sum);
     return result;
+  }
+
+  /// Over the keys that the span or the window holds.
+  Attended attend(Index row, Span span, Span window) const {
+    return attend(row, [&](Index j) { return span.contains(j) || window.contains(j); });
   }
 
   /// Search, attend, combine for every row: [batch, num_heads, L_q, head_dim].

@@ -29,11 +29,11 @@ SpanAttentionArgs<T> attend_args(const Problem<T>& problem, const std::vector<Sp
           problem.softmax_scale};
 }
 
-/// Output and lse equal softmax over (span united with window), slot by slot.
+/// Output and lse equal softmax over the span without the window, slot by slot.
 template <class T>
 double error(const Problem<T>& problem, const std::vector<Span>& spans,
              const std::vector<Span>& windows) {
-  const SpanAttentionResult got = span_attention(attend_args(problem, spans, windows));
+  const Items got = span_attention(attend_args(problem, spans, windows));
   const naive::Stages<T> stages(problem);
   const Index rows = problem.sizes.rows();
   const Index slots = static_cast<Index>(spans.size()) / rows;
@@ -41,14 +41,24 @@ double error(const Problem<T>& problem, const std::vector<Span>& spans,
   std::vector<double> lse;
   for (Index row = 0; row < rows; ++row) {
     const Index i = problem.batch_of(row) * problem.sizes.queries + row % problem.sizes.queries;
+    const Span window = windows.empty() ? Span{} : windows[at(i)];
     for (Index slot = row * slots; slot < (row + 1) * slots; ++slot) {
-      const naive::Attended want =
-          stages.attend(row, spans[at(slot)], windows.empty() ? Span{} : windows[at(i)]);
+      const naive::Attended want = stages.attend(
+          row, [&](Index key) { return spans[at(slot)].contains(key) && !window.contains(key); });
       output.insert(output.end(), want.output.begin(), want.output.end());
       lse.push_back(want.lse);
     }
   }
   return std::max(distance(got.output, output), distance(got.lse, lse));
+}
+
+/// The windows as items of their own.
+template <class T>
+Items attend_windows(const Problem<T>& problem, const std::vector<Span>& windows) {
+  SpanAttentionArgs<T> args = attend_args(problem, std::vector<Span>(), windows);
+  args.slots = 1;
+  args.spans = nullptr;
+  return span_attention(args);
 }
 
 /// Spans anywhere in [start, t + 1), some of them empty.
@@ -115,16 +125,18 @@ struct OneSlot {
 OneSlot attend_all(const std::vector<double>& logits, const std::vector<double>& values) {
   const auto problem = logit_problem(logits, values);
   const std::vector<Span> spans{{0, problem.sizes.keys}};
-  const SpanAttentionResult got = span_attention(attend_args(problem, spans, {}));
+  const Items got = span_attention(attend_args(problem, spans, {}));
   return {got.output.front(), got.lse.front()};
 }
 
+/// Items without a window: all log-sum-exps are 0.
 CombineArgs combine_args(const std::vector<Index>& count, const std::vector<double>& scores,
                          const std::vector<double>& outputs) {
+  static const std::vector<double> zeros(100, 0);
   const auto rows = static_cast<Index>(count.size());
   const auto slots = static_cast<Index>(scores.size()) / rows;
   const auto head_dim = outputs.empty() ? 1 : static_cast<Index>(outputs.size() / scores.size());
-  return {rows, slots, head_dim, count.data(), scores.data(), outputs.data()};
+  return {rows, slots, head_dim, count.data(), scores.data(), outputs.data(), zeros.data()};
 }
 
 std::vector<double> gates_of(const std::vector<double>& scores, Index count) {
@@ -133,7 +145,7 @@ std::vector<double> gates_of(const std::vector<double>& scores, Index count) {
 
 }  // namespace
 
-TEST_CASE("Span attention is softmax over the span united with the window", "[attention]") {
+TEST_CASE("Span attention is softmax over the span without the window", "[attention]") {
   auto problem = grouped_problem(31);
   Random random(32);
   for (const Index slots : {1, 3}) {
@@ -155,35 +167,33 @@ TEST_CASE("Random spans and windows give the naive softmax", "[attention]") {
   });
 }
 
-TEST_CASE("A key in both the span and the window counts once", "[attention]") {
+TEST_CASE("A key in both the span and the window counts for the window", "[attention]") {
   const auto problem = logit_problem({0, 0, 0, 0}, {1, 2, 4, 8});
   const std::vector<Span> spans{{0, 2}, {1, 3}, {2, 4}, {3, 4}, {0, 4}};
   const std::vector<Span> window{{2, 4}};
-  const SpanAttentionResult got = span_attention(attend_args(problem, spans, window));
-  const std::vector<double> output{15.0 / 4, 14.0 / 3, 6, 6, 15.0 / 4};
-  CHECK(distance(got.output, output) <= kTolerance);
-  const std::vector<double> lse{std::log(4.0), std::log(3.0), std::log(2.0), std::log(2.0),
-                                std::log(4.0)};
-  CHECK(distance(got.lse, lse) <= kTolerance);
+  const Items got = span_attention(attend_args(problem, spans, window));
+  CHECK(distance(got.output, {1.5, 2, 0, 0, 1.5}) <= kTolerance);
+  CHECK(distance(got.lse, {std::log(2.0), 0, -kInfinity, -kInfinity, std::log(2.0)}) <= kTolerance);
+  const Items whole = attend_windows(problem, window);
+  CHECK(distance(whole.output, {6}) <= kTolerance);
+  CHECK(distance(whole.lse, {std::log(2.0)}) <= kTolerance);
 }
 
-TEST_CASE("An empty span is the window alone, and no key at all gives 0", "[attention]") {
+TEST_CASE("Without keys an item is 0, with lse -inf", "[attention]") {
   const auto problem = logit_problem({0, 1, 2, 3}, {1, 2, 4, 8});
   const std::vector<Span> empty{{0, 0}, {2, 2}, {4, 4}, {3, 1}};
-  const SpanAttentionResult none = span_attention(attend_args(problem, empty, {}));
-  CHECK(none.output == std::vector<double>(4, 0));
-  CHECK(none.lse == std::vector<double>(4, -kInfinity));
-
-  const std::vector<Span> window{{2, 4}};
-  const SpanAttentionResult alone = span_attention(attend_args(problem, empty, window));
+  for (const std::vector<Span>& window : {std::vector<Span>{}, {{2, 4}}, {{4, 4}}}) {
+    const Items none = span_attention(attend_args(problem, empty, window));
+    CHECK(none.output == std::vector<double>(4, 0));
+    CHECK(none.lse == std::vector<double>(4, -kInfinity));
+  }
+  const Items window = attend_windows(problem, {{2, 4}});
   const double e = std::exp(1.0);
-  CHECK(distance(alone.output, std::vector<double>(4, (4 + 8 * e) / (1 + e))) <= kTolerance);
-  CHECK(distance(alone.lse, std::vector<double>(4, 2 + std::log(1 + e))) <= kTolerance);
-
-  const std::vector<Span> no_window{{4, 4}};
-  const SpanAttentionResult nothing = span_attention(attend_args(problem, empty, no_window));
-  CHECK(nothing.output == std::vector<double>(4, 0));
-  CHECK(nothing.lse == std::vector<double>(4, -kInfinity));
+  CHECK(distance(window.output, {(4 + 8 * e) / (1 + e)}) <= kTolerance);
+  CHECK(distance(window.lse, {2 + std::log(1 + e)}) <= kTolerance);
+  const Items nothing = attend_windows(problem, {{4, 4}});
+  CHECK(nothing.output == std::vector<double>{0});
+  CHECK(nothing.lse == std::vector<double>{-kInfinity});
 }
 
 TEST_CASE("Logits of -inf weigh nothing, and +inf takes all", "[attention]") {
@@ -210,7 +220,7 @@ TEST_CASE("Large logits neither overflow nor vanish", "[attention]") {
 TEST_CASE("A NaN logit or value makes its own slot a NaN, and no other", "[attention]") {
   const std::vector<Span> spans{{0, 2}, {2, 4}};
   auto problem = logit_problem({0, kNaN, 0, 0}, {1, 2, 4, 8});
-  SpanAttentionResult got = span_attention(attend_args(problem, spans, {}));
+  Items got = span_attention(attend_args(problem, spans, {}));
   CHECK(std::isnan(got.output[0]));
   CHECK(std::isnan(got.lse[0]));
   CHECK(got.output[1] == 6);
@@ -289,8 +299,91 @@ TEST_CASE("Gates sum to 1, and combination keeps a common output", "[combine]") 
   });
 }
 
+TEST_CASE("Combination joins every span with the window", "[combine]") {
+  // Two rows of two slots: gates 1/2 each, shares by the log-sum-exps; and a row without a path.
+  const std::vector<Index> count{2, 0};
+  const std::vector<double> scores{1, 1, 0, 0};
+  const std::vector<double> outputs{1, 3, kNaN, kNaN};
+  const std::vector<double> lses{std::log(3.0), -kInfinity, 0, 0};
+  const std::vector<double> window{5, 7};
+  const std::vector<double> window_lse{0, std::log(2.0)};
+  const CombineArgs args{2,
+                         2,
+                         1,
+                         count.data(),
+                         scores.data(),
+                         outputs.data(),
+                         lses.data(),
+                         window.data(),
+                         window_lse.data()};
+  // Slot 0: 3/4 of 1 and 1/4 of 5; slot 1 has no key: the window alone.
+  CHECK(distance(combine(args), {0.5 * 2 + 0.5 * 5, 7}) <= kTolerance);
+  CombineArgs half = args;
+  half.window_lse = nullptr;
+  CHECK_THROWS_AS(combine(half), std::invalid_argument);
+  CombineArgs alone = args;
+  alone.window_output = alone.window_lse = nullptr;
+  CHECK(distance(combine(alone), {0.5 * 1, 0}) <= kTolerance);
+}
+
+TEST_CASE("Items joined by their log-sum-exps are softmax over span and window", "[combine]") {
+  check_property("combination of any spans and windows", [](std::uint64_t seed) {
+    const inputs::Threads one(1);
+    Random random(seed);
+    const auto problem = grouped_problem(random.next());
+    const Index rows = problem.sizes.rows();
+    const auto spans = random_spans(problem, 1, random);
+    const auto windows = random_windows(problem, random);
+    const Items items = span_attention(attend_args(problem, spans, windows));
+    const Items window = attend_windows(problem, windows);
+    const std::vector<Index> count(at(rows), 1);
+    const std::vector<double> scores(at(rows), 0.25);
+    const std::vector<double> got =
+        combine({rows, 1, problem.sizes.head_dim, count.data(), scores.data(), items.output.data(),
+                 items.lse.data(), window.output.data(), window.lse.data()});
+    const naive::Stages<double> stages(problem);
+    std::vector<double> want;
+    for (Index row = 0; row < rows; ++row) {
+      const Index i = problem.batch_of(row) * problem.sizes.queries + row % problem.sizes.queries;
+      const auto joined = stages.attend(row, [&](Index key) {
+        return spans[at(row)].contains(key) || windows[at(i)].contains(key);
+      });
+      want.insert(want.end(), joined.output.begin(), joined.output.end());
+    }
+    RC_ASSERT(distance(got, want) <= kTolerance);
+  });
+}
+
+TEST_CASE("Merged parts are attention over all their keys", "[attention]") {
+  const auto problem = logit_problem({0.5, -1, 2, 0, 1}, {1, 2, 4, 8, 16});
+  const auto attend = [&](Span keys) {
+    const std::vector<Span> spans{keys};
+    return span_attention(attend_args(problem, spans, {}));
+  };
+  const Items whole = attend({0, 5});
+  std::vector<double> outputs, lses;
+  for (const Span part : {Span{0, 2}, {2, 2}, {2, 3}, {3, 5}}) {
+    const Items items = attend(part);
+    outputs.push_back(part.empty() ? kNaN : items.output[0]);  // counts nothing
+    lses.push_back(items.lse[0]);
+  }
+  const Items merged = merge_attention({4, 1, 1, outputs.data(), lses.data()});
+  CHECK(distance(merged.output, whole.output) <= kTolerance);
+  CHECK(distance(merged.lse, whole.lse) <= kTolerance);
+
+  const Items none = merge_attention({0, 2, 3, nullptr, nullptr});
+  CHECK(none.output == std::vector<double>(6, 0));
+  CHECK(none.lse == std::vector<double>(2, -kInfinity));
+  const double bad = kNaN;
+  const Items spoilt = merge_attention({1, 1, 1, outputs.data(), &bad});
+  CHECK(std::isnan(spoilt.output[0]));
+  CHECK(std::isnan(spoilt.lse[0]));
+  CHECK_THROWS_AS(merge_attention({1, 1, 1, outputs.data(), nullptr}), std::invalid_argument);
+  CHECK_THROWS_AS(merge_attention({1, 1, 0, outputs.data(), lses.data()}), std::invalid_argument);
+}
+
 TEST_CASE("No rows and no queries give empty results", "[attention]") {
-  CHECK(combine({0, 2, 3, nullptr, nullptr, nullptr}).empty());
+  CHECK(combine({0, 2, 3}).empty());
   SpanAttentionArgs<float> args;
   args.shape.head_dim = 4;
   args.shape.keys = 0;

@@ -54,42 +54,69 @@ struct SpanSearchArgs {
 template <class T>
 Selection span_search(const SpanSearchArgs<T>& args);
 
+/// The keys of a span that the query's window, which ends at the query, does not have.
+inline Span outside_window(Span span, Span window) {
+  if (!window.empty() && span.end > window.begin) span.end = window.begin;
+  return span.empty() ? Span{} : span;
+}
+
+/// Attention is cut into items (SPEC 4): a query's window, and each of its spans without the keys
+/// that the window has.
 template <class T>
 struct SpanAttentionArgs {
   Shape shape;
-  const T* query = nullptr;               // [batch, num_heads, L_q, head_dim]
-  const T* key = nullptr;                 // [batch, num_kv_heads, L_kv, head_dim]
-  const T* value = nullptr;               // [batch, num_kv_heads, L_kv, head_dim]
-  Index slots = 0;                        // spans per query
-  const Span* spans = nullptr;            // [batch, num_heads, L_q, slots], inside [start, t + 1)
-  const Span* window = nullptr;           // [batch, L_q], ending at t + 1; null: no window
+  const T* query = nullptr;      // [batch, num_heads, L_q, head_dim]
+  const T* key = nullptr;        // [batch, num_kv_heads, L_kv, head_dim]
+  const T* value = nullptr;      // [batch, num_kv_heads, L_kv, head_dim]
+  Index slots = 0;               // spans per query; 1 where spans is null
+  const Span* spans = nullptr;   // [batch, num_heads, L_q, slots], inside [start, t + 1); null: the
+                                 // one slot is the window
+  const Span* window = nullptr;  // [batch, L_q], ending at t + 1: its keys are left out of the
+                                 // spans; null: no window
   std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
 };
 
-struct SpanAttentionResult {
-  std::vector<double> output;  // [batch, num_heads, L_q, slots, head_dim]
-  std::vector<double> lse;     // [batch, num_heads, L_q, slots], base e
+/// Attention over sets of keys, with what it takes to join them.
+struct Items {
+  std::vector<double> output;  // [.., head_dim]
+  std::vector<double> lse;     // [..], log-sum-exp of the logits, base e
 };
 
-/// Softmax attention over (span united with window) for every span. No key, or no key with a logit
-/// above -inf: output 0, lse -inf.
+/// Softmax attention over the keys of every item: [batch, num_heads, L_q, slots]. No key, or no key
+/// with a logit above -inf: output 0, lse -inf.
 template <class T>
-SpanAttentionResult span_attention(const SpanAttentionArgs<T>& args);
+Items span_attention(const SpanAttentionArgs<T>& args);
+
+struct MergeAttentionArgs {
+  Index parts = 0;
+  Index rows = 0;
+  Index head_dim = 0;
+  const double* outputs = nullptr;  // [parts, rows, head_dim]
+  const double* lses = nullptr;     // [parts, rows]
+};
+
+/// Attention over the union of disjoint sets of keys from the attention over each: parts are joined
+/// in order, [rows]. A part without keys, lse -inf, counts nothing, whatever its output holds.
+Items merge_attention(const MergeAttentionArgs& args);
 
 struct CombineArgs {
   Index rows = 0;   // batch * num_heads * L_q
   Index slots = 0;  // spans per query
   Index head_dim = 0;
-  const Index* count = nullptr;     // [rows], slots in use
-  const double* scores = nullptr;   // [rows, slots], path scores
-  const double* outputs = nullptr;  // [rows, slots, head_dim]
+  const Index* count = nullptr;           // [rows], slots in use
+  const double* scores = nullptr;         // [rows, slots], path scores
+  const double* outputs = nullptr;        // [rows, slots, head_dim], of the spans' items
+  const double* lses = nullptr;           // [rows, slots]
+  const double* window_output = nullptr;  // [rows, head_dim]; null: no window
+  const double* window_lse = nullptr;     // [rows]; null: no window
 };
 
 /// The gates, softmax over the kept path scores: [rows, slots], 0 in unused slots. Equal scores,
 /// infinite ones included, have equal gates.
 std::vector<double> gates(const CombineArgs& args);
 
-/// sum over slots of gate * output: [rows, head_dim]; 0 where no slot is in use.
+/// Sum over slots of gate * (span joined with the window): [rows, head_dim]. The window alone where
+/// no slot is in use; 0 without a window too.
 std::vector<double> combine(const CombineArgs& args);
 
 template <class T>
@@ -105,6 +132,7 @@ struct AttentionArgs {
   std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
 };
 
+/// Wall-clock seconds of the stages: what the threads took, over their number.
 struct StageSeconds {
   double search = 0;
   double attend = 0;
@@ -112,13 +140,17 @@ struct StageSeconds {
 };
 
 struct AttentionResult {
-  std::vector<double> output;  // [batch, num_heads, L_q, head_dim]
-  WorkCount work;              // over all rows
+  std::vector<double> output;      // [batch, num_heads, L_q, head_dim]
+  Selection selection;             // what was found on the way
+  std::vector<double> lse;         // [batch, num_heads, L_q, top_k], of the kept spans' items
+  std::vector<double> window_lse;  // [batch, num_heads, L_q]
   StageSeconds seconds;
+
+  WorkCount work() const;  // over all rows
 };
 
-/// Search, attend, combine. A query without a path gets window attention; one without an eligible
-/// key gets 0. Memory beside inputs and output does not grow with L_q.
+/// Search, attend, combine: the one composition. A query without a path gets window attention; one
+/// without an eligible key gets 0. Memory beside inputs and results does not grow with L_q.
 template <class T>
 AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress = {});
 

@@ -11,8 +11,11 @@
 namespace multistep {
 
 struct CombineGradients {
-  std::vector<double> outputs;  // [rows, slots, head_dim]
-  std::vector<double> scores;   // [rows, slots], 0 in unused slots
+  std::vector<double> outputs;        // [rows, slots, head_dim]
+  std::vector<double> lses;           // [rows, slots]
+  std::vector<double> scores;         // [rows, slots]; all 0 in unused slots
+  std::vector<double> window_output;  // [rows, head_dim]
+  std::vector<double> window_lse;     // [rows]
 };
 CombineGradients combine_backward(const CombineArgs& args,
                                   const double* output_gradient);  // [rows, head_dim]
@@ -25,7 +28,8 @@ struct SpanAttentionGradients {
 template <class T>
 SpanAttentionGradients span_attention_backward(
     const SpanAttentionArgs<T>& args,
-    const double* output_gradient);  // [batch, num_heads, L_q, slots, head_dim]
+    const double* output_gradient,          // [batch, num_heads, L_q, slots, head_dim]
+    const double* lse_gradient = nullptr);  // [batch, num_heads, L_q, slots]; null: 0
 
 struct SpanSearchGradients {
   std::vector<std::vector<double>> routing_queries;  // [N - 1] of [batch, num_heads, L_q, head_dim]
@@ -42,9 +46,20 @@ struct AttentionGradients {
   SpanAttentionGradients attention;
   SpanSearchGradients search;
 };
+
+/// Derivatives of a loss by what attention() returned. Null: 0. Unused slots count nothing.
+struct AttentionResultGradients {
+  const double* output = nullptr;      // [batch, num_heads, L_q, head_dim]
+  const double* scores = nullptr;      // [batch, num_heads, L_q, top_k]
+  const double* lse = nullptr;         // [batch, num_heads, L_q, top_k]
+  const double* window_lse = nullptr;  // [batch, num_heads, L_q]
+};
+
+/// At a given selection, whose scores and spans count as they are, or at the oracle's own (null).
 template <class T>
-AttentionGradients attention_backward(
-    const AttentionArgs<T>& args,
-    const double* output_gradient);  // [batch, num_heads, L_q, head_dim]
+AttentionGradients attention_backward(const AttentionArgs<T>& args,
+                                      const AttentionResultGradients& by_result,
+                                      const Selection* selection = nullptr,
+                                      const Progress& progress = {});
 
 }  // namespace multistep

@@ -8,10 +8,9 @@
 #include "multistep/attention.hpp"
 #include "multistep/walk.hpp"
 #include "shape.hpp"
+#include "softmax.hpp"
 
 namespace multistep {
-
-inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 /// A path of one query's search and how far float32 may see its score from the truth.
 struct Candidate {

@@ -1,9 +1,5 @@
-#include "multistep/compare.hpp"
-
-#include <cstring>
-
 #include "inputs.hpp"
-#include "multistep/plain.hpp"
+#include "multistep/judge.hpp"
 #include "multistep/walk.hpp"
 #include "property.hpp"
 
@@ -17,39 +13,13 @@ using inputs::Values;
 
 namespace {
 
-/// To the nearest bf16, ties to even.
-float to_bf16(float value) {
-  std::uint32_t bits = 0;
-  std::memcpy(&bits, &value, sizeof bits);
-  bits += 0x7fff + ((bits >> 16) & 1);
-  bits &= 0xffff0000;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
-}
-
-/// Values as an implementation in bf16 gives them: a little off.
-struct Answers {
-  std::vector<double> want, plain, got;
-
-  explicit Answers(Index size) {
-    Random random(21);
-    want = random.tensor(size, Values::rough);
-    for (double& x : want) x *= 1 + 0x1p-10;
-    for (const double x : want) {
-      plain.push_back(to_bf16(static_cast<float>(x)));
-      got.push_back(to_bf16(static_cast<float>(x * (1 + 0x1p-12))));
-    }
-  }
-  ValueReport judge() const { return judge_values(got, want, plain, 0x1p-20); }
-};
-
 /// A search problem and what is submitted for it; the right answer to begin with.
-struct Submission {
+struct Submitted {
   Problem<float> problem;
   Selection selection;
   bool told = true;  // the anchors
 
-  explicit Submission(const Schedule& schedule, Index queries = 1, Index keys = 400)
+  explicit Submitted(const Schedule& schedule, Index queries = 1, Index keys = 400)
       : problem(problem_of(schedule, queries, keys)), selection(span_search(problem.search())) {}
 
   static Problem<float> problem_of(const Schedule& schedule, Index queries, Index keys) {
@@ -103,88 +73,7 @@ Schedule paper(Index top_k) {
 
 }  // namespace
 
-TEST_CASE("close never passes NaN", "[compare]") {
-  CHECK(close(1, 1.25, 0.25));
-  CHECK_FALSE(close(1, 1.25, 0.24));
-  CHECK(close(kInfinity, kInfinity, 0));
-  CHECK_FALSE(close(kInfinity, -kInfinity, 1));
-  CHECK_FALSE(close(kNaN, kNaN, kInfinity));
-  CHECK_FALSE(close(0, 0.5, kNaN));
-}
-
-TEST_CASE("right values pass, in the limits that the plain implementation sets", "[compare]") {
-  const Answers answers(1'000'000);
-  const ValueReport report = answers.judge();
-  CHECK(report.pass());
-  CHECK(report.got.count == 1'000'000);
-  CHECK(report.max_limit() == 2 * report.plain.max + 0x1p-20);
-  CHECK(report.mean_limit() == 2 * report.plain.mean + 0x1p-20);
-  CHECK(report.got.mean > 0);
-  CHECK(report.got.mean < report.got.max);
-  CHECK(judge_values({}, {}, {}, 0).pass());
-}
-
-TEST_CASE("wrong values fail", "[compare]") {
-  Answers answers(1'000'000);
-  const Index where = 654'321;
-  SECTION("a NaN") {
-    answers.got[at(where)] = kNaN;
-    CHECK(answers.judge().got.nans == 1);
-  }
-  SECTION("a NaN that was wanted") {
-    answers.got[at(where)] = answers.want[at(where)] = kNaN;
-    CHECK(answers.judge().got.nans == 1);
-  }
-  SECTION("a number where the oracle has none") { answers.want[at(where)] = kNaN; }
-  SECTION("an infinity") {
-    answers.got[at(where)] = -kInfinity;
-    CHECK(answers.judge().got.infs == 1);
-  }
-  SECTION("a number instead of an infinity") { answers.want[at(where)] = -kInfinity; }
-  SECTION("one element off by three limits") {
-    answers.got[at(where)] += 3 * answers.judge().max_limit();
-  }
-  SECTION("one element just past the limit") {
-    answers.got[at(where)] = answers.want[at(where)] + 1.001 * answers.judge().max_limit();
-  }
-  SECTION("a zero for a value") { answers.got[at(where)] = 0; }
-  const ValueReport report = answers.judge();
-  CHECK_FALSE(report.pass());
-  CHECK(report.got.worst == where);
-}
-
-TEST_CASE("a mean that is off fails although the maximum is not", "[compare]") {
-  Answers answers(100'000);
-  const ValueReport right = answers.judge();
-  for (std::size_t i = 0; i < answers.got.size(); ++i) {
-    answers.got[i] = answers.want[i] + 3 * right.plain.mean;
-  }
-  const ValueReport report = answers.judge();
-  CHECK(report.got.max < report.max_limit());
-  CHECK_FALSE(report.pass());
-}
-
-TEST_CASE("a yardstick that is no number excuses nothing", "[compare]") {
-  Answers answers(100);
-  answers.plain[7] = kNaN;
-  CHECK_FALSE(answers.judge().pass());
-}
-
-TEST_CASE("equal infinities agree", "[compare]") {
-  Answers answers(100);
-  answers.got[5] = answers.want[5] = answers.plain[5] = -kInfinity;
-  CHECK(answers.judge().pass());
-}
-
-TEST_CASE("arrays of different sizes and bad floors are refused", "[compare]") {
-  const std::vector<double> two(2), three(3);
-  CHECK_THROWS_AS(judge_values(two, three, three, 0), std::invalid_argument);
-  CHECK_THROWS_AS(judge_values(three, three, two, 0), std::invalid_argument);
-  CHECK_THROWS_AS(judge_values(two, two, two, -1), std::invalid_argument);
-  CHECK_THROWS_AS(judge_values(two, two, two, kNaN), std::invalid_argument);
-}
-
-TEST_CASE("the oracle's own selection passes, whatever the schedule", "[compare]") {
+TEST_CASE("the oracle's own selection passes, whatever the schedule", "[judge]") {
   check_property("any schedule, start and offset; ties among the scores", [](std::uint64_t seed) {
     const inputs::Threads one(1);
     Random random(seed);
@@ -206,9 +95,9 @@ TEST_CASE("the oracle's own selection passes, whatever the schedule", "[compare]
   });
 }
 
-TEST_CASE("a right selection has no regret and no error", "[compare]") {
+TEST_CASE("a right selection has no regret and no error", "[judge]") {
   for (const bool told : {true, false}) {
-    Submission submission(paper(3), 5);
+    Submitted submission(paper(3), 5);
     submission.told = told;
     for (double& score : submission.selection.scores) score = static_cast<float>(score);
     const SelectionReport report = submission.judge();
@@ -221,8 +110,8 @@ TEST_CASE("a right selection has no regret and no error", "[compare]") {
   }
 }
 
-TEST_CASE("wrong selections fail", "[compare]") {
-  Submission wrong(paper(3));
+TEST_CASE("wrong selections fail", "[judge]") {
+  Submitted wrong(paper(3));
   Selection& s = wrong.selection;
   const auto last = s.top_k - 1;  // slot of row 0
   SECTION("a dropped path") {
@@ -291,11 +180,11 @@ TEST_CASE("wrong selections fail", "[compare]") {
   CHECK(wrong.judge().worst_row == 0);
 }
 
-TEST_CASE("a worse choice is regretted", "[compare]") {
+TEST_CASE("a worse choice is regretted", "[judge]") {
   for (const bool told : {true, false}) {
-    Submission wrong(paper(2));
+    Submitted wrong(paper(2));
     wrong.told = told;
-    const Selection three = Submission(paper(3)).selection;
+    const Selection three = Submitted(paper(3)).selection;
     wrong.choose(3, {three.anchors[5]});  // row 1: the third best instead of the second
     const SelectionReport report = wrong.judge();
     CHECK_FALSE(report.pass());
@@ -310,8 +199,8 @@ TEST_CASE("a worse choice is regretted", "[compare]") {
   }
 }
 
-TEST_CASE("a wrong span is found without anchors too", "[compare]") {
-  Submission wrong(paper(3));
+TEST_CASE("a wrong span is found without anchors too", "[judge]") {
+  Submitted wrong(paper(3));
   wrong.told = false;
   SECTION("shifted") { --wrong.selection.spans[0].begin; }
   SECTION("twice") {
@@ -323,10 +212,10 @@ TEST_CASE("a wrong span is found without anchors too", "[compare]") {
   CHECK_FALSE(wrong.judge().pass());
 }
 
-TEST_CASE("near-ties may fall either way, further ones may not", "[compare]") {
+TEST_CASE("near-ties may fall either way, further ones may not", "[judge]") {
   // One anchor scores 1, another 1 - gap, the rest 0; the second is chosen.
   for (const double gap : {0x1p-24, 0.1}) {
-    Submission submission(paper(1));
+    Submitted submission(paper(1));
     Problem<float>& problem = submission.problem;
     problem.sizes.num_heads = 1;
     problem.sizes.head_dim = 1;
@@ -345,8 +234,8 @@ TEST_CASE("near-ties may fall either way, further ones may not", "[compare]") {
   }
 }
 
-TEST_CASE("inner levels are held against every parent that rounding may keep", "[compare]") {
-  Submission three(preset("nstep", 3), 3);
+TEST_CASE("inner levels are held against every parent that rounding may keep", "[judge]") {
+  Submitted three(preset("nstep", 3), 3);
   CHECK(three.judge().pass());
   SECTION("a path through a parent that no rounding keeps") {
     // The newest stripe's parent has one key, its own anchor.
@@ -364,10 +253,10 @@ TEST_CASE("inner levels are held against every parent that rounding may keep", "
   CHECK_FALSE(three.judge().pass());
 }
 
-TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[compare]") {
+TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[judge]") {
   Schedule schedule = preset("nstep", 3);
   schedule.top_k = 1;
-  Submission wrong(schedule);
+  Submitted wrong(schedule);
   const double best = wrong.selection.scores[0];
   const Index kept = wrong.selection.anchors[0];
   const StripePlan& plan = wrong.problem.plan;
@@ -386,7 +275,7 @@ TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[compar
   CHECK_FALSE(report.pass());
 }
 
-TEST_CASE("regrets fall into their bins", "[compare]") {
+TEST_CASE("regrets fall into their bins", "[judge]") {
   CHECK(regret_bin(0) == 0);
   CHECK(regret_bin(1e-9) == 1);
   CHECK(regret_bin(0.125) == 1);

@@ -1,21 +1,18 @@
-#include "multistep/compare.hpp"
-
 #include <algorithm>
-#include <limits>
 #include <optional>
 
+#include "judge/possible_paths.hpp"
+#include "multistep/judge.hpp"
 #include "parallel.hpp"
-#include "row_oracle.hpp"
-#include "shape.hpp"
 
 namespace multistep {
 namespace {
 
 /// One row's slots against its oracle.
 template <class T>
-class RowJudge {
+class PathJudge {
  public:
-  RowJudge(const SubmittedPaths<T>& submitted, const Rows& rows, Index row)
+  PathJudge(const SubmittedPaths<T>& submitted, const Rows& rows, Index row)
       : submitted_(submitted),
         levels_(submitted.search.plan->steps() - 1),
         top_k_(submitted.search.plan->schedule().top_k),
@@ -136,41 +133,6 @@ class RowJudge {
 
 }  // namespace
 
-Errors errors_of(std::span<const double> got, std::span<const double> want) {
-  require(got.size() == want.size(), "values {}: as many as the oracle's, {}", got.size(),
-          want.size());
-  Errors errors;
-  errors.count = static_cast<Index>(got.size());
-  double sum = 0;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    errors.nans += std::isnan(got[i]);
-    if (got[i] == want[i]) continue;
-    errors.infs += std::isinf(got[i]);
-    double error = std::abs(got[i] - want[i]);
-    if (std::isnan(error)) error = kInfinity;
-    sum += error;
-    if (error > errors.max) {
-      errors.max = error;
-      errors.worst = static_cast<Index>(i);
-    }
-  }
-  errors.mean = got.empty() ? 0 : sum / static_cast<double>(got.size());
-  return errors;
-}
-
-bool ValueReport::pass() const {
-  // A yardstick that is itself off by no number excuses nothing.
-  const bool measured = std::isfinite(max_limit()) && std::isfinite(mean_limit());
-  const bool numbers = got.nans == 0 && got.infs == 0;
-  return measured && numbers && got.max <= max_limit() && got.mean <= mean_limit();
-}
-
-ValueReport judge_values(std::span<const double> got, std::span<const double> want,
-                         std::span<const double> plain, double floor) {
-  require(std::isfinite(floor) && floor >= 0, "floor {}: a number >= 0", floor);
-  return {errors_of(got, want), errors_of(plain, want), floor};
-}
-
 std::size_t regret_bin(double regret) {
   if (regret <= 0) return 0;
   std::size_t bin = 1;
@@ -240,7 +202,7 @@ SelectionReport judge_selection(const SubmittedPaths<T>& submitted) {
     return [&](Index begin, Index end) {
       for (Index row = begin; row < end; ++row) {
         SelectionReport& report = reports[at(row)];
-        report = RowJudge<T>(submitted, rows, row).judge();
+        report = PathJudge<T>(submitted, rows, row).judge();
         if (!report.pass() || report.regret > 0) report.worst_row = row;
       }
     };

@@ -1,0 +1,72 @@
+#include "judge/rounding.hpp"
+
+#include <Eigen/Core>
+
+namespace multistep {
+namespace {
+
+/// Deviation of a logit of d products in float32: sums of terms with random signs lose about
+/// sqrt(d / 6) ulp of their 2-norm, sums of equal terms sqrt(d) / 3 of their value; and the scale.
+double logit_deviation(const Vector& query, const Vector& key, double logit, double scale) {
+  const double norm = query.cwiseProduct(key).norm() * std::abs(scale);
+  const double d = static_cast<double>(query.size());
+  return kSingle * (std::sqrt(d / 6) * norm + (std::sqrt(d) / 3 + 2) * std::abs(logit));
+}
+
+}  // namespace
+
+template <class T>
+RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* value, double scale,
+                       Storage storage) {
+  const Index d = query.size();
+  RoundedItem item;
+  item.output.assign(at(d), 0);
+  item.deviation.assign(at(d), 0);
+  std::vector<double> weights;
+  item.lse = softmax(keys, query, key, scale, weights);
+  if (weights.empty()) return item;
+
+  auto output = writable_at(item.output.data(), 0, d);
+  Eigen::ArrayXd magnitude = Eigen::ArrayXd::Zero(d);
+  for (std::size_t j = 0; j < weights.size(); ++j) {
+    const Vector v = vector_at(value, keys.begin + static_cast<Index>(j), d);
+    output += weights[j] * v;
+    magnitude += weights[j] * v.array().abs().transpose();
+  }
+  item.magnitude = magnitude.maxCoeff();
+
+  // The scale, which may be rounded with log2(e) in it, is off by the same share for all logits.
+  constexpr double kExponential = 0x1p-22;
+  constexpr double kScale = 2 * kSingle;
+  Eigen::ArrayXd variance = Eigen::ArrayXd::Zero(d);
+  Eigen::ArrayXd by_scale = Eigen::ArrayXd::Zero(d);
+  double lse_variance = 0;
+  double lse_by_scale = 0;
+  const double u = roundoff(storage);
+  for (std::size_t j = 0; j < weights.size(); ++j) {
+    const double w = weights[j];
+    if (w == 0) continue;
+    const Index row = keys.begin + static_cast<Index>(j);
+    const Vector k = vector_at(key, row, d);
+    const Eigen::ArrayXd v = vector_at(value, row, d).array().transpose();
+    const double logit = scale * dot(query, k);
+    const double off = std::hypot(logit_deviation(query, k, logit, scale), kExponential);
+    const Eigen::ArrayXd apart = v - output.array().transpose();
+    // A weight is rounded to the storage type before or after it is divided by the sum.
+    variance += w * w * (off * off * apart.square() + u * u / 3 * v.square());
+    by_scale += w * logit * apart;
+    lse_variance += w * w * off * off;
+    lse_by_scale += w * logit;
+  }
+  variance += (kScale * by_scale).square();
+  for (Index c = 0; c < d; ++c) item.deviation[at(c)] = std::sqrt(variance[c]);
+  const auto count = static_cast<double>(weights.size());
+  item.lse_deviation =
+      std::sqrt(lse_variance + std::pow(kScale * lse_by_scale, 2) + count * kSingle * kSingle);
+  return item;
+}
+
+template RoundedItem round_item(Span, const Vector&, const float*, const float*, double, Storage);
+template RoundedItem round_item(Span, const Vector&, const double*, const double*, double, Storage);
+
+}  // namespace multistep

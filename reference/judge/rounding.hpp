@@ -1,0 +1,49 @@
+#pragma once
+
+#include <vector>
+
+#include "attend_row.hpp"
+#include "multistep/judge.hpp"
+
+/// By how much rounding moves what a correct implementation gives: a standard deviation for every
+/// value, from the row's own numbers. Rounded are the products of a logit and their sum, the
+/// exponentials, the weights and the results in the storage type, each with a sign as good as
+/// random, so that variances add. A single measured yardstick may happen to be right where others
+/// are not; this tells by how much (SPEC 8.3, the floor).
+namespace multistep {
+
+inline constexpr double kSingle = 0x1p-24;  // unit roundoff of float32
+
+/// Half an ulp of 1.
+inline double roundoff(Storage storage) {
+  switch (storage) {
+    case Storage::float32:
+      return kSingle;
+    case Storage::bfloat16:
+      return 0x1p-8;
+    case Storage::float16:
+      return 0x1p-11;
+  }
+  return kSingle;
+}
+
+/// What rounding to the storage type adds to a value, at most: near zero float16 is subnormal.
+inline double rounding_of(Storage storage, double value) {
+  return std::max(roundoff(storage) * std::abs(value), storage == Storage::float16 ? 0x1p-25 : 0.0);
+}
+
+/// Attention of one query to the keys of an item, and its rounding.
+struct RoundedItem {
+  std::vector<double> output;     // [head_dim], O
+  std::vector<double> deviation;  // [head_dim], of O before it is rounded to the storage type
+  double lse = -kInfinity;
+  double lse_deviation = 0;
+  double magnitude = 0;  // largest sum over keys of weight * |value|
+};
+
+/// `key` and `value` point at the KV head's row 0.
+template <class T>
+RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* value, double scale,
+                       Storage storage);
+
+}  // namespace multistep

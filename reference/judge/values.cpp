@@ -1,0 +1,177 @@
+#include <Eigen/Core>
+#include <algorithm>
+
+#include "judge/rounding.hpp"
+#include "multistep/judge.hpp"
+
+namespace multistep {
+namespace {
+
+constexpr double kFloor = 4 * 0x1p-23;
+constexpr double kLuckOfMaximum = 2;
+constexpr double kSureRows = 4;  // of more rows luck evens out
+
+/// How far off, beyond what `slack` explains.
+double error_of(double got, double want, double slack) {
+  if (got == want) return 0;
+  const double error = std::abs(got - want);
+  return std::isnan(error) ? kInfinity : std::max(0.0, error - slack);
+}
+
+/// May an implementation hand this in where the oracle has `want`, whatever else is right?
+bool is_free(double got, double want, Storage storage) {
+  if (std::isnan(want)) return true;
+  const auto stored = static_cast<double>(round_to(storage, static_cast<float>(want)));
+  return std::isinf(stored) && got == stored;
+}
+
+double quotient(double error, double limit) {
+  if (error == 0) return 0;
+  return std::isfinite(limit) && limit > 0 ? error / limit : kInfinity;
+}
+
+/// Means over some rows, each counted by its values.
+struct Sums {
+  Index rows = 0;
+  double values = 0;
+  double error = 0;
+  double base = 0;
+  double luck = 0;
+  double plain = 0;
+
+  void add(const RowVerdict& row) {
+    const auto count = static_cast<double>(row.values);
+    if (row.values > 0) ++rows;
+    values += count;
+    error += count * row.mean_error;
+    base += count * row.mean_base;
+    luck += count * row.mean_luck;
+    plain += count * row.plain_mean;
+  }
+  double mean(double sum) const { return values > 0 ? sum / values : 0; }
+  double limit() const {
+    const double share =
+        std::min(1.0, std::sqrt(kSureRows / std::max<double>(1, static_cast<double>(rows))));
+    return mean(base) + share * mean(luck);
+  }
+  double ratio() const { return quotient(mean(error), limit()); }
+};
+
+}  // namespace
+
+Storage parse_storage(std::string_view name) {
+  if (name == "bfloat16") return Storage::bfloat16;
+  if (name == "float16") return Storage::float16;
+  require(name == "float32" || name == "float64",
+          "storage {}: bfloat16, float16, float32 or float64", name);
+  return Storage::float32;
+}
+
+float round_to(Storage storage, float value) {
+  switch (storage) {
+    case Storage::float32:
+      return value;
+    case Storage::bfloat16:
+      return static_cast<float>(Eigen::bfloat16(value));
+    case Storage::float16:
+      return static_cast<float>(Eigen::half(value));
+  }
+  throw std::invalid_argument(fmt::format("storage {}: unknown", static_cast<int>(storage)));
+}
+
+double RowVerdict::ratio() const {
+  if (nans + infs > 0) return kInfinity;
+  return std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()));
+}
+
+RowVerdict judge_row(const RowValues& values, Storage storage) {
+  const std::size_t count = values.want.size();
+  require(values.got.size() == count && values.plain.size() == count &&
+              values.luck.size() == count && (values.slack.empty() || values.slack.size() == count),
+          "values {}, yardstick {}, luck {}: as many as the oracle's, {}", values.got.size(),
+          values.plain.size(), values.luck.size(), count);
+  RowVerdict row;
+  double luck_max = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double got = values.got[i];
+    const double want = values.want[i];
+    if (is_free(got, want, storage)) continue;
+    ++row.values;
+    row.nans += std::isnan(got);
+    row.infs += std::isinf(got) && got != want;
+    const double error = error_of(got, want, values.slack.empty() ? 0 : values.slack[i]);
+    if (error > row.max_error) {
+      row.max_error = error;
+      row.worst = static_cast<Index>(i);
+    }
+    const double plain = error_of(values.plain[i], want, 0);
+    row.plain_max = std::max(row.plain_max, plain);
+    row.mean_error += error;
+    row.plain_mean += plain;
+    const double luck = std::isfinite(values.luck[i]) ? values.luck[i] : 0;
+    luck_max = std::max(luck_max, luck);
+    row.mean_luck += luck;
+  }
+  if (row.values == 0) return row;
+  const auto number = static_cast<double>(row.values);
+  row.mean_error /= number;
+  row.plain_mean /= number;
+  row.mean_luck /= number;
+  // A yardstick that is itself off by no number excuses nothing.
+  const double measured = std::isfinite(row.plain_max) ? 1 : 0;
+  const double floor = kFloor * (std::isfinite(values.magnitude) ? values.magnitude : 0);
+  const auto twice = [&](double plain) { return measured > 0 ? 2 * plain : 0; };
+  row.max_limit = twice(row.plain_max) + floor + kLuckOfMaximum * luck_max;
+  row.mean_base = twice(row.plain_mean) + floor;
+  return row;
+}
+
+ValueReport judge_rows(std::span<const RowVerdict> rows, std::span<const Index> heads) {
+  require(rows.size() == heads.size(), "heads {}: one for each of {} rows", heads.size(),
+          rows.size());
+  ValueReport report;
+  Sums all;
+  double worst = -1;
+  double worst_head = 1;
+  const auto blame = [&](std::size_t row) {
+    const RowVerdict& of = rows[row];
+    report.worst_row = static_cast<Index>(row);
+    report.worst_value = of.worst;
+    report.max_error = of.max_error;
+    report.max_limit = of.max_limit;
+  };
+  for (std::size_t first = 0, past = 0; first < rows.size(); first = past) {
+    Sums head;
+    std::size_t loudest = first;
+    for (; past < rows.size() && heads[past] == heads[first]; ++past) {
+      const RowVerdict& row = rows[past];
+      head.add(row);
+      all.add(row);
+      report.nans += row.nans;
+      report.infs += row.infs;
+      report.plain_max = std::max(report.plain_max, row.plain_max);
+      report.wrong_rows += !row.pass();
+      if (row.mean_error > rows[loudest].mean_error) loudest = past;
+      if (row.worst >= 0 && row.ratio() > worst) {
+        worst = row.ratio();
+        blame(past);
+      }
+    }
+    const double ratio = head.ratio();
+    report.wrong_heads += ratio > 1;
+    report.ratio = std::max(report.ratio, ratio);
+    if (worst <= 1 && ratio > worst_head) {  // no row is wrong by itself
+      worst_head = ratio;
+      blame(loudest);
+    }
+  }
+  report.ratio = std::max({report.ratio, worst, all.ratio()});
+  report.rows = static_cast<Index>(rows.size());
+  report.values = static_cast<Index>(all.values);
+  report.mean_error = all.mean(all.error);
+  report.mean_limit = all.limit();
+  report.plain_mean = all.mean(all.plain);
+  return report;
+}
+
+}  // namespace multistep

@@ -1,0 +1,76 @@
+#include "judge/yardstick.hpp"
+
+namespace multistep {
+namespace {
+
+template <class T>
+float product(const T* a, const T* b, Index size) {
+  float sum = 0;
+  for (Index c = 0; c < size; ++c) sum += static_cast<float>(a[c]) * static_cast<float>(b[c]);
+  return sum;
+}
+
+}  // namespace
+
+std::vector<double> PlainItem::stored(Storage storage) const {
+  std::vector<double> rounded;
+  for (const float x : output) rounded.push_back(round_to(storage, x));
+  return rounded;
+}
+
+template <class T>
+PlainItem plain_item(Span keys, const T* query, const T* key, const T* value, Index head_dim,
+                     double scale, Storage storage) {
+  PlainItem item{std::vector<float>(at(head_dim), 0.0F)};
+  std::vector<float> logits(at(keys.length()));
+  float max = item.lse;
+  bool nan = false;
+  for (Index j = 0; j < keys.length(); ++j) {
+    const float logit =
+        static_cast<float>(scale) * product(query, key + (keys.begin + j) * head_dim, head_dim);
+    logits[at(j)] = logit;
+    max = std::max(max, logit);
+    nan = nan || std::isnan(logit);
+  }
+  if (nan) max = std::numeric_limits<float>::quiet_NaN();
+  if (max == item.lse) return item;
+  float sum = 0;
+  for (Index j = 0; j < keys.length(); ++j) {
+    const float w = weight(logits[at(j)], max);
+    const float rounded = round_to(storage, w);
+    const T* row = value + (keys.begin + j) * head_dim;
+    sum += w;
+    for (Index c = 0; c < head_dim; ++c) item.output[at(c)] += rounded * static_cast<float>(row[c]);
+  }
+  for (float& x : item.output) x /= sum;
+  item.lse = max + std::log(sum);
+  return item;
+}
+
+std::vector<double> plain_combine(const CombineArgs& args, const PlainItem& window,
+                                  Storage storage) {
+  const Index count = *args.count;
+  const auto score = [&](Index s) { return static_cast<float>(args.scores[s]); };
+  float best = -std::numeric_limits<float>::infinity();
+  for (Index s = 0; s < count; ++s) best = std::max(best, score(s));
+  float total = 0;
+  for (Index s = 0; s < count; ++s) total += weight(score(s), best);
+  PlainItem sum;
+  sum.output = count == 0 ? window.output : std::vector<float>(window.output.size(), 0.0F);
+  for (Index s = 0; s < count; ++s) {
+    const Join<float> join(static_cast<float>(args.lses[s]), window.lse);
+    const float gate = weight(score(s), best) / total;
+    for (std::size_t c = 0; c < sum.output.size(); ++c) {
+      const auto of_span = static_cast<float>(args.outputs[at(s * args.head_dim) + c]);
+      sum.output[c] += gate * join(of_span, window.output[c]);
+    }
+  }
+  return sum.stored(storage);
+}
+
+template PlainItem plain_item(Span, const float*, const float*, const float*, Index, double,
+                              Storage);
+template PlainItem plain_item(Span, const double*, const double*, const double*, Index, double,
+                              Storage);
+
+}  // namespace multistep

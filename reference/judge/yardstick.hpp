@@ -1,0 +1,31 @@
+#pragma once
+
+#include "attend_row.hpp"
+#include "multistep/judge.hpp"
+
+/// The yardstick of SPEC 8.3: one row's attention as it is plainly written for matrix units that
+/// take a storage type and sum in float32.
+namespace multistep {
+
+/// Attention to an item's keys with logits, exponentials and sums in float32. The output [head_dim]
+/// is not rounded to the storage type yet; the weights exp(logit - max) are before they meet the
+/// values, their sum is not.
+struct PlainItem {
+  std::vector<float> output;
+  float lse = -std::numeric_limits<float>::infinity();
+
+  /// As an implementation would store it.
+  std::vector<double> stored(Storage storage) const;
+};
+
+/// `query` [head_dim]; `key` and `value` point at the KV head's row 0.
+template <class T>
+PlainItem plain_item(Span keys, const T* query, const T* key, const T* value, Index head_dim,
+                     double scale, Storage storage);
+
+/// Combination of one row, `args` of rows = 1 but for its window, in float32: [head_dim] of the
+/// storage type.
+std::vector<double> plain_combine(const CombineArgs& args, const PlainItem& window,
+                                  Storage storage);
+
+}  // namespace multistep
