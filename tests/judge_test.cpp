@@ -393,3 +393,37 @@ TEST_CASE("bad arguments of the judge are refused", "[judge]") {
   Judge judge(handed.problem.plan, 16, Storage::bfloat16, {{0, 0, 5}}, 1, handed.submission());
   CHECK_THROWS_AS(judge.judge_row(0, args), std::invalid_argument);
 }
+
+TEST_CASE("items are judged alone, whoever chose the spans", "[judge]") {
+  const Handed handed;
+  const Problem<float>& problem = handed.problem;
+  std::vector<Span> spans;
+  inputs::Random random(3);
+  for (Index row = 0; row < 120; ++row) {
+    const Index begin = random.below(300);
+    spans.push_back({begin, begin + random.below(3) * 20});  // some are empty
+    spans.push_back({0, 7});
+  }
+  const SpanAttentionArgs<float> args{
+      problem.shape(), problem.query.data(), problem.key.data(), problem.value.data(), 2,
+      spans.data()};
+  Items items = span_attention(args);
+  for (double& x : items.output) {
+    x = static_cast<double>(round_to(Storage::bfloat16, static_cast<float>(x)));
+  }
+  const auto judged = [&] {
+    return judge_items(args, Storage::bfloat16, items.output.data(), items.lse.data());
+  };
+  CHECK(judged().pass());
+  CHECK(judged().outputs.rows == 240);
+  items.output[at(33 * 32 + 1)] += 0.01;
+  CHECK_FALSE(judged().outputs.pass());
+  CHECK(judged().outputs.worst_row == 33);
+  CHECK(judged().lses.pass());
+  items.lse[7] += 0.001;
+  CHECK(judged().lses.worst_row == 7);
+  items.lse[7] = kNaN;
+  CHECK(judged().lses.nans == 1);
+  CHECK_THROWS_AS(judge_items(args, Storage::bfloat16, nullptr, items.lse.data()),
+                  std::invalid_argument);
+}

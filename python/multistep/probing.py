@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -29,11 +29,15 @@ class ProbeReport:
     """[n, 2]: (query, key) whose value never moved the query's output."""
     acausal: npt.NDArray[np.int64]
     """[n, 2]: (query, key) with a key newer than the query, whose value moved its output."""
+    unequal: npt.NDArray[np.int64]
+    """[n, 2]: (query, key) whose plant moved the output in one sequence of a batch, and not in
+    another."""
     not_finite: int
     """Outputs that were NaN or infinite; they count as not moved."""
 
     def __bool__(self) -> bool:
-        return len(self.unreached) == 0 and len(self.acausal) == 0 and self.not_finite == 0
+        pairs = (self.unreached, self.acausal, self.unequal)
+        return not any(map(len, pairs)) and self.not_finite == 0
 
     def __repr__(self) -> str:
         lines = [f"probe        {self.pairs} pairs of a query and a key below {self.length}"]
@@ -47,6 +51,10 @@ class ProbeReport:
             query, key = self.acausal[0]
             lines.append(f"NOT CAUSAL   {len(self.acausal)} pairs, the first query {query}, key "
                          f"{key}")
+        if len(self.unequal):
+            query, key = self.unequal[0]
+            lines.append(f"NOT EQUAL    {len(self.unequal)} pairs, which sequences of a batch "
+                         f"answer differently, the first query {query}, key {key}")
         if self.not_finite:
             lines.append(f"NOT FINITE   {self.not_finite} outputs")
         return "\n".join(lines)
@@ -60,11 +68,13 @@ def probe(candidate: Callable[..., Any], length: int,
     """Looks for keys that a kernel cannot reach, by what it does alone.
 
     For a key j, keys get scores that lead a search to j, and every query attends sharply to j where
-    it sees it. Then v[j] is moved: the output must move. Since nobody can see which anchor stands
-    for j, several plants are tried: anchors score the higher, the nearer they are to j among the
-    newer ones, among the older ones, on both sides; then the oldest, then the newest; and with
-    ``schedule`` exactly the anchors along its paths. All scores are exact in every storage type,
-    and so small that each kept path has its share of the output.
+    it sees it. Then v[j] is moved: the output must move, and that of older queries must not. Since
+    nobody can see which anchor stands for j, several plants are tried: anchors score the higher,
+    the nearer they are to j on both sides, which leads older queries to their newest keys; and as
+    long as a query has not seen j, among the newer ones, among the older ones; the oldest, the
+    newest; and with ``schedule`` exactly the anchors along its paths. All scores are exact in every
+    storage type, and so small that each kept path has its share of the output. Every plant stands
+    in two sequences of a batch, which must answer alike.
 
     What is reached is reached. A pair that no plant reaches is excluded, or leads through an anchor
     that is not among the top_k nearest to the key on any side: ``schedule`` settles that for a
@@ -75,7 +85,8 @@ def probe(candidate: Callable[..., Any], length: int,
             N - 1 arrays; gives the output, alone or as ``compare`` takes results.
         length: L_kv, at most 2^22.
         pairs: (query, key) pairs [n, 2]; how many keys to try with every query, edges first; "all";
-            or "auto", all keys up to 256 and 64 beyond.
+            or "auto", all keys up to 256 and 64 beyond. Of given pairs the keys one behind the
+            query, and at the next tiles' edges, are planted too: no query may see them.
         schedule: what the kernel is said to follow, if known.
         steps: N, where no schedule is given (2).
         num_heads, num_kv_heads, head_dim: of the arrays; head_dim >= 4, and at least the
@@ -104,48 +115,84 @@ def probe(candidate: Callable[..., Any], length: int,
     wanted = _wanted(pairs, length, last_only, seed)
     make = _Maker(steps, num_heads, num_kv_heads, head_dim, length, dtype, device, last_only)
     batch = make.fitting(batch)
-    unreached = {int(key): queries for key, queries in wanted.items()}
-    acausal: set[tuple[int, int]] = set()
-    not_finite = 0
-    for plant in _PLANTS:
-        open_keys = [key for key, queries in unreached.items() if len(queries)]
-        for i in range(0, len(open_keys), batch):
-            some = open_keys[i : i + batch]
+    found = _Found({int(key): queries for key, queries in wanted.items()}, make.first)
+    for n, plant in enumerate(_PLANTS):
+        keys = [key for key, queries in found.unreached.items() if len(queries) or n == 0]
+        for i in range(0, len(keys), batch):
+            some = keys[i : i + batch]
             scores = np.stack([plant(length, key) for key in some])
-            moved, leaked, bad = make.moved(candidate, scores, some)
-            not_finite += bad
-            for row, leak, key in zip(moved, leaked, some):
-                hit = set((np.flatnonzero(row) + make.first).tolist())
-                acausal |= {(query, key) for query in (np.flatnonzero(leak) + make.first).tolist()
-                            if query < key}
-                unreached[key] = np.array([query for query in unreached[key] if query not in hit],
-                                          np.int64)
+            found.add(some, *_in_two_sequences(
+                lambda at: make.moved(candidate, scores[at], [some[j] for j in at]), len(some)))
     if schedule is not None:
-        not_finite += _probe_paths(candidate, make, schedule, unreached, batch)
-    left = sorted((int(query), key) for key, queries in unreached.items() for query in queries)
-    return ProbeReport(length, sum(len(queries) for queries in wanted.values()),
-                       np.array(left, np.int64).reshape(-1, 2),
-                       np.array(sorted(acausal), np.int64).reshape(-1, 2), not_finite)
+        _probe_paths(candidate, make, schedule, found, batch)
+    left = sorted((int(query), key) for key, queries in found.unreached.items()
+                  for query in queries)
+
+    def table(pairs: Iterable[tuple[int, int]]) -> npt.NDArray[np.int64]:
+        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
+
+    return ProbeReport(length, sum(len(queries) for queries in wanted.values()), table(left),
+                       table(found.acausal), table(found.unequal), found.not_finite)
 
 
-def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule,
-                 unreached: dict[int, npt.NDArray[np.int64]], batch: int) -> int:
+_Moved = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]
+
+
+def _in_two_sequences(call: Callable[[list[int]], _Moved], count: int
+                      ) -> tuple[_Moved, _Moved]:
+    """What ``call`` gives for plants in order, and with each in another sequence of the batch."""
+    order = list(range(count))
+    turned = [*order[1:], 0]
+    back = np.argsort(turned)
+    moved, leaked, bad = call(turned)
+    return call(order), (moved[back], leaked[back], bad)
+
+
+@dataclasses.dataclass
+class _Found:
+    """What plants have found so far."""
+
+    unreached: dict[int, npt.NDArray[np.int64]]  # queries that have not seen it, by key
+    first: int  # position of the first query
+    acausal: set[tuple[int, int]] = dataclasses.field(default_factory=set)
+    unequal: set[tuple[int, int]] = dataclasses.field(default_factory=set)
+    not_finite: int = 0
+
+    def add(self, keys: list[int], one: _Moved, other: _Moved) -> None:
+        """Takes in what moved, in each of two sequences, when ``keys`` were planted."""
+        self.not_finite += one[2] + other[2]
+        for i, key in enumerate(keys):
+            def queries(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+                return np.flatnonzero(rows) + self.first
+
+            hit = queries(one[0][i] & other[0][i])
+            self.unequal |= {(query, key) for query in queries(one[0][i] != other[0][i]).tolist()}
+            self.acausal |= {(query, key) for query in queries(one[1][i] | other[1][i]).tolist()
+                             if query < key}
+            self.unreached[key] = np.setdiff1d(self.unreached[key], hit)
+
+
+def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule, found: _Found,
+                 batch: int) -> None:
     """Plants the anchors along a path of the schedule, pair by pair."""
     todo = []
-    for key, queries in unreached.items():
+    for key, queries in found.unreached.items():
         for query in queries:
             chains = [path.anchors for path in schedule.path(int(query), key) if path.anchors]
             todo += [(int(query), key, chain) for chain in chains[:4]]
-    bad_values = 0
     for i in range(0, len(todo), batch):
         some = todo[i : i + batch]
-        moved, _, bad = make.led(candidate, [chain for _, _, chain in some],
-                                 [key for _, key, _ in some])
-        bad_values += bad
-        for row, (query, key, _) in zip(moved, some):
-            if row[query - make.first]:
-                unreached[key] = unreached[key][unreached[key] != query]
-    return bad_values
+        one, other = _in_two_sequences(
+            lambda at: make.led(candidate, [some[j][2] for j in at], [some[j][1] for j in at]),
+            len(some))
+        for j, (query, key, _) in enumerate(some):
+            # Of this plant only the one query is known to follow the path.
+            alone = np.zeros_like(one[0][j])
+            alone[query - make.first] = True
+            def of(moved: _Moved) -> _Moved:
+                return moved[0][j : j + 1] & alone, moved[1][j : j + 1] & alone, 0
+            found.add([key], of(one), of(other))
+        found.not_finite += one[2] + other[2]
 
 
 def _newer(length: int, key: int) -> npt.NDArray[np.int64]:
@@ -170,7 +217,7 @@ def _newest(length: int, key: int) -> npt.NDArray[np.int64]:
     return np.arange(length) + 1
 
 
-_PLANTS = (_newer, _nearest, _older, _oldest, _newest)
+_PLANTS = (_nearest, _newer, _older, _oldest, _newest)
 
 
 @dataclasses.dataclass
@@ -293,8 +340,10 @@ def _wanted(pairs: Any, length: int, last_only: bool, seed: int
         for query, key in table.tolist():
             integer("query", query, first, length - 1)
             integer("key", key, 0, query)
-        return {int(key): np.unique(table[table[:, 1] == key, 0]).astype(np.int64)
-                for key in np.unique(table[:, 1])}
+        past = {int(key) for query in np.unique(table[:, 0]).tolist() for key in _past(query)}
+        keys = {*table[:, 1].tolist(), *(key for key in past if key < length)}
+        return {key: np.unique(table[table[:, 1] == key, 0]).astype(np.int64)
+                for key in sorted(keys)}
     if isinstance(pairs, str):
         if pairs not in ("all", "auto"):
             raise ValueError(f"pairs {pairs!r}: auto, all, a number of keys, or (query, key) pairs")
@@ -307,9 +356,20 @@ def _wanted(pairs: Any, length: int, last_only: bool, seed: int
     return {key: np.arange(max(key, first), length, dtype=np.int64) for key in sorted(keys)}
 
 
+def _past(query: int) -> Iterator[int]:
+    """Keys that a query must not see, and might by a mask that is off: the next one, and the last
+    of the tile that it ends in and the first of the next."""
+    yield query + 1
+    for tile in (8, 16, 32, 64, 128):
+        edge = (query // tile + 1) * tile
+        yield from (key for key in (edge - 1, edge) if key > query)
+
+
 def _edges(length: int, seed: int, count: int) -> Iterator[int]:
-    """The oldest and newest keys, those around squares counted from the newest, then random."""
+    """The oldest and newest keys, those at tiles' edges and around squares counted from the newest,
+    then random."""
     yield from (0, length - 1, 1, length - 2)
+    yield from (key for key in (63, 64, 65, 127, 128, length // 128 * 128) if key < length)
     root = int(length**0.5)
     for i in np.unique(np.linspace(1, max(root, 1), max(count // 6, 1)).astype(int)).tolist():
         for key in (length - i * i - 1, length - i * i, length - i * i + 1):

@@ -40,6 +40,7 @@ class Errand {
     return [this](Index done, Index total) {
       done_ = done;
       total_ = total;
+      return !cancelled_;
     };
   }
 

@@ -73,35 +73,6 @@ auto with_type(const Array& array, Body&& body) {
   return body(double{});
 }
 
-/// Queries [first, first + count) of one head, as a problem of its own. `start` is where the
-/// first eligible key of the head is kept.
-template <class T>
-AttentionArgs<T> part_of(const AttentionArgs<T>& whole, const Rows& rows, Index row, Index count,
-                         const Index* start) {
-  const Index d = whole.shape.head_dim;
-  const Index kv = rows.kv_row(row, 0) * d;
-  AttentionArgs<T> part = whole;
-  part.shape = {1, 1, 1, count, whole.shape.keys, d, rows.position(row), start};
-  part.query += row * d;
-  part.key += kv;
-  part.value += kv;
-  for (const T*& level : part.routing_queries) level += row * d;
-  part.search_keys = (whole.search_keys ? whole.search_keys : whole.key) + kv;
-  return part;
-}
-
-template <class T>
-SpanSearchArgs<T> search_of(const AttentionArgs<T>& args) {
-  return {args.shape, args.plan, args.routing_queries,
-          args.search_keys ? args.search_keys : args.key, args.search_scale};
-}
-
-inline std::vector<Span> windows_of(const StripePlan& plan, Index first, Index count, Index start) {
-  std::vector<Span> windows;
-  for (Index i = 0; i < count; ++i) windows.push_back(plan.window(first + i, start));
-  return windows;
-}
-
 /// Does this take so little time that a thread for it would be a waste?
 inline bool is_short(const Shape& shape) {
   return shape.rows() <= 4096 &&

@@ -3,9 +3,8 @@
 #include <Eigen/Core>
 #include <algorithm>
 
+#include "judge/items.hpp"
 #include "judge/possible_paths.hpp"
-#include "judge/rounding.hpp"
-#include "judge/yardstick.hpp"
 #include "part.hpp"
 
 namespace multistep {
@@ -45,12 +44,6 @@ std::vector<double> gate_slacks(const Chosen& chosen) {
   return slacks;
 }
 
-double largest_of(std::span<const double> values) {
-  double largest = 0;
-  for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
-  return largest;
-}
-
 /// A row that fails, whatever its values.
 RowVerdict wrong_row() {
   RowVerdict row;
@@ -58,11 +51,6 @@ RowVerdict wrong_row() {
   row.max_error = kInfinity;
   row.worst = 0;
   return row;
-}
-
-/// Standard deviation of a value that is rounded to the storage type.
-double stored_deviation(Storage storage, double value) {
-  return rounding_of(storage, value) / std::sqrt(3.0);
 }
 
 /// What moves the values of an output: variances, which add up, and what is explained as it is.
@@ -123,7 +111,7 @@ class RowJudge {
     if (wanted[kSpanAttention] || wanted[kSpanLse]) judge_items(wanted, chosen);
     if (wanted[kWindowAttention]) {
       findings_.values[kWindowAttention] =
-          judge_outputs({&exact_window_}, {&plain_window_}, given_.window_output);
+          judge_outputs({&exact_window_}, {&plain_window_}, given_.window_output, storage_);
     }
     if (wanted[kWindowLse]) {
       findings_.values[kWindowLse] =
@@ -246,41 +234,9 @@ class RowJudge {
       plain.push_back(&plain_[i]);
     }
     if (wanted[kSpanAttention]) {
-      findings_.values[kSpanAttention] = judge_outputs(exact, plain, given_.span_outputs);
+      findings_.values[kSpanAttention] = judge_outputs(exact, plain, given_.span_outputs, storage_);
     }
-    if (wanted[kSpanLse]) {
-      findings_.values[kSpanLse] = judge_lses(exact, plain, given_.span_lses);
-    }
-  }
-
-  RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
-                           const std::vector<const PlainItem*>& plain, const double* got) const {
-    std::vector<double> want, yardstick, luck;
-    double magnitude = 0;
-    for (std::size_t i = 0; i < exact.size(); ++i) {
-      const std::vector<double> stored = plain[i]->stored(storage_);
-      want.insert(want.end(), exact[i]->output.begin(), exact[i]->output.end());
-      yardstick.insert(yardstick.end(), stored.begin(), stored.end());
-      for (std::size_t c = 0; c < at(d_); ++c) {
-        luck.push_back(
-            std::hypot(exact[i]->deviation[c], stored_deviation(storage_, exact[i]->output[c])));
-      }
-      magnitude = std::max(magnitude, exact[i]->magnitude);
-    }
-    return judge_row({{got, want.size()}, want, yardstick, luck, {}, magnitude}, storage_);
-  }
-
-  RowVerdict judge_lses(const std::vector<const RoundedItem*>& exact,
-                        const std::vector<const PlainItem*>& plain, const double* got) const {
-    std::vector<double> want, yardstick, luck;
-    for (std::size_t i = 0; i < exact.size(); ++i) {
-      want.push_back(exact[i]->lse);
-      yardstick.push_back(static_cast<double>(plain[i]->lse));
-      luck.push_back(std::hypot(exact[i]->lse_deviation, kSingle * exact[i]->lse));
-    }
-    // A logarithm as well as the logits: four times the floor of an output.
-    const double magnitude = 4 * std::max(1.0, largest_of(want));
-    return judge_row({{got, want.size()}, want, yardstick, luck, {}, magnitude}, Storage::float32);
+    if (wanted[kSpanLse]) findings_.values[kSpanLse] = judge_lses(exact, plain, given_.span_lses);
   }
 
   // What is made of them

@@ -143,6 +143,18 @@ struct ValueReport {
 /// `heads`: for each row a number for its head, equal ones in a row.
 ValueReport judge_rows(std::span<const RowVerdict> rows, std::span<const Index> heads);
 
+/// Span attention alone, whoever chose the spans.
+struct ItemsReport {
+  ValueReport outputs;  // rows: items
+  ValueReport lses;
+
+  bool pass() const { return outputs.pass() && lses.pass(); }
+};
+template <class T>
+ItemsReport judge_items(const SpanAttentionArgs<T>& args, Storage storage,
+                        const double* outputs,  // [batch, num_heads, L_q, slots, head_dim]
+                        const double* lses);    // [batch, num_heads, L_q, slots]
+
 // Implementations
 
 /// A query row of a problem.
