@@ -139,8 +139,8 @@ MUTANTS = [
     Mutant("heads mapped to KV heads in turn", "shape.hpp",
            "head / (shape_.num_heads / shape_.num_kv_heads)", "head % shape_.num_kv_heads"),
     Mutant("start ignored", "shape.hpp", "shape_.start ? shape_.start[batch(row)] : 0", "0"),
-    Mutant("keys of the window counted twice", "attend_row.hpp",
-           "  if (!window.empty()) span.end = std::min(span.end, window.begin);\n", ""),
+    Mutant("keys of the window in the span too", "attend_row.hpp",
+           "outside_window(args.spans[slot], window)", "args.spans[slot]"),
     Mutant("softmax of nothing", "attend_row.hpp",
            "    weights.clear();\n    return max;\n", ""),
     Mutant("log-sum-exp in base 2", "attend_row.hpp",
@@ -149,37 +149,97 @@ MUTANTS = [
            "const Index count = args.count[row];\n    double max",
            "const Index count = args.slots;\n    double max"),
     Mutant("gates not normalized", "combine.cpp", "gate[slot] /= sum;", "gate[slot] /= 1;"),
-    Mutant("chunks forget their position", "attention.cpp",
-           "whole.keys, d, rows.position(row),", "whole.keys, d, whole.query_offset,"),
-    Mutant("no path, no output", "shape.hpp",
-           "  for (Index& kept : count) kept = std::max<Index>(kept, 1);\n", ""),
-    # The comparison and its yardstick
-    Mutant("a difference that is no number passes", "compare.cpp",
-           "    if (std::isnan(error)) error = kInfinity;\n", ""),
-    Mutant("the mean is not judged", "compare.cpp", " && got.mean <= mean_limit();", ";"),
-    Mutant("a broken yardstick excuses all", "compare.cpp",
-           "return measured && numbers", "return numbers"),
-    Mutant("any span of a real anchor passes", "compare.cpp",
+    Mutant("chunks forget their position", "part.hpp",
+           "whole.shape.keys, d, rows.position(row),",
+           "whole.shape.keys, d, whole.shape.query_offset,"),
+    Mutant("no path, no output", "combine.cpp",
+           "if (args.count[row] == 0) sum = items.window();", ""),
+    Mutant("window and span joined half and half", "softmax.hpp",
+           "    first /= sum;\n    second /= sum;\n", "    first = second = 0.5;\n"),
+    Mutant("joined log-sum-exp forgotten", "softmax.hpp", "lse = max + std::log(sum);",
+           "lse = max;"),
+    Mutant("what counts nothing counts as NaN", "softmax.hpp",
+           "(second == 0 ? 0 : second * b)", "second * b"),
+    Mutant("the last part alone is merged", "span_attention.cpp",
+           "const Join<double> join(merged.lse[at(row)], args.lses[from]);",
+           "const Join<double> join(-kInfinity, args.lses[from]);"),
+    Mutant("log-sum-exps of a part put into another", "attention.cpp",
+           "result.window_lse.begin() + row);", "result.window_lse.begin());"),
+    Mutant("a hook that wants no more is not heard", "parallel.hpp",
+           "if (!wanted) throw Cancelled();", ""),
+    # The judge
+    Mutant("a difference that is no number passes", "judge/values.cpp",
+           "return std::isnan(error) ? kInfinity : std::max", "return std::max"),
+    Mutant("the mean is not judged", "judge/values.cpp",
+           "std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()))",
+           "quotient(max_error, max_limit)"),
+    Mutant("the maximum is not judged", "judge/values.cpp",
+           "std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()))",
+           "quotient(mean_error, mean_limit())"),
+    Mutant("NaN values are not judged", "judge/values.cpp",
+           "  if (nans + infs > 0) return kInfinity;\n", ""),
+    Mutant("a broken yardstick excuses all", "judge/values.cpp",
+           "return measured > 0 ? 2 * plain : 0;", "return 2 * plain;"),
+    Mutant("a NaN of the oracle forbids every value", "judge/values.cpp",
+           "  if (std::isnan(want)) return true;\n", ""),
+    Mutant("an infinity passes wherever the value is large", "judge/values.cpp",
+           "return std::isinf(stored) && got == stored;", "return std::isinf(got);"),
+    Mutant("what is explained excuses all", "judge/values.cpp",
+           "std::max(0.0, error - slack)", "slack > 0 ? 0 : error"),
+    Mutant("rows are judged together alone", "judge/values.cpp",
+           "report.ratio = std::max({report.ratio, worst, all.ratio()});",
+           "report.ratio = std::max(report.ratio, all.ratio());"),
+    Mutant("heads are not judged apart", "judge/values.cpp",
+           "    report.ratio = std::max(report.ratio, ratio);\n", ""),
+    Mutant("luck counts in full for any number of rows", "judge/values.cpp",
+           "return mean(base) + share * mean(luck);", "return mean(base) + mean(luck);"),
+    Mutant("rows before a fault are blamed for it", "judge/values.cpp",
+           "if (worst <= 1 && ratio > worst_head) {", "if (false) {"),
+    Mutant("any span of a real anchor passes", "judge/selection.cpp",
            "path && (path->span == span ||", "path && (true ||"),
-    Mutant("a path may come twice", "compare.cpp",
+    Mutant("a path may come twice", "judge/selection.cpp",
            "if (other.anchors == path->anchors) ++report_.duplicates;", "(void)other;"),
-    Mutant("submitted scores not recomputed", "compare.cpp",
+    Mutant("submitted scores not recomputed", "judge/selection.cpp",
            "  if (!close(score, path.score, path.bound)) ++report_.wrong_scores;\n", ""),
-    Mutant("order of the paths not judged", "compare.cpp", "++report_.unordered;", "{}"),
-    Mutant("regret not judged", "compare.cpp", "if (!(regret <= 1)) ++report_.regretted;", ""),
-    Mutant("the first level's regret forgotten", "row_oracle.hpp",
+    Mutant("order of the paths not judged", "judge/selection.cpp", "++report_.unordered;", "{}"),
+    Mutant("regret not judged", "judge/selection.cpp",
+           "if (!(regret <= 1)) ++report_.regretted;", ""),
+    Mutant("the first level's regret forgotten", "judge/possible_paths.hpp",
            "regret = std::max(regret, regret_of(path, thresholds_[at(m - 1)]));",
            "regret = regret_of(path, thresholds_[at(m - 1)]);"),
     Mutant("an anchor nearby passes", "walk.cpp",
            "if (low == past || key_of(low) != key)", "if (low == past)"),
-    Mutant("a bound that excuses anything", "row_oracle.hpp",
+    Mutant("a bound that excuses anything", "judge/possible_paths.hpp",
            "terms * 0x1p-24 * scale", "terms * 0x1p-10 * scale"),
-    Mutant("the best score for the k-th best", "row_oracle.hpp",
+    Mutant("the best score for the k-th best", "judge/possible_paths.hpp",
            "sure[top_k - 1]->score", "sure[0]->score"),
-    Mutant("plain weights not rounded", "plain.cpp", "rounded = round_(w);", "rounded = w;"),
-    Mutant("window joined half and half", "plain.cpp",
-           "(join.first * output + join.second *", "(0.5F * output + 0.5F *"),
-    Mutant("merged log-sum-exp forgotten", "plain.cpp", "  lse = join.lse;\n", ""),
+    Mutant("plain weights not rounded", "judge/yardstick.cpp",
+           "round_to(storage, w);", "w;"),
+    Mutant("a yardstick that is off", "judge/yardstick.cpp",
+           "for (float& x : item.output) x /= sum;", "for (float& x : item.output) x /= sum * 1.1F;"),
+    Mutant("rounding of the logits forgotten", "judge/rounding.cpp",
+           "return kSingle * (std::sqrt(d / 6) * norm + (std::sqrt(d) / 3 + 2) * std::abs(logit));",
+           "return 0 * (norm + d + logit);"),
+    Mutant("rounding of handed-in items not forgiven", "judge/row_judge.cpp",
+           "allowed.add_slack(c, share * rounding_of(storage_, part.output[c]));", ""),
+    Mutant("a row with unusable spans passes", "judge/row_judge.cpp",
+           "      findings_.values[kOutput] = wrong_row();\n", ""),
+    Mutant("items with unusable spans pass", "judge/row_judge.cpp",
+           "findings_.values[kSpanAttention] = findings_.values[kSpanLse] = wrong_row();", ""),
+    Mutant("rows that hang on rounding are judged by chance", "judge/row_judge.cpp",
+           "chosen.decided = static_cast<Index>(kept.size()) == oracle.count();",
+           "chosen.decided = true;"),
+    Mutant("undecided rows count as judged", "judge/judge.cpp",
+           "report.undecided += row.undecided;", ""),
+    Mutant("more than half undecided passes", "judge/report.cpp", "2 * undecided <= rows &&", ""),
+    Mutant("what is found in all rows does not count", "judge/report.cpp",
+           "return found && (selection", "return (selection"),
+    Mutant("bounds that bound nothing", "judge/all_rows.cpp",
+           "std::abs(value) > bound[c]", "false"),
+    Mutant("rows that meet a NaN are held to none", "judge/all_rows.cpp",
+           "    if (!clean_[at(row)]) continue;\n", ""),
+    Mutant("the last row left out of samples", "judge/sample.cpp",
+           "  if (wanted > 1) rows.insert(total - 1);\n", ""),
     # Accumulation and gradients
     Mutant("decay after the input", "accumulation.cpp",
            "H.row(i) = a(t) * H.row(i) + x_t[i] * b(t);",
@@ -188,14 +248,25 @@ MUTANTS = [
            "std::clamp<Index>(start - args.offset, 0, args.length)",
            "std::clamp<Index>(0 * start, 0, args.length)"),
     Mutant("state gradient not decayed", "accumulation.cpp", "          G *= head.a(t);\n", ""),
-    Mutant("softmax gradient without its mean", "gradients.cpp",
-           "scale * w * (d_weight - mean)", "scale * w * d_weight"),
-    Mutant("softmax gradient without its scale", "gradients.cpp",
-           "scale * w * (d_weight - mean)", "w * (d_weight - mean)"),
-    Mutant("gate gradient without its mean", "gradients.cpp",
-           "(gradients.scores[at(slot)] - mean)", "gradients.scores[at(slot)]"),
-    Mutant("gate gradient reaches the last level alone", "gradients.cpp",
-           "for (Index m = 0; m < levels; ++m) {", "for (Index m = levels - 1; m < levels; ++m) {"),
+    Mutant("softmax gradient without its mean", "span_attention.cpp",
+           "(d_weights[j] - mean + d_lse)", "(d_weights[j] + d_lse)"),
+    Mutant("softmax gradient without its scale", "span_attention.cpp",
+           "scale * weights[j] * (d_weights", "weights[j] * (d_weights"),
+    Mutant("log-sum-exps have no gradient", "span_attention.cpp",
+           "lse_gradient ? lse_gradient[slot] : 0", "0"),
+    Mutant("gate gradient without its mean", "combine.cpp", "(d_score - mean)", "d_score"),
+    Mutant("a span's share has no gradient", "combine.cpp",
+           "gradients.lses[at(slot)] = g * join.first", "gradients.lses[at(slot)] = 0"),
+    Mutant("the window's share has no gradient", "combine.cpp",
+           "gradients.window_lse[at(row)] += g", "gradients.window_lse[at(row)] += 0 * g"),
+    Mutant("gate gradient reaches the last level alone", "span_search.cpp",
+           "for (Index m = 0; m < selection.levels; ++m) {",
+           "for (Index m = selection.levels - 1; m < selection.levels; ++m) {"),
+    Mutant("a given selection is not taken", "attention.cpp",
+           "selection = given ? std::move(*given) : span_search(search_of(part));",
+           "selection = span_search(search_of(part));"),
+    Mutant("gradients by returned scores forgotten", "attention.cpp",
+           "  add(from(by_result.scores, chosen.top_k), by_items.scores);\n", ""),
 ]
 
 
@@ -204,8 +275,8 @@ def compile_commands(build):
     commands = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         source = pathlib.Path(entry["file"])
-        if source.parent == REFERENCE:
-            commands[source.name] = shlex.split(entry["command"])
+        if source.is_relative_to(REFERENCE):
+            commands[str(source.relative_to(REFERENCE))] = shlex.split(entry["command"])
     return commands
 
 
@@ -213,8 +284,8 @@ def users(file):
     """The source files that a change of `file` concerns."""
     if file.endswith(".cpp"):
         return {file}
-    including = {path.name for path in REFERENCE.iterdir()
-                 if path.is_file() and f'#include "{file}"' in path.read_text()}
+    including = {str(path.relative_to(REFERENCE)) for path in REFERENCE.rglob("*.?pp")
+                 if f'#include "{file}"' in path.read_text()}
     return set().union(*(users(name) for name in including))
 
 
@@ -231,11 +302,13 @@ def run_tests(build, link, mutant, folder):
     objects = []
     for name in sorted(users(mutant.file)):
         command = compile_commands(build)[name]
-        command[command.index("-o") + 1] = str(folder / f"{name}.o")
+        built = str(folder / f"{name.replace('/', '_')}.o")
+        command[command.index("-o") + 1] = built
         command[command.index("-c") + 1] = str(sources / name)
-        command = [word for word in command if word != "-Werror"] + ["-O1", "-w"]
+        command = [word.replace(f"-I{REFERENCE}", f"-I{sources}") for word in command
+                   if word != "-Werror"] + ["-O1", "-w"]
         subprocess.run(command, cwd=build, check=True)
-        objects.append(str(folder / f"{name}.o"))
+        objects.append(built)
     program = folder / "tests"
     subprocess.run([link["compiler"], "-fopenmp", *shlex.split(link["flags"]), "-o", str(program),
                     *objects, *link["objects"], *link["libraries"]], check=True)
