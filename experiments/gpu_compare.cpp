@@ -116,7 +116,7 @@ class Comparison {
       }
       if (failure) std::rethrow_exception(failure);
       first = past;
-      if (progress) progress(static_cast<Index>(past), count);
+      if (progress && !progress(static_cast<Index>(past), count)) throw Cancelled();
     }
     if (top_k_ == 0) {  // dense attention has one right answer, however it is asked for
       composed_.want = whole_want_ = combined_.want;

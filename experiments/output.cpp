@@ -100,7 +100,10 @@ void ProgressBar::show(Index done, Index total) {
 }
 
 Progress ProgressBar::callback() {
-  return [this](Index done, Index total) { show(done, total); };
+  return [this](Index done, Index total) {
+    show(done, total);
+    return true;
+  };
 }
 
 }  // namespace multistep

@@ -64,7 +64,7 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
     result.seconds.combine += watch.lap();
 
     row += count;
-    if (progress) progress(row, rows.count());
+    if (progress && !progress(row, rows.count())) throw Cancelled();
   }
   return result;
 }

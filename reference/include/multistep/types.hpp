@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <string>
 #include <string_view>
@@ -24,9 +25,14 @@ struct Span {
   friend bool operator==(const Span&, const Span&) = default;
 };
 
-/// Called now and then, by one thread at a time, with the rows done so far and in all. Must not
-/// throw.
-using Progress = std::function<void(Index done, Index total)>;
+/// Called now and then, by one thread at a time, with the rows done so far and in all; returns
+/// whether to go on. Where not, the function that called it throws Cancelled. Must not throw.
+using Progress = std::function<bool(Index done, Index total)>;
+
+/// Thrown by a function whose Progress said not to go on.
+struct Cancelled : std::exception {
+  const char* what() const noexcept override { return "cancelled"; }
+};
 
 /// An exact non-negative rational in lowest terms. Exponents and factors are rationals, so that no
 /// rounded number ever decides a schedule.
