@@ -34,12 +34,14 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
 
   AttentionResult result;
   result.output.assign(at(rows.count() * d), 0);
-  for (Index row = 0; row < rows.count();) {
+  for (Index row = 0, count = 0; row < rows.count(); row += count) {
     // A chunk is a problem of one head whose keys are all of the head's.
-    const Index count = std::min(kChunk, whole.queries - row % whole.queries);
+    count = std::min(kChunk, whole.queries - row % whole.queries);
+    const Index length = rows.position(row) + count;
+    if (length <= 0) continue;  // no query of the chunk has a key
     const Index kv = rows.kv_row(row, 0) * d;
     const Index start = rows.start(row);
-    Shape shape{1, 1, 1, count, whole.keys, d, rows.position(row), &start};
+    const Shape shape{1, 1, 1, count, whole.keys, d, 0, &start, &length};
 
     Stopwatch watch;
     SpanSearchArgs<T> search{shape, &plan, args.routing_queries,
@@ -49,8 +51,7 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
     const Selection selection = span_search(search);
     result.seconds.search += watch.lap();
 
-    std::vector<Span> windows;
-    for (Index i = 0; i < count; ++i) windows.push_back(plan.window(shape.query_offset + i, start));
+    const std::vector<Span> windows = windows_of(plan, shape);
     const SpanAttentionResult spans = span_attention<T>(
         {shape, args.query + row * d, args.key + kv, args.value + kv, selection.top_k,
          selection.spans.data(), windows.data(), args.softmax_scale});
@@ -63,16 +64,15 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
     for (const WorkCount& work : selection.work) result.work += work;
     result.seconds.combine += watch.lap();
 
-    row += count;
-    if (progress && !progress(row, rows.count())) throw Cancelled();
+    if (progress && !progress(row + count, rows.count())) throw Cancelled();
   }
   return result;
 }
 
 template <class T>
 AttentionResult dense_attention(AttentionArgs<T> args) {
-  const StripePlan dense(Schedule{1, {}, 0, 1},
-                         std::max<Index>(args.shape.query_offset + args.shape.queries, 1));
+  const Rows checked(args.shape);
+  const StripePlan dense(Schedule{1, {}, 0, 1}, std::max<Index>(longest(args.shape), 1));
   args.plan = &dense;
   args.routing_queries.clear();
   return attention(args);

@@ -161,13 +161,7 @@ AttentionGradients attention_backward(const AttentionArgs<T>& args, const double
                                  args.search_keys ? args.search_keys : args.key, args.search_scale};
   const Selection selection = span_search(search);
 
-  std::vector<Span> windows;
-  for (Index b = 0; b < shape.batch; ++b) {
-    for (Index i = 0; i < shape.queries; ++i) {
-      windows.push_back(
-          args.plan->window(shape.query_offset + i, shape.start ? shape.start[b] : 0));
-    }
-  }
+  const std::vector<Span> windows = windows_of(*args.plan, shape);
   const SpanAttentionArgs<T> attend{shape,          args.query,        args.key,
                                     args.value,     selection.top_k,   selection.spans.data(),
                                     windows.data(), args.softmax_scale};
