@@ -88,7 +88,7 @@ void judge_rows(const GpuProblem& problem, const std::vector<SampledRow>& rows, 
       }
     }
     if (failure) std::rethrow_exception(failure);
-    if (progress) progress(static_cast<Index>(past), std::ssize(rows));
+    if (progress && !progress(static_cast<Index>(past), std::ssize(rows))) throw Cancelled();
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "parallel.hpp"
 #include "shape.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 namespace {
@@ -37,7 +38,8 @@ void require_accumulation(const AccumulationArgs<T>& args) {
 template <class T>
 class Head {
  public:
-  Head(const AccumulationArgs<T>& args, Index head) : args_(args), head_(head) {
+  Head(const AccumulationArgs<T>& args, Index head, Watch& watch)
+      : args_(args), head_(head), pulse_(&watch) {
     const Index start = args.start ? args.start[head / args.num_heads] : 0;
     first_ = std::clamp<Index>(start - args.offset, 0, args.length);
   }
@@ -60,7 +62,8 @@ class Head {
   }
 
   /// H_{t-1} becomes H_t.
-  void step(Matrix& H, Index t) const {
+  void step(Matrix& H, Index t) {
+    pulse_.work(1 + H.size() / 1024);
     require(!(a(t) < 0 || a(t) > 1), "a {} at position {}: a decay in [0, 1]", a(t),
             args_.offset + t);
     const auto x_t = x(t);
@@ -70,21 +73,23 @@ class Head {
  private:
   const AccumulationArgs<T>& args_;
   Index head_;
+  Pulse pulse_;
   Index first_;
 };
 
 }  // namespace
 
 template <class T>
-AccumulationResult accumulate(const AccumulationArgs<T>& args) {
+AccumulationResult accumulate(const AccumulationArgs<T>& args, const Progress& progress) {
   require_accumulation(args);
   const Index heads = args.batch * args.num_heads;
+  Watch watch(progress, heads * args.length);
   AccumulationResult result;
   result.output.assign(at(heads * args.length * args.head_dim), 0);
   result.final_state.assign(at(heads * args.head_dim * args.state), 0);
   parallel_blocks(heads, 1, [&] {
     return [&](Index index, Index) {
-      const Head<T> head(args, index);
+      Head<T> head(args, index, watch);
       Matrix H = head.initial();
       for (Index t = head.first(); t < args.length; ++t) {
         head.step(H, t);
@@ -92,19 +97,23 @@ AccumulationResult accumulate(const AccumulationArgs<T>& args) {
         for (Index i = 0; i < args.head_dim; ++i) output[i] = dot(H.row(i), head.c(t));
       }
       head.of(result.final_state) = H;
+      watch.add(args.length);
     };
   });
+  watch.finish();
   return result;
 }
 
 template <class T>
 AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
                                           const double* output_gradient,
-                                          const double* final_state_gradient) {
+                                          const double* final_state_gradient,
+                                          const Progress& progress) {
   require_accumulation(args);
   const Index heads = args.batch * args.num_heads;
   const Index rows = heads * args.length;
   const Index d = args.head_dim;
+  Watch watch(progress, rows);
   AccumulationGradients gradients;
   gradients.x.assign(at(rows * d), 0);
   gradients.a.assign(at(rows), 0);
@@ -117,7 +126,7 @@ AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
   const auto stride = static_cast<Index>(std::sqrt(static_cast<double>(args.length))) + 1;
   parallel_blocks(heads, 1, [&] {
     return [&](Index index, Index) {
-      const Head<T> head(args, index);
+      Head<T> head(args, index, watch);
       std::vector<Matrix> kept;  // H before rows first, first + stride, ...
       Matrix H = head.initial();
       for (Index t = head.first(); t < args.length; ++t) {
@@ -159,16 +168,18 @@ AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
         }
       }
       head.of(gradients.initial) = G;
+      watch.add(args.length);
     };
   });
+  watch.finish();
   return gradients;
 }
 
-template AccumulationResult accumulate(const AccumulationArgs<float>&);
-template AccumulationResult accumulate(const AccumulationArgs<double>&);
+template AccumulationResult accumulate(const AccumulationArgs<float>&, const Progress&);
+template AccumulationResult accumulate(const AccumulationArgs<double>&, const Progress&);
 template AccumulationGradients accumulate_backward(const AccumulationArgs<float>&, const double*,
-                                                   const double*);
+                                                   const double*, const Progress&);
 template AccumulationGradients accumulate_backward(const AccumulationArgs<double>&, const double*,
-                                                   const double*);
+                                                   const double*, const Progress&);
 
 }  // namespace multistep

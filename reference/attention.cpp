@@ -9,6 +9,7 @@
 #include "parallel.hpp"
 #include "part.hpp"
 #include "stage_gradients.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 namespace {
@@ -55,7 +56,7 @@ struct Composition {
     Stopwatch watch;
     selection = given ? std::move(*given) : span_search(search_of(part));
     seconds.search = watch.lap();
-    windows = windows_of(part);
+    windows = windows_of(*part.plan, part.shape);
     spans = span_attention(attend_spans());
     window = span_attention(attend_window());
     seconds.attend = watch.lap();
@@ -98,30 +99,33 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
   const Index block = std::min(whole.queries, queries_at_once(args, 0x1p20, 1, 16));
   const Index blocks = (whole.queries + block - 1) / block;  // of a head
   const Index tasks = whole.batch * whole.num_heads * blocks;
-  Meter meter(rows.count(), progress);
+  Watch watch(progress, rows.count());
   parallel_blocks(tasks, 1, [&] {
     return [&](Index task, Index) {
       const Index first = task % blocks * block;
       const Index row = task / blocks * whole.queries + first;
       const Index count = std::min(block, whole.queries - first);
-      const Index start = rows.start(row);
-      Composition<T> composed(part_of(args, rows, row, count, &start), {});
-      Stopwatch watch;
+      const Place place(rows, row, count);
+      Composition<T> composed(part_of(args, rows, place), {});
+      Stopwatch stopwatch;
       const std::vector<double> output = combine(composed.combination());
-      composed.seconds.combine = watch.lap();
+      composed.seconds.combine = stopwatch.lap();
       std::copy(output.begin(), output.end(), result.output.begin() + row * d);
       std::copy(composed.spans.lse.begin(), composed.spans.lse.end(),
                 result.lse.begin() + row * top_k);
       std::copy(composed.window.lse.begin(), composed.window.lse.end(),
                 result.window_lse.begin() + row);
       put(composed.selection, row, result.selection);
-      meter.add(count, [&] {
+#pragma omp critical(multistep_seconds)
+      {
         result.seconds.search += composed.seconds.search;
         result.seconds.attend += composed.seconds.attend;
         result.seconds.combine += composed.seconds.combine;
-      });
+      }
+      watch.add(count);
     };
   });
+  watch.finish();
   const auto threads = static_cast<double>(std::min<Index>(omp_get_max_threads(), tasks));
   for (double* seconds :
        {&result.seconds.search, &result.seconds.attend, &result.seconds.combine}) {
@@ -132,7 +136,8 @@ AttentionResult attention(const AttentionArgs<T>& args, const Progress& progress
 
 template <class T>
 AttentionResult dense_attention(AttentionArgs<T> args) {
-  const StripePlan dense(Schedule{1, {}, 0, 1}, std::max<Index>(args.shape.keys, 1));
+  const Rows checked(args.shape);
+  const StripePlan dense(Schedule{1, {}, 0, 1}, std::max<Index>(longest(args.shape), 1));
   args.plan = &dense;
   args.routing_queries.clear();
   return attention(args);
@@ -160,11 +165,11 @@ template <class T>
 void add_part(const AttentionArgs<T>& args, const Rows& rows, Index row, Index count,
               const AttentionResultGradients& by_result, const Selection* selection,
               AttentionGradients& sums) {
-  const Index start = rows.start(row);
+  const Place place(rows, row, count);
   const Index d = args.shape.head_dim;
   std::optional<Selection> given;
   if (selection) given = part_of(*selection, row, count);
-  const Composition<T> composed(part_of(args, rows, row, count, &start), std::move(given));
+  const Composition<T> composed(part_of(args, rows, place), std::move(given));
   const Selection& chosen = composed.selection;
   const auto from = [&](const double* array, Index width) {
     return array ? array + row * width : nullptr;
@@ -212,17 +217,18 @@ AttentionGradients attention_backward(const AttentionArgs<T>& args,
   if (rows.count() == 0) return sums;
   const Index group_rows = shape.num_heads / shape.num_kv_heads * shape.queries;
   const Index at_once = queries_at_once(args, 0x1p22, 1, 512);
-  Meter meter(rows.count(), progress);
+  Watch watch(progress, rows.count());
   parallel_blocks(shape.batch * shape.num_kv_heads, 1, [&] {
     return [&](Index kv_head, Index) {
       for (Index row = kv_head * group_rows; row < (kv_head + 1) * group_rows;) {
         const Index count = std::min(at_once, shape.queries - row % shape.queries);
         add_part(args, rows, row, count, by_result, selection, sums);
-        meter.add(count);
+        watch.add(count);
         row += count;
       }
     };
   });
+  watch.finish();
   return sums;
 }
 

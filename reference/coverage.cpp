@@ -9,6 +9,7 @@
 #include "multistep/walk.hpp"
 #include "parallel.hpp"
 #include "random.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 namespace {
@@ -21,9 +22,9 @@ bool meets(const std::vector<Span>& holes, Span gap) {
 }
 
 /// Factor kMaxLength reaches back over any segment, so the search for a bracket ends.
-Rational closing_factor(const StripePlan& plan, Index query, Index start, Span gap) {
+Rational closing_factor(const StripePlan& plan, Index query, Index start, Span gap, Watch& watch) {
   const auto closes = [&](Index parts) {
-    SegmentChecker checker(plan.with_backward(make_rational(parts, kDecimals)));
+    SegmentChecker checker(plan.with_backward(make_rational(parts, kDecimals)), &watch);
     return !meets(checker.holes(query, start), gap);
   };
   Index high = kDecimals;
@@ -51,12 +52,11 @@ struct Tally {
 /// Checks the queries query_at(0), query_at(1), ..., in ascending order.
 template <class QueryAt>
 CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt query_at,
-                     const Progress& progress) {
-  constexpr Index kBlock = 4096;
+                     Watch& watch) {
+  constexpr Index kBlock = 512;
   Tally total;
-  Index done = 0;
   parallel_blocks(count, kBlock, [&] {
-    return [&, checker = SegmentChecker(plan)](Index begin, Index end) mutable {
+    return [&, checker = SegmentChecker(plan, &watch)](Index begin, Index end) mutable {
       Tally tally;
       for (Index at = begin; at < end; ++at) {
         const Index query = query_at(at);
@@ -66,20 +66,18 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
         tally.add(here);
       }
 #pragma omp critical(multistep_tally)
-      {
-        total.add(tally);
-        done += end - begin;
-        if (progress) progress(done, count);
-      }
+      total.add(tally);
+      watch.add(end - begin);
     };
   });
 
   CoverageReport report{plan.max_length(), start, count, total.pairs, total.queries, {}};
   if (!report.covered()) {
-    const Span gap = SegmentChecker(plan).holes(total.first_query, start).front();
+    const Span gap = SegmentChecker(plan, &watch).holes(total.first_query, start).front();
     report.first_excluded = {total.first_query, gap.begin, gap,
-                             closing_factor(plan, total.first_query, start, gap)};
+                             closing_factor(plan, total.first_query, start, gap, watch)};
   }
+  watch.finish();
   return report;
 }
 
@@ -87,14 +85,20 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
 /// spread evenly over the logarithm of their index, with both neighbours, for at most half of the
 /// sample, then random ones.
 std::vector<Index> sample_offsets(Rational exponent, Index eligible, Index count,
-                                  std::uint64_t seed) {
+                                  std::uint64_t seed, Watch& watch) {
+  Pulse pulse(&watch);
+  const auto before = [&](Index a, Index b) {
+    pulse.work(1);
+    return a < b;
+  };
   std::vector<Index> offsets{eligible - 1};
   const auto add = [&](Index offset) {
+    pulse.work(1);
     if (offset >= 0 && offset < eligible) offsets.push_back(offset);
   };
   const auto missing = [&] { return count - static_cast<Index>(offsets.size()); };
   const auto normalize = [&] {
-    std::sort(offsets.begin(), offsets.end());
+    std::sort(offsets.begin(), offsets.end(), before);
     offsets.erase(std::unique(offsets.begin(), offsets.end()), offsets.end());
   };
 
@@ -139,9 +143,10 @@ void require_range(Index length, Index start) {
 CoverageReport verify_all(const Schedule& schedule, Index length, Index start,
                           const Progress& progress) {
   require_range(length, start);
-  const StripePlan plan(schedule, length);
+  Watch watch(progress, length - start);
+  const StripePlan plan(schedule, length, watch.within());
   return check(
-      plan, start, length - start, [start](Index at) { return start + at; }, progress);
+      plan, start, length - start, [start](Index at) { return start + at; }, watch);
 }
 
 CoverageReport verify_sampled(const Schedule& schedule, Index length, Index start, Index count,
@@ -152,12 +157,13 @@ CoverageReport verify_sampled(const Schedule& schedule, Index length, Index star
   if (count >= eligible) return verify_all(schedule, length, start, progress);
   require(count <= kMaxSample, "queries {}: a sample has at most {}", count, kMaxSample);
 
-  const StripePlan plan(schedule, length);
+  Watch watch(progress, count);
+  const StripePlan plan(schedule, length, watch.within());
   const Rational exponent = schedule.steps > 1 ? schedule.level(1).exponent : make_rational(1);
-  const std::vector<Index> offsets = sample_offsets(exponent, eligible, count, seed);
+  const std::vector<Index> offsets = sample_offsets(exponent, eligible, count, seed, watch);
   return check(
       plan, start, count, [&](Index at) { return start + offsets[static_cast<std::size_t>(at)]; },
-      progress);
+      watch);
 }
 
 CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length, Index start) {

@@ -6,19 +6,31 @@
 /// Some queries of one head as a problem of their own, and their part of what was found.
 namespace multistep {
 
-/// Rows [row, row + count), all of one head, whose keys are all of the head's. `start` is where the
-/// first eligible key of the head is kept.
+/// Rows [row, row + count), all of one head, and where they stand.
+struct Place {
+  Index row;
+  Index count;
+  Index start;
+  Index length;  // keys up to the last of them; 0 where none has a key
+
+  Place(const Rows& rows, Index row, Index count)
+      : row(row),
+        count(count),
+        start(rows.start(row)),
+        length(std::max<Index>(rows.position(row) + count, 0)) {}
+};
+
+/// A problem of one head whose keys are all of the head's. It looks at `place`.
 template <class T>
-AttentionArgs<T> part_of(const AttentionArgs<T>& whole, const Rows& rows, Index row, Index count,
-                         const Index* start) {
+AttentionArgs<T> part_of(const AttentionArgs<T>& whole, const Rows& rows, const Place& place) {
   const Index d = whole.shape.head_dim;
-  const Index kv = rows.kv_row(row, 0) * d;
+  const Index kv = rows.kv_row(place.row, 0) * d;
   AttentionArgs<T> part = whole;
-  part.shape = {1, 1, 1, count, whole.shape.keys, d, rows.position(row), start};
-  part.query += row * d;
+  part.shape = {1, 1, 1, place.count, whole.shape.keys, d, 0, &place.start, &place.length};
+  part.query += place.row * d;
   part.key += kv;
   part.value += kv;
-  for (const T*& level : part.routing_queries) level += row * d;
+  for (const T*& level : part.routing_queries) level += place.row * d;
   part.search_keys = (whole.search_keys ? whole.search_keys : whole.key) + kv;
   return part;
 }
@@ -35,17 +47,6 @@ SpanAttentionArgs<T> attend_of(const AttentionArgs<T>& args, Index slots, const 
                                const std::vector<Span>& windows) {
   return {args.shape, args.query, args.key,       args.value,
           slots,      spans,      windows.data(), args.softmax_scale};
-}
-
-/// Of the rows of one head.
-template <class T>
-std::vector<Span> windows_of(const AttentionArgs<T>& part) {
-  const Rows rows(part.shape);
-  std::vector<Span> windows;
-  for (Index row = 0; row < rows.count(); ++row) {
-    windows.push_back(part.plan->window(rows.position(row), rows.start(row)));
-  }
-  return windows;
 }
 
 /// A selection of `rows` rows that keep nothing.

@@ -1,9 +1,11 @@
 #include "multistep/schedule.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "error.hpp"
 #include "multistep/power.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 namespace {
@@ -25,16 +27,22 @@ void require_factor(std::string_view name, Rational value) {
 }
 
 /// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond max_length.
-std::vector<Index> tabulate(Rational exponent, Index max_length) {
+std::vector<Index> tabulate(Rational exponent, Index max_length, Watch& watch) {
   const auto past = [&](Index i) { return floor_power(i, exponent) > max_length; };
   require(past(kMaxStripes),
           "length {}: with stripe exponent {} it needs more than {} stripes; raise the exponent or "
           "shorten the sequence",
           max_length, to_string(exponent), kMaxStripes);
+  constexpr std::size_t kBlock = 1024;  // stripes between two looks at the watch
   std::vector<Index> stripes{0};
+  Index reached = 0;
   while (stripes.back() <= max_length) {
+    if (stripes.size() % kBlock == 1) {
+      watch.add(stripes.back() - std::exchange(reached, stripes.back()));
+    }
     stripes.push_back(floor_power(static_cast<Index>(stripes.size()), exponent));
   }
+  watch.add(max_length - reached);
   return stripes;
 }
 
@@ -120,16 +128,20 @@ Cut::Distances Cut::span(Index i) const {
   return {anchor(i), std::min(length_, anchor(i + 1))};
 }
 
-StripePlan::StripePlan(Schedule schedule, Index max_length)
+StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& progress)
     : schedule_(std::move(schedule)), max_length_(max_length) {
   validate(schedule_);
   require(max_length >= 1 && max_length <= kMaxLength, "length {}: an integer in [1, 2^48]",
           max_length);
+  const auto tables = std::count_if(schedule_.levels.begin(), schedule_.levels.end(),
+                                    [](const Level& level) { return level.rule != Rule::even; });
+  Watch watch(progress, tables * max_length);
   for (const Level& level : schedule_.levels) {
     stripes_.push_back(level.rule == Rule::even ? nullptr
                                                 : std::make_shared<const std::vector<Index>>(
-                                                      tabulate(level.exponent, max_length)));
+                                                      tabulate(level.exponent, max_length, watch)));
   }
+  watch.finish();
   if (steps() == 1) {
     window_length_ = max_length;
   } else if (plain_window()) {
@@ -184,6 +196,13 @@ Cut StripePlan::cut(Index m, Index n, Reach known) const {
 StripePlan StripePlan::with_backward(Rational factor) const {
   StripePlan changed = *this;
   for (Level& level : changed.schedule_.levels) level.backward = factor;
+  return changed;
+}
+
+StripePlan StripePlan::with_top_k(Index top_k) const {
+  StripePlan changed = *this;
+  changed.schedule_.top_k = top_k;
+  validate(changed.schedule_);
   return changed;
 }
 

@@ -3,6 +3,7 @@
 
 #include "error.hpp"
 #include "multistep/coverage.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 
@@ -17,6 +18,8 @@ struct SegmentChecker::Memory {
     if (at >= segments.size()) segments.resize(std::max(at + 1, 2 * segments.size()), unknown);
     return segments[at];
   }
+
+  Pulse pulse;
 
   std::vector<std::int8_t> segments;  // [segment length < kDense]
   std::unordered_map<Index, std::int8_t> long_segments;
@@ -34,8 +37,10 @@ struct SegmentChecker::Memory {
   Index to = 0;
 };
 
-SegmentChecker::SegmentChecker(const StripePlan& plan)
-    : plan_(plan), memory_(std::make_unique<Memory[]>(static_cast<std::size_t>(plan.steps()))) {}
+SegmentChecker::SegmentChecker(const StripePlan& plan, Watch* watch)
+    : plan_(plan), memory_(std::make_unique<Memory[]>(static_cast<std::size_t>(plan.steps()))) {
+  for (Index m = 1; m <= plan.steps(); ++m) memory(m).pulse = Pulse(watch);
+}
 
 SegmentChecker::SegmentChecker(SegmentChecker&&) noexcept = default;
 SegmentChecker::~SegmentChecker() = default;
@@ -85,6 +90,7 @@ Cut SegmentChecker::cut(Index m, Index n) {
 }
 
 bool SegmentChecker::settled(Index m, Index n) {
+  memory(m).pulse.work(1);
   if (m == plan_.steps()) return true;  // a final span: all of it is attended
   if (const auto verdict = memory(m).verdict(n); verdict != Memory::unknown) {
     return verdict == Memory::covered;
@@ -130,10 +136,12 @@ bool SegmentChecker::covered_tight(Index m, const Cut& cut) {
 /// Neighbouring power spans leave a key out exactly where P(i+1) - P(i) > B + F + 1. The last
 /// stripe of the cut before which no gap is that wide.
 Index SegmentChecker::last_joined(Index m, const Cut& cut) {
-  std::vector<Index>& widest = memory(m).widest_gap;
+  Memory& known = memory(m);
+  std::vector<Index>& widest = known.widest_gap;
   if (widest.empty()) widest.push_back(0);
   for (Index i = cut.first() + static_cast<Index>(widest.size()); i <= cut.last(); ++i) {
     widest.push_back(std::max(widest.back(), cut.anchor(i) - cut.anchor(i - 1)));
+    known.pulse.work(1);
   }
   const Index reached = cut.reach().backward + cut.reach().forward + 1;
   const auto end = widest.begin() + cut.count();
@@ -187,6 +195,7 @@ std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
     for (const Distances& hole : known_holes(m + 1, span.length())) {
       if (hole.near + span.near > near) reached.push_back({near, span.near + hole.near});
       near = span.near + hole.far;
+      memory(m).pulse.work(1);
     }
     if (span.far > near) reached.push_back({near, span.far});
   }

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <optional>
+#include <vector>
 
 #include "error.hpp"
 #include "multistep/attention.hpp"
@@ -51,18 +53,27 @@ class Rows {
     require(s.num_heads % s.num_kv_heads == 0, "num_kv_heads {}: divides num_heads {}",
             s.num_kv_heads, s.num_heads);
     require_within("head_dim", s.head_dim, 1, 1 << 16);
-    require_within("query_offset", s.query_offset, 0, kMaxLength - 1);
-    require_within("queries", s.queries, 0, kMaxLength - s.query_offset);
-    require_within("keys", s.keys, s.query_offset + s.queries, kMaxLength);
+    const Index offset = s.length ? 0 : s.query_offset;
+    require_within("query_offset", offset, 0, kMaxLength - 1);
+    require_within("queries", s.queries, 0, kMaxLength - offset);
+    require_within("keys", s.keys, s.length ? 0 : offset + s.queries, kMaxLength);
     require_array_size({s.batch, s.num_heads, s.queries, s.head_dim});
     require_array_size({s.batch, s.num_kv_heads, s.keys, s.head_dim});
     for (Index b = 0; s.start && b < s.batch; ++b) {
       require_within("start", s.start[b], 0, kMaxLength);
     }
+    for (Index b = 0; s.length && b < s.batch; ++b) {
+      require_within("length", s.length[b], 0, s.keys);
+    }
   }
 
   Index count() const { return shape_.rows(); }
-  Index position(Index row) const { return shape_.query_offset + row % shape_.queries; }
+  /// Negative before every key.
+  Index position(Index row) const {
+    const Index first =
+        shape_.length ? shape_.length[batch(row)] - shape_.queries : shape_.query_offset;
+    return first + row % shape_.queries;
+  }
   Index batch(Index row) const { return row / shape_.queries / shape_.num_heads; }
   Index start(Index row) const { return shape_.start ? shape_.start[batch(row)] : 0; }
 
@@ -81,9 +92,28 @@ inline void require_array(const void* data, std::string_view name, Index rows) {
   require(data || rows == 0, "{}: a null pointer for {} rows", name, rows);
 }
 
+/// Keys up to the newest query of any sequence.
+inline Index longest(const Shape& shape) {
+  return shape.length ? *std::max_element(shape.length, shape.length + shape.batch)
+                      : shape.query_offset + shape.queries;
+}
+
+/// Of every query of one head: [batch, L_q].
+inline std::vector<Span> windows_of(const StripePlan& plan, const Shape& shape) {
+  const Rows rows(shape);
+  std::vector<Span> windows;
+  for (Index b = 0; b < shape.batch; ++b) {
+    const Index first = b * shape.num_heads * shape.queries;
+    for (Index row = first; row < first + shape.queries; ++row) {
+      windows.push_back(plan.window(rows.position(row), rows.start(row)));
+    }
+  }
+  return windows;
+}
+
 inline void require_plan(const StripePlan* plan, const Shape& shape) {
   require(plan, "plan: a null pointer");
-  const Index last = shape.query_offset + shape.queries;
+  const Index last = longest(shape);
   require(plan->max_length() >= last, "plan for lengths up to {}: the last query stands at {}",
           plan->max_length(), last - 1);
 }

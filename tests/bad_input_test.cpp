@@ -114,6 +114,18 @@ TEST_CASE("A start below 0 is refused", "[search][attention][gradients]") {
   }
 }
 
+TEST_CASE("A length outside the keys is refused", "[search][attention][gradients]") {
+  Shape shape = good_sizes();
+  for (const auto& [length, name] :
+       {std::pair<Index, std::string>{-1, "length -1"}, {shape.keys + 1, "length 10"}}) {
+    const std::vector<Index> lengths{0, length};
+    shape.length = lengths.data();
+    for (const std::string& message : refusals(shape)) {
+      CHECK_THAT(message, ContainsSubstring(name) && ContainsSubstring("[0, 9]"));
+    }
+  }
+}
+
 TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
   const auto problem = good_problem();
   auto search = problem.search();
@@ -137,6 +149,14 @@ TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
   const StripePlan enough(preset("nstep", 3), 8);
   search.plan = attend.plan = &enough;
   for (const std::string& message : messages()) CHECK(message == "nothing thrown");
+
+  const std::vector<Index> lengths{2, 7};
+  search.shape.length = attend.shape.length = lengths.data();
+  search.plan = attend.plan = &shorter;
+  for (const std::string& message : messages()) CHECK(message == "nothing thrown");
+  const StripePlan too_short(preset("nstep", 3), 6);
+  search.plan = attend.plan = &too_short;
+  for (const std::string& message : messages()) CHECK_THAT(message, ContainsSubstring("up to 6"));
 }
 
 TEST_CASE("Span-search refuses the wrong number of routing queries", "[search]") {

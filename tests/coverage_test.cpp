@@ -469,17 +469,6 @@ TEST_CASE("The number of threads does not change a report", "[coverage]") {
   omp_set_num_threads(before);
 }
 
-TEST_CASE("Progress grows to the number of queries", "[coverage]") {
-  Index last = 0;
-  verify_all(preset("nstep"), 10'000, 0, [&](Index done, Index total) {
-    CHECK(done > last);
-    CHECK(total == 10'000);
-    last = done;
-    return true;
-  });
-  CHECK(last == 10'000);
-}
-
 TEST_CASE("Length and start out of range are refused", "[coverage]") {
   CHECK_THROWS_WITH(verify_all(preset("nstep"), 0), "length 0: an integer in [1, 2^48]");
   CHECK_THROWS_WITH(verify_all(preset("nstep"), multistep::kMaxLength + 1),

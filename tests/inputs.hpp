@@ -95,7 +95,7 @@ inline Shape grouped_sizes(Index head_dim, Index queries, Index offset = 0, Inde
 /// The arrays of one attention problem.
 template <class T>
 struct Problem {
-  Shape sizes;               // its start is not used
+  Shape sizes;               // its start and length are not used
   std::vector<Index> start;  // [batch], or none
   multistep::StripePlan plan;
   std::vector<T> query, key, value;
@@ -103,10 +103,12 @@ struct Problem {
   std::vector<T> search_keys;           // or none: the keys
   double search_scale = 1;
   std::optional<double> softmax_scale{};
+  std::vector<Index> length{};  // [batch], or none
 
   Shape shape() const {
     Shape result = sizes;
     result.start = start.empty() ? nullptr : start.data();
+    result.length = length.empty() ? nullptr : length.data();
     return result;
   }
   std::vector<const T*> routing_pointers() const {
@@ -135,7 +137,8 @@ struct Problem {
     std::vector<Span> result;
     for (Index b = 0; b < sizes.batch; ++b) {
       for (Index i = 0; i < sizes.queries; ++i) {
-        result.push_back(plan.window(sizes.query_offset + i, start_of(b)));
+        const Index row = b * sizes.num_heads * sizes.queries + i;
+        result.push_back(plan.window(position_of(row), start_of(b)));
       }
     }
     return result;
@@ -147,12 +150,31 @@ struct Problem {
   Index kv_head_of(Index row) const {
     return head_of(row) / (sizes.num_heads / sizes.num_kv_heads);
   }
-  Index position_of(Index row) const { return sizes.query_offset + row % sizes.queries; }
+  Index position_of(Index row) const {
+    const Index first =
+        length.empty() ? sizes.query_offset : length[at(batch_of(row))] - sizes.queries;
+    return first + row % sizes.queries;
+  }
   Index start_of(Index batch) const { return start.empty() ? 0 : start[at(batch)]; }
 
   /// Row of `key` in [batch, num_kv_heads, L_kv] as query row `row` sees it.
   Index kv_row(Index row, Index key_position) const {
     return (batch_of(row) * sizes.num_kv_heads + kv_head_of(row)) * sizes.keys + key_position;
+  }
+
+  /// Sequence b of the batch as a problem of its own.
+  Problem sequence(Index b) const {
+    Problem part = *this;
+    part.sizes.batch = 1;
+    if (!start.empty()) part.start = {start[at(b)]};
+    if (!length.empty()) part.length = {length[at(b)]};
+    const auto keep = [&](std::vector<T>& array) {
+      const Index size = static_cast<Index>(array.size()) / sizes.batch;
+      array = rows_of(array, 1, 1, b * size, size);
+    };
+    for (auto* array : {&part.query, &part.key, &part.value, &part.search_keys}) keep(*array);
+    for (std::vector<T>& level : part.routing) keep(level);
+    return part;
   }
 
   /// The same problem for its queries [first, first + count) alone.

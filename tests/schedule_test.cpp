@@ -427,3 +427,15 @@ TEST_CASE("A plan takes another backward factor at every power level", "[schedul
     CHECK(choices(plan, 3, {0, n}) == definition.inner_choices(3, {0, n}));
   }
 }
+
+TEST_CASE("A plan takes another top_k, and keeps its tables", "[schedule]") {
+  const StripePlan plan(preset("released"), 10'000);
+  const StripePlan more = plan.with_top_k(64);
+  CHECK(more.schedule().top_k == 64);
+  CHECK(plan.schedule().top_k == 3);
+  CHECK(more.cut(1, 9000).count() == plan.cut(1, 9000).count());
+  for (const Index top_k : {0, 65}) {
+    CHECK_THROWS_WITH(plan.with_top_k(top_k),
+                      "top-k " + std::to_string(top_k) + ": an integer in [1, 64]");
+  }
+}

@@ -4,6 +4,7 @@
 
 #include "parallel.hpp"
 #include "part.hpp"
+#include "watch.hpp"
 
 namespace multistep {
 namespace {
@@ -166,14 +167,15 @@ Judge judge_sample(const AttentionArgs<T>& args, std::span<const Index> rows, St
     sample.push_back({all.batch(row), head, all.position(row)});
   }
   Judge judge(*args.plan, args.shape.head_dim, storage, std::move(sample), all.count(), given);
-  Meter meter(std::ssize(rows), progress);
+  Watch watch(progress, std::ssize(rows));
   parallel_blocks(std::ssize(rows), 1, [&] {
     return [&](Index s, Index) {
-      const Index start = all.start(rows[at(s)]);
-      judge.judge_row(s, part_of(args, all, rows[at(s)], 1, &start));
-      meter.add(1);
+      const Place place(all, rows[at(s)], 1);
+      judge.judge_row(s, part_of(args, all, place));
+      watch.add(1);
     };
   });
+  watch.finish();
   return judge;
 }
 

@@ -90,7 +90,7 @@ class RowJudge {
         d_(one.shape.head_dim),
         levels_(one.plan->steps() - 1),
         top_k_(one.plan->schedule().top_k),
-        position_(one.shape.query_offset),
+        position_(Rows(one.shape).position(0)),
         eligible_{one.shape.start ? one.shape.start[0] : 0, position_ + 1},
         window_(one.plan->window(position_, eligible_.begin)),
         scale_(scale_or_default(one.softmax_scale, d_)),

@@ -33,7 +33,7 @@ struct AccumulationResult {
 /// next chunk's initial one. Throws std::invalid_argument for a bad shape or a decay outside [0,
 /// 1].
 template <class T>
-AccumulationResult accumulate(const AccumulationArgs<T>& args);
+AccumulationResult accumulate(const AccumulationArgs<T>& args, const Progress& progress = {});
 
 struct AccumulationGradients {
   std::vector<double> x;        // [batch, num_heads, length, head_dim]
@@ -48,6 +48,7 @@ struct AccumulationGradients {
 template <class T>
 AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
                                           const double* output_gradient,
-                                          const double* final_state_gradient = nullptr);
+                                          const double* final_state_gradient = nullptr,
+                                          const Progress& progress = {});
 
 }  // namespace multistep

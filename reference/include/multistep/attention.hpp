@@ -13,7 +13,9 @@
 /// Every function throws std::invalid_argument where a shape, a pointer or a span is out of range.
 namespace multistep {
 
-/// Query row i stands at position query_offset + i; key row j at position j.
+/// Key row j stands at position j, query row i at query_offset + i. With `length` query row i of
+/// sequence b stands at length[b] - queries + i instead, and query_offset counts for nothing. A row
+/// before `start`, or before key 0, has no keys: output 0, lse -inf, no path.
 struct Shape {
   Index batch = 1;
   Index num_heads = 1;
@@ -24,6 +26,7 @@ struct Shape {
   Index query_offset = 0;
   const Index* start =
       nullptr;  // [batch], first eligible key, rows before it are not read; null: 0
+  const Index* length = nullptr;  // [batch], keys of each sequence, in [0, keys]; null: see above
 
   Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
 };

@@ -33,11 +33,14 @@ struct CoverageReport {
   bool covered() const { return excluded_pairs == 0; }
 };
 
+class Watch;
+
 /// Decides coverage of segments by recursion on the levels, remembering what it has settled.
 /// Not for sharing between threads: each takes its own.
 class SegmentChecker {
  public:
-  explicit SegmentChecker(const StripePlan& plan);
+  /// The library's own work gives a watch, which may end it with Cancelled at any time.
+  explicit SegmentChecker(const StripePlan& plan, Watch* watch = nullptr);
   SegmentChecker(SegmentChecker&&) noexcept;
   ~SegmentChecker();
 

@@ -97,8 +97,9 @@ class Cut {
 class StripePlan {
  public:
   /// Throws std::invalid_argument for a bad schedule, for max_length outside [1, 2^48], and where
-  /// the tables would pass 2^27 stripes (small exponents at great lengths).
-  StripePlan(Schedule schedule, Index max_length);
+  /// the tables would pass 2^27 stripes (small exponents at great lengths). Progress is in keys
+  /// that the tables reach, over all levels.
+  StripePlan(Schedule schedule, Index max_length, const Progress& progress = {});
 
   const Schedule& schedule() const { return schedule_; }
   Index steps() const { return schedule_.steps; }
@@ -116,6 +117,9 @@ class StripePlan {
 
   /// The same plan with the backward factor of every power level replaced.
   StripePlan with_backward(Rational factor) const;
+
+  /// The same plan with another number of paths kept, [1, 64].
+  StripePlan with_top_k(Index top_k) const;
 
  private:
   Reach reach_at(Index m, Index n) const;

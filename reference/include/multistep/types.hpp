@@ -29,6 +29,7 @@ struct Span {
 /// whether to go on. Where not, the function that called it throws Cancelled. Must not throw.
 using Progress = std::function<bool(Index done, Index total)>;
 
+/// Thrown by a function whose Progress said not to go on.
 struct Cancelled : std::exception {
   const char* what() const noexcept override { return "cancelled"; }
 };
