@@ -545,7 +545,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     attend<T, kHeadDim, RowsOf>(args, shared);
   }
 #else
-  __trap();  // only launched on Hopper, which is always built for
+  __trap();  // launched where it was compiled alone: Device::tiles
 #endif
 }
 

@@ -174,10 +174,10 @@ void require_search(const SpanSearchArgs& args) {
   }
 }
 
-/// The tile kernels: Hopper, and a shape that they are built for.
+/// The tile kernels: code for Hopper, and a shape that they are built for.
 bool tiles_are_fast(const Shape& shape, float scale) {
-  return current_device().capability == 90 && (shape.head_dim == 64 || shape.head_dim == 128) &&
-         scale > 0 && shape.keys > 0;
+  return current_device().tiles && (shape.head_dim == 64 || shape.head_dim == 128) && scale > 0 &&
+         shape.keys > 0;
 }
 
 SpanAttend span_attend_of(const SpanAttentionArgs& args) {

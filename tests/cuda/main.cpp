@@ -1,15 +1,16 @@
 #define CATCH_CONFIG_RUNNER  // Catch2 2 then has its implementation here
 #include <cstdio>
+#include <string>
 
 #include "../catch.hpp"
 #include "multistep/cuda/types.hpp"
 
-/// Exit code 77: no GPU, every test case skipped, and how many is printed.
+/// Exit code 77: no GPU that runs the kernels, every test case skipped, and how many is printed.
 int main(int argc, char* argv[]) {
   Catch::Session session;
-  if (multistep::cuda::device_count() == 0) {
+  if (const std::string why = multistep::cuda::why_unusable(); !why.empty()) {
     const auto& tests = Catch::getRegistryHub().getTestCaseRegistry().getAllTests();
-    std::printf("%zu GPU test cases skipped: no CUDA device\n", tests.size());
+    std::printf("%zu GPU test cases skipped: %s\n", tests.size(), why.c_str());
     return 77;
   }
 #if CATCH_VERSION_MAJOR == 2  // later ones fail by themselves where no test ran

@@ -41,6 +41,10 @@ struct DeviceSpan {
 /// Number of GPUs that the process can use; 0 without a driver.
 int device_count();
 
+/// Why the current device cannot run the kernels, in one line: no driver, no device, no kernels for
+/// this chip. Empty where it can.
+std::string why_unusable();
+
 /// The exact tables of a schedule, copied to the current device: stripes, and the reaches B(n) and
 /// F(n) as step functions. Copies share the tables. Construction allocates and waits; make it
 /// ahead.
