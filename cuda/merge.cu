@@ -1,4 +1,5 @@
 #include "check.cuh"
+#include "softmax.cuh"
 #include "stages.cuh"
 #include "storage.cuh"
 
@@ -13,20 +14,6 @@ unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-/// A path of a level: what its slot holds.
-struct Path {
-  float score = -kInfinity;
-  std::int32_t anchor = -1;
-  std::int32_t rank = -1;  // of the parent; -1: no path
-};
-
-/// Better score first; of equals the smaller key, then the parent ranked first.
-__device__ bool better(const Path& a, const Path& b) {
-  if (a.score != b.score) return a.score > b.score;
-  if ((a.rank < 0) != (b.rank < 0)) return b.rank < 0;
-  return a.anchor != b.anchor ? a.anchor < b.anchor : a.rank < b.rank;
-}
-
 /// One thread a row: top_k times the best path of any shard that has not been taken. Each shard's
 /// list is in order: its first path behind the last one taken is its best.
 __global__ void merge_rows(MergePathsArgs args) {
@@ -35,23 +22,18 @@ __global__ void merge_rows(MergePathsArgs args) {
   const auto at = [&](std::int64_t shard, std::int64_t slot) {
     return (shard * args.rows + row) * args.top_k + slot;
   };
-  const auto path_at = [&](std::int64_t i) {
-    const bool used = args.spans[i].end > args.spans[i].begin;
-    return Path{args.scores[i], args.anchors[i],
-                !used               ? -1
-                : args.parent_ranks ? args.parent_ranks[i]
-                                    : 0};
-  };
-  Path last;  // the one taken before: the next is the best of those behind it
+  Path last{};  // the one taken before: the next is the best of those behind it
   bool any = false;
   for (std::int64_t slot = 0; slot < args.top_k; ++slot) {
-    Path best;
+    Path best{};
     std::int64_t from = -1;
     for (std::int64_t shard = 0; shard < args.shards; ++shard) {
       for (std::int64_t s = 0; s < args.top_k; ++s) {
         const std::int64_t i = at(shard, s);
-        const Path path = path_at(i);
-        if (path.rank < 0 || (any && !better(last, path))) continue;
+        if (args.spans[i].end <= args.spans[i].begin) continue;  // no path
+        const Path path{args.scores[i], args.anchors[i],
+                        args.parent_ranks ? args.parent_ranks[i] : 0};
+        if (any && !better(last, path)) continue;
         if (from < 0 || better(path, best)) {
           best = path;
           from = i;
@@ -75,27 +57,24 @@ template <class T>
 __global__ void merge_outputs(MergeAttentionArgs args) {
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= args.rows) return;
-  float max = -kInfinity;
-  for (std::int64_t s = 0; s < args.shards; ++s) max = fmaxf(max, args.lses[s * args.rows + row]);
-  float sum = 0;
-  const auto share = [&](std::int64_t s) {
-    const float lse = args.lses[s * args.rows + row];
-    return lse == -kInfinity ? 0 : weight(lse, max);
-  };
-  for (std::int64_t s = 0; s < args.shards; ++s) sum += share(s);
-  const bool none = sum == 0;
+  Softmax<BaseE> all;
+  const auto lse = [&](std::int64_t s) { return args.lses[s * args.rows + row]; };
+  for (std::int64_t s = 0; s < args.shards; ++s) all.max = fmaxf(all.max, lse(s));
+  for (std::int64_t s = 0; s < args.shards; ++s) all.join({lse(s), 1});
+  const bool none = all.sum == 0;
   for (std::int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32) {
     float value = 0;
     for (std::int64_t s = 0; s < args.shards; ++s) {
-      const float part = share(s);
+      const float part = all.weight_of_part(lse(s));
       if (part == 0) continue;
       value +=
           part *
           to_float(static_cast<const T*>(args.outputs)[(s * args.rows + row) * args.head_dim + d]);
     }
-    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(none ? 0 : value / sum);
+    value = none ? 0 : value / all.sum;
+    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(value);
   }
-  if (threadIdx.x % 32 == 0) args.lse[row] = none ? -kInfinity : max + __logf(sum);
+  if (threadIdx.x % 32 == 0) args.lse[row] = all.log_sum_exp();
 }
 
 /// One thread a slot: the anchors of its path, from the last level to the first.
