@@ -383,6 +383,9 @@ __device__ void finish(const Ahead<T, kHeadDim, WindowRows>& ahead, const TileAr
         add_fragment<T, kHeadDim>(sums.value, r, span, s == 0 ? of_window : 1, add[s]);
       }
     }
+    if (combine.window_lse_out && here && threadIdx.x % 4 == 0) {
+      combine.window_lse_out[rows[r].index] = lse[r];
+    }
     T* output = static_cast<T*>(combine.output) + rows[r].index * kHeadDim;
     store_fragment<T, kHeadDim>(sums.value, r, here ? output : nullptr);
   }

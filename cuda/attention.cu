@@ -36,7 +36,7 @@ class Attention {
   void launch(Stream stream) const {
     if (slots_ == 0) {
       const Index slots = args_.shape.rows() * args_.schedule->top_k();
-      no_paths(args_.spans, args_.scores, slots, stream);
+      no_paths(args_.spans, args_.scores, args_.span_lses, slots, stream);
     }
     for (Index first = 0; first < args_.shape.queries; first += chunk_) {
       Arena arena(args_.workspace.data);
@@ -56,6 +56,7 @@ class Attention {
     search.search_keys = args_.search_keys ? args_.search_keys : args_.key;
     search.search_scale = args_.search_scale;
     search.rung = fast_ ? Rung::fast : Rung::plain;
+    search.anchors = args_.anchors;
     const Index pairs = shape.rows() * slots_;
     // Taken in any case: a workspace fits whether or not the selection is wanted.
     search.spans = arena.take<DeviceSpan>(pairs);
@@ -68,12 +69,17 @@ class Attention {
                       args_.key, args_.value, search.spans, nullptr,        nullptr};
     Combine combine{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
                     args_.key, args_.value, search.spans, search.scores,  nullptr,
-                    nullptr,   nullptr,     nullptr,      args_.output};
-    if (decode_) return run_decode(arena, search, attend, combine, stream, launch);
+                    nullptr,   nullptr,     nullptr,      args_.output,   args_.window_lse};
+    if (decode_) {
+      attend.lse = args_.span_lses;
+      return run_decode(arena, search, attend, combine, stream, launch);
+    }
 
     const Index head_bytes = shape.head_dim * 2;
     attend.output = arena.take<char>(chunk_rows * slots_ * head_bytes);
     attend.lse = arena.take<float>(chunk_rows * slots_);
+    const bool whole = count == shape.queries;  // then the rows are the caller's
+    if (args_.span_lses && whole) attend.lse = args_.span_lses;
     combine.span_outputs = attend.output;
     combine.span_lses = attend.lse;
     const bool tiles = fast_ && tiles_are_fast(shape, scale_);
@@ -87,6 +93,10 @@ class Attention {
         stage.launch(stream);
         tiles ? span_attention_tiles(attend, sort_pairs(attend, sorting, stream), stream)
               : span_attention_plain(attend, stream);
+        if (args_.span_lses && !whole) {
+          place_rows(rows, attend.slots, attend.lse, args_.span_lses, stream);
+        }
+        stage.trace(stream);
       }
     }
     if (launch) launch_combine(combine, shape, fast_ ? Rung::fast : Rung::plain, stream);
@@ -110,6 +120,7 @@ class Attention {
     if (!launch) return;
     stage.launch(stream);
     decode(attend, combine, max_span, counters, partials, stream);
+    stage.trace(stream);
   }
 
   const AttentionArgs& args_;
@@ -145,6 +156,9 @@ void require_attention(const AttentionArgs& args) {
   require_pointer(args.search_keys, "search_keys", 0);
   require_pointer(args.spans, "spans", 0);
   require_pointer(args.scores, "scores", 0);
+  require_pointer(args.span_lses, "span_lses", 0);
+  require_pointer(args.window_lse, "window_lse", 0);
+  require_pointer(args.anchors, "anchors", 0);
   require_pointer(args.output, "output", shape.rows());
 }
 

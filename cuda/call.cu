@@ -89,7 +89,8 @@ Combine combine_of(const CombineArgs& args) {
           args.span_lses,
           args.window_output,
           args.window_lse,
-          args.output};
+          args.output,
+          args.window_lse_out};
 }
 
 void require_combine(const CombineArgs& args) {
@@ -104,6 +105,7 @@ void require_combine(const CombineArgs& args) {
   require_pointer(args.span_lses, "span_lses", with_slots);
   require_pointer(args.output, "output", rows);
   require_pointer(args.window_output, "window_output", 0);
+  require_pointer(args.window_lse_out, "window_lse_out", 0);
   require(args.window_output || !args.window_lse,
           "window_output: a null pointer beside window_lse");
   if (args.window_output) {
@@ -121,7 +123,7 @@ void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* sche
   require_shape(shape);
   require_dtype(dtype);
   require_schedule(schedule, shape);
-  require(shape.rows() * std::max<Index>(slots, 1) < kMaxRows,
+  require(shape.rows() <= (kMaxRows - 1) / std::max<Index>(slots, 1),  // the product may overflow
           "shape: {} rows of {} slots, below {}", shape.rows(), slots, kMaxRows);
 }
 
@@ -133,7 +135,8 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim) {
   return static_cast<float>(softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
 }
 
-Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena) : args_(args) {
+Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
+    : args_(args), rows_(rows) {
   const DeviceSchedule& schedule = *args.schedule;
   const Index slots = args.shape.rows() * schedule.top_k();
   const Index first = args.level == 0 ? 1 : args.level;
@@ -203,11 +206,13 @@ void Search::launch(Stream stream) {
     search_levels_fast(&level, count, scratch_[m], stream);
     m += static_cast<std::size_t>(count);
   }
-  if (anchors_) {
-    trace_paths({args_.shape.rows(), narrow(args_.schedule->top_k()),
-                 narrow(args_.schedule->levels()), anchors_, ranks_, args_.anchors},
-                stream);
-  }
+}
+
+void Search::trace(Stream stream) const {
+  if (!anchors_) return;
+  trace_paths({rows_, narrow(args_.schedule->top_k()), narrow(args_.schedule->levels()), anchors_,
+               ranks_, args_.anchors},
+              stream);
 }
 
 void Search::take_lists(Arena& arena) {
@@ -265,6 +270,7 @@ void span_search(const SpanSearchArgs& args, Stream stream) {
   Arena arena(args.workspace.data);
   Search search(args, rows_of(args.shape, args.schedule->tables().window), arena);
   search.launch(stream);
+  search.trace(stream);
 }
 
 std::size_t workspace_size(const SpanAttentionArgs& args) {

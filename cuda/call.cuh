@@ -27,12 +27,16 @@ class Search {
   /// Sets counters to 0 on the way: whoever waits for the search can rely on it.
   void set_counters(std::int32_t* counters, std::int64_t count);
   void launch(Stream stream);
+  /// The anchors of more than one level, where they are wanted: what needs the spans alone goes
+  /// first.
+  void trace(Stream stream) const;
 
  private:
   void take_lists(Arena& arena);
   static SpanAttend pairs_of(const LevelSearch& level);
 
   const SpanSearchArgs& args_;
+  Rows rows_;
   std::vector<LevelSearch> levels_;
   std::vector<SearchScratch> scratch_;
   std::vector<char*> sorting_;

@@ -163,11 +163,18 @@ __global__ void __launch_bounds__(kThreads, 4)
     if (before % kWarps != warp) continue;
     const int head = __ffs(static_cast<int>(rest)) - 1;
     const std::int64_t parts = head * static_cast<std::int64_t>(rows.count) * decode.row_parts();
-    const RowParts of_row{
-        board.choice + head * slots,          slots,     window_pieces, decode.span_pieces,
-        partials + parts * kStride<kHeadDim>, rows.fault};
-    T* output = static_cast<T*>(decode.combine.output) +
-                (row.index + head * static_cast<std::int64_t>(rows.queries)) * kHeadDim;
+    const std::int64_t index = row.index + head * static_cast<std::int64_t>(rows.queries);
+    float* const span_lses = decode.attend.lse;
+    float* const window_lse = decode.combine.window_lse_out;
+    const RowParts of_row{board.choice + head * slots,
+                          slots,
+                          window_pieces,
+                          decode.span_pieces,
+                          partials + parts * kStride<kHeadDim>,
+                          span_lses ? span_lses + index * slots : nullptr,
+                          window_lse ? window_lse + index : nullptr,
+                          rows.fault};
+    T* output = static_cast<T*>(decode.combine.output) + index * kHeadDim;
     join_row<T, kHeadDim>(of_row, join_memory, output);
   }
 }

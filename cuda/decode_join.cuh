@@ -35,6 +35,8 @@ struct RowParts {
   int window_pieces;      // of this row
   int span_pieces;        // from an item's first part to the next one's
   const float* partials;  // [slots * span_pieces + window_pieces, head_dim + 4]
+  float* span_lses;       // [slots], or null
+  float* window_lse;      // or null
   int fault;
 };
 
@@ -149,6 +151,8 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
     if (mine) memory.weights[first + lane] = all.sum == 0 ? 0 : weight / all.sum;
     if (lane == item) lse = all.log_sum_exp();
   }
+  if (row.span_lses && lane < row.slots) row.span_lses[lane] = lse;
+  if (row.window_lse && lane == row.slots) *row.window_lse = lse;
   const float factor = weigh_item(lse, choice, row.slots, row.fault);
 #pragma unroll 1
   for (int item = 0; item <= row.slots; ++item) {

@@ -12,7 +12,7 @@ constexpr int kTileHeads = 16;  // of a block, all of one KV head
 constexpr int kMaxSpans = kTileHeads * kMaxSlots;
 
 struct Decode {
-  SpanAttend attend;  // its output and lse are not used
+  SpanAttend attend;  // its output is not used
   Combine combine;
   std::int32_t piece;  // keys
   std::int32_t window_pieces;

@@ -80,30 +80,47 @@ __global__ void merge_outputs(MergeAttentionArgs args) {
 /// One thread a slot: the anchors of its path, from the last level to the first.
 __global__ void trace_slots(TracePaths trace) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= trace.rows * trace.top_k) return;
-  const std::int64_t row = i / trace.top_k;
+  if (i >= trace.rows.total() * trace.top_k) return;
+  const std::int64_t row = trace.rows.at(i / trace.top_k).index;
+  const std::int64_t rows = static_cast<std::int64_t>(trace.rows.batch) * trace.rows.heads *
+                            trace.rows.queries;  // of the arrays
   std::int64_t slot = i % trace.top_k;
+  const std::int64_t path = row * trace.top_k + slot;
   for (int m = trace.levels - 1; m >= 0; --m) {
-    const std::int64_t at = (m * trace.rows + row) * trace.top_k + slot;
+    const std::int64_t at = (m * rows + row) * trace.top_k + slot;
     const bool used = slot >= 0;
-    trace.paths[i * trace.levels + m] = used ? trace.anchors[at] : -1;
+    trace.paths[path * trace.levels + m] = used ? trace.anchors[at] : -1;
     if (used) slot = trace.ranks[at];
   }
 }
 
-__global__ void fill_slots(DeviceSpan* spans, float* scores, std::int64_t count) {
+__global__ void fill_slots(DeviceSpan* spans, float* scores, float* lses, std::int64_t count) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
   if (spans) spans[i] = {0, 0};
   if (scores) scores[i] = -kInfinity;
+  if (lses) lses[i] = -kInfinity;
+}
+
+__global__ void place_values(Rows rows, int slots, const float* chunk, float* all) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= rows.total() * slots) return;
+  all[rows.at(i / slots).index * slots + i % slots] = chunk[i];
 }
 
 }  // namespace
 
-void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream) {
-  if (count == 0 || (!spans && !scores)) return;
-  fill_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(spans, scores, count);
+void no_paths(DeviceSpan* spans, float* scores, float* lses, std::int64_t count, Stream stream) {
+  if (count == 0 || (!spans && !scores && !lses)) return;
+  fill_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(spans, scores, lses, count);
   check_launch("fill_slots");
+}
+
+void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Stream stream) {
+  const std::int64_t count = rows.total() * slots;
+  if (count == 0) return;
+  place_values<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(rows, slots, chunk, all);
+  check_launch("place_values");
 }
 
 void merge_paths(const MergePathsArgs& args, Stream stream) {
@@ -146,8 +163,9 @@ void merge_attention(const MergeAttentionArgs& args, Stream stream) {
 }
 
 void trace_paths(const TracePaths& trace, Stream stream) {
-  if (trace.rows == 0) return;
-  trace_slots<<<blocks_for(trace.rows * trace.top_k, kThreads), kThreads, 0, stream>>>(trace);
+  const std::int64_t count = trace.rows.total() * trace.top_k;
+  if (count == 0) return;
+  trace_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(trace);
   check_launch("trace_slots");
 }
 

@@ -208,6 +208,7 @@ struct Combine {
   const void* window_output;  // [batch, heads, queries, head_dim], or null
   const float* window_lse;    // [batch, heads, queries], or null
   void* output;               // [batch, heads, queries, head_dim]
+  float* window_lse_out;      // [batch, heads, queries], or null
 };
 void combine_plain(const Combine& combine, Stream stream);
 /// Fast, for head_dim 64 or 128 and few slots, where there is no window.
@@ -232,20 +233,24 @@ void search_levels_fast(const LevelSearch* levels, int count, const SearchScratc
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {
-  std::int64_t rows;  // of [batch, heads, queries]
+  Rows rows;
   std::int32_t top_k;
   std::int32_t levels;
-  const std::int32_t* anchors;  // [levels, rows, top_k]
-  const std::int32_t* ranks;    // [levels, rows, top_k], of the parent
-  std::int32_t* paths;          // [rows, top_k, levels]
+  const std::int32_t* anchors;  // [levels, batch, heads, queries, top_k]
+  const std::int32_t* ranks;    // [levels, batch, heads, queries, top_k], of the parent
+  std::int32_t* paths;          // [batch, heads, queries, top_k, levels]
 };
 void trace_paths(const TracePaths& trace, Stream stream);
 
-/// What a search without a level keeps.
-void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream);
+/// What a search without a level keeps, and attention finds there. Each array may be null.
+void no_paths(DeviceSpan* spans, float* scores, float* lses, std::int64_t count, Stream stream);
 
-/// Attention and combination of few queries, in one launch behind the search. `counters` hold 0 for
-/// every row of [batch, heads, count].
+/// From a chunk's own [batch, heads, count, slots] to the caller's [batch, heads, queries, slots].
+void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Stream stream);
+
+/// Attention and combination of few queries, in one launch behind the search. The spans' outputs
+/// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
+/// row of [batch, heads, count].
 bool decode_is_fast(const Rows& rows, int slots);
 std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
 void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
