@@ -1,4 +1,4 @@
-#include "judge.hpp"
+#include "found.hpp"
 
 // Decoding reads keys that several heads chose once for all of them. That leaves no trace: every
 // head has the bits that it has among other neighbours.
@@ -77,7 +77,7 @@ TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode
       const Problem apart = make_problem(options);
       for (const Problem& problem : {apart, agreeing(apart)}) {
         const Whole got = gpu::attention(OnDevice(problem, dtype), Rung::fast);
-        CHECK(difference(got.kept, span_search(problem.search())) == "");
+        CHECK(wrong_finds(problem, got) == "");
         CHECK(far(got.output, oracle(problem), limits(problem, dtype, kWholeRoundings)) == "");
       }
     }
