@@ -105,21 +105,20 @@ class Attention {
   void run_decode(Arena& arena, const SpanSearchArgs& search, const SpanAttend& attend,
                   const Combine& combine, Stream stream, bool launch) const {
     const Rows& rows = attend.rows;
-    const std::int64_t max_span = slots_ > 0 ? tables_.max_span.back() : 0;
     auto* counters = arena.take<std::int32_t>(rows.total());
     char* partials =
-        arena.take<char>(static_cast<Index>(decode_bytes(rows, attend.slots, max_span)));
+        arena.take<char>(static_cast<Index>(decode_bytes(rows, attend.slots, tables_)));
     if (slots_ == 0) {
       if (!launch) return;
       check(cudaMemsetAsync(counters, 0, static_cast<std::size_t>(rows.total()) * 4, stream),
             "cudaMemsetAsync");
-      return decode(attend, combine, max_span, counters, partials, stream);
+      return decode(attend, combine, tables_, counters, partials, stream);
     }
     Search stage(search, rows, arena);
     stage.set_counters(counters, rows.total());
     if (!launch) return;
     stage.launch(stream);
-    decode(attend, combine, max_span, counters, partials, stream);
+    decode(attend, combine, tables_, counters, partials, stream);
     stage.trace(stream);
   }
 

@@ -208,14 +208,21 @@ struct BlockSums {
     }
   }
 
-  /// Joins the warps, in order: head_dim values, maximum and sum of a seat. One warp; returns
-  /// whether this lane's values are finite.
-  __device__ bool store(int seat, float* to) const {
+  /// Joins the warps, in order: head_dim values, maximum and sum of a seat; `more`: to those that
+  /// are there. One warp; returns whether this lane's values are finite.
+  __device__ bool store(int seat, bool more, float* to) const {
     const int at = threadIdx.x % 32 * 4 % kHeadDim;
-    Softmax<Base2> all;
+    Softmax<Base2> before;
+    if (more) before = {to[kHeadDim], to[kHeadDim + 1]};
+    Softmax<Base2> all{before.max};
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) all.max = fmaxf(all.max, max[w][seat]);
     float4 value{0, 0, 0, 0};
+    if (more) {
+      const float share = all.join(before);
+      const float4 there = *reinterpret_cast<const float4*>(to + at);
+      value = {share * there.x, share * there.y, share * there.z, share * there.w};
+    }
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
       const float share = all.join({max[w][seat], sum[w][seat]});

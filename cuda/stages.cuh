@@ -252,8 +252,8 @@ void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Str
 /// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
 /// row of [batch, heads, count].
 bool decode_is_fast(const Rows& rows, int slots);
-std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
-void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
+std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
+void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);
 
 /// 64 rows that attend to nearly one range of keys.
