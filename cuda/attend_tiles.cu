@@ -109,7 +109,7 @@ __device__ void load_keys(const TileArgs& args, Shared<kHeadDim>& shared, const 
     const Work<RowsOf> w(args, work);
     const int map_head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : w.kv_head;
     const std::int64_t start =
-        args.rows.sequence.first_key(w.kv_head / args.rows.kv_heads) - args.rows.key_offset;
+        args.rows.first_key(w.kv_head / args.rows.kv_heads) - args.rows.key_offset;
     for (int j = w.walk.begin; j < w.walk.end; ++j, ++count) {
       const int stage = count % kStages;
       const int parity = count / kStages % 2;
@@ -306,6 +306,7 @@ __device__ void pack_weights(std::uint32_t (&weights)[8][4], const float (&logit
 template <class T, int kHeadDim>
 __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float (&lse)[2],
                        const TileRow (&rows)[2], int kv_head) {
+  if (faulty(args.rows.fault, Fault::repair_skipped)) return;
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -524,7 +525,9 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
           ptx::pin(sums.value);
           release(shared.value_empty[count % kStages]);
           ++count;
-          if (begin != mine.begin) earlier.join_to(sums, scale_log2);
+          if (begin != mine.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
+            earlier.join_to(sums, scale_log2);
+          }
         };
         if (end == mine.end) {
           ahead.load(args, rows, slots);

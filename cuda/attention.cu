@@ -22,8 +22,9 @@ class Attention {
             scale_ > 0;
     decode_ = fast_ && few && shape.keys > 0 && decode_is_fast(all, narrow(slots_));
     const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots_, 1);
-    chunk_ = decode_ ? shape.queries
-                     : std::min(shape.queries, std::max<Index>(1, kChunkPairs / of_query));
+    chunk_ = decode_
+                 ? shape.queries
+                 : std::min(shape.queries, std::max<Index>(1, chunk_pairs(kChunkPairs) / of_query));
   }
 
   std::size_t bytes() const {

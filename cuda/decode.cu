@@ -58,10 +58,12 @@ __device__ Left attend_seats(const Decode& decode, const Rows::Row& row, std::in
     const std::int64_t at =
         seats[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
         seats[s].part;
-    const bool finite = block.store(s, parts > 0, partials + at * kStride<kHeadDim>);
+    const bool more = parts > 0 && !faulty(decode.attend.rows.fault, Fault::earlier_parts_lost);
+    const bool finite = block.store(s, more, partials + at * kStride<kHeadDim>);
     const DeviceSpan own = seats[s].keys;
     spoilt = spoilt || (!finite && (own.begin > range.begin || own.end < range.end));
   }
+  if (faulty(decode.attend.rows.fault, Fault::repair_skipped)) spoilt = false;
   if (__syncthreads_or(spoilt)) return Left::all;
   return keys.end < range.end ? Left::more : Left::nothing;
 }
@@ -147,6 +149,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       int parts = window_pieces;
 #pragma unroll 1
       for (int s = 0; s < slots; ++s) parts += max(board.choice[lane * slots + s].pieces, 0);
+      if (faulty(rows.fault, Fault::part_not_counted)) --parts;
       int here = 0;
 #pragma unroll 1
       for (int seat = 0; seat < seats; ++seat) here += board.seat[seat].head == lane;

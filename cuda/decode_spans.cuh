@@ -22,6 +22,9 @@ struct Decode {
 
   /// Keys of a piece of the row at a position: the same for all heads.
   __device__ std::int32_t piece_of(std::int32_t position) const {
+    if (faulty(attend.rows.fault, Fault::capacity_decides)) {
+      position = static_cast<std::int32_t>(attend.rows.keys) - 1;
+    }
     return piece[32 - __clz(position + 1)];
   }
   __host__ __device__ int row_parts() const { return window_pieces + attend.slots * span_pieces; }
@@ -61,7 +64,9 @@ struct TileSpans {
       at[k] = row.index * slots + lane + 32 * k +
               head * static_cast<std::int64_t>(decode.attend.rows.queries - 1) * slots;
     }
-    ptx::wait_for_previous_kernel();
+    if (!faulty(decode.attend.rows.fault, Fault::search_not_awaited)) {
+      ptx::wait_for_previous_kernel();
+    }
     DeviceSpan span[kOfLane];
     float score[kOfLane];
 #pragma unroll

@@ -161,6 +161,7 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
   };
   const int first_tile = range.begin / kKeys;
   int first = (first_tile + ((warp - first_tile) & (kWarps - 1))) * kKeys;
+  if (faulty(attend.rows.fault, Fault::tiles_from_range)) first = (first_tile + warp) * kKeys;
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
 

@@ -97,15 +97,6 @@ struct Barrier {
         "r"(parity)
         : "memory");
   }
-  /// The same, where another block of the cluster has written what is waited for.
-  __device__ void wait_for_cluster(int parity) {
-    asm volatile(
-        "{\n.reg .pred done;\nAGAIN:\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra DONE;\nbra AGAIN;\nDONE:\n}" ::"r"(shared_address(this)),
-        "r"(parity)
-        : "memory");
-  }
 };
 
 __device__ inline void fence_barrier_init() {
@@ -159,7 +150,9 @@ struct Inbox {
   /// Whole block.
   __device__ void wait() {
 #if __CUDA_ARCH__ >= 900
-    barrier.wait_for_cluster(0);
+    // What is sent lies in this block's shared memory: to acquire at the cluster's scope would
+    // discard the L1 cache besides.
+    barrier.wait(0);
 #else
     __syncthreads();
 #endif

@@ -17,6 +17,8 @@ namespace multistep::cuda {
 #ifdef MULTISTEP_FAULTS
 int injected_fault = 0;
 void inject_fault(int fault) { injected_fault = fault; }
+std::int64_t injected_chunk_pairs = 0;
+void set_chunk_pairs(Index pairs) { injected_chunk_pairs = pairs; }
 #endif
 
 namespace {

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int head = lane / 4 + 8 * half;
     if (head >= unit.heads || slot >= search.top_k) continue;
     const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
-    store_slot(search, index * search.top_k + slot, found_at(cut, best[half].at(slot)), 0);
+    store_slot(search, index * search.top_k + slot, found_at(search, cut, best[half].at(slot)), 0);
   }
 }
 
@@ -170,7 +170,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
     }
     merged.merge_lanes(kWarps - 1);
-    found[i] = found_at(cut, merged.at(lane));
+    found[i] = found_at(search, cut, merged.at(lane));
   }
   ptx::cluster_wait();
 #pragma unroll
@@ -250,6 +250,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                                    static_cast<int>(gridDim.x), lists);
     m = 1;
   } else if (block < unit.heads) {
+    // Whoever waits for this launch waits for the searches before it too, as some block of it does.
     ptx::wait_for_previous_kernel();
     if (threadIdx.x < top.top_k) {
       const std::int64_t slot = row * top.top_k + threadIdx.x;

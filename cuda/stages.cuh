@@ -53,6 +53,18 @@ struct Rows {
     return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
   }
 
+  __device__ std::int32_t position(std::int32_t b, std::int32_t query) const {
+    if (faulty(fault, Fault::chunk_offset_dropped)) query -= first;
+    if (faulty(fault, Fault::length_ignored)) {
+      return static_cast<std::int32_t>(sequence.query_offset + query);
+    }
+    return sequence.position(b, query);
+  }
+
+  __device__ std::int32_t first_key(std::int32_t b) const {
+    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b);
+  }
+
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
     const std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
@@ -62,8 +74,8 @@ struct Rows {
             index(b, head, query),
             sequence_head * count + query - first,
             kv_row(kv_head),
-            sequence.position(b, query),
-            sequence.first_key(b)};
+            position(b, query),
+            first_key(b)};
   }
 
   /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
