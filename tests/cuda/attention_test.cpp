@@ -85,7 +85,7 @@ TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
       check_attention(options);
     }
   }
-  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+  for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 70}) {
       CAPTURE(group, queries);
       Options options = prefill(windowed("nstep", 2 + group % 2));
@@ -126,10 +126,8 @@ TEST_CASE("GPU attention of queries without a key is 0", "[attention]") {
       const OnDevice device(problem, options.dtype);
       for (const Rung rung : kRungs) {
         CAPTURE(name(rung));
-        const auto got = gpu::attention(device, rung).output;
-        const auto second = got.size() / 2;
-        CHECK(std::all_of(got.begin() + std::ptrdiff_t(second), got.end(),
-                          [](float x) { return x == 0; }));
+        const Index rows = device.shape.rows();
+        CHECK(found_nothing(gpu::attention(device, rung), rows / 2, rows / 2));
       }
     }
   }
@@ -251,7 +249,7 @@ TEST_CASE("GPU attention with the length on the device", "[attention]") {
   }
 }
 
-TEST_CASE("GPU sequences of a batch have lengths of their own", "[attention]") {
+TEST_CASE("GPU sequences of a batch have lengths of their own", "[attention][fault]") {
   const std::vector<Index> lengths{100, 37, 64};
   for (const Index steps : {1, 2, 3}) {
     for (const Index queries : {1, 30}) {

@@ -45,7 +45,7 @@ TEST_CASE("GPU combination for every head_dim and group", "[combine]") {
       check_combine(options);
     }
   }
-  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+  for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(group, queries);
       Options options = prefill(preset("nstep"), 3);
