@@ -1,6 +1,7 @@
 #pragma once
 
 #include "schedule.cuh"
+#include "softmax.cuh"
 #include "storage.cuh"
 
 /// Softmax attention of one query row by one warp, key after key: the plain form of the stage, and
@@ -36,8 +37,9 @@ __device__ RowOutput attend_row(const T* query, const T* key, const T* value, De
     q[i] = d < head_dim ? to_float(query[d]) : 0;
     row.value[i] = 0;
   }
-  float max = -kInfinity;
-  float sum = 0;
+  Softmax<BaseE> sums;
+  float part_value[kLaneValues] = {};
+  Softmax<BaseE> part;
   for (std::int64_t j = span.begin; j < span.end; ++j) {
     float logit = 0;
 #pragma unroll
@@ -46,26 +48,33 @@ __device__ RowOutput attend_row(const T* query, const T* key, const T* value, De
       if (d < head_dim) logit = fmaf(q[i], to_float(key[j * head_dim + d]), logit);
     }
     logit = scale * warp_sum(logit);
-    if (logit == -kInfinity && max == -kInfinity) continue;
-    if (logit > max) {
-      const float shrink = weight(max, logit);
-      sum *= shrink;
+    if (logit > part.max) {
+      const float shrink = part.raise(logit);
 #pragma unroll
-      for (int i = 0; i < kLaneValues; ++i) row.value[i] *= shrink;
-      max = logit;
+      for (int i = 0; i < kLaneValues; ++i) part_value[i] *= shrink;
     }
-    const float p = weight(logit, max);
-    sum += p;
+    if (logit != -kInfinity || part.max != -kInfinity) {
+      const float p = part.add(logit);
+#pragma unroll
+      for (int i = 0; i < kLaneValues; ++i) {
+        const int d = lane + 32 * i;
+        if (d < head_dim) part_value[i] = fmaf(p, to_float(value[j * head_dim + d]), part_value[i]);
+      }
+    }
+    if ((j + 1) % kPartKeys != 0 && j + 1 < span.end) continue;
+    const float shrink = sums.raise(fmaxf(sums.max, part.max));
+    const float p = sums.join(part);
 #pragma unroll
     for (int i = 0; i < kLaneValues; ++i) {
-      const int d = lane + 32 * i;
-      if (d < head_dim) row.value[i] = fmaf(p, to_float(value[j * head_dim + d]), row.value[i]);
+      row.value[i] = fmaf(p, part_value[i], shrink * row.value[i]);
+      part_value[i] = 0;
     }
+    part = {};
   }
-  const bool any = !(sum == 0);
+  const bool any = !(sums.sum == 0);
 #pragma unroll
-  for (int i = 0; i < kLaneValues; ++i) row.value[i] = any ? row.value[i] / sum : 0;
-  row.lse = any ? max + __logf(sum) : -kInfinity;
+  for (int i = 0; i < kLaneValues; ++i) row.value[i] = any ? row.value[i] / sums.sum : 0;
+  row.lse = sums.log_sum_exp();
   return row;
 }
 
@@ -88,14 +97,13 @@ __device__ inline int slots_in_use(const DeviceSpan* spans, int slots) {
 
 /// The gates of a query: softmax over the scores of its slots in use.
 struct Gates {
-  float max;
-  float sum;
-  __device__ float of(float score) const { return weight(score, max) / sum; }
+  Softmax<BaseE> scores;
+  __device__ float of(float score) const { return scores.weight(score) / scores.sum; }
 };
 __device__ inline Gates gates_of(const float* scores, int used) {
-  Gates gates{-kInfinity, 0};
-  for (int s = 0; s < used; ++s) gates.max = fmaxf(gates.max, scores[s]);
-  for (int s = 0; s < used; ++s) gates.sum += weight(scores[s], gates.max);
+  Gates gates;
+  for (int s = 0; s < used; ++s) gates.scores.max = fmaxf(gates.scores.max, scores[s]);
+  for (int s = 0; s < used; ++s) gates.scores.add(scores[s]);
   return gates;
 }
 

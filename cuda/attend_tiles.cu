@@ -27,6 +27,7 @@ constexpr int kThreads = 3 * kWarpgroup;
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 constexpr int kGatherWarps = 3;
+constexpr int kPartTiles = kPartKeys / kKeys;
 
 template <int kHeadDim>
 struct Shared {
@@ -108,7 +109,7 @@ __device__ void load_keys(const TileArgs& args, Shared<kHeadDim>& shared, const 
     const Work<RowsOf> w(args, work);
     const int map_head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : w.kv_head;
     const std::int64_t start =
-        args.rows.sequence.first_key(w.kv_head / args.rows.kv_heads) - args.rows.key_offset;
+        args.rows.first_key(w.kv_head / args.rows.kv_heads) - args.rows.key_offset;
     for (int j = w.walk.begin; j < w.walk.end; ++j, ++count) {
       const int stage = count % kStages;
       const int parity = count / kStages % 2;
@@ -195,6 +196,38 @@ struct Accumulator {
   float sum[2];  // this thread's share
 };
 
+/// What the rows' earlier parts of kPartKeys came to. Rarely is there more than one part: this lies
+/// in local memory, out of the registers' way.
+template <int kHeadDim>
+struct EarlierParts {
+  volatile float value[kHeadDim / 2];
+  volatile float max[2];
+  volatile float sum[2];
+
+  __device__ void keep(const Accumulator<kHeadDim>& sums) {
+#pragma unroll
+    for (int i = 0; i < kHeadDim / 2; ++i) value[i] = sums.value[i];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) max[r] = sums.max[r], sum[r] = sums.sum[r];
+  }
+  __device__ void join_to(Accumulator<kHeadDim>& sums, float scale_log2) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float raw[2] = {max[r], sums.max[r]};
+      sums.max[r] = fmaxf(raw[0], raw[1]);
+      Softmax<Base2> both{sums.max[r] * scale_log2};
+      const float before = both.join({raw[0] * scale_log2, sum[r]});
+      const float now = both.join({raw[1] * scale_log2, sums.sum[r]});
+      sums.sum[r] = both.sum;
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 4; ++i) {
+        const int at = 4 * (i / 2) + 2 * r + i % 2;
+        sums.value[at] = fmaf(now, sums.value[at], before * value[at]);
+      }
+    }
+  }
+};
+
 template <class T, int kHeadDim>
 __device__ void multiply_keys(float (&logits)[64], const std::uint16_t* query,
                               const std::uint16_t* key) {
@@ -273,6 +306,7 @@ __device__ void pack_weights(std::uint32_t (&weights)[8][4], const float (&logit
 template <class T, int kHeadDim>
 __device__ void repair(const TileArgs& args, Accumulator<kHeadDim>& sums, float (&lse)[2],
                        const TileRow (&rows)[2], int kv_head) {
+  if (faulty(args.rows.fault, Fault::repair_skipped)) return;
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -383,6 +417,9 @@ __device__ void finish(const Ahead<T, kHeadDim, WindowRows>& ahead, const TileAr
         add_fragment<T, kHeadDim>(sums.value, r, span, s == 0 ? of_window : 1, add[s]);
       }
     }
+    if (combine.window_lse_out && here && threadIdx.x % 4 == 0) {
+      combine.window_lse_out[rows[r].index] = lse[r];
+    }
     T* output = static_cast<T*>(combine.output) + rows[r].index * kHeadDim;
     store_fragment<T, kHeadDim>(sums.value, r, here ? output : nullptr);
   }
@@ -437,53 +474,71 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
           mask(logits, first, rows, c);
         }
       };
-      shared.key_full[count % kStages].wait(count / kStages % 2);
-      ptx::pin(logits);
-      ptx::wgmma_fence();
-      multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
-      ptx::wgmma_commit();
-      ptx::wgmma_wait<0>();
-      ptx::pin(logits);
-      release(shared.key_empty[count % kStages]);
-      masked(mine.begin);
-      soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-      pack_weights<T>(weights, logits);
-      for (int j = mine.begin + 1; j < mine.end; ++j) {
-        const unsigned last = count++;
+      EarlierParts<kHeadDim> earlier;
+      for (int begin = mine.begin;;) {
+        // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
+        const int end = min(mine.end, (begin | (kPartTiles - 1)) + 1);
         shared.key_full[count % kStages].wait(count / kStages % 2);
-        shared.value_full[last % kStages].wait(last / kStages % 2);
         ptx::pin(logits);
-        ptx::pin(weights);
-        ptx::pin(sums.value);
         ptx::wgmma_fence();
         multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
         ptx::wgmma_commit();
-        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<1>();
+        ptx::wgmma_wait<0>();
         ptx::pin(logits);
         release(shared.key_empty[count % kStages]);
-        masked(j);
+        masked(begin);
         soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-        ptx::wgmma_wait<0>();
+        pack_weights<T>(weights, logits);
+        for (int j = begin + 1; j < end; ++j) {
+          const unsigned last = count++;
+          shared.key_full[count % kStages].wait(count / kStages % 2);
+          shared.value_full[last % kStages].wait(last / kStages % 2);
+          ptx::pin(logits);
+          ptx::pin(weights);
+          ptx::pin(sums.value);
+          ptx::wgmma_fence();
+          multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
+          ptx::wgmma_commit();
+          multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
+          ptx::wgmma_commit();
+          ptx::wgmma_wait<1>();
+          ptx::pin(logits);
+          release(shared.key_empty[count % kStages]);
+          masked(j);
+          soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+          ptx::wgmma_wait<0>();
+          ptx::pin(weights);
+          ptx::pin(sums.value);
+          release(shared.value_empty[last % kStages]);
+          pack_weights<T>(weights, logits);
+#pragma unroll
+          for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
+        }
+        shared.value_full[count % kStages].wait(count / kStages % 2);
         ptx::pin(weights);
         ptx::pin(sums.value);
-        release(shared.value_empty[last % kStages]);
-        pack_weights<T>(weights, logits);
-#pragma unroll
-        for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
+        ptx::wgmma_fence();
+        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+        ptx::wgmma_commit();
+        const auto settle = [&] {
+          ptx::wgmma_wait<0>();
+          ptx::pin(sums.value);
+          release(shared.value_empty[count % kStages]);
+          ++count;
+          if (begin != mine.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
+            earlier.join_to(sums, scale_log2);
+          }
+        };
+        if (end == mine.end) {
+          ahead.load(args, rows, slots);
+          settle();
+          break;
+        }
+        settle();
+        earlier.keep(sums);
+        sums = {{}, {-kInfinity, -kInfinity}, {0, 0}};
+        begin = end;
       }
-      shared.value_full[count % kStages].wait(count / kStages % 2);
-      ptx::pin(weights);
-      ptx::pin(sums.value);
-      ptx::wgmma_fence();
-      multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
-      ptx::wgmma_commit();
-      ahead.load(args, rows, slots);
-      ptx::wgmma_wait<0>();
-      ptx::pin(sums.value);
-      release(shared.value_empty[count % kStages]);
-      ++count;
       skip(w.walk.end - mine.end);
     } else {
       ahead.load(args, rows, slots);
@@ -545,7 +600,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     attend<T, kHeadDim, RowsOf>(args, shared);
   }
 #else
-  __trap();  // only launched on Hopper, which is always built for
+  __trap();  // launched where it was compiled alone: Device::tiles
 #endif
 }
 

@@ -2,6 +2,8 @@
 
 #include <cuda_runtime.h>
 
+#include <map>
+#include <mutex>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -83,10 +85,34 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-/// Multiprocessors and compute capability (90 for 9.0) of the current device; each looked up once.
+/// What is known of a device, looked up once for each. Any thread may ask.
+template <class Value>
+class PerDevice {
+ public:
+  template <class LookUp>
+  Value of_current(LookUp&& look_up) {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    const std::lock_guard lock(mutex_);
+    const auto known = values_.find(device);
+    if (known != values_.end()) return known->second;
+    return values_[device] = look_up(device);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<int, Value> values_;
+};
+
+/// The current device, and what the code that was loaded for it was compiled for; each looked up
+/// once.
 struct Device {
   int multiprocessors;
-  int capability;
+  int architecture;  // 90 for compute_90
+  bool tiles;        // with the features of Hopper alone, which the tile kernels need
+
+  /// Clusters, stores to a neighbour's shared memory, launches ahead of the previous kernel's end.
+  bool clusters() const { return architecture >= 90; }
 };
 Device current_device();
 
@@ -108,7 +134,7 @@ struct Launch {
 
 template <class... Parameters, class... Arguments>
 void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
-  const bool hopper = current_device().capability >= 90;
+  const bool clusters = current_device().clusters();
   cudaLaunchAttribute attributes[3] = {};
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(how.blocks, how.blocks_y);
@@ -116,12 +142,12 @@ void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&
   config.stream = how.stream;
   config.dynamicSmemBytes = how.shared_bytes;
   config.attrs = attributes;
-  if (how.early && hopper) {
+  if (how.early && clusters) {
     cudaLaunchAttribute& early = attributes[config.numAttrs++];
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
   }
-  if (how.cluster > 1 && hopper) {
+  if (how.cluster > 1 && clusters) {
     cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
     cluster.val.clusterDim.x = static_cast<unsigned>(how.cluster);

@@ -35,6 +35,8 @@ __global__ void combine_rows(Combine combine) {
     }
   }
 
+  if (combine.window_lse_out && lane == 0) combine.window_lse_out[row.index] = window.lse;
+
   const int used = combine.slots == 0
                        ? 0
                        : slots_in_use(combine.spans + row.index * combine.slots, combine.slots);

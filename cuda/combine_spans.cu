@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(kThreads) combine_row_pieces(Combine combine) 
   const Rows::Row row = combine.rows.at(r);
   const std::int64_t first = row.index * combine.slots;
   const int used = combine.slots == 0 ? 0 : slots_in_use(combine.spans + first, combine.slots);
+  if (combine.window_lse_out && at == 0) combine.window_lse_out[row.index] = -kInfinity;
   const Gates gates = gates_of(combine.scores + first, used);
   float sum[kValues] = {};
 #pragma unroll

@@ -7,11 +7,12 @@
 
 /// Attention and combination of few queries, whose cost is the bytes of the keys and values that
 /// they choose. An item is a query row's window or one of its spans. Windows are cut into pieces of
-/// a fixed number of keys, spans at the absolute multiples of that number: a row's sums do not
-/// depend on its neighbours, and yet whoever of a KV head attends to keys of a piece reads it in
-/// one go. A block streams one piece, each warp 16 keys at a time through shared memory of its own,
-/// and leaves partial softmaxes; the last of a row's blocks joins them in order. The launch
-/// overlaps the search: windows are attended to before it has ended.
+/// a number of keys that the schedule and the query's position decide, spans at the absolute
+/// multiples of that number: a row's sums depend neither on its neighbours nor on the cache's
+/// capacity, and yet whoever of a KV head attends to keys of a piece reads it in one go. A block
+/// streams one piece, each warp 16 keys at a time through shared memory of its own, and leaves
+/// partial softmaxes; the last of a row's blocks joins them in order. The launch overlaps the
+/// search: windows are attended to before it has ended.
 namespace multistep::cuda {
 namespace {
 
@@ -22,21 +23,30 @@ constexpr int kSharedBytes = std::max<int>({sizeof(Ring<kHeadDim>), sizeof(Block
 static_assert(kSharedBytes<128> / kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
               "room for parts");
 
-/// Attends to a piece for up to kSeats seats, and stores their partial softmaxes. Whole block,
-/// which is told whether to attend again for one seat at a time: where a seat's sums are not
-/// finite, a value that is NaN or infinite may be another seat's, and a weight of 0 does not keep
-/// it out of a matrix product. Alone a seat reads no keys but its own, and its sums are the bits
-/// that they would have been.
+/// What is left of seats whose piece was attended to.
+enum class Left {
+  nothing,
+  more,  // keys: the piece is long, and attended to in parts of kPartKeys
+  all,   // one seat at a time. Where a seat's sums are not finite, a value that is NaN or infinite
+         // may be another seat's, and a weight of 0 does not keep it out of a matrix product. Alone
+         // a seat reads no keys but its own, and its sums are the bits that they would have been.
+};
+
+/// Attends to a part of a piece for up to kSeats seats, and stores their partial softmaxes, joined
+/// with those of the `parts` before it. Whole block.
 template <class T, int kHeadDim>
-__device__ bool attend_seats(const Decode& decode, const Rows::Row& row, std::int64_t origin,
-                             const Seat* seats, int count, float* partials, char* memory) {
+__device__ Left attend_seats(const Decode& decode, const Rows::Row& row, std::int64_t origin,
+                             int parts, const Seat* seats, int count, float* partials,
+                             char* memory) {
   const int lane = threadIdx.x % 32;
   Seat seat = seats[min(lane / 4, count - 1)];
   const DeviceSpan range{__reduce_min_sync(kFullWarp, seat.keys.begin),
                          __reduce_max_sync(kFullWarp, seat.keys.end)};
   if (lane / 4 >= count) seat = {-1, 0, {0, 0}};
+  const int begin = (range.begin & -kPartKeys) + parts * kPartKeys;
+  const DeviceSpan keys{max(range.begin, begin), min(range.end, begin + kPartKeys)};
   WarpSums<kHeadDim> sums;
-  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, range, seat,
+  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, keys, seat,
                            *reinterpret_cast<Ring<kHeadDim>*>(memory));
   __syncthreads();
   auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
@@ -45,14 +55,17 @@ __device__ bool attend_seats(const Decode& decode, const Rows::Row& row, std::in
   bool spoilt = false;
 #pragma unroll 1
   for (int s = threadIdx.x / 32; s < count; s += kWarps) {
-    const std::int64_t part =
+    const std::int64_t at =
         seats[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
         seats[s].part;
-    const bool finite = block.store(s, partials + part * kStride<kHeadDim>);
+    const bool more = parts > 0 && !faulty(decode.attend.rows.fault, Fault::earlier_parts_lost);
+    const bool finite = block.store(s, more, partials + at * kStride<kHeadDim>);
     const DeviceSpan own = seats[s].keys;
     spoilt = spoilt || (!finite && (own.begin > range.begin || own.end < range.end));
   }
-  return __syncthreads_or(spoilt);
+  if (faulty(decode.attend.rows.fault, Fault::repair_skipped)) spoilt = false;
+  if (__syncthreads_or(spoilt)) return Left::all;
+  return keys.end < range.end ? Left::more : Left::nothing;
 }
 
 /// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of the window for 8
@@ -69,9 +82,10 @@ __global__ void __launch_bounds__(kThreads, 4)
   const HeadTile<kTileHeads> unit(rows, blockIdx.x);
   const Rows::Row row = rows.row(unit.batch, unit.first_head, unit.query);
   const DeviceSpan window = rows.window_keys(row);
+  const std::int32_t piece_keys = decode.piece_of(row.position);
   int window_pieces = 0;  // of this query
   if (window.end > window.begin) {
-    window_pieces = min((window.end - window.begin - 1) / decode.piece + 1, decode.window_pieces);
+    window_pieces = min((window.end - window.begin - 1) / piece_keys + 1, decode.window_pieces);
   }
   const unsigned window_blocks = decode.window_blocks();
   const bool is_window = blockIdx.y < decode.window_pieces * window_blocks;
@@ -87,14 +101,14 @@ __global__ void __launch_bounds__(kThreads, 4)
     heads = min(unit.heads - first_head, kSeats);
     first_of_all = part == 0;
     if (heads <= 0 || (part >= window_pieces && !first_of_all)) return;
-    const std::int64_t begin = window.begin + static_cast<std::int64_t>(part) * decode.piece;
+    const std::int64_t begin = window.begin + static_cast<std::int64_t>(part) * piece_keys;
     origin += begin;
     seats = part < window_pieces ? heads : 0;
     const auto left = static_cast<std::int32_t>(window.end - begin);
     if (threadIdx.x < seats) {
       board.seat[threadIdx.x] = {first_head + static_cast<int>(threadIdx.x),
                                  slots * decode.span_pieces + part,
-                                 {0, min(left, decode.piece)}};
+                                 {0, min(left, piece_keys)}};
     }
   } else {
     const auto rest = static_cast<int>(blockIdx.y - decode.window_pieces * window_blocks);
@@ -107,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     const bool mine = __ffsll(static_cast<long long>(touching)) - 1 == span;
     if (!mine && !first_of_all) return;
     if (!mine) touching = 0;
-    origin += static_cast<std::int64_t>(piece) * decode.piece;
+    origin += static_cast<std::int64_t>(piece) * piece_keys;
     seats = __popcll(touching);
     if (threadIdx.x < 32) spans.take_seats(decode, piece, touching, board);
   }
@@ -115,14 +129,14 @@ __global__ void __launch_bounds__(kThreads, 4)
 
   float* partials = decode.partials + row.dense * decode.row_parts() * kStride<kHeadDim>;
   int alone = 0;  // seats before this one are attended to one by one
+  int parts = 0;  // of a long piece that they have attended to
   for (int seat = 0; seat < seats;) {
     const int count = seat < alone ? 1 : min(kSeats, seats - seat);
-    if (attend_seats<T, kHeadDim>(decode, row, origin, board.seat + seat, count, partials,
-                                  memory)) {
-      alone = seat + count;
-    } else {
-      seat += count;
-    }
+    const Left left = attend_seats<T, kHeadDim>(decode, row, origin, parts, board.seat + seat,
+                                                count, partials, memory);
+    parts = left == Left::more ? parts + 1 : 0;
+    if (left == Left::all) alone = seat + count;
+    if (left == Left::nothing) seat += count;
   }
   if (is_window) TileSpans(decode, row, unit.heads, board);
 
@@ -135,6 +149,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       int parts = window_pieces;
 #pragma unroll 1
       for (int s = 0; s < slots; ++s) parts += max(board.choice[lane * slots + s].pieces, 0);
+      if (faulty(rows.fault, Fault::part_not_counted)) --parts;
       int here = 0;
 #pragma unroll 1
       for (int seat = 0; seat < seats; ++seat) here += board.seat[seat].head == lane;
@@ -163,19 +178,25 @@ __global__ void __launch_bounds__(kThreads, 4)
     if (before % kWarps != warp) continue;
     const int head = __ffs(static_cast<int>(rest)) - 1;
     const std::int64_t parts = head * static_cast<std::int64_t>(rows.count) * decode.row_parts();
-    const RowParts of_row{
-        board.choice + head * slots,          slots,     window_pieces, decode.span_pieces,
-        partials + parts * kStride<kHeadDim>, rows.fault};
-    T* output = static_cast<T*>(decode.combine.output) +
-                (row.index + head * static_cast<std::int64_t>(rows.queries)) * kHeadDim;
+    const std::int64_t index = row.index + head * static_cast<std::int64_t>(rows.queries);
+    float* const span_lses = decode.attend.lse;
+    float* const window_lse = decode.combine.window_lse_out;
+    const RowParts of_row{board.choice + head * slots,
+                          slots,
+                          window_pieces,
+                          decode.span_pieces,
+                          partials + parts * kStride<kHeadDim>,
+                          span_lses ? span_lses + index * slots : nullptr,
+                          window_lse ? window_lse + index : nullptr,
+                          rows.fault};
+    T* output = static_cast<T*>(decode.combine.output) + index * kHeadDim;
     join_row<T, kHeadDim>(of_row, join_memory, output);
   }
 }
 
 /// How many keys a piece has: a span is to touch up to 8 of them, and few keys where that would
-/// make them long; more keys only where an item would have more pieces than a warp weighs. The
-/// schedule's and the arrays' lengths decide it, not the batch. Windows may be cut finer than spans
-/// need: they are attended to while the search runs.
+/// make them long; more keys only where an item would have more pieces than a warp weighs. Windows
+/// may be cut finer than spans need: they are attended to while the search runs.
 struct Pieces {
   static constexpr std::int64_t kStep = kWarps * kKeys;  // every warp has as many tiles
   static constexpr std::int64_t kFew = 8;
@@ -184,10 +205,9 @@ struct Pieces {
   std::int32_t of_window;
   std::int32_t of_span;
 
-  Pieces(const Rows& rows, int slots, std::int64_t max_span) {
-    const std::int64_t context = rows.key_offset + rows.keys;
-    const std::int64_t window = std::min<std::int64_t>(rows.window, context);
-    const std::int64_t span = std::max<std::int64_t>(std::min(max_span, context), 1);
+  Pieces(const ItemBounds& bounds, int slots) {
+    const std::int64_t window = bounds.window;
+    const std::int64_t span = std::max(bounds.span, 1);
     const auto ceil = [](std::int64_t value, std::int64_t by) { return (value + by - 1) / by; };
     // A span of n + 1 keys touches up to ceil(n / piece) + 1 pieces.
     const std::int64_t aim = slots > 0 ? std::max(span - 1, window / 4) : window;
@@ -197,8 +217,25 @@ struct Pieces {
     of_window = static_cast<std::int32_t>(ceil(window, keys));
     of_span = slots > 0 ? static_cast<std::int32_t>(ceil(span - 1, keys) + 1) : 0;
   }
-  Index per_row(int slots) const { return of_window + static_cast<Index>(slots) * of_span; }
 };
+
+/// The pieces of every row of a call, each by its position; room is for those who have most.
+Decode with_pieces(const SpanAttend& attend, const Combine& combine,
+                   const DeviceSchedule::Tables& tables) {
+  const Rows& rows = attend.rows;
+  const Sequence& sequence = rows.sequence;
+  const std::int64_t longest =
+      sequence.length ? rows.key_offset + rows.keys : sequence.query_offset + sequence.queries;
+  Decode decode{attend, combine, {}, 0, 0, nullptr, nullptr};
+  for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+    const Pieces pieces(tables.items[static_cast<std::size_t>(magnitude)], attend.slots);
+    decode.piece[magnitude] = pieces.keys;
+    if ((std::int64_t{1} << magnitude) / 2 > longest) continue;
+    decode.window_pieces = std::max(decode.window_pieces, pieces.of_window);
+    decode.span_pieces = std::max(decode.span_pieces, pieces.of_span);
+  }
+  return decode;
+}
 
 template <class T, int kHeadDim>
 void launch(const Decode& decode, Stream stream) {
@@ -226,25 +263,27 @@ bool decode_is_fast(const Rows& rows, int slots) {
   return (rows.head_dim == 64 || rows.head_dim == 128) && slots <= kMaxSlots;
 }
 
-std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span) {
+std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables) {
+  SpanAttend attend{};
+  attend.rows = rows;
+  attend.slots = slots;
   Arena arena;
-  arena.take<float>(rows.total() * Pieces(rows, slots, max_span).per_row(slots) *
+  arena.take<float>(rows.total() * with_pieces(attend, {}, tables).row_parts() *
                     (rows.head_dim + 4));
   return arena.used();
 }
 
-void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
+void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream) {
-  const Pieces pieces(attend.rows, attend.slots, max_span);
-  if (attend.rows.total() * pieces.per_row(attend.slots) == 0) return;
-  const Decode arguments{attend,           combine,        pieces.keys,
-                         pieces.of_window, pieces.of_span, static_cast<float*>(workspace),
-                         counters};
+  Decode decode = with_pieces(attend, combine, tables);
+  if (attend.rows.total() * decode.row_parts() == 0) return;
+  decode.partials = static_cast<float*>(workspace);
+  decode.counters = counters;
   const bool wide = attend.rows.head_dim == 128;
   if (attend.dtype == Dtype::bf16) {
-    wide ? launch<bf16, 128>(arguments, stream) : launch<bf16, 64>(arguments, stream);
+    wide ? launch<bf16, 128>(decode, stream) : launch<bf16, 64>(decode, stream);
   } else {
-    wide ? launch<fp16, 128>(arguments, stream) : launch<fp16, 64>(arguments, stream);
+    wide ? launch<fp16, 128>(decode, stream) : launch<fp16, 64>(decode, stream);
   }
 }
 

@@ -35,6 +35,8 @@ struct RowParts {
   int window_pieces;      // of this row
   int span_pieces;        // from an item's first part to the next one's
   const float* partials;  // [slots * span_pieces + window_pieces, head_dim + 4]
+  float* span_lses;       // [slots], or null
+  float* window_lse;      // or null
   int fault;
 };
 
@@ -71,7 +73,7 @@ __device__ inline float weigh_item(float lse, const Choice& choice, int slots, i
   const auto add = [](float a, float b) { return a + b; };
   const auto larger = [](float a, float b) { return fmaxf(a, b); };
   const float best = of_quad(mine ? choice.score : -kInfinity, larger);
-  const float share = mine ? weight(choice.score, best) : 0;
+  const float share = mine ? Softmax<BaseE>{best}.weight(choice.score) : 0;
   float gate = share / of_quad(share, add);
   if (faulty(fault, Fault::gates_equal)) gate = 1.0f / used;
   Joined joined = join(lse, window_lse);
@@ -140,13 +142,17 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
     of_item(item, first, last);
     const bool mine = first + lane < last;
     const float4 both = mine ? memory.sums[first + lane] : float4{-kInfinity, 0, 0, 0};
-    float top = both.x;
-    for (int bit = 16; bit > 0; bit /= 2) top = fmaxf(top, __shfl_xor_sync(kFullWarp, top, bit));
-    const float weight = both.x == -kInfinity ? 0 : weight2(both.x, top);
-    const float all = warp_sum(weight * both.y);
-    if (mine) memory.weights[first + lane] = all == 0 ? 0 : weight / all;
-    if (lane == item) lse = all == 0 ? -kInfinity : fmaf(top, kLn2, __logf(all));
+    Softmax<Base2> all{both.x};
+    for (int bit = 16; bit > 0; bit /= 2) {
+      all.max = fmaxf(all.max, __shfl_xor_sync(kFullWarp, all.max, bit));
+    }
+    const float weight = all.weight_of_part(both.x);
+    all.sum = warp_sum(weight * both.y);
+    if (mine) memory.weights[first + lane] = all.sum == 0 ? 0 : weight / all.sum;
+    if (lane == item) lse = all.log_sum_exp();
   }
+  if (row.span_lses && lane < row.slots) row.span_lses[lane] = lse;
+  if (row.window_lse && lane == row.slots) *row.window_lse = lse;
   const float factor = weigh_item(lse, choice, row.slots, row.fault);
 #pragma unroll 1
   for (int item = 0; item <= row.slots; ++item) {

@@ -12,14 +12,21 @@ constexpr int kTileHeads = 16;  // of a block, all of one KV head
 constexpr int kMaxSpans = kTileHeads * kMaxSlots;
 
 struct Decode {
-  SpanAttend attend;  // its output and lse are not used
+  SpanAttend attend;  // its output is not used
   Combine combine;
-  std::int32_t piece;  // keys
-  std::int32_t window_pieces;
-  std::int32_t span_pieces;  // that a span touches, at most
-  float* partials;           // [batch, heads, count, items and pieces, head_dim + 4]
-  std::int32_t* counters;    // [batch, heads, count], parts that are there
+  std::int32_t piece[kMagnitudes];  // keys of one, by the query's position
+  std::int32_t window_pieces;       // of a row, at most
+  std::int32_t span_pieces;         // that a span touches, at most
+  float* partials;                  // [batch, heads, count, items and pieces, head_dim + 4]
+  std::int32_t* counters;           // [batch, heads, count], parts that are there
 
+  /// Keys of a piece of the row at a position: the same for all heads.
+  __device__ std::int32_t piece_of(std::int32_t position) const {
+    if (faulty(attend.rows.fault, Fault::capacity_decides)) {
+      position = static_cast<std::int32_t>(attend.rows.keys) - 1;
+    }
+    return piece[32 - __clz(position + 1)];
+  }
   __host__ __device__ int row_parts() const { return window_pieces + attend.slots * span_pieces; }
   /// Blocks that share a piece of the window: each has as many heads as it has seats.
   __host__ __device__ int window_blocks() const {
@@ -38,12 +45,14 @@ struct Board {
 /// all, lane l those with i = l and l + 32.
 struct TileSpans {
   static constexpr int kOfLane = kMaxSpans / 32;
+  std::int32_t piece_keys;       // of a piece
   DeviceSpan keys[kOfLane];      // attended to, in rows of the arrays
   std::int32_t first[kOfLane];   // piece of the array
   std::int32_t pieces[kOfLane];  // that the keys touch
 
   /// `row`: of the first head. Waits for the search; warp 0 puts on the board what slots hold.
-  __device__ TileSpans(const Decode& decode, const Rows::Row& row, int heads, Board& board) {
+  __device__ TileSpans(const Decode& decode, const Rows::Row& row, int heads, Board& board)
+      : piece_keys(decode.piece_of(row.position)) {
     const int slots = decode.attend.slots;
     const int lane = threadIdx.x % 32;
     std::int64_t at[kOfLane];
@@ -55,7 +64,9 @@ struct TileSpans {
       at[k] = row.index * slots + lane + 32 * k +
               head * static_cast<std::int64_t>(decode.attend.rows.queries - 1) * slots;
     }
-    ptx::wait_for_previous_kernel();
+    if (!faulty(decode.attend.rows.fault, Fault::search_not_awaited)) {
+      ptx::wait_for_previous_kernel();
+    }
     DeviceSpan span[kOfLane];
     float score[kOfLane];
 #pragma unroll
@@ -69,9 +80,9 @@ struct TileSpans {
       first[k] = 0;
       pieces[k] = 0;
       if (keys[k].end > keys[k].begin) {
-        first[k] = keys[k].begin / decode.piece;
+        first[k] = keys[k].begin / piece_keys;
         // No more than there are blocks for: a length beyond the plan's is cut off.
-        pieces[k] = min((keys[k].end - 1) / decode.piece - first[k] + 1, decode.span_pieces);
+        pieces[k] = min((keys[k].end - 1) / piece_keys - first[k] + 1, decode.span_pieces);
       }
       if (here[k] && threadIdx.x < 32) {
         board.choice[lane + 32 * k] = {score[k], span[k].end > span[k].begin ? pieces[k] : -1};
@@ -99,7 +110,7 @@ struct TileSpans {
   /// Seats the spans of `touching` before a piece, in order. Warp 0.
   __device__ void take_seats(const Decode& decode, std::int32_t piece, std::uint64_t touching,
                              Board& board) const {
-    const std::int32_t origin = piece * decode.piece;
+    const std::int32_t origin = piece * piece_keys;
 #pragma unroll
     for (int k = 0; k < kOfLane; ++k) {
       const int i = threadIdx.x + 32 * k;
@@ -109,7 +120,7 @@ struct TileSpans {
       board.seat[__popcll(touching & ((std::uint64_t{1} << i) - 1))] = {
           head,
           slot * decode.span_pieces + piece - first[k],
-          {max(keys[k].begin - origin, 0), min(keys[k].end - origin, decode.piece)}};
+          {max(keys[k].begin - origin, 0), min(keys[k].end - origin, piece_keys)}};
     }
   }
 };

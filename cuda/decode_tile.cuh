@@ -18,9 +18,6 @@ constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the 
 template <int kHeadDim>
 constexpr int kStride = kHeadDim + 4;
 
-/// A power of two, where equals weigh 1: never exp2(inf - inf). NaN stays NaN.
-__device__ inline float weight2(float x, float max) { return x == max ? 1.0f : ptx::exp2(x - max); }
-
 /// Tiles of keys and values on their way. The 16-byte pieces of a row are swizzled by the row, so
 /// that eight rows' pieces lie in different banks.
 template <int kHeadDim>
@@ -99,7 +96,8 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadD
   }
   max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 1));
   max = fmaxf(max, __shfl_xor_sync(kFullWarp, max, 2));
-  float shrink = weight2(sums.max, max);
+  const Softmax<Base2> now{max};
+  float shrink = now.weight(sums.max);
   if (faulty(fault, Fault::rescale_forgotten)) shrink = 1;
   sums.max = max;
   sums.sum *= shrink;
@@ -107,7 +105,7 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadD
   for (int i = 0; i < 2; ++i) {
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      logits[i][e] = logits[i][e] == -kInfinity ? 0 : weight2(logits[i][e], max);
+      logits[i][e] = now.weight_of_part(logits[i][e]);
       sums.sum += logits[i][e];
     }
   }
@@ -163,6 +161,7 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
   };
   const int first_tile = range.begin / kKeys;
   int first = (first_tile + ((warp - first_tile) & (kWarps - 1))) * kKeys;
+  if (faulty(attend.rows.fault, Fault::tiles_from_range)) first = (first_tile + warp) * kKeys;
 #pragma unroll
   for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
 
@@ -210,25 +209,30 @@ struct BlockSums {
     }
   }
 
-  /// Joins the warps, in order: head_dim values, maximum and sum of a seat. One warp; returns
-  /// whether this lane's values are finite.
-  __device__ bool store(int seat, float* to) const {
+  /// Joins the warps, in order: head_dim values, maximum and sum of a seat; `more`: to those that
+  /// are there. One warp; returns whether this lane's values are finite.
+  __device__ bool store(int seat, bool more, float* to) const {
     const int at = threadIdx.x % 32 * 4 % kHeadDim;
-    float top = -kInfinity;
+    Softmax<Base2> before;
+    if (more) before = {to[kHeadDim], to[kHeadDim + 1]};
+    Softmax<Base2> all{before.max};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) top = fmaxf(top, max[w][seat]);
-    float total = 0;
+    for (int w = 0; w < kWarps; ++w) all.max = fmaxf(all.max, max[w][seat]);
     float4 value{0, 0, 0, 0};
+    if (more) {
+      const float share = all.join(before);
+      const float4 there = *reinterpret_cast<const float4*>(to + at);
+      value = {share * there.x, share * there.y, share * there.z, share * there.w};
+    }
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) {
-      const float share = max[w][seat] == -kInfinity ? 0 : weight2(max[w][seat], top);
-      total += share * sum[w][seat];
+      const float share = all.join({max[w][seat], sum[w][seat]});
       const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][seat][at]);
       value = {fmaf(share, of_warp.x, value.x), fmaf(share, of_warp.y, value.y),
                fmaf(share, of_warp.z, value.z), fmaf(share, of_warp.w, value.w)};
     }
     if (threadIdx.x % 32 * 4 < kHeadDim) *reinterpret_cast<float4*>(to + at) = value;
-    if (threadIdx.x % 32 == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {top, total};
+    if (threadIdx.x % 32 == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {all.max, all.sum};
     return isfinite(value.x) && isfinite(value.y) && isfinite(value.z) && isfinite(value.w);
   }
 };

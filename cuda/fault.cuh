@@ -1,7 +1,9 @@
 #pragma once
 
-/// Faults that the tests inject, so that `multistep compare` is seen to catch them. In the library
-/// itself `faulty` is a constant and vanishes.
+#include <cstdint>
+
+/// Faults that the tests inject, so that `multistep compare` or the tests are seen to catch them.
+/// In the library itself `faulty` is a constant and vanishes.
 namespace multistep::cuda {
 
 enum class Fault : int {
@@ -19,17 +21,33 @@ enum class Fault : int {
   window_one_short,       // the window loses its oldest key
   gates_equal,            // every span weighs the same
   window_lse_ignored,     // span and window are averaged
+  tie_turned,             // of equal scores the newer key wins
+  start_ignored,          // padding counts
+  length_ignored,         // positions do not follow the length on the device
+  chunk_offset_dropped,   // later chunks' queries stand where the first one's do
+  search_not_awaited,     // decoding reads what the search may not have written
+  part_not_counted,       // a row is joined when one of its parts may be missing
+  repair_skipped,         // a NaN of another row's keys or values stays
+  earlier_parts_lost,     // of long sums the last part alone counts
+  tiles_from_range,       // decoding's warps take tiles from where somebody's keys begin
+  capacity_decides,       // how decoding cuts a row depends on the cache's capacity
 };
 
 #ifdef MULTISTEP_FAULTS
 /// Passed to every kernel through this host variable, as part of its arguments.
 extern int injected_fault;
 inline int current_fault() { return injected_fault; }
+/// (Row, slot) pairs of a chunk of a prefill; 0: as many as without this.
+extern std::int64_t injected_chunk_pairs;
+inline std::int64_t chunk_pairs(std::int64_t usual) {
+  return injected_chunk_pairs > 0 ? injected_chunk_pairs : usual;
+}
 __device__ inline bool faulty(int injected, Fault fault) {
   return injected == static_cast<int>(fault);
 }
 #else
 inline int current_fault() { return 0; }
+inline std::int64_t chunk_pairs(std::int64_t usual) { return usual; }
 __device__ constexpr bool faulty(int, Fault) { return false; }
 #endif
 

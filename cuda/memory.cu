@@ -3,20 +3,11 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include <map>
-#include <mutex>
 #include <utility>
 
 #include "check.cuh"
 
 namespace multistep::cuda {
-
-int device_count() {
-  int count = 0;
-  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
-  cudaGetLastError();  // or a later launch would be blamed for it
-  return 0;
-}
 
 DeviceBuffer::DeviceBuffer(std::size_t bytes) : size_(bytes) {
   if (bytes > 0) check(cudaMalloc(&data_, bytes), "cudaMalloc");
@@ -124,43 +115,6 @@ Graph::~Graph() { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(executable_)
 void Graph::launch(const OwnedStream& stream) const {
   check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(executable_), stream.get()),
         "cudaGraphLaunch");
-}
-
-DeviceInfo device_info() {
-  int device = 0;
-  check(cudaGetDevice(&device), "cudaGetDevice");
-  cudaDeviceProp properties;
-  check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
-  int driver = 0;
-  int runtime = 0;
-  check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-  check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  const auto version = [](int number) { return text("{}.{}", number / 1000, number % 1000 / 10); };
-  return {properties.name,
-          properties.totalGlobalMem,
-          static_cast<std::size_t>(properties.l2CacheSize),
-          properties.multiProcessorCount,
-          properties.major * 10 + properties.minor,
-          version(driver),
-          version(runtime)};
-}
-
-Device current_device() {
-  static std::mutex mutex;
-  static std::map<int, Device> devices;
-  int id = 0;
-  check(cudaGetDevice(&id), "cudaGetDevice");
-  const std::lock_guard lock(mutex);
-  const auto known = devices.find(id);
-  if (known != devices.end()) return known->second;
-  const auto attribute = [&](cudaDeviceAttr name) {
-    int value = 0;
-    check(cudaDeviceGetAttribute(&value, name, id), "cudaDeviceGetAttribute");
-    return value;
-  };
-  return devices[id] = {attribute(cudaDevAttrMultiProcessorCount),
-                        10 * attribute(cudaDevAttrComputeCapabilityMajor) +
-                            attribute(cudaDevAttrComputeCapabilityMinor)};
 }
 
 void require_shape(const Shape& shape) {

@@ -1,4 +1,5 @@
 #include "check.cuh"
+#include "softmax.cuh"
 #include "stages.cuh"
 #include "storage.cuh"
 
@@ -13,20 +14,6 @@ unsigned blocks_for(std::int64_t items, int per_block) {
   return static_cast<unsigned>((items + per_block - 1) / per_block);
 }
 
-/// A path of a level: what its slot holds.
-struct Path {
-  float score = -kInfinity;
-  std::int32_t anchor = -1;
-  std::int32_t rank = -1;  // of the parent; -1: no path
-};
-
-/// Better score first; of equals the smaller key, then the parent ranked first.
-__device__ bool better(const Path& a, const Path& b) {
-  if (a.score != b.score) return a.score > b.score;
-  if ((a.rank < 0) != (b.rank < 0)) return b.rank < 0;
-  return a.anchor != b.anchor ? a.anchor < b.anchor : a.rank < b.rank;
-}
-
 /// One thread a row: top_k times the best path of any shard that has not been taken. Each shard's
 /// list is in order: its first path behind the last one taken is its best.
 __global__ void merge_rows(MergePathsArgs args) {
@@ -35,23 +22,18 @@ __global__ void merge_rows(MergePathsArgs args) {
   const auto at = [&](std::int64_t shard, std::int64_t slot) {
     return (shard * args.rows + row) * args.top_k + slot;
   };
-  const auto path_at = [&](std::int64_t i) {
-    const bool used = args.spans[i].end > args.spans[i].begin;
-    return Path{args.scores[i], args.anchors[i],
-                !used               ? -1
-                : args.parent_ranks ? args.parent_ranks[i]
-                                    : 0};
-  };
-  Path last;  // the one taken before: the next is the best of those behind it
+  Path last{};  // the one taken before: the next is the best of those behind it
   bool any = false;
   for (std::int64_t slot = 0; slot < args.top_k; ++slot) {
-    Path best;
+    Path best{};
     std::int64_t from = -1;
     for (std::int64_t shard = 0; shard < args.shards; ++shard) {
       for (std::int64_t s = 0; s < args.top_k; ++s) {
         const std::int64_t i = at(shard, s);
-        const Path path = path_at(i);
-        if (path.rank < 0 || (any && !better(last, path))) continue;
+        if (args.spans[i].end <= args.spans[i].begin) continue;  // no path
+        const Path path{args.scores[i], args.anchors[i],
+                        args.parent_ranks ? args.parent_ranks[i] : 0};
+        if (any && !better(last, path)) continue;
         if (from < 0 || better(path, best)) {
           best = path;
           from = i;
@@ -75,56 +57,70 @@ template <class T>
 __global__ void merge_outputs(MergeAttentionArgs args) {
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= args.rows) return;
-  float max = -kInfinity;
-  for (std::int64_t s = 0; s < args.shards; ++s) max = fmaxf(max, args.lses[s * args.rows + row]);
-  float sum = 0;
-  const auto share = [&](std::int64_t s) {
-    const float lse = args.lses[s * args.rows + row];
-    return lse == -kInfinity ? 0 : weight(lse, max);
-  };
-  for (std::int64_t s = 0; s < args.shards; ++s) sum += share(s);
-  const bool none = sum == 0;
+  Softmax<BaseE> all;
+  const auto lse = [&](std::int64_t s) { return args.lses[s * args.rows + row]; };
+  for (std::int64_t s = 0; s < args.shards; ++s) all.max = fmaxf(all.max, lse(s));
+  for (std::int64_t s = 0; s < args.shards; ++s) all.join({lse(s), 1});
+  const bool none = all.sum == 0;
   for (std::int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32) {
     float value = 0;
     for (std::int64_t s = 0; s < args.shards; ++s) {
-      const float part = share(s);
+      const float part = all.weight_of_part(lse(s));
       if (part == 0) continue;
       value +=
           part *
           to_float(static_cast<const T*>(args.outputs)[(s * args.rows + row) * args.head_dim + d]);
     }
-    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(none ? 0 : value / sum);
+    value = none ? 0 : value / all.sum;
+    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(value);
   }
-  if (threadIdx.x % 32 == 0) args.lse[row] = none ? -kInfinity : max + __logf(sum);
+  if (threadIdx.x % 32 == 0) args.lse[row] = all.log_sum_exp();
 }
 
 /// One thread a slot: the anchors of its path, from the last level to the first.
 __global__ void trace_slots(TracePaths trace) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= trace.rows * trace.top_k) return;
-  const std::int64_t row = i / trace.top_k;
+  if (i >= trace.rows.total() * trace.top_k) return;
+  const std::int64_t row = trace.rows.at(i / trace.top_k).index;
+  const std::int64_t rows = static_cast<std::int64_t>(trace.rows.batch) * trace.rows.heads *
+                            trace.rows.queries;  // of the arrays
   std::int64_t slot = i % trace.top_k;
+  const std::int64_t path = row * trace.top_k + slot;
   for (int m = trace.levels - 1; m >= 0; --m) {
-    const std::int64_t at = (m * trace.rows + row) * trace.top_k + slot;
+    const std::int64_t at = (m * rows + row) * trace.top_k + slot;
     const bool used = slot >= 0;
-    trace.paths[i * trace.levels + m] = used ? trace.anchors[at] : -1;
+    trace.paths[path * trace.levels + m] = used ? trace.anchors[at] : -1;
     if (used) slot = trace.ranks[at];
   }
 }
 
-__global__ void fill_slots(DeviceSpan* spans, float* scores, std::int64_t count) {
+__global__ void fill_slots(DeviceSpan* spans, float* scores, float* lses, std::int64_t count) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
   if (spans) spans[i] = {0, 0};
   if (scores) scores[i] = -kInfinity;
+  if (lses) lses[i] = -kInfinity;
+}
+
+__global__ void place_values(Rows rows, int slots, const float* chunk, float* all) {
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= rows.total() * slots) return;
+  all[rows.at(i / slots).index * slots + i % slots] = chunk[i];
 }
 
 }  // namespace
 
-void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream) {
-  if (count == 0 || (!spans && !scores)) return;
-  fill_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(spans, scores, count);
+void no_paths(DeviceSpan* spans, float* scores, float* lses, std::int64_t count, Stream stream) {
+  if (count == 0 || (!spans && !scores && !lses)) return;
+  fill_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(spans, scores, lses, count);
   check_launch("fill_slots");
+}
+
+void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Stream stream) {
+  const std::int64_t count = rows.total() * slots;
+  if (count == 0) return;
+  place_values<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(rows, slots, chunk, all);
+  check_launch("place_values");
 }
 
 void merge_paths(const MergePathsArgs& args, Stream stream) {
@@ -167,8 +163,9 @@ void merge_attention(const MergeAttentionArgs& args, Stream stream) {
 }
 
 void trace_paths(const TracePaths& trace, Stream stream) {
-  if (trace.rows == 0) return;
-  trace_slots<<<blocks_for(trace.rows * trace.top_k, kThreads), kThreads, 0, stream>>>(trace);
+  const std::int64_t count = trace.rows.total() * trace.top_k;
+  if (count == 0) return;
+  trace_slots<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(trace);
   check_launch("trace_slots");
 }
 

@@ -150,6 +150,8 @@ struct Inbox {
   /// Whole block.
   __device__ void wait() {
 #if __CUDA_ARCH__ >= 900
+    // What is sent lies in this block's shared memory: to acquire at the cluster's scope would
+    // discard the L1 cache besides.
     barrier.wait(0);
 #else
     __syncthreads();

@@ -17,6 +17,8 @@ namespace multistep::cuda {
 #ifdef MULTISTEP_FAULTS
 int injected_fault = 0;
 void inject_fault(int fault) { injected_fault = fault; }
+std::int64_t injected_chunk_pairs = 0;
+void set_chunk_pairs(Index pairs) { injected_chunk_pairs = pairs; }
 #endif
 
 namespace {
@@ -55,6 +57,17 @@ std::vector<std::int32_t> steps_of(Index max_length, Value&& value, const char* 
   return from;
 }
 
+/// The last stripe i of a tight or power level with P(i) <= n, n >= 1.
+Index stripes_within(const Level& rules, Index n) {
+  Index inside = 1;       // P(1) = 1
+  Index outside = n + 1;  // P(i) >= i
+  while (outside - inside > 1) {
+    const Index middle = inside + (outside - inside) / 2;
+    (floor_power(middle, rules.exponent) <= n ? inside : outside) = middle;
+  }
+  return inside;
+}
+
 class Uploader {
  public:
   explicit Uploader(DeviceSchedule::Tables& tables) : tables_(tables) {}
@@ -78,6 +91,47 @@ class Uploader {
 
 }  // namespace
 
+std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
+  std::vector<LevelBounds> result;
+  Index longest = length;  // segment of the level
+  for (Index m = 1; m < schedule.steps; ++m) {
+    const Level& rules = schedule.level(m);
+    const Index steps_left = schedule.steps - m + 1;
+    LevelBounds bounds{0, 0};
+    // Anchors and spans grow with the segment, but for an even level, which is bounded by its root.
+    if (longest > 0 && rules.rule == Rule::even) {
+      bounds.stripes = ceil_root(longest, steps_left);
+      // ceil(n / r) is greatest at the last n or at the last perfect power, r^M.
+      const Index root = ceil_root(longest + 1, steps_left) - 1;
+      bounds.span = std::max((longest - 1) / bounds.stripes + 1,
+                             floor_power(root, make_rational(steps_left - 1)));
+    } else if (longest > 0) {
+      const Index last = stripes_within(rules, longest);
+      bounds.stripes = std::max<Index>(last - (m == 1 ? schedule.window_index : 0), 0);
+      // Gaps between convex stripes grow, save for one key that rounding takes.
+      Index more = floor_power(last + 1, rules.exponent) - floor_power(last, rules.exponent);
+      if (rules.rule == Rule::power) {
+        const Reach far = reach(rules, longest);
+        more = far.backward + far.forward;
+      }
+      bounds.span = std::min(longest, more + 1);
+    }
+    result.push_back(bounds);
+    longest = bounds.span;
+  }
+  return result;
+}
+
+ItemBounds item_bounds(const Schedule& schedule, Index length) {
+  if (schedule.steps == 1) return {narrow_index(length), 0};
+  const Level& first = schedule.level(1);
+  const Index window = first.rule == Rule::even
+                           ? schedule.window_index
+                           : floor_power(schedule.window_index + 1, first.exponent) - 1;
+  return {narrow_index(std::min(window, length)),
+          narrow_index(level_bounds(schedule, length).back().span)};
+}
+
 DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
   const Index max_length = plan_.max_length();
   require(max_length <= kMaxContext, "length {}: the kernels take contexts of at most {}",
@@ -88,7 +142,6 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
   tables->window = narrow_index(plan_.window(newest, 0).length());
   if (plan_.steps() == 1) tables->window = INT_MAX;
 
-  Index longest = max_length;  // the longest segment of the level
   for (Index m = 1; m < plan_.steps(); ++m) {
     const Level& rules = plan_.schedule().level(m);
     const Index steps_left = plan_.steps() - m + 1;
@@ -126,25 +179,13 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
                                             to_double(rules.forward), power);
     }
     tables->levels.push_back(level);
-
-    // Counts and spans grow with the segment, but for an even level, which is bounded by its root.
-    const Cut whole = plan_.cut(m, longest);
-    Index count = std::max<Index>(whole.last() - whole.first() + 1, 0);
-    Index span = 0;
-    if (rules.rule == Rule::even) {
-      count = ceil_root(longest, steps_left);
-      // ceil(n / r) is greatest at the last n or at the last perfect power, r^M.
-      const Index root = ceil_root(longest + 1, steps_left) - 1;
-      span = std::max((longest - 1) / count + 1, floor_power(root, make_rational(steps_left - 1)));
-    } else if (rules.rule == Rule::power) {
-      span = std::min(longest, whole.reach().backward + whole.reach().forward + 1);
-    } else if (whole.count() > 0) {
-      // Gaps between convex stripes grow, save for one key that rounding takes.
-      span = std::min(longest, whole.anchor(whole.last() + 1) - whole.anchor(whole.last()) + 1);
-    }
-    tables->max_stripes.push_back(narrow_index(count));
-    tables->max_span.push_back(narrow_index(span));
-    longest = std::max<Index>(span, 1);
+  }
+  for (const LevelBounds& level : level_bounds(plan_.schedule(), max_length)) {
+    tables->max_stripes.push_back(narrow_index(level.stripes));
+  }
+  for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+    tables->items[static_cast<std::size_t>(magnitude)] =
+        item_bounds(plan_.schedule(), (Index{1} << magnitude) - 1);
   }
   tables_ = std::move(tables);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <climits>
 #include <vector>
 
@@ -36,12 +37,34 @@ struct LevelTable {
 /// Entries of `stripes` past stripe_count, all INT_MAX, so that a group of stripes can be read.
 inline constexpr std::int32_t kStripePadding = 64;
 
+/// Of one level, whose segments hold up to so many keys: most anchors of a segment, and most keys
+/// of a span. From the schedule alone, for whatever length.
+struct LevelBounds {
+  Index stripes;
+  Index span;
+};
+/// Of every level, where level 1 searches up to `length` keys: [N - 1].
+std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length);
+
+/// Most keys of an item of a query that stands at a position below `length`: of its window, and of
+/// a final span.
+struct ItemBounds {
+  std::int32_t window;
+  std::int32_t span;
+};
+ItemBounds item_bounds(const Schedule& schedule, Index length);
+
+/// Positions of queries by their order of magnitude: the bit width of position + 1, [0, 31].
+inline constexpr int kMagnitudes = 32;
+
 struct DeviceSchedule::Tables {
   std::vector<LevelTable> levels;  // [N - 1]
   std::int32_t window = 0;         // W; INT_MAX where N = 1
   std::vector<std::shared_ptr<void>> memory;
-  std::vector<std::int32_t> max_span;     // [N - 1], most keys that a span of the level holds
   std::vector<std::int32_t> max_stripes;  // [N - 1], most anchors of a segment of the level
+  /// By magnitude: how decoding cuts a row depends on its own position alone, not on what the plan
+  /// and the cache may hold beside it.
+  std::array<ItemBounds, kMagnitudes> items;
 };
 
 #ifdef __CUDACC__

@@ -169,7 +169,8 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
       score_anchors<T, kHeadDim>(scores, query, key[u]);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        const int i = distances.stripe(group, u) + 2 * c + e;
+        int i = distances.stripe(group, u) + 2 * c + e;
+        if (faulty(fault, Fault::tie_turned)) i ^= INT_MAX;
         const bool is_valid = valid[u] >> (4 * (2 * c + e)) & 1;
         if (!kFew && !is_valid) continue;
 #pragma unroll
@@ -217,10 +218,9 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile<kHea
     query.high[j] = load(lane / 4 + 8, j);
   }
   const T* keys = static_cast<const T*>(search.keys) + rows.kv_row(unit.kv_head) * kHeadDim;
-  const Sequence& sequence = rows.sequence;
   DeviceCut cut = cut_anchors(
-      search.level, searched(search.level, rows.window, sequence.position(unit.batch, unit.query),
-                             sequence.first_key(unit.batch)));
+      search.level, searched(search.level, rows.window, rows.position(unit.batch, unit.query),
+                             rows.first_key(unit.batch)));
   ReachLookup reaches{};  // early where others wait for this warp, else after the loop
   if (cut.length > 0) {
     score_share<T, kHeadDim, kFew>(search, cut, keys, query, 0, distances, ahead, best, [&] {
@@ -264,7 +264,7 @@ __device__ Found search_parent(const LevelSearch& search, std::int64_t row, std:
   }
   if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
   best[0].merge_lanes(3);
-  return found_at(cut, best[0].at(lane));
+  return found_at(search, cut, best[0].at(lane));
 }
 
 }  // namespace multistep::cuda

@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int head = lane / 4 + 8 * half;
     if (head >= unit.heads || slot >= search.top_k) continue;
     const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
-    store_slot(search, index * search.top_k + slot, found_at(cut, best[half].at(slot)), 0);
+    store_slot(search, index * search.top_k + slot, found_at(search, cut, best[half].at(slot)), 0);
   }
 }
 
@@ -170,7 +170,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
     }
     merged.merge_lanes(kWarps - 1);
-    found[i] = found_at(cut, merged.at(lane));
+    found[i] = found_at(search, cut, merged.at(lane));
   }
   ptx::cluster_wait();
 #pragma unroll
@@ -250,6 +250,7 @@ __global__ void __launch_bounds__(kThreads, 2)
                                    static_cast<int>(gridDim.x), lists);
     m = 1;
   } else if (block < unit.heads) {
+    // Whoever waits for this launch waits for the searches before it too, as some block of it does.
     ptx::wait_for_previous_kernel();
     if (threadIdx.x < top.top_k) {
       const std::int64_t slot = row * top.top_k + threadIdx.x;
@@ -277,18 +278,46 @@ bool are_few(const LevelSearch& search) {
          static_cast<std::int64_t>(current_device().multiprocessors) * kBusyWarps;
 }
 
+/// The largest cluster that the device runs: none, 1, where the loaded code has no clusters. No
+/// chip need grant 16 blocks, and a share of one may lack the room for fewer.
+int largest_cluster() {
+  static PerDevice<int> sizes;
+  return sizes.of_current([](int) {
+    if (!current_device().clusters()) return 1;
+    const auto kernel = search_few<bf16, 128, 4>;  // no other needs more
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cudaFuncSetAttribute");
+    int blocks = kMaxCluster;
+    for (; blocks > 1; blocks /= 2) {
+      cudaLaunchAttribute cluster{};
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+      cudaLaunchConfig_t config{};
+      config.gridDim = static_cast<unsigned>(blocks);
+      config.blockDim = kThreads;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+      int fitting = 0;
+      if (cudaOccupancyMaxActiveClusters(&fitting, kernel, &config) == cudaSuccess && fitting > 0) {
+        break;
+      }
+      cudaGetLastError();  // too many blocks are an error: fewer may do
+    }
+    return blocks;
+  });
+}
+
 /// Blocks of a unit in search_few. At level 1 as many as there are groups of anchors for their
 /// warps, from two, which share the choice out, up to a cluster's size; with levels below at least
-/// one for each head; a power of two.
+/// one for each head, which levels_at_once() has seen to; a power of two.
 int blocks_of(const Levels& levels) {
   const LevelSearch& top = levels.level[0];
   const int heads = std::min(top.rows.group(), kHeads);
   if (top.parents) return heads;
-  if (current_device().capability < 90) return 1;  // no clusters
+  const int most = largest_cluster();
   const int groups = (top.max_stripes + kAnchors - 1) / kAnchors;
-  int blocks = 2;
-  while (blocks < kMaxCluster &&
-         (blocks * kWarps < groups || (levels.count > 1 && blocks < heads))) {
+  int blocks = std::min(2, most);
+  while (blocks < most && (blocks * kWarps < groups || (levels.count > 1 && blocks < heads))) {
     blocks *= 2;
   }
   return blocks;
@@ -359,7 +388,8 @@ bool search_needs_lists(const LevelSearch& search) { return search.parents && !a
 
 int levels_at_once(const LevelSearch* levels, int count) {
   if (!are_few(*levels)) return 1;
-  if (!levels->parents && current_device().capability < 90) return 1;  // no clusters
+  const int heads = std::min(levels->rows.group(), kHeads);
+  if (!levels->parents && largest_cluster() < heads) return 1;  // below, each has a block
   int result = 1;
   while (result < std::min(count, kMaxAtOnce) && are_few(levels[result])) ++result;
   return result;

@@ -8,21 +8,12 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kMaxTopK = 64;
 
-struct Path {
-  float score;
-  std::int32_t anchor;
-  std::int32_t rank;  // of the parent
+struct Scored : Path {
   std::int32_t stripe;
 };
 
-/// Better score first; of equals the smaller key, then the parent ranked first.
-__device__ bool better(const Path& a, const Path& b) {
-  if (a.score != b.score) return a.score > b.score;
-  return a.anchor != b.anchor ? a.anchor < b.anchor : a.rank < b.rank;
-}
-
 /// Keeps `path` among the best top_k of `kept`, which stays in order. One lane calls it.
-__device__ void keep(Path* kept, int& count, int top_k, const Path& path) {
+__device__ void keep(Scored* kept, int& count, int top_k, const Scored& path) {
   if (isnan(path.score)) return;
   if (count == top_k && !better(path, kept[count - 1])) return;
   if (count < top_k) ++count;
@@ -34,7 +25,7 @@ __device__ void keep(Path* kept, int& count, int top_k, const Path& path) {
 /// One warp a query row; the anchors one after another, as in reference/search_row.hpp.
 template <class T>
 __global__ void search_level(LevelSearch search) {
-  __shared__ Path all_kept[kWarps][kMaxTopK];
+  __shared__ Scored all_kept[kWarps][kMaxTopK];
   const int lane = threadIdx.x % 32;
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (r >= search.rows.total()) return;
@@ -43,7 +34,7 @@ __global__ void search_level(LevelSearch search) {
   const T* query = static_cast<const T*>(search.routing) + row.index * head_dim;
   const T* keys = static_cast<const T*>(search.keys) + row.kv_row * head_dim;
   const std::int64_t slot = row.index * search.top_k;
-  Path* kept = all_kept[threadIdx.x / 32];
+  Scored* kept = all_kept[threadIdx.x / 32];
   int count = 0;
 
   const auto segment_of = [&](int rank) {
@@ -64,7 +55,7 @@ __global__ void search_level(LevelSearch search) {
       }
       score = search.scale * warp_sum(score);
       if (search.parents) score += search.parent_scores[slot + rank];
-      if (lane == 0) keep(kept, count, search.top_k, {score, cut.anchor(i), rank, i});
+      if (lane == 0) keep(kept, count, search.top_k, {{score, cut.anchor(i), rank}, i});
     }
   }
   __syncwarp();

@@ -2,6 +2,7 @@
 
 #include "fault.cuh"
 #include "multistep/cuda/attention.hpp"
+#include "order.cuh"
 #include "schedule.cuh"
 
 /// What the kernels of the stages are given, and who launches them. The public functions check
@@ -52,6 +53,18 @@ struct Rows {
     return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
   }
 
+  __device__ std::int32_t position(std::int32_t b, std::int32_t query) const {
+    if (faulty(fault, Fault::chunk_offset_dropped)) query -= first;
+    if (faulty(fault, Fault::length_ignored)) {
+      return static_cast<std::int32_t>(sequence.query_offset + query);
+    }
+    return sequence.position(b, query);
+  }
+
+  __device__ std::int32_t first_key(std::int32_t b) const {
+    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b);
+  }
+
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
     const std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
@@ -61,8 +74,8 @@ struct Rows {
             index(b, head, query),
             sequence_head * count + query - first,
             kv_row(kv_head),
-            sequence.position(b, query),
-            sequence.first_key(b)};
+            position(b, query),
+            first_key(b)};
   }
 
   /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
@@ -207,45 +220,11 @@ struct Combine {
   const void* window_output;  // [batch, heads, queries, head_dim], or null
   const float* window_lse;    // [batch, heads, queries], or null
   void* output;               // [batch, heads, queries, head_dim]
+  float* window_lse_out;      // [batch, heads, queries], or null
 };
 void combine_plain(const Combine& combine, Stream stream);
 /// Fast, for head_dim 64 or 128 and few slots, where there is no window.
 void combine_spans(const Combine& combine, Stream stream);
-
-/// A scored anchor of one segment, as a number: the greater the better. The score's bits stand in
-/// front, in an order that integers compare, then the stripe: of equal scores the smaller key,
-/// which is the greater stripe. 0: none.
-using Candidate = unsigned long long;
-
-#ifdef __CUDACC__
-__device__ inline Candidate candidate_of(float score, std::int32_t stripe) {
-  if (isnan(score)) return 0;                                // never kept
-  const std::uint32_t bits = __float_as_uint(score + 0.0f);  // -0 ties with 0
-  const std::uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return static_cast<Candidate>(ordered) << 32 | static_cast<std::uint32_t>(stripe);
-}
-__device__ inline float score_of(Candidate candidate) {
-  const auto ordered = static_cast<std::uint32_t>(candidate >> 32);
-  return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
-}
-__device__ inline std::int32_t stripe_of(Candidate candidate) {
-  return static_cast<std::int32_t>(candidate & 0xffffffffu);
-}
-#endif
-
-/// A candidate beside those of other segments: its path, in the same order as a candidate but with
-/// the bits of the anchor's key turned around in place of the stripe, and the span it stands for.
-/// Of equal paths the one whose parent is ranked first is the better. path 0: none.
-struct alignas(16) Found {
-  Candidate path = 0;
-  DeviceSpan span{0, 0};
-};
-
-#ifdef __CUDACC__
-__device__ inline std::int32_t anchor_of(Candidate path) {
-  return static_cast<std::int32_t>(~static_cast<std::uint32_t>(path & 0xffffffffu));
-}
-#endif
 
 /// What the fast search of one level needs beside its arguments.
 struct SearchScratch {
@@ -266,23 +245,27 @@ void search_levels_fast(const LevelSearch* levels, int count, const SearchScratc
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {
-  std::int64_t rows;  // of [batch, heads, queries]
+  Rows rows;
   std::int32_t top_k;
   std::int32_t levels;
-  const std::int32_t* anchors;  // [levels, rows, top_k]
-  const std::int32_t* ranks;    // [levels, rows, top_k], of the parent
-  std::int32_t* paths;          // [rows, top_k, levels]
+  const std::int32_t* anchors;  // [levels, batch, heads, queries, top_k]
+  const std::int32_t* ranks;    // [levels, batch, heads, queries, top_k], of the parent
+  std::int32_t* paths;          // [batch, heads, queries, top_k, levels]
 };
 void trace_paths(const TracePaths& trace, Stream stream);
 
-/// What a search without a level keeps.
-void no_paths(DeviceSpan* spans, float* scores, std::int64_t count, Stream stream);
+/// What a search without a level keeps, and attention finds there. Each array may be null.
+void no_paths(DeviceSpan* spans, float* scores, float* lses, std::int64_t count, Stream stream);
 
-/// Attention and combination of few queries, in one launch behind the search. `counters` hold 0 for
-/// every row of [batch, heads, count].
+/// From a chunk's own [batch, heads, count, slots] to the caller's [batch, heads, queries, slots].
+void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Stream stream);
+
+/// Attention and combination of few queries, in one launch behind the search. The spans' outputs
+/// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
+/// row of [batch, heads, count].
 bool decode_is_fast(const Rows& rows, int slots);
-std::size_t decode_bytes(const Rows& rows, int slots, std::int64_t max_span);
-void decode(const SpanAttend& attend, const Combine& combine, std::int64_t max_span,
+std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
+void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);
 
 /// 64 rows that attend to nearly one range of keys.

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-/// The 16-bit storage types, and softmax sums that can be joined.
+/// The 16-bit storage types; sums are float32.
 namespace multistep::cuda {
 
 using bf16 = __nv_bfloat16;
@@ -51,25 +51,5 @@ __device__ inline float2 unpack<fp16>(std::uint32_t bits) {
 }
 
 inline constexpr float kInfinity = __builtin_huge_valf();
-inline constexpr float kLog2E = 1.4426950408889634f;
-inline constexpr float kLn2 = 0.6931471805599453f;
-
-/// exp(x - max), where equals weigh 1: never exp(inf - inf). NaN stays NaN.
-__device__ inline float weight(float x, float max) { return x == max ? 1.0f : __expf(x - max); }
-
-/// How much two partial softmaxes over disjoint keys count in their union, and its log-sum-exp.
-/// Neither counts where both are empty.
-struct Joined {
-  float first;
-  float second;
-  float lse;
-};
-__device__ inline Joined join(float first, float second) {
-  const float max = fmaxf(first, second);
-  if (first == -kInfinity && second == -kInfinity) return {0, 0, -kInfinity};
-  const float a = weight(first, max);
-  const float b = weight(second, max);
-  return {a / (a + b), b / (a + b), max + __logf(a + b)};
-}
 
 }  // namespace multistep::cuda

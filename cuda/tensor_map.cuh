@@ -20,6 +20,9 @@ inline CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Ind
     check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
                                            cudaEnableDefault, &result),
           "cuTensorMapEncodeTiled");
+    if (result != cudaDriverEntryPointSuccess || !found) {
+      throw std::runtime_error("cuTensorMapEncodeTiled: the driver does not have it");
+    }
     return reinterpret_cast<EncodeTiled>(found);
   }();
   CUtensorMap map;

@@ -57,11 +57,12 @@ struct TopK {
 };
 
 /// What a candidate of the segment so cut is to others.
-__device__ inline Found found_at(const DeviceCut& cut, Candidate candidate) {
+__device__ inline Found found_at(const LevelSearch& search, const DeviceCut& cut,
+                                 Candidate candidate) {
   if (candidate == 0) return {};
-  const std::int32_t stripe = stripe_of(candidate);
-  const auto anchor = static_cast<std::uint32_t>(cut.anchor(stripe));
-  return {candidate >> 32 << 32 | ~anchor, cut.span(stripe)};
+  std::int32_t stripe = stripe_of(candidate);
+  if (faulty(search.rows.fault, Fault::tie_turned)) stripe ^= INT_MAX;
+  return {path_of(candidate, cut.anchor(stripe)), cut.span(stripe)};
 }
 
 __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, const Found& found,

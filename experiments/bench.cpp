@@ -135,7 +135,7 @@ std::string bench_table(const Json& json) {
 }
 
 int bench(const Options& options, const Task& task) {
-  if (cuda::device_count() == 0) return no_device("bench", "no CUDA device");
+  if (const std::string why = cuda::why_unusable(); !why.empty()) return no_device("bench", why);
   const cuda::OwnedStream stream;
   BenchSettings settings;
   settings.repeats = task.repeats;

@@ -51,7 +51,7 @@ Task read(const Options& options) {
 
 #ifdef MULTISTEP_HAS_CUDA
 int compare_on_device(const Options& options, const Task& task) {
-  if (cuda::device_count() == 0) return no_device("compare", "no CUDA device");
+  if (const std::string why = cuda::why_unusable(); !why.empty()) return no_device("compare", why);
 #ifdef MULTISTEP_FAULTS
   if (!options.fault.empty()) {
     cuda::inject_fault(static_cast<int>(parse_size("--fault", options.fault, 0, 1000)));

@@ -70,9 +70,12 @@ END
 tests() {
   say "tests on the GPU"
   "$build/tests/gpu_tests"
+  say "the same of the code for 80, as chips later than Hopper run it"
+  CUDA_FORCE_PTX_JIT=1 "$build/tests/gpu_tests"
+  "$build/tests/gpu_tests_faulty" "[chunk]"
   python3 tests/gpu_program_test.py "$multistep"
-  say "faults that the comparison must catch"
-  python3 tests/cuda/faults.py "$build/multistep_faulty"
+  say "faults that the comparison or the tests must catch"
+  python3 tests/cuda/faults.py "$build/multistep_faulty" "$build/tests/gpu_tests_faulty"
 }
 
 compare() {

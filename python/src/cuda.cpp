@@ -41,7 +41,8 @@ cuda::AttentionArgs attention_args(const cuda::DeviceSchedule& schedule, const S
                                    const std::vector<Address>& routing, Address search_keys,
                                    Address start, Address length, double search_scale,
                                    std::optional<double> softmax_scale, Address output,
-                                   Address spans, Address scores) {
+                                   Address spans, Address scores, Address span_lses,
+                                   Address window_lse, Address anchors) {
   cuda::AttentionArgs args;
   args.shape = shape_of(sizes, start, length);
   args.dtype = dtype_of(dtype);
@@ -56,6 +57,9 @@ cuda::AttentionArgs attention_args(const cuda::DeviceSchedule& schedule, const S
   args.output = at_address<void>(output);
   args.spans = at_address<cuda::DeviceSpan>(spans);
   args.scores = at_address<float>(scores);
+  args.span_lses = at_address<float>(span_lses);
+  args.window_lse = at_address<float>(window_lse);
+  args.anchors = at_address<std::int32_t>(anchors);
   return args;
 }
 
@@ -127,7 +131,8 @@ void bind_cuda(nb::module_& core) {
   // The schedule is looked at by the call: it lives as long.
   core.def("cuda_attention", &attention_args, nb::keep_alive<0, 1>(), nb::arg(), nb::arg(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+           nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = 0,
+           nb::arg() = 0, nb::arg() = 0);
   core.def("cuda_span_attention", &span_attention_args, nb::keep_alive<0, 1>(), nb::arg(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
            nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());

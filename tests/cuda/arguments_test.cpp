@@ -78,6 +78,8 @@ TEST_CASE("GPU combination refuses bad arguments", "[arguments]") {
   needs(call, stage, "span_lses", &Args::span_lses);
   refuses<Args>(call, stage, {"slots"}, [](Args& args) { args.slots = -1; });
   refuses<Args>(call, stage, {"slots"}, [](Args& args) { args.slots = 65; });
+  refuses<Args>(call, stage, {"window_lse_out"},
+                [](Args& args) { args.window_lse_out = shifted(args.window_lse_out); });
   refuses<Args>(call, stage, {"window_lse"},
                 [](Args& args) { args.window_output = args.span_outputs; });
 }
@@ -100,6 +102,9 @@ TEST_CASE("GPU attention refuses bad arguments", "[arguments]") {
   off("search_keys", [](Args& args) { args.search_keys = shifted(args.search_keys); });
   off("spans", [](Args& args) { args.spans = shifted(args.spans); });
   off("scores", [](Args& args) { args.scores = shifted(args.scores); });
+  off("span_lses", [](Args& args) { args.span_lses = shifted(args.span_lses); });
+  off("window_lse", [](Args& args) { args.window_lse = shifted(args.window_lse); });
+  off("anchors", [](Args& args) { args.anchors = shifted(args.anchors); });
   off("routing_queries", [](Args& args) { args.routing_queries[0] = nullptr; });
   off("routing_queries", [](Args& args) { args.routing_queries.pop_back(); });
   off("keys", [](Args& args) { args.shape.keys = 24; });  // the last query stands at 24

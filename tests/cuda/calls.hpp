@@ -65,6 +65,7 @@ inline Call<cuda::CombineArgs> combine_call(const OnDevice& device) {
   const Index slots = device.shape.rows() * 2;
   call.args.slots = 2;
   call.args.output = call.take(device.shape.rows() * device.shape.head_dim * 2);
+  call.args.window_lse_out = call.take_of<float>(device.shape.rows());
   call.args.spans = call.take_of<DeviceSpan>(slots);
   call.args.scores = call.take_of<float>(slots);
   call.args.span_outputs = call.take(slots * device.shape.head_dim * 2);
@@ -78,6 +79,9 @@ inline Call<cuda::AttentionArgs> attention_call(const OnDevice& device) {
   call.args.output = call.take(device.shape.rows() * device.shape.head_dim * 2);
   call.args.spans = call.take_of<DeviceSpan>(device.shape.rows() * 2);
   call.args.scores = call.take_of<float>(device.shape.rows() * 2);
+  call.args.span_lses = call.take_of<float>(device.shape.rows() * 2);
+  call.args.window_lse = call.take_of<float>(device.shape.rows());
+  call.args.anchors = call.take_of<std::int32_t>(device.shape.rows() * 2 * 2);
   call.take_workspace();
   return call;
 }
@@ -165,6 +169,13 @@ void refuses_common(const Call<Args>& call, Stage<Args> stage,
   spoilt({"queries"}, [](Args& args) { args.shape.queries = -1; });
   spoilt({"keys"}, [](Args& args) { args.shape.keys = -1; });
   spoilt({"keys"}, [](Args& args) { args.shape.keys = cuda::kMaxContext + 1; });
+  const std::int32_t not_looked_at = 0;
+  spoilt({"shape"}, [&](Args& args) {  // rows fit 64 bits, rows times slots do not
+    args.shape.batch = args.shape.num_heads = args.shape.num_kv_heads = 65535;
+    args.shape.queries = cuda::kMaxContext;
+    args.shape.query_offset = 0;
+    args.shape.length = &not_looked_at;
+  });
   spoilt({"query_offset"}, [](Args& args) { args.shape.query_offset = -1; });
   spoilt({"dtype"}, [](Args& args) { args.dtype = static_cast<Dtype>(7); });
   spoilt({"schedule"}, [](Args& args) { args.schedule = nullptr; });

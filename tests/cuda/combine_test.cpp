@@ -45,7 +45,7 @@ TEST_CASE("GPU combination for every head_dim and group", "[combine]") {
       check_combine(options);
     }
   }
-  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+  for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(group, queries);
       Options options = prefill(preset("nstep"), 3);
@@ -151,6 +151,39 @@ TEST_CASE("GPU combination of no slots is the window", "[combine]") {
           run(args, cuda::combine);
           CHECK(far(cuda::widen(dtype, output.download()), want.output,
                     limits(problem, dtype, kCombineRoundings)) == "");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU combination tells the window's log-sum-exp", "[combine]") {
+  for (const Index window_index : {0, 3}) {
+    for (const Index head_dim : {64, 96, 128}) {
+      for (const Index queries : {1, 130}) {
+        Options options = prefill(preset("nstep"), window_index);
+        options.head_dim = head_dim;
+        options.queries = queries;
+        options.query_offset = 30;  // padding to the second sequence's first rows
+        const Problem problem = make_problem(options);
+        const auto selection = span_search(problem.search());
+        const Partials given = partials(problem, options.dtype, selection);
+        const auto windows = attended(problem, row_windows(problem));
+        const OnDevice device(problem, options.dtype);
+        const auto window_output = device.upload(cast<float>(windows.output));
+        const DeviceArray<float> window_lse(cast<float>(windows.lse));
+        for (const Rung rung : kRungs) {
+          CAPTURE(window_index, head_dim, queries, name(rung));
+          auto args = device.args<cuda::CombineArgs>(rung);
+          const std::vector<float> want = combine(device, args, given);
+          const auto lse = poisoned<float>(device.shape.rows());
+          args.window_lse_out = lse.data();
+          CHECK(same_bits(combine(device, args, given), want));
+          CHECK(far_lse(lse.download(), windows.lse) == "");
+          args.window_output = window_output.data();
+          args.window_lse = window_lse.data();
+          combine(device, args, given);
+          CHECK(same_bits(lse.download(), window_lse.download()));
         }
       }
     }

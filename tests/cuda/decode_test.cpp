@@ -1,4 +1,4 @@
-#include "judge.hpp"
+#include "found.hpp"
 
 // Decoding reads keys that several heads chose once for all of them. That leaves no trace: every
 // head has the bits that it has among other neighbours.
@@ -22,12 +22,12 @@ Options decoding(const Schedule& schedule) {
   return options;
 }
 
-/// Long spans that overlap, a window, top_k of them.
-Schedule overlapping(Index top_k) {
+/// Long spans that overlap, a window, top_k of them. Twice as long, pieces have two tiles a warp.
+Schedule overlapping(Index top_k, Index times = 1) {
   Schedule schedule = preset("paper");
   schedule.window_index = 7;
-  schedule.levels[0].backward = {4, 1};
-  schedule.levels[0].forward = {3, 1};
+  schedule.levels[0].backward = make_rational(4 * times);
+  schedule.levels[0].forward = make_rational(3 * times);
   schedule.top_k = top_k;
   return schedule;
 }
@@ -67,50 +67,54 @@ std::vector<float> head_of(const std::vector<float>& output, Index head, Index d
 
 }  // namespace
 
-TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode]") {
+TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode][fault]") {
   for (Index top_k = 1; top_k <= 4; ++top_k) {
     for (const Dtype dtype : kDtypes) {
-      CAPTURE(top_k, name(dtype));
-      Options options = decoding(overlapping(top_k));
-      options.dtype = dtype;
-      options.values = Values::integers;
-      const Problem apart = make_problem(options);
-      for (const Problem& problem : {apart, agreeing(apart)}) {
-        const Whole got = gpu::attention(OnDevice(problem, dtype), Rung::fast);
-        CHECK(difference(got.kept, span_search(problem.search())) == "");
-        CHECK(far(got.output, oracle(problem), limits(problem, dtype, kWholeRoundings)) == "");
+      for (const Index times : {1, 2}) {
+        CAPTURE(top_k, name(dtype), times);
+        Options options = decoding(overlapping(top_k, times));
+        options.dtype = dtype;
+        options.values = Values::integers;
+        const Problem apart = make_problem(options);
+        for (const Problem& problem : {apart, agreeing(apart)}) {
+          const Whole got = gpu::attention(OnDevice(problem, dtype), Rung::fast);
+          CHECK(wrong_finds(problem, got) == "");
+          CHECK(far(got.output, oracle(problem), limits(problem, dtype, kWholeRoundings)) == "");
+        }
       }
     }
   }
 }
 
-TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode]") {
+TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode][fault]") {
   for (Index top_k = 1; top_k <= 4; ++top_k) {
-    Options options = decoding(overlapping(top_k));
-    const Problem apart = make_problem(options);
-    options.seed = 2;
-    Problem strangers = make_problem(options);
-    strangers.key = apart.key;
-    strangers.value = apart.value;
-    strangers.search_keys = apart.search_keys;
-    const std::vector<float> want = gpu::attention(OnDevice(apart, Dtype::bf16), Rung::fast).output;
-    const auto got = [&](const Problem& problem) {
-      return gpu::attention(OnDevice(problem, Dtype::bf16), Rung::fast).output;
-    };
-    for (const std::vector<Index>& heads :
-         {std::vector<Index>{0}, {5, 21, 40}, {31, 63}, {1, 2, 3, 4, 8, 16, 32}}) {
-      const std::vector<float> among = got(mixed(strangers, apart, heads));
-      const std::vector<float> agreed = got(mixed(agreeing(apart), apart, heads));
-      for (const Index head : heads) {
-        CAPTURE(top_k, head);
-        CHECK(same_bits(head_of(among, head, 128), head_of(want, head, 128)));
-        CHECK(same_bits(head_of(agreed, head, 128), head_of(want, head, 128)));
+    for (const Index times : {1, 2}) {
+      Options options = decoding(overlapping(top_k, times));
+      const Problem apart = make_problem(options);
+      options.seed = 2;
+      Problem strangers = make_problem(options);
+      strangers.key = apart.key;
+      strangers.value = apart.value;
+      strangers.search_keys = apart.search_keys;
+      const auto got = [&](const Problem& problem) {
+        return gpu::attention(OnDevice(problem, Dtype::bf16), Rung::fast).output;
+      };
+      const std::vector<float> want = got(apart);
+      for (const std::vector<Index>& heads :
+           {std::vector<Index>{0}, {5, 21, 40}, {31, 63}, {1, 2, 3, 4, 8, 16, 32}}) {
+        const std::vector<float> among = got(mixed(strangers, apart, heads));
+        const std::vector<float> agreed = got(mixed(agreeing(apart), apart, heads));
+        for (const Index head : heads) {
+          CAPTURE(top_k, times, head);
+          CHECK(same_bits(head_of(among, head, 128), head_of(want, head, 128)));
+          CHECK(same_bits(head_of(agreed, head, 128), head_of(want, head, 128)));
+        }
       }
     }
   }
 }
 
-TEST_CASE("Of decoded heads a NaN or infinity reaches those that attend to it", "[decode]") {
+TEST_CASE("Of decoded heads a NaN or infinity reaches those that attend to it", "[decode][fault]") {
   const Problem clean = make_problem(decoding(overlapping(3)));
   const Index d = clean.sizes.head_dim;
   const Whole want = gpu::attention(OnDevice(clean, Dtype::bf16), Rung::fast);
@@ -150,10 +154,10 @@ TEST_CASE("Of decoded heads a NaN or infinity reaches those that attend to it", 
 }
 
 TEST_CASE("GPU decoding with many steps keeps the oracle's paths", "[decode]") {
-  for (Index steps = 2; steps <= 7; ++steps) {
+  for (const Index steps : {2, 3, 4, 5, 6, 7, 8, 11, 16}) {
     for (const char* rules : {"nstep", "even"}) {
       for (const Index head_dim : {64, 128}) {
-        for (const Index heads : {1, 5, 16, 32}) {  // of a KV head
+        for (const Index heads : {1, 5, 7, 16, 20, 24, 32, 48}) {  // of a KV head
           CAPTURE(steps, rules, head_dim, heads);
           Options options = decoding(preset(rules, steps));
           options.values = Values::integers;
@@ -168,6 +172,28 @@ TEST_CASE("GPU decoding with many steps keeps the oracle's paths", "[decode]") {
           CHECK(same_paths(whole, whole_paths(search_by_level(device, Rung::fast))));
         }
       }
+    }
+  }
+}
+
+TEST_CASE("GPU decoding of more sequences than one launch of a search takes", "[decode]") {
+  // Level 1 is searched with few units, level 2, of a unit for each head and parent, with many.
+  for (const Index batch : {16, 33, 70}) {
+    for (const Index steps : {2, 3, 5}) {
+      CAPTURE(batch, steps);
+      Options options = decoding(preset("nstep", steps));
+      options.schedule.window_index = 2;
+      options.values = Values::integers;
+      options.batch = batch;
+      options.head_dim = 64;
+      options.query_offset = 200;
+      options.start.assign(at(batch), 0);
+      for (std::size_t b = 0; b < options.start.size(); b += 3) options.start[b] = 37;
+      const Problem problem = make_problem(options);
+      const Whole got = gpu::attention(OnDevice(problem, options.dtype), Rung::fast);
+      CHECK(wrong_finds(problem, got) == "");
+      CHECK(far(got.output, oracle(problem), limits(problem, options.dtype, kWholeRoundings)) ==
+            "");
     }
   }
 }

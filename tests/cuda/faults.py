@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Makes the kernels go wrong on purpose, one fault at a time, and asserts that `multistep compare`
-notices.
+or a test notices.
 
-Usage: faults.py PROGRAM [NAME...]    PROGRAM is built with MULTISTEP_CUDA_FAULTS
+Usage: faults.py PROGRAM TESTS [NAME...]    multistep_faulty and gpu_tests_faulty
 
 The faults are those of cuda/fault.cuh. Without one every command below must pass; with each of them
-at least one must say FAIL. Exits with 77, and counts what was not tried, where there is no GPU.
+at least one must say FAIL. Those of TESTS_ALONE are not to be seen in one run's results: they need
+NaN, ties, lengths on the device, a race lost. Exits with 77, and counts what was not tried, where
+there is no GPU.
 """
 
+import os
 import pathlib
 import re
 import subprocess
@@ -34,6 +37,10 @@ COMMANDS = {
         f"--length 1000 --queries 200 --preset paper --window-index 3 {FEW_HEADS}",
     "prefill, released": f"--length 4Ki --queries 200 --preset released {FEW_HEADS}",
 }
+TESTS = "[fault]"  # those of TESTS that are run
+TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_not_awaited",
+               "part_not_counted", "repair_skipped", "earlier_parts_lost", "tiles_from_range",
+               "capacity_decides"}
 
 
 def read_faults():
@@ -60,9 +67,21 @@ def compare(program, options, fault=None):
     return f"exit code {done.returncode}", done.stdout + done.stderr
 
 
-def attempt(program, name, fault):
+def run_tests(tests, fault):
+    """How the tests ended, as a comparison does."""
+    try:
+        done = subprocess.run([tests, TESTS], text=True, capture_output=True, timeout=TIMEOUT,
+                              env={**os.environ, "MULTISTEP_FAULT": str(fault)})
+    except subprocess.TimeoutExpired:
+        return "a hang", ""
+    return {0: "PASS", 1: "FAIL"}.get(done.returncode, f"exit code {done.returncode}"), done.stdout
+
+
+def attempt(program, tests, name, fault):
     """Tries one fault; returns whether all is as it must be, and who caught it."""
     ends = {command: compare(program, options, fault) for command, options in COMMANDS.items()}
+    if fault == 0 or name in TESTS_ALONE:
+        ends["tests"] = run_tests(tests, fault)
     lines = []
     if fault == 0:
         good = all(end == "PASS" for end, _ in ends.values())
@@ -74,13 +93,17 @@ def attempt(program, name, fault):
     for command, (end, output) in ends.items():
         if end not in (("PASS",) if fault == 0 else ("PASS", "FAIL")):  # a crash is no verdict
             lines += [f"  {command}: ended with {end}",
-                      f"  $ multistep_faulty compare {COMMANDS[command]} --fault {fault}", output.rstrip()]
+                      f"  $ multistep_faulty compare {COMMANDS[command]} --fault {fault}"
+                      if command in COMMANDS else
+                      f"  $ MULTISTEP_FAULT={fault} gpu_tests_faulty {TESTS}", output.rstrip()]
     return good, "\n".join(lines)
 
 
 def main():
-    program, wanted = sys.argv[1], sys.argv[2:]
+    program, tests, *wanted = sys.argv[1:]
     names = read_faults()
+    if unknown := TESTS_ALONE - set(names):
+        sys.exit(f"faults.py: {' '.join(sorted(unknown))}: no fault of {FAULTS.name}")
     if unknown := set(wanted) - set(names):
         sys.exit(f"faults.py {' '.join(sorted(unknown))}: a fault of {FAULTS.name}")
     tried = [(fault, name) for fault, name in enumerate(names)
@@ -91,7 +114,7 @@ def main():
         return 77
     survivors = []
     with ThreadPoolExecutor(4) as pool:
-        attempts = [pool.submit(attempt, program, name, fault) for fault, name in tried]
+        attempts = [pool.submit(attempt, program, tests, name, fault) for fault, name in tried]
         for (_, name), done in zip(tried, attempts):
             good, text = done.result()
             print(text, flush=True)

@@ -1,4 +1,4 @@
-#include "judge.hpp"
+#include "found.hpp"
 
 // One graph follows a cache whose length moves on the device.
 
@@ -54,13 +54,8 @@ TEST_CASE("A graph of GPU attention follows the cache's length", "[graph]") {
         OnDevice device(whole, Dtype::bf16);
         device.use_length();
         auto args = device.attention_args(rung);
-        const Index rows = args.shape.rows();
-        auto output = poisoned<std::uint16_t>(rows * args.shape.head_dim);
-        auto spans = poisoned<DeviceSpan>(rows * 2);
-        auto scores = poisoned<float>(rows * 2);
-        args.output = output.data();
-        args.spans = spans.data();
-        args.scores = scores.data();
+        WholeArrays arrays(args);
+        arrays.put_into(args);
         cuda::DeviceBuffer workspace(cuda::workspace_size(args));
         workspace.fill(0xff);
         args.workspace = {workspace.data(), workspace.size()};
@@ -74,16 +69,13 @@ TEST_CASE("A graph of GPU attention follows the cache's length", "[graph]") {
           device.value.upload(fresh.value.download());
           device.search_keys.upload(fresh.search_keys.download());
           device.length.upload(to_int32({now.length, now.length}));
-          output.fill(0xff);
-          spans.fill(0xff);
-          scores.fill(0xff);
+          arrays.poison();
           graph.launch(stream);
           stream.synchronize();
-          const Paths kept{2, 0, spans.download(), scores.download(), {}, {}};
-          if (steps > 1) CHECK(difference(kept, now.selection) == "");
-          const auto got = cuda::widen(Dtype::bf16, output.download());
-          CHECK(far(got, now.output, limits(whole, Dtype::bf16, kWholeRoundings)) == "");
-          CHECK(same_bits(got, gpu::attention(fresh, rung).output));
+          const Whole got = arrays.download();
+          CHECK(wrong_finds(now.problem, now.selection, got) == "");
+          CHECK(far(got.output, now.output, limits(whole, Dtype::bf16, kWholeRoundings)) == "");
+          CHECK(same_bits(got, gpu::attention(fresh, rung)));
         }
       }
     }

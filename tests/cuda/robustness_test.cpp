@@ -210,7 +210,7 @@ TEST_CASE("A NaN in one query's row reaches that row alone", "[robust]") {
 }
 
 TEST_CASE("A NaN or infinite key or value reaches only the GPU's queries that look at it",
-          "[robust]") {
+          "[robust][fault]") {
   for (const Index queries : {1, 130}) {
     const Options options = options_for(busy_schedule(), queries, Values::integers);
     const Problem clean = make_problem(options);

@@ -84,7 +84,7 @@ TEST_CASE("GPU attention to the spans of a search, for every head_dim", "[attent
 }
 
 TEST_CASE("GPU attention to the spans of a search, for every group of heads", "[attention]") {
-  for (const Index group : {1, 2, 3, 5, 8, 16, 32}) {
+  for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(group, queries);
       Options options = prefill(preset("nstep", group % 2 ? 2 : 3));

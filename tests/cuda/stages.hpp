@@ -144,27 +144,70 @@ inline std::vector<float> combine(const OnDevice& device, Rung rung, const Parti
   return combine(device, device.args<cuda::CombineArgs>(rung), partials);
 }
 
+/// What attention() returns: its output, and what it found.
 struct Whole {
   std::vector<float> output;
-  Paths kept;  // without anchors
+  Paths kept;
+  std::vector<float> span_lses;   // [batch, num_heads, L_q, top_k]
+  std::vector<float> window_lse;  // [batch, num_heads, L_q]
 };
 
 inline bool same_bits(const Whole& a, const Whole& b) {
-  return same_bits(a.output, b.output) && same_paths(a.kept, b.kept);
+  return same_bits(a.output, b.output) && same_paths(a.kept, b.kept) &&
+         same_bits(a.span_lses, b.span_lses) && same_bits(a.window_lse, b.window_lse);
 }
 
+/// The device's arrays for it, for calls that are repeated.
+struct WholeArrays {
+  Dtype dtype;
+  Index top_k;
+  Index levels;
+  DeviceArray<std::uint16_t> output;
+  DeviceArray<DeviceSpan> spans;
+  DeviceArray<float> scores, span_lses, window_lse;
+  DeviceArray<std::int32_t> anchors;
+
+  explicit WholeArrays(const cuda::AttentionArgs& args)
+      : dtype(args.dtype),
+        top_k(args.schedule->top_k()),
+        levels(args.schedule->levels()),
+        output(at(args.shape.rows() * args.shape.head_dim)),
+        spans(at(args.shape.rows() * top_k)),
+        scores(at(args.shape.rows() * top_k)),
+        span_lses(at(args.shape.rows() * top_k)),
+        window_lse(at(args.shape.rows())),
+        anchors(at(args.shape.rows() * top_k * levels)) {
+    poison();
+  }
+  void poison() {
+    output.fill(0xff);
+    spans.fill(0xff);
+    scores.fill(0xff);
+    span_lses.fill(0xff);
+    window_lse.fill(0xff);
+    anchors.fill(0x77);
+  }
+  void put_into(cuda::AttentionArgs& args) const {
+    args.output = output.data();
+    args.spans = spans.data();
+    args.scores = scores.data();
+    args.span_lses = span_lses.data();
+    args.window_lse = window_lse.data();
+    args.anchors = anchors.data();
+  }
+  Whole download() const {
+    return {cuda::widen(dtype, output.download()),
+            {top_k, levels, spans.download(), scores.download(), anchors.download(), {}},
+            span_lses.download(),
+            window_lse.download()};
+  }
+};
+
 inline Whole attention(cuda::AttentionArgs args) {
-  const Index rows = args.shape.rows();
-  const Index top_k = args.schedule->top_k();
-  const auto output = poisoned<std::uint16_t>(rows * args.shape.head_dim);
-  const auto spans = poisoned<DeviceSpan>(rows * top_k);
-  const auto scores = poisoned<float>(rows * top_k);
-  args.output = output.data();
-  args.spans = spans.data();
-  args.scores = scores.data();
+  const WholeArrays arrays(args);
+  arrays.put_into(args);
   run(args, cuda::attention);
-  return {cuda::widen(args.dtype, output.download()),
-          {top_k, 0, spans.download(), scores.download(), {}, {}}};
+  return arrays.download();
 }
 
 inline Whole attention(const OnDevice& device, Rung rung) {

@@ -120,7 +120,8 @@ struct CombineArgs {
   const void* window_output = nullptr;  // [batch, num_heads, L_q, head_dim], or null
   const float* window_lse = nullptr;    // [batch, num_heads, L_q], or null
 
-  void* output = nullptr;  // [batch, num_heads, L_q, head_dim]
+  void* output = nullptr;           // [batch, num_heads, L_q, head_dim]
+  float* window_lse_out = nullptr;  // [batch, num_heads, L_q], the window's own; null: not wanted
 
   Rung rung = Rung::fast;
   Workspace workspace;
@@ -132,7 +133,9 @@ void combine(const CombineArgs& args, Stream stream);
 /// (decoding) or many (prefill) are chosen by the shape; with Shape::length, which the host does
 /// not know, always those for few, and their workspace grows with the queries. Long prefills run in
 /// chunks of queries: the workspace is 12 bytes a row and slot (24 with N = 3, 36 beyond) and about
-/// a GiB.
+/// a GiB. The log-sum-exps are those of the items (SPEC 4), by the way; anchors of more than one
+/// level cost a launch and 8 (N - 1) bytes a row and slot more: of all outputs they alone count in
+/// workspace_size().
 struct AttentionArgs {
   Shape shape;
   Dtype dtype = Dtype::bf16;
@@ -145,9 +148,14 @@ struct AttentionArgs {
   double search_scale = 1;
   std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
 
-  void* output = nullptr;       // [batch, num_heads, L_q, head_dim]
-  DeviceSpan* spans = nullptr;  // [batch, num_heads, L_q, top_k], what was kept; null: not wanted
-  float* scores = nullptr;      // [batch, num_heads, L_q, top_k]; null: not wanted
+  void* output = nullptr;  // [batch, num_heads, L_q, head_dim]
+
+  // What was found; null: not wanted. Slots without a path: [0, 0), -inf, -inf, -1.
+  DeviceSpan* spans = nullptr;      // [batch, num_heads, L_q, top_k]
+  float* scores = nullptr;          // [batch, num_heads, L_q, top_k]
+  float* span_lses = nullptr;       // [batch, num_heads, L_q, top_k], without the window's keys
+  float* window_lse = nullptr;      // [batch, num_heads, L_q]; base e, -inf where there is no key
+  std::int32_t* anchors = nullptr;  // [batch, num_heads, L_q, top_k, N - 1], keys
 
   Rung rung = Rung::fast;
   Workspace workspace;

@@ -113,6 +113,7 @@ struct DeviceInfo {
   std::size_t l2_bytes = 0;
   int multiprocessors = 0;
   int compute_capability = 0;  // 90 for 9.0
+  int architecture = 0;        // that the loaded code was compiled for: 80 runs on a 90, but slower
   std::string driver;          // "13.0", the newest CUDA that the driver runs
   std::string runtime;         // "13.0", the CUDA that this was built with
 };

@@ -13,8 +13,16 @@ struct CUstream_st;
 /// stream and returns: it neither allocates nor synchronizes, and can be captured in a CUDA graph.
 /// Pointers are to memory of the current device unless said otherwise; arrays are dense, row-major.
 ///
-/// Results are the same bits in every run, and a row's result does not depend on the other rows.
-/// (To rounding, where a row shares a tile with keys or values that are NaN or infinite.)
+/// Results are the same bits in every run. A row's result depends neither on the other rows nor on
+/// how queries are cut into calls, nor on the capacity of the cache (Shape::keys, the plan's
+/// max_length), nor on whether its position comes from the host or the device, but for the order of
+/// sums, whose difference is within rounding (SPEC 8), between
+/// - the plain rung and the fast one, and code compiled for different architectures;
+/// - attention() for few queries and for many. Few are at most 64 rows of a KV head (queries times
+///   query heads a KV head), and all calls with Shape::length; head_dim 64 or 128, top_k <= 4 and a
+///   positive softmax_scale are further conditions. Paths and scores are the same in both;
+/// - calls in which a row's tile holds other rows' keys or values that are NaN or infinite, and
+///   those in which it does not.
 ///
 /// Every function throws std::invalid_argument for arguments that it can see to be wrong, before
 /// anything is launched, and std::runtime_error where CUDA reports an error.
@@ -40,6 +48,10 @@ struct DeviceSpan {
 
 /// Number of GPUs that the process can use; 0 without a driver.
 int device_count();
+
+/// Why the current device cannot run the kernels, in one line: no driver, no device, no kernels for
+/// this chip. Empty where it can.
+std::string why_unusable();
 
 /// The exact tables of a schedule, copied to the current device: stripes, and the reaches B(n) and
 /// F(n) as step functions. Copies share the tables. Construction allocates and waits; make it
