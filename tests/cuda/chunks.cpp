@@ -1,4 +1,4 @@
-#include "found.hpp"
+#include "judge.hpp"
 #include "multistep/cuda/fault.hpp"
 
 // Long prefills run in chunks of queries. The copy of the kernels that can be told to go wrong can
@@ -39,8 +39,7 @@ TEST_CASE("GPU prefill in chunks of queries gives the bits of one chunk", "[chun
         const OnDevice device(problem, options.dtype);
         for (const Rung rung : kRungs) {
           const Whole whole = gpu::attention(device, rung);
-          CHECK(far(whole.output, oracle(problem),
-                    limits(problem, options.dtype, kWholeRoundings)) == "");
+          CHECK(wrong_whole(problem, options.dtype, whole) == "");
           for (const Index queries : {7, 100, 128, 299}) {
             CAPTURE(steps, rules, head_dim, name(rung), queries);
             const Chunked chunked(device.shape, steps > 1 ? 2 : 1, queries);

@@ -1,4 +1,4 @@
-#include "found.hpp"
+#include "judge.hpp"
 
 // Decoding reads keys that several heads chose once for all of them. That leaves no trace: every
 // head has the bits that it has among other neighbours.
@@ -78,8 +78,7 @@ TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode
         const Problem apart = make_problem(options);
         for (const Problem& problem : {apart, agreeing(apart)}) {
           const Whole got = gpu::attention(OnDevice(problem, dtype), Rung::fast);
-          CHECK(wrong_finds(problem, got) == "");
-          CHECK(far(got.output, oracle(problem), limits(problem, dtype, kWholeRoundings)) == "");
+          CHECK(wrong_exactly(problem, dtype, got) == "");
         }
       }
     }
@@ -191,9 +190,7 @@ TEST_CASE("GPU decoding of more sequences than one launch of a search takes", "[
       for (std::size_t b = 0; b < options.start.size(); b += 3) options.start[b] = 37;
       const Problem problem = make_problem(options);
       const Whole got = gpu::attention(OnDevice(problem, options.dtype), Rung::fast);
-      CHECK(wrong_finds(problem, got) == "");
-      CHECK(far(got.output, oracle(problem), limits(problem, options.dtype, kWholeRoundings)) ==
-            "");
+      CHECK(wrong_exactly(problem, options.dtype, got) == "");
     }
   }
 }

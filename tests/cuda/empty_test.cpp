@@ -1,4 +1,4 @@
-#include "found.hpp"
+#include "judge.hpp"
 
 // Sequences of length 0, and query rows before `start`: no key, output 0, log-sum-exp -inf, no path
 // (SPEC 7), whatever the arrays hold.

@@ -1,4 +1,4 @@
-#include "found.hpp"
+#include "judge.hpp"
 
 // One graph follows a cache whose length moves on the device.
 
@@ -20,19 +20,11 @@ Problem cache(Index steps, Index queries) {
   return make_problem(options);
 }
 
-/// The cache at one of its lengths, NaN behind, and the oracle's answers there.
-struct Moment {
-  Index length;
-  Problem problem;
-  Selection selection;
-  std::vector<double> output;
-};
-
-Moment moment(const Problem& whole, Index length) {
-  Problem problem = whole;
-  problem.sizes.query_offset = length - problem.sizes.queries;
-  fill_unused_rows(problem, static_cast<float>(inputs::kNaN));
-  return {length, problem, span_search(problem.search()), oracle(problem)};
+/// The cache at one of its lengths, NaN behind.
+Problem moment(Problem whole, Index length) {
+  whole.sizes.query_offset = length - whole.sizes.queries;
+  fill_unused_rows(whole, static_cast<float>(inputs::kNaN));
+  return whole;
 }
 
 std::vector<Index> moving_lengths() {
@@ -48,8 +40,6 @@ TEST_CASE("A graph of GPU attention follows the cache's length", "[graph]") {
   for (const Index steps : {1, 2, 3}) {
     for (const Index queries : {1, 5, 60}) {
       const Problem whole = cache(steps, queries);
-      std::vector<Moment> moments;
-      for (const Index length : moving_lengths()) moments.push_back(moment(whole, length));
       for (const Rung rung : kRungs) {
         OnDevice device(whole, Dtype::bf16);
         device.use_length();
@@ -61,20 +51,20 @@ TEST_CASE("A graph of GPU attention follows the cache's length", "[graph]") {
         args.workspace = {workspace.data(), workspace.size()};
         const cuda::OwnedStream stream;
         const cuda::Graph graph(stream, [&](cuda::Stream s) { cuda::attention(args, s); });
-        for (const Moment& now : moments) {
-          CAPTURE(steps, queries, name(rung), now.length);
-          OnDevice fresh(now.problem, Dtype::bf16);
+        for (const Index length : moving_lengths()) {
+          CAPTURE(steps, queries, name(rung), length);
+          const Problem now = moment(whole, length);
+          OnDevice fresh(now, Dtype::bf16);
           fresh.use_length();
           device.key.upload(fresh.key.download());
           device.value.upload(fresh.value.download());
           device.search_keys.upload(fresh.search_keys.download());
-          device.length.upload(to_int32({now.length, now.length}));
+          device.length.upload(to_int32({length, length}));
           arrays.poison();
           graph.launch(stream);
           stream.synchronize();
           const Whole got = arrays.download();
-          CHECK(wrong_finds(now.problem, now.selection, got) == "");
-          CHECK(far(got.output, now.output, limits(whole, Dtype::bf16, kWholeRoundings)) == "");
+          CHECK(wrong_exactly(now, Dtype::bf16, got) == "");
           CHECK(same_bits(got, gpu::attention(fresh, rung)));
         }
       }
@@ -83,8 +73,7 @@ TEST_CASE("A graph of GPU attention follows the cache's length", "[graph]") {
 }
 
 TEST_CASE("Every GPU stage can be captured", "[graph]") {
-  const Moment now = moment(cache(3, 5), 130);
-  const Problem& problem = now.problem;
+  const Problem problem = moment(cache(3, 5), 130);
   const OnDevice device(problem, Dtype::bf16);
   const Index rows = device.shape.rows();
   const Index d = device.shape.head_dim;
@@ -138,9 +127,12 @@ TEST_CASE("Every GPU stage can be captured", "[graph]") {
       graph.launch(stream);
       stream.synchronize();
       const Paths kept{2, 0, spans.download(), scores.download(), {}, {}};
-      CHECK(difference(kept, now.selection) == "");
-      CHECK(far(cuda::widen(Dtype::bf16, output.download()), now.output,
-                limits(problem, Dtype::bf16, kWholeRoundings)) == "");
+      CHECK(difference(kept, span_search(problem.search())) == "");
+      Handed given = handed(kept);
+      given.span_outputs = cast<double>(cuda::widen(Dtype::bf16, outputs.download()));
+      given.span_lses = cast<double>(lses.download());
+      given.output = cast<double>(cuda::widen(Dtype::bf16, output.download()));
+      CHECK(wrong(problem.attention(), Dtype::bf16, given) == "");
     }
   }
 }

@@ -1,84 +1,152 @@
 #pragma once
 
-#include <cmath>
-#include <sstream>
+#include <numeric>
 
+#include "multistep/judge.hpp"
 #include "stages.hpp"
 
-/// The oracle's answers, and how far the GPU's may be from them. Each judge returns an empty text,
-/// or the first thing that is wrong.
+/// What the GPU computed, before the library's judge, every row by its own limits (SPEC 8.3). Each
+/// function returns an empty text, or what is wrong.
 namespace gpu {
 
-/// Unit roundoff of the storage type.
-inline double roundoff(Dtype dtype) { return dtype == Dtype::bf16 ? 0x1p-8 : 0x1p-11; }
+inline multistep::Storage storage_of(Dtype dtype) {
+  return dtype == Dtype::bf16 ? multistep::Storage::bfloat16 : multistep::Storage::float16;
+}
 
-inline double max_value(const Problem& problem) {
-  double max = 0;
-  for (const float x : problem.value) {
-    if (std::isfinite(x)) max = std::max(max, std::abs(static_cast<double>(x)));
+/// What is handed in, as the judge takes it. Empty: not handed in.
+struct Handed {
+  std::vector<Span> spans;
+  std::vector<double> scores;
+  std::vector<Index> anchors;
+  std::vector<double> span_outputs, span_lses, window_output, window_lse, output;
+
+  multistep::Submission submission() const {
+    const auto data = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
+    return {data(spans),     data(scores),        data(anchors),    data(span_outputs),
+            data(span_lses), data(window_output), data(window_lse), data(output)};
   }
-  return max;
-}
-
-/// Each time that weights or outputs are rounded to the storage type on the way to a convex sum of
-/// values, it moves by at most roundoff * max|v|; twice that is allowed. The floor of 2^-13 max|v|
-/// is for weights below 2^-14 of the largest, subnormal in fp16 (4096 of them lose 2^-25 each), and
-/// for logits and exponentials in float32.
-inline double tolerance(const Problem& problem, Dtype dtype, int roundings) {
-  return (2 * roundings * roundoff(dtype) + 0x1p-13) * max_value(problem);
-}
-
-// How often outputs were rounded on their way.
-inline constexpr int kSpanRoundings = 2;     // weights, output
-inline constexpr int kCombineRoundings = 2;  // weights of the window, output
-inline constexpr int kWholeRoundings = 3;    // weights, span output, output
-inline constexpr int kShardRoundings = 4;    // weights, a shard's output, merged output, output
-
-struct Limits {
-  double worst;
-  double mean;  // of the absolute errors: twice what a plain implementation has here
 };
 
-inline Limits limits(const Problem& problem, Dtype dtype, int roundings) {
-  const double worst = tolerance(problem, dtype, roundings);
-  return {worst, worst / 12};
+inline Handed handed(const Paths& paths) {
+  Handed result;
+  result.spans = to_host(paths.spans);
+  result.scores = cast<double>(paths.scores);
+  result.anchors = cast<Index>(paths.anchors);
+  return result;
 }
 
-/// Equal, or a difference within the limits; NaN never passes.
-inline std::string far(const std::vector<float>& got, const std::vector<double>& want,
-                       Limits limits) {
+using ProblemArgs = multistep::AttentionArgs<float>;
+
+/// Every row.
+inline multistep::JudgeReport judged(const ProblemArgs& problem, Dtype dtype, const Handed& given) {
+  std::vector<Index> rows(at(problem.shape.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  return multistep::judge_sample(problem, std::span<const Index>(rows), storage_of(dtype),
+                                 given.submission())
+      .report();
+}
+
+inline std::string wrong(const ProblemArgs& problem, Dtype dtype, const Handed& given) {
+  const multistep::JudgeReport report = judged(problem, dtype, given);
+  return report.pass() && report.undecided == 0 ? "" : report.table();
+}
+
+/// Near-ties may go either way.
+inline std::string wrong_paths(const Problem& problem, const Paths& got) {
+  return wrong(problem.attention(), Dtype::bf16, handed(got));
+}
+
+/// All that attention() tells. Near-ties may go either way.
+inline std::string wrong_whole(const ProblemArgs& problem, Dtype dtype, const Whole& got) {
+  Handed given = handed(got.kept);
+  given.span_lses = cast<double>(got.span_lses);
+  given.window_lse = cast<double>(got.window_lse);
+  given.output = cast<double>(got.output);
+  return wrong(problem, dtype, given);
+}
+inline std::string wrong_whole(const Problem& problem, Dtype dtype, const Whole& got) {
+  return wrong_whole(problem.attention(), dtype, got);
+}
+
+/// Attention to spans [batch, num_heads, L_q, slots], nothing left out of them.
+inline std::string wrong_items(const Problem& problem, Dtype dtype, const std::vector<Span>& spans,
+                               const Attended& got) {
+  const multistep::SpanAttentionArgs<float> args{problem.shape(),
+                                                 problem.query.data(),
+                                                 problem.key.data(),
+                                                 problem.value.data(),
+                                                 std::ssize(spans) / problem.sizes.rows(),
+                                                 spans.data(),
+                                                 nullptr,
+                                                 problem.softmax_scale};
+  const multistep::ItemsReport report = multistep::judge_items(
+      args, storage_of(dtype), cast<double>(got.output).data(), cast<double>(got.lse).data());
   std::ostringstream text;
-  if (got.size() != want.size()) {
-    text << got.size() << " values, " << want.size() << " wanted";
-    return text.str();
+  for (const auto& [what, of] : {std::pair("outputs", report.outputs), {"lses", report.lses}}) {
+    if (of.pass()) continue;
+    text << what << " of " << of.wrong_rows << " items, " << of.nans << " NaN, " << of.infs
+         << " infinite, ratio " << of.ratio << ", item " << of.worst_row << " value "
+         << of.worst_value << " off by " << of.max_error << ", limit " << of.max_limit << "; ";
   }
-  double sum = 0;
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const double x = static_cast<double>(got[i]);
-    if (x == want[i]) continue;
-    const double off = std::abs(x - want[i]);
-    if (!(off <= limits.worst)) {
-      text << "value " << i << ": " << x << " for " << want[i] << ", off by " << off << " > "
-           << limits.worst;
-      return text.str();
-    }
-    sum += off;
-  }
-  const double mean = got.empty() ? 0 : sum / static_cast<double>(got.size());
-  if (!(mean <= limits.mean)) text << "mean error " << mean << " > " << limits.mean;
   return text.str();
 }
 
-/// The sum of exponentials and the logits are in float32, the weights summed may be rounded ones.
-inline std::string far_lse(const std::vector<float>& got, const std::vector<double>& want) {
-  std::ostringstream text;
-  if (got.size() != want.size()) text << got.size() << " values, " << want.size() << " wanted";
-  for (std::size_t i = 0; text.str().empty() && i < got.size(); ++i) {
-    const double x = static_cast<double>(got[i]);
-    if (x == want[i] || std::abs(x - want[i]) <= 2e-3 + 1e-5 * std::abs(want[i])) continue;
-    text << "lse " << i << ": " << x << " for " << want[i];
+/// The windows of all query rows: [batch, num_heads, L_q].
+inline std::vector<Span> row_windows(const Problem& problem) {
+  std::vector<Span> result;
+  for (Index row = 0; row < problem.sizes.rows(); ++row) {
+    result.push_back(
+        problem.plan.window(problem.position_of(row), problem.start_of(problem.batch_of(row))));
   }
-  return text.str();
+  return result;
+}
+
+/// The spans without the keys of their queries' windows.
+inline std::vector<Span> outside_windows(const Problem& problem, std::vector<Span> spans) {
+  const std::vector<Span> windows = row_windows(problem);
+  const std::size_t slots = spans.size() / windows.size();
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    spans[i] = multistep::outside_window(spans[i], windows[i / slots]);
+  }
+  return spans;
+}
+
+inline multistep::Items attended(const Problem& problem, const std::vector<Span>& spans) {
+  return multistep::span_attention<float>(
+      {problem.shape(), problem.query.data(), problem.key.data(), problem.value.data(),
+       std::ssize(spans) / problem.sizes.rows(), spans.data(), nullptr, problem.softmax_scale});
+}
+
+/// The oracle's values as the GPU keeps them.
+inline Attended stored(Dtype dtype, const multistep::Items& items) {
+  return {cuda::widen(dtype, cuda::narrow(dtype, cast<float>(items.output))),
+          cast<float>(items.lse)};
+}
+
+/// The oracle's span attention for a search, in the GPU's number formats.
+inline Partials partials(const Problem& problem, Dtype dtype, const Selection& selection) {
+  const Attended items =
+      stored(dtype, attended(problem, outside_windows(problem, selection.spans)));
+  return {to_device(selection.spans), cast<float>(selection.scores), items.output, items.lse};
+}
+
+/// Combination of what it was given; the window is its own work, or was given too.
+inline std::string wrong_combination(const Problem& problem, Dtype dtype, const Partials& partials,
+                                     const std::vector<float>& output,
+                                     const Attended& window = {}) {
+  Handed given;
+  given.spans = to_host(partials.spans);
+  given.scores = cast<double>(partials.scores);
+  given.span_outputs = cast<double>(partials.outputs);
+  given.span_lses = cast<double>(partials.lses);
+  given.window_output = cast<double>(window.output);
+  given.window_lse = cast<double>(window.lse);
+  given.output = cast<double>(output);
+  const multistep::JudgeReport report = judged(problem.attention(), dtype, given);
+  for (const multistep::StageReport& stage : report.stages) {
+    if (stage.name == "combination") return stage.pass() ? "" : report.table();
+  }
+  return "no combination judged";
 }
 
 /// Spans, scores and anchors (where there are any) equal the oracle's, to the bit.
@@ -111,83 +179,27 @@ inline std::string difference(const Paths& got, const Selection& want) {
   return text.str();
 }
 
-/// The windows of all query rows: [batch, num_heads, L_q].
-inline std::vector<Span> row_windows(const Problem& problem) {
-  std::vector<Span> result;
-  for (Index row = 0; row < problem.sizes.rows(); ++row) {
-    result.push_back(
-        problem.plan.window(problem.position_of(row), problem.start_of(problem.batch_of(row))));
-  }
-  return result;
+/// Where scores are exact in float32: the oracle's paths to the bit, and the rest close.
+inline std::string wrong_exactly(const Problem& problem, Dtype dtype, const Whole& got) {
+  const std::string paths = difference(got.kept, span_search(problem.search()));
+  return paths.empty() ? wrong_whole(problem, dtype, got) : paths;
 }
 
-/// The spans without the keys of their queries' windows, as the GPU attends to them.
-inline std::vector<Span> outside_window(const Problem& problem, std::vector<Span> spans) {
-  const std::vector<Span> windows = row_windows(problem);
-  const std::size_t slots = spans.size() / windows.size();
-  for (std::size_t i = 0; i < spans.size(); ++i) {
-    const Span window = windows[i / slots];
-    if (!window.empty()) spans[i].end = std::min(spans[i].end, window.begin);
-  }
-  return spans;
-}
-
-inline multistep::SpanAttentionResult attended(const Problem& problem,
-                                               const std::vector<Span>& spans) {
-  return multistep::span_attention<float>({problem.shape(), problem.query.data(),
-                                           problem.key.data(), problem.value.data(),
-                                           static_cast<Index>(spans.size()) / problem.sizes.rows(),
-                                           spans.data(), nullptr, problem.softmax_scale});
-}
-
-/// The oracle's span attention for a search, in the GPU's number formats.
-inline Partials partials(const Problem& problem, Dtype dtype, const Selection& selection) {
-  const auto result = attended(problem, outside_window(problem, selection.spans));
-  return {to_device(selection.spans), cast<float>(selection.scores),
-          cuda::widen(dtype, cuda::narrow(dtype, cast<float>(result.output))),
-          cast<float>(result.lse)};
-}
-
-/// Window and combination of what the GPU is given. Slots in use come first.
-inline std::vector<double> combined(const Problem& problem, const Partials& given) {
-  const auto windows = attended(problem, row_windows(problem));
-  const Index rows = problem.sizes.rows();
-  const Index slots = static_cast<Index>(given.spans.size()) / rows;
-  const Index d = problem.sizes.head_dim;
-  std::vector<Index> count(at(rows), 0);
-  std::vector<double> outputs = cast<double>(given.outputs);
-  const std::vector<double> scores = cast<double>(given.scores);
-  for (Index row = 0; row < rows; ++row) {
-    while (count[at(row)] < slots) {
-      const DeviceSpan span = given.spans[at(row * slots + count[at(row)])];
-      if (span.begin >= span.end) break;
-      ++count[at(row)];
-    }
-    const double window_lse = windows.lse[at(row)];
-    for (Index slot = row * slots; slot < row * slots + std::max<Index>(count[at(row)], 1);
-         ++slot) {
-      const bool alone = count[at(row)] == 0;
-      const double span_lse =
-          alone ? -inputs::kInfinity : static_cast<double>(given.lses[at(slot)]);
-      const double max = std::max(span_lse, window_lse);
-      const bool none = max == -inputs::kInfinity;
-      const double span_weight = none ? 0 : std::exp(span_lse - max);
-      const double window_weight = none ? 0 : std::exp(window_lse - max);
-      for (Index c = 0; c < d; ++c) {
-        double& x = outputs[at(slot * d + c)];
-        const double from_window = window_weight * windows.output[at(row * d + c)];
-        const double from_span = alone ? 0 : span_weight * x;
-        x = none ? 0 : (from_span + from_window) / (span_weight + window_weight);
-      }
-    }
-    count[at(row)] = std::max<Index>(count[at(row)], 1);
-  }
-  return multistep::combine({rows, slots, d, count.data(), scores.data(), outputs.data()});
-}
-
-/// The whole on the oracle.
-inline std::vector<double> oracle(const Problem& problem) {
-  return multistep::attention(problem.attention()).output;
+/// Nothing to look at: output 0, log-sum-exps -inf, no path. Of rows [first, first + count).
+inline bool found_nothing(const Whole& got, Index first, Index count) {
+  const Index top_k = got.kept.top_k;
+  const auto all = [&](const auto& array, Index width, auto&& holds) {
+    const auto begin = array.begin() + static_cast<std::ptrdiff_t>(first * width);
+    return std::all_of(begin, begin + static_cast<std::ptrdiff_t>(count * width), holds);
+  };
+  const auto none = [](float x) { return x == -INFINITY; };
+  const Index rows = static_cast<Index>(got.window_lse.size());
+  const Index head_dim = static_cast<Index>(got.output.size()) / rows;
+  return all(got.output, head_dim, [](float x) { return x == 0; }) &&
+         all(got.window_lse, 1, none) && all(got.span_lses, top_k, none) &&
+         all(got.kept.scores, top_k, none) &&
+         all(got.kept.spans, top_k, [](DeviceSpan x) { return x.begin == 0 && x.end == 0; }) &&
+         all(got.kept.anchors, top_k * got.kept.levels, [](std::int32_t x) { return x == -1; });
 }
 
 }  // namespace gpu

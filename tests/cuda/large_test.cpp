@@ -79,18 +79,14 @@ TEST_CASE("GPU caches of more than 2^31 elements", "[large]") {
             routing.push_back(level.data() + offset * kHeadDim);
           }
           const float* keys = cache.head(head);
-          const Selection selection = span_search<float>({shape, &plan, routing, keys, 1});
-          const auto output = multistep::attention<float>(
-              {shape, &plan, problem.query.data() + offset * kHeadDim, keys, keys, routing});
-          const Paths kept{got.kept.top_k,
-                           0,
-                           inputs::rows_of(got.kept.spans, 1, got.kept.top_k, offset, queries),
-                           inputs::rows_of(got.kept.scores, 1, got.kept.top_k, offset, queries),
-                           {},
-                           {}};
-          if (steps > 1) CHECK(difference(kept, selection) == "");
-          CHECK(far(inputs::rows_of(got.output, 1, kHeadDim, offset, queries), output.output,
-                    limits(problem, dtype, kWholeRoundings)) == "");
+          const multistep::AttentionArgs<float> args{
+              shape, &plan, problem.query.data() + offset * kHeadDim, keys, keys, routing};
+          const Whole of_head = got.of_rows(offset, queries);
+          if (steps > 1) {
+            CHECK(difference(of_head.kept, span_search<float>({shape, &plan, routing, keys, 1})) ==
+                  "");
+          }
+          CHECK(wrong_whole(args, dtype, of_head) == "");
         }
       }
     }

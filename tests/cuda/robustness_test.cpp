@@ -72,17 +72,10 @@ void fill_row(std::vector<float>& array, Index row, Index width, float value) {
 
 /// Where the oracle's output for `reference` is a number, the GPU's for `dirty` is that number.
 void check_confined(const Problem& dirty, const Problem& reference) {
-  const std::vector<double> want = oracle(reference);
-  const Limits close = limits(reference, Dtype::bf16, kWholeRoundings);
   const OnDevice device(dirty, Dtype::bf16);
   for (const Rung rung : kRungs) {
     CAPTURE(name(rung));
-    std::vector<float> got = gpu::attention(device, rung).output;
-    std::vector<double> clean = want;
-    for (std::size_t i = 0; i < want.size(); ++i) {
-      if (!std::isfinite(want[i])) clean[i] = 0, got[i] = 0;
-    }
-    CHECK(far(got, clean, close) == "");
+    CHECK(wrong_whole(reference, Dtype::bf16, gpu::attention(device, rung)) == "");
   }
 }
 
@@ -195,12 +188,9 @@ TEST_CASE("A NaN in one query's row reaches that row alone", "[robust]") {
           CAPTURE(queries, name(rung), row, which);
           Problem dirty = clean;
           fill_row(which == 0 ? dirty.query : dirty.routing[at(which - 1)], row, d, kNaN);
-          std::vector<float> got = gpu::attention(OnDevice(dirty, Dtype::bf16), rung).output;
-          if (which > 0) {  // no path is left: the window alone
-            const auto window = attended(clean, row_windows(clean)).output;
-            CHECK(far(inputs::rows_of(got, 1, d, row, 1), inputs::rows_of(window, 1, d, row, 1),
-                      limits(clean, Dtype::bf16, kWholeRoundings)) == "");
-          }
+          const Whole found = gpu::attention(OnDevice(dirty, Dtype::bf16), rung);
+          CHECK(wrong_whole(dirty, Dtype::bf16, found) == "");  // without a path: the window
+          std::vector<float> got = found.output;
           std::copy_n(want.begin() + row * d, d, got.begin() + row * d);
           CHECK(same_bits(got, want));
         }
@@ -270,8 +260,10 @@ TEST_CASE("GPU attention on two streams at once", "[robust]") {
     }
     for (std::size_t i = 0; i < 2; ++i) {
       streams[i].synchronize();
-      CHECK(far(cuda::widen(Dtype::bf16, outputs[i].download()), oracle(*problems[i]),
-                limits(*problems[i], Dtype::bf16, kWholeRoundings)) == "");
+      const OnDevice& device = devices[i];
+      Whole got = gpu::attention(device, rung);
+      CHECK(same_bits(cuda::widen(Dtype::bf16, outputs[i].download()), got.output));
+      CHECK(wrong_exactly(*problems[i], Dtype::bf16, got) == "");
     }
   }
 }

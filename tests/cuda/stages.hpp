@@ -150,6 +150,19 @@ struct Whole {
   Paths kept;
   std::vector<float> span_lses;   // [batch, num_heads, L_q, top_k]
   std::vector<float> window_lse;  // [batch, num_heads, L_q]
+
+  /// Rows [first, first + count) of each of `heads` that the rows are cut into.
+  Whole of_rows(Index first, Index count, Index heads = 1) const {
+    const auto rows = static_cast<Index>(window_lse.size());
+    const auto pick = [&](const auto& array) {
+      if (array.empty()) return array;
+      return inputs::rows_of(array, heads, static_cast<Index>(array.size()) / rows, first, count);
+    };
+    return {pick(output),
+            {kept.top_k, kept.levels, pick(kept.spans), pick(kept.scores), pick(kept.anchors), {}},
+            pick(span_lses),
+            pick(window_lse)};
+  }
 };
 
 inline bool same_bits(const Whole& a, const Whole& b) {
