@@ -8,6 +8,14 @@ True
 ``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
 kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
 PyTorch operators. Intervals are half-open, positions count from 0.
+
+Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
+many threads as the OpenMP runtime tells the calling thread (``OMP_NUM_THREADS``, threadpoolctl),
+and no more than ``torch.get_num_threads()`` where PyTorch is loaded; results do not depend on it.
+The threads are kept for the next call. Calls at the same time have each their own; a forked child
+starts anew. (PyTorch brings an OpenMP runtime along. Where that one serves this package too, as it
+does where both are called ``libgomp.so.1``, ``torch.set_num_threads`` reaches the calling thread
+alone; its answer counts in every thread and with either runtime.)
 """
 
 from . import _core

@@ -5,6 +5,7 @@
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "workers.hpp"
 
 /// The kernels on device memory, which comes as addresses: Python has checked dtype, device, shape
 /// and that arrays are dense. Nothing here allocates or waits but the making of a schedule.
@@ -111,7 +112,7 @@ void bind_call(nb::module_& core, const char* name, void (*launch)(const Args&, 
             args.workspace = {at_address<void>(workspace), bytes};
             launch(args, at_address<std::remove_pointer_t<cuda::Stream>>(stream));
           },
-          nb::call_guard<nb::gil_scoped_release>());
+          nb::call_guard<Unlocked>());
 }
 
 }  // namespace
@@ -120,7 +121,7 @@ void bind_cuda(nb::module_& core) {
   core.attr("max_context") = cuda::kMaxContext;
   core.def("device_count", &cuda::device_count);
   nb::class_<cuda::DeviceSchedule>(core, "DeviceSchedule")
-      .def(nb::init<StripePlan>(), nb::call_guard<nb::gil_scoped_release>());
+      .def(nb::init<StripePlan>(), nb::call_guard<Unlocked>());
   bind_call<cuda::AttentionArgs>(core, "CudaAttention", &cuda::attention);
   bind_call<cuda::SpanAttentionArgs>(core, "CudaSpanAttention", &cuda::span_attention);
   bind_call<cuda::AccumulationArgs>(core, "CudaAccumulation", &cuda::accumulate);
