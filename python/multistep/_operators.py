@@ -8,7 +8,7 @@ from typing import Any, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from . import _core, functions, oracle
+from . import _core, oracle
 from ._arrays import check_shapes
 from ._rational import integer
 from .oracle import Attended
@@ -56,10 +56,9 @@ def _decode(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], sche
             top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
             length: Tensor, start: Optional[Tensor], search_keys: Optional[Tensor],
             return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    found = functions.decode_on_host(q, k, v, routing_queries, _schedule(schedule, top_k),
-                                     length=length, softmax_scale=softmax_scale,
-                                     search_scale=search_scale, start=start,
-                                     search_keys=search_keys)
+    found = oracle.attention(q, k, v, routing_queries, _schedule(schedule, top_k),
+                             softmax_scale=softmax_scale, search_scale=search_scale,
+                             length=length, start=start, search_keys=search_keys)
     return _of_oracle(found, q, return_lse)
 
 

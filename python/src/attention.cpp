@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "arrays.hpp"
 #include "core.hpp"
@@ -49,7 +50,7 @@ void in_pieces(Index tasks, Errand& errand, Body&& body) {
 template <class T>
 double products_of_query(const AttentionArgs<T>& args) {
   const auto keys = static_cast<double>(args.shape.keys);
-  const Index last = args.shape.query_offset + args.shape.queries - 1;
+  const Index last = longest(args.shape) - 1;
   const auto window = static_cast<double>(args.plan->window(last, 0).length());
   const auto slots = static_cast<double>(args.plan->schedule().top_k);
   return static_cast<double>(args.shape.head_dim) *
@@ -68,10 +69,12 @@ template <class T>
 void attend_part(const AttentionArgs<T>& whole, const Rows& rows, Index row, Index count,
                  Results& results) {
   const Index start = rows.start(row);
-  const AttentionArgs<T> part = part_of(whole, rows, row, count, &start);
+  const Index length = rows.position(row) + count;
+  if (length <= 0) return;  // none of them has a key
+  const AttentionArgs<T> part = part_of(whole, rows, row, count, &start, &length);
   const Index d = part.shape.head_dim;
   const Selection selection = span_search(search_of(part));
-  const std::vector<Span> windows = windows_of(*part.plan, part.shape.query_offset, count, start);
+  const std::vector<Span> windows = windows_of(*part.plan, part.shape);
   const SpanAttentionResult spans =
       span_attention<T>({part.shape, part.query, part.key, part.value, selection.top_k,
                          selection.spans.data(), windows.data(), part.softmax_scale});
@@ -97,10 +100,11 @@ Results attend(const AttentionArgs<T>& args, Errand& errand) {
   const Index slots = rows.count() * args.plan->schedule().top_k;
   Results results;
   results.output.assign(at(rows.count() * args.shape.head_dim), 0);
-  results.lse.assign(at(slots), 0);
-  results.scores.assign(at(slots), 0);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  results.lse.assign(at(slots), -kInfinity);
+  results.scores.assign(at(slots), -kInfinity);
   results.spans.assign(at(2 * slots), 0);
-  results.anchors.assign(at(slots * (args.plan->steps() - 1)), 0);
+  results.anchors.assign(at(slots * (args.plan->steps() - 1)), -1);
   if (rows.count() == 0) return results;
 
   const Index queries = args.shape.queries;
@@ -164,8 +168,12 @@ Gradients differentiate(const AttentionArgs<T>& args, const double* output_gradi
         errand.check();
         const Index count = std::min(piece_rows, s.queries - row % s.queries);
         const Index start = rows.start(row);
-        AttentionArgs<T> part = part_of(args, rows, row, count, &start);
         const Index seen = rows.position(row) + count;  // later keys have no part in this piece
+        if (seen <= 0) {
+          row += count;
+          continue;
+        }
+        AttentionArgs<T> part = part_of(args, rows, row, count, &start, &seen);
         part.shape.keys = seen;
         const AttentionGradients piece = attention_backward(part, output_gradient + row * d);
         const Index kv = rows.kv_row(row, 0) * d;
@@ -215,7 +223,8 @@ void bind_attention(nb::module_& core) {
           "__init__",
           [](Inputs* self, const StripePlan* plan, Array q, Array k, Array v,
              std::vector<Array> routing, MaybeArray search_keys, MaybeArray start,
-             Index query_offset, double search_scale, std::optional<double> softmax_scale) {
+             MaybeArray length, Index query_offset, double search_scale,
+             std::optional<double> softmax_scale) {
             new (self) Inputs{plan,
                               std::move(q),
                               std::move(k),
@@ -223,13 +232,15 @@ void bind_attention(nb::module_& core) {
                               std::move(routing),
                               std::move(search_keys),
                               std::move(start),
+                              std::move(length),
                               query_offset,
                               search_scale,
                               softmax_scale};
           },
           nb::keep_alive<1, 2>(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-          nb::arg().noconvert().none(), nb::arg(), nb::arg(), nb::arg().none());
+          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg(), nb::arg(),
+          nb::arg().none());
   core.def("attention", &attention_of);
   core.def("attention_backward", &gradients_of, nb::arg(), nb::arg().noconvert());
 }

@@ -133,8 +133,9 @@ class Judge : public Judgement {
   void judge_row(Index s) {
     const Index row = rows_[s];
     const Index start = all_.start(row);
-    const AttentionArgs<T> one = part_of(args_, all_, row, 1, &start);
-    AttentionArgs<float> plain = part_of(narrow_, all_, row, 1, &start);
+    const Index length = all_.position(row) + 1;
+    const AttentionArgs<T> one = part_of(args_, all_, row, 1, &start, &length);
+    AttentionArgs<float> plain = part_of(narrow_, all_, row, 1, &start, &length);
     const Span window = args_.plan->window(all_.position(row), start);
 
     const Chosen chosen = choose(s, one);
@@ -230,7 +231,7 @@ class Judge : public Judgement {
   }
 
   void count_paths(Chosen& chosen, const std::vector<Index>& anchors, const Shape& shape) const {
-    const Span eligible{shape.start[0], shape.query_offset + 1};
+    const Span eligible{shape.start[0], shape.length[0]};
     for (Index i = 0; i < k_; ++i) {
       const Span& span = chosen.spans[at(i)];
       const bool used = anchors.empty() ? !span.empty() || chosen.scores[at(i)] != -kInfinity

@@ -17,6 +17,7 @@ struct Inputs {
   std::vector<Array> routing;  // [N - 1] of query's shape
   MaybeArray search_keys;      // key's shape; none: key
   MaybeArray start;            // [batch], int64
+  MaybeArray length;           // [batch], int64; none: queries stand at query_offset
   Index query_offset;
   double search_scale;
   std::optional<double> softmax_scale;
@@ -35,7 +36,8 @@ struct Inputs {
     shape.keys = extent(key, "k", 2);
     shape.head_dim = extent(query, "q", 3);
     shape.query_offset = query_offset;
-    if (start) shape.start = elements<Index>(*start, "start", {shape.batch});
+    shape.start = elements<Index>(start, "start", {shape.batch});
+    shape.length = elements<Index>(length, "length", {shape.batch});
     return shape;
   }
 
@@ -73,15 +75,15 @@ auto with_type(const Array& array, Body&& body) {
   return body(double{});
 }
 
-/// Queries [first, first + count) of one head, as a problem of its own. `start` is where the
-/// first eligible key of the head is kept.
+/// Queries [row, row + count) of one head, as a problem of its own. Where the first eligible key of
+/// the head is kept, and one past the position of the last query, in [0, keys].
 template <class T>
 AttentionArgs<T> part_of(const AttentionArgs<T>& whole, const Rows& rows, Index row, Index count,
-                         const Index* start) {
+                         const Index* start, const Index* length) {
   const Index d = whole.shape.head_dim;
   const Index kv = rows.kv_row(row, 0) * d;
   AttentionArgs<T> part = whole;
-  part.shape = {1, 1, 1, count, whole.shape.keys, d, rows.position(row), start};
+  part.shape = {1, 1, 1, count, whole.shape.keys, d, 0, start, length};
   part.query += row * d;
   part.key += kv;
   part.value += kv;
@@ -94,12 +96,6 @@ template <class T>
 SpanSearchArgs<T> search_of(const AttentionArgs<T>& args) {
   return {args.shape, args.plan, args.routing_queries,
           args.search_keys ? args.search_keys : args.key, args.search_scale};
-}
-
-inline std::vector<Span> windows_of(const StripePlan& plan, Index first, Index count, Index start) {
-  std::vector<Span> windows;
-  for (Index i = 0; i < count; ++i) windows.push_back(plan.window(first + i, start));
-  return windows;
 }
 
 /// Does this take so little time that a thread for it would be a waste?

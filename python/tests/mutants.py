@@ -33,7 +33,7 @@ MUTANTS = [
      "test_arguments.py"),
     ("_arrays.py", "bits <<= np.uint32(16)", "bits <<= np.uint32(15)", "test_attention.py"),
     ("oracle.py", "{host.storage}: {storage} like q", "{host.storage}", "test_arguments.py"),
-    ("functions.py", "int(lengths[b]) - queries", "int(lengths[0]) - queries",
+    ("oracle.py", "int(arrays[\"length\"].max())", "int(arrays[\"length\"][0])",
      "test_attention.py"),
     ("functions.py", "found.spans if return_spans else None", "None", "test_attention.py"),
     ("comparison.py", "passed = passed and bad == 0", "passed = True", "test_compare.py"),
