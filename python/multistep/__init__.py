@@ -29,10 +29,17 @@ from .schedule import Path, Schedule, verify_spans
 
 __version__: str = _core.version
 has_cuda: bool = _core.has_cuda
-"""Are the kernels built in?"""
+"""Are the kernels built in? ``cuda_status()`` says why not, and whether they can be used."""
+
+
+def cuda_status() -> str:
+    """"ready" where the kernels can be used on the current device. Otherwise why not: built without
+    CUDA, no driver, no device, or no kernels for its chip."""
+    return _core.cuda_status() or "ready"
+
 
 __all__ = [
     "Attended", "Comparison", "Exclusion", "Path", "ProbeReport", "Report", "Schedule", "Stage",
-    "Work", "accumulate", "attention", "compare", "decode", "from_authors", "has_cuda", "probe",
-    "to_authors", "verify_spans",
+    "Work", "accumulate", "attention", "compare", "cuda_status", "decode", "from_authors",
+    "has_cuda", "probe", "to_authors", "verify_spans",
 ]

@@ -2,6 +2,10 @@
 
 #include "workers.hpp"
 
+#ifndef MULTISTEP_NO_CUDA_REASON
+#define MULTISTEP_NO_CUDA_REASON "nvcc was not found, or MULTISTEP_CUDA is OFF"
+#endif
+
 /// multistep._core: the reference library, and the kernels where there are any, on plain arrays.
 /// Python checks and converts what users pass; nothing here is part of the public interface.
 NB_MODULE(_core, core) {
@@ -20,5 +24,6 @@ NB_MODULE(_core, core) {
   bind_cuda(core);
 #else
   core.attr("has_cuda") = false;
+  core.def("cuda_status", [] { return "built without CUDA: " MULTISTEP_NO_CUDA_REASON; });
 #endif
 }

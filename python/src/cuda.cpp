@@ -119,9 +119,14 @@ void bind_call(nb::module_& core, const char* name, void (*launch)(const Args&, 
 
 void bind_cuda(nb::module_& core) {
   core.attr("max_context") = cuda::kMaxContext;
+  core.def("cuda_status", &cuda::why_unusable);
   core.def("device_count", &cuda::device_count);
   nb::class_<cuda::DeviceSchedule>(core, "DeviceSchedule")
-      .def(nb::init<StripePlan>(), nb::call_guard<Unlocked>());
+      .def(nb::init<StripePlan>(), nb::call_guard<Unlocked>())
+      .def_prop_ro(
+          "max_length",
+          [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
+      .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
   bind_call<cuda::AttentionArgs>(core, "CudaAttention", &cuda::attention);
   bind_call<cuda::SpanAttentionArgs>(core, "CudaSpanAttention", &cuda::span_attention);
   bind_call<cuda::AccumulationArgs>(core, "CudaAccumulation", &cuda::accumulate);
