@@ -123,11 +123,8 @@ MUTANTS = [
     # Progress
     Mutant("the wish to stop not heard", "watch.hpp",
            "    if (stopped_) throw Cancelled();\n", ""),
-    Mutant("asked again after the wish to stop", "watch.hpp", "if (!stopped_) stopped_ =",
-           "stopped_ = stopped_ |"),
     Mutant("the end not told", "watch.hpp", "    next_ = 0;\n", ""),
-    Mutant("one query checked to its end", "segment_checker.cpp",
-           "  memory(m).pulse.work(1);\n  if (m == plan_.steps())", "  if (m == plan_.steps())"),
+    Mutant("no look up from one query", "watch.hpp", "    watch_->look();\n", ""),
     Mutant("tables made to their end", "schedule.cpp",
            "      watch.add(stripes.back() - std::exchange(reached, stripes.back()));\n",
            "      reached = stripes.back();\n"),

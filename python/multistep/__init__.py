@@ -8,6 +8,14 @@ True
 ``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
 kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
 PyTorch operators. Intervals are half-open, positions count from 0.
+
+Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
+many threads as the OpenMP runtime tells the calling thread (``OMP_NUM_THREADS``, threadpoolctl),
+and no more than ``torch.get_num_threads()`` where PyTorch is loaded; results do not depend on it.
+The threads are kept for the next call. Calls at the same time have each their own; a forked child
+starts anew. (PyTorch brings an OpenMP runtime along. Where that one serves this package too, as it
+does where both are called ``libgomp.so.1``, ``torch.set_num_threads`` reaches the calling thread
+alone; its answer counts in every thread and with either runtime.)
 """
 
 from . import _core
@@ -21,10 +29,17 @@ from .schedule import Path, Schedule, verify_spans
 
 __version__: str = _core.version
 has_cuda: bool = _core.has_cuda
-"""Are the kernels built in?"""
+"""Are the kernels built in? ``cuda_status()`` says why not, and whether they can be used."""
+
+
+def cuda_status() -> str:
+    """"ready" where the kernels can be used on the current device. Otherwise why not: built without
+    CUDA, no driver, no device, or no kernels for its chip."""
+    return _core.cuda_status() or "ready"
+
 
 __all__ = [
     "Attended", "Comparison", "Exclusion", "Path", "ProbeReport", "Report", "Schedule", "Stage",
-    "Work", "accumulate", "attention", "compare", "decode", "from_authors", "has_cuda", "probe",
-    "to_authors", "verify_spans",
+    "Work", "accumulate", "attention", "compare", "cuda_status", "decode", "from_authors",
+    "has_cuda", "probe", "to_authors", "verify_spans",
 ]

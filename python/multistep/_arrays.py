@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import numpy.typing as npt
 
+from ._rational import integer
+
 MAX_LENGTH = 2**48
 
 
@@ -154,21 +156,19 @@ def integers(name: str, value: Any) -> npt.NDArray[np.int64]:
     return np.require(array, np.int64, ["C", "A"])
 
 
-def starts(value: Any, batch: int) -> Optional[npt.NDArray[np.int64]]:
-    """The first eligible keys, int64 [batch], from an integer or an array."""
+def positions(name: str, value: Any, batch: int, high: int
+              ) -> Optional[npt.NDArray[np.int64]]:
+    """One position in [0, high] per sequence, int64 [batch], from an integer or an array."""
     if value is None:
         return None
     if np.ndim(value) == 0 and not is_tensor(value):
-        from ._rational import integer
-
-        return np.full(batch, integer("start", value, 0, MAX_LENGTH), np.int64)
-    array = integers("start", value)
+        return np.full(batch, integer(name, value, 0, high), np.int64)
+    array = integers(name, value)
     if array.shape != (batch,):
-        raise ValueError(f"start of shape {array.shape}: an integer, or integers of shape "
+        raise ValueError(f"{name} of shape {array.shape}: an integer, or integers of shape "
                          f"({batch},), one per sequence")
-    if array.size and not (0 <= int(array.min()) and int(array.max()) <= MAX_LENGTH):
-        worst = array.min() if array.min() < 0 else array.max()
-        raise ValueError(f"start {int(worst)}: an integer in [0, 2^48]")
+    if array.size:
+        integer(name, array.min() if array.min() < 0 else array.max(), 0, high)
     return array
 
 

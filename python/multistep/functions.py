@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Optional, Union
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _core, oracle
-from ._arrays import integers, is_tensor, on_device
-from ._rational import integer
+from ._arrays import is_tensor, on_device
 from .oracle import Attended
 from .schedule import Schedule
 
@@ -69,7 +67,7 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
     Returns:
         output [batch, num_heads, L_q, head_dim]; with ``return_lse`` or ``return_spans`` an
         ``Attended(output, lse, spans, scores)``, None in place of what was not asked for. Spans are
-        int64 from NumPy arrays and int32 from tensors.
+        int64, and int32 from the kernels.
 
     Raises:
         ValueError, TypeError: one line naming the offender, its value and the range.
@@ -115,10 +113,11 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
         q: [batch, num_heads, L_q, head_dim]; L_q = 1 is decoding.
         k_cache, v_cache: [batch, num_kv_heads, capacity, head_dim]. The queries' own keys are in;
             rows past ``length`` may hold anything, and are not read.
-        length: keys of each sequence, the queries' own among them: an integer or integers [batch].
-            Row i of sequence b stands at position length[b] - L_q + i. On CUDA an int32 tensor on
-            the device is followed by captured graphs as it grows, and is not looked at by the host:
-            what exceeds the capacity is left out.
+        length: keys of each sequence, the queries' own among them: an integer or integers [batch]
+            in [0, capacity]. Row i of sequence b stands at position length[b] - L_q + i; a row
+            before ``start`` or before key 0 has output 0, log-sum-exp -inf and no path. On CUDA a
+            tensor on the device is followed by captured graphs as it grows, and is not looked at by
+            the host: what exceeds the capacity is left out.
         search_keys: of k_cache's shape; k_cache by default.
 
     Everything else is as in ``attention``.
@@ -138,40 +137,9 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
                               _tensor("routing_queries", routing_queries), schedule, length=length,
                               top_k=top_k, return_lse=return_lse, return_spans=return_spans,
                               **options)
-    oracle.check_dtype(dtype)
-    found = decode_on_host(q, k_cache, v_cache, routing_queries, schedule.with_top_k(top_k),
-                           length=length, **options)
-    return chosen(found._replace(output=oracle.cast(found.output, dtype)), return_lse, return_spans)
-
-
-def decode_on_host(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
-                   length: Any, start: Any = None, search_keys: Any = None,
-                   **options: Any) -> Attended:
-    """``decode`` by the oracle, sequence by sequence."""
-    whole = oracle.problem(q, k, v, routing_queries, schedule, query_offset=0, start=start,
-                           search_keys=search_keys, **options)
-    batch, queries, keys = whole.sizes.batch, whole.sizes.queries, whole.sizes.keys
-    if np.ndim(length) == 0 and not is_tensor(length):
-        lengths = np.full(batch, integer("length", length, queries, keys), np.int64)
-    else:
-        lengths = integers("length", length)
-        if lengths.shape != (batch,):
-            raise ValueError(f"length of shape {lengths.shape}: an integer, or integers of shape "
-                             f"({batch},), one per sequence")
-        for value in lengths:
-            integer("length", value, queries, keys)
-    at = whole.arrays
-    parts = []
-    for b in range(batch):
-        def of(array: Any, b: int = b) -> Any:
-            return None if array is None else array[b : b + 1]
-        part = oracle.problem(of(at["q"]), of(at["k"]), of(at["v"]),
-                              [of(level) for level in at["routing"]], schedule,
-                              query_offset=int(lengths[b]) - queries, start=of(at["start"]),
-                              search_keys=of(at["search_keys"]), **options)
-        parts.append(_core.attention(part.inputs)[:4])
-    output, lse, spans, scores = (np.concatenate(part) for part in zip(*parts))
-    return Attended(output, lse, spans, scores)
+    found = oracle.attention(q, k_cache, v_cache, routing_queries, schedule.with_top_k(top_k),
+                             dtype=dtype, length=length, **options)
+    return chosen(found, return_lse, return_spans)
 
 
 def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: Any = None,

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import (Sizes, check_shapes, converted, floats, require_memory, routing_list,
-                      starts)
+from ._arrays import (Sizes, check_shapes, converted, floats, positions, require_memory,
+                      routing_list)
 from ._rational import integer
 from .schedule import MAX_LENGTH, Schedule
 
@@ -20,7 +20,7 @@ class Problem(NamedTuple):
     inputs: _core.Inputs
     sizes: Sizes
     storage: str
-    arrays: dict[str, Any]  # q, k, v, routing, search_keys, start: what ``inputs`` looks at
+    arrays: dict[str, Any]  # by name: what ``inputs`` looks at
 
 
 def number(name: str, value: Any, finite: bool = True) -> float:
@@ -38,8 +38,9 @@ def number(name: str, value: Any, finite: bool = True) -> float:
 
 def problem(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
             softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-            query_offset: int = 0, start: Any = None, search_keys: Any = None) -> Problem:
-    """Checks and converts the arguments of attention."""
+            query_offset: int = 0, length: Any = None, start: Any = None,
+            search_keys: Any = None) -> Problem:
+    """Checks and converts the arguments of attention, or of decoding where ``length`` is given."""
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
     query_offset = integer("query_offset", query_offset, 0, MAX_LENGTH - 1)
@@ -57,7 +58,7 @@ def problem(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
     sizes = check_shapes(given["q"].array.shape, given["k"].array.shape, given["v"].array.shape,
                          [given[name].array.shape for name in levels],
                          None if search_keys is None else given["search_keys"].array.shape,
-                         query_offset)
+                         query_offset if length is None else None)
     rows = sizes.batch * sizes.heads * sizes.queries
     require_memory(
         f"attention of {rows} rows with top_k {schedule.top_k}",
@@ -66,11 +67,13 @@ def problem(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
     arrays: dict[str, Any] = {name: given[name].convert() for name in ("q", "k", "v")}
     arrays["routing"] = [given[name].convert() for name in levels]
     arrays["search_keys"] = None if search_keys is None else given["search_keys"].convert()
-    arrays["start"] = starts(start, sizes.batch)
+    arrays["start"] = positions("start", start, sizes.batch, MAX_LENGTH)
+    arrays["length"] = positions("length", length, sizes.batch, sizes.keys)
     scale = None if softmax_scale is None else number("softmax_scale", softmax_scale)
-    plan = schedule.plan(max(query_offset + sizes.queries, 1))
+    longest = query_offset + sizes.queries if length is None else int(arrays["length"].max())
+    plan = schedule.plan(max(longest, 1))
     inputs = _core.Inputs(plan, arrays["q"], arrays["k"], arrays["v"], arrays["routing"],
-                          arrays["search_keys"], arrays["start"], query_offset,
+                          arrays["search_keys"], arrays["start"], arrays["length"], query_offset,
                           number("search_scale", search_scale), scale)
     return Problem(inputs, sizes, storage, arrays)
 
@@ -160,5 +163,6 @@ def recurrence(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: An
                              "here")
     return _core.Recurrence(hosts["x"].convert(),
                             np.require(decay.convert(), hosts["x"].wide, ["C", "A"]),
-                            hosts["b"].convert(), hosts["c"].convert(), first, starts(start, batch),
+                            hosts["b"].convert(), hosts["c"].convert(), first,
+                            positions("start", start, batch, MAX_LENGTH),
                             integer("offset", offset, 0, MAX_LENGTH)), storage

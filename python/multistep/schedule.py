@@ -201,12 +201,13 @@ class Schedule:
         """
         length = integer("length", length, 1, MAX_LENGTH)
         start = integer("start", start, 0, length - 1)
+        self._require_tables(length)
         began = time.monotonic()
         with ProgressBar("verify", progress) as bar:
             if isinstance(queries, str):
                 if queries != "all":
                     raise ValueError(f"queries {queries!r}: 'all' or an integer >= 1")
-                found = _core.verify_all(self.plan(length), length, start, bar.callback)
+                found = _core.verify_all(_handle(self), length, start, bar.callback)
             else:
                 count = integer("queries", queries, 1, MAX_LENGTH)
                 found = _core.verify_sampled(_handle(self), length, start, count,
@@ -249,13 +250,16 @@ class Schedule:
         """The schedule with its tables for ``length`` keys at least; the last few are kept."""
         length = integer("length", length, 1, MAX_LENGTH)
         rounded = max(1024, 1 << (length - 1).bit_length())
-        stripes = sum(min(float(length) ** (1 / float(exponent)), 2.0**27)  # more are refused
-                      for rule, exponent in zip(self.rules, self.exponents) if rule != "even")
-        require_memory(f"length {length}: its {stripes:.3g} stripes", int(16 * stripes))
+        self._require_tables(length)
         try:
             return _plan(self, rounded)
         except ValueError:
             return _plan(self, length)  # the tables for a few keys more may be too large
+
+    def _require_tables(self, length: int) -> None:
+        stripes = sum(min(float(length) ** (1 / float(exponent)), 2.0**27)  # more are refused
+                      for rule, exponent in zip(self.rules, self.exponents) if rule != "even")
+        require_memory(f"length {length}: its {stripes:.3g} stripes", int(16 * stripes))
 
     def _level(self, t: int, start: int, inside: Sequence[int]
                ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -286,6 +290,8 @@ def _handle(schedule: Schedule) -> _core.Schedule:
 
 @functools.lru_cache(maxsize=16)
 def _plan(schedule: Schedule, max_length: int) -> _core.Plan:
+    if schedule.top_k != 1:  # no table depends on it
+        return _plan(schedule.with_top_k(1), max_length).with_top_k(schedule.top_k)
     return _core.make_plan(_handle(schedule), max_length)
 
 

@@ -4,17 +4,20 @@ oracle.
 ``torch.ops.multistep.attention``, ``.decode`` and ``.accumulate`` are custom operators with fake
 kernels, so that ``torch.compile(fullgraph=True)`` goes through them. On CUDA nothing waits for the
 device: after a first call, which makes a schedule's tables (or ``prepare``), calls can be captured
-in CUDA graphs. Gradients exist on the CPU, by the oracle; the kernels have none yet and say so.
+in CUDA graphs. Gradients exist on the CPU, by the oracle. The kernels have none yet: inputs that
+require grad are refused at the forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over
+the operators; torch.func.grad and its kin, forward mode and second derivatives are refused.
 """
 
 from collections.abc import Sequence
-from typing import Any, List, Optional, Tuple, Union
+from typing import Any, Callable, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from . import _operators, oracle
+from . import _kernels, _operators, oracle  # noqa: F401 (the operators register themselves)
 from ._arrays import integers
 from ._rational import integer
 from .oracle import Attended
@@ -34,8 +37,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
     """
     _require_tensors(q=q, k=k, v=v, search_keys=search_keys)
     _require_settings(top_k, softmax_scale, search_scale, query_offset)
-    output, lse, spans, scores = torch.ops.multistep.attention(
-        q, k, v, _levels(routing_queries), _text(schedule), top_k, softmax_scale, search_scale,
+    output, lse, spans, scores = _call(
+        torch.ops.multistep.attention, q, k, v, _levels(routing_queries), _text(schedule), top_k, softmax_scale, search_scale,
         query_offset, _positions("start", start, q), search_keys, return_lse)
     return _chosen(output, lse, spans, scores, return_lse, return_spans)
 
@@ -53,9 +56,10 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequenc
     _require_settings(top_k, softmax_scale, search_scale, 0)
     given = _positions("length", length, q)
     assert given is not None
-    output, lse, spans, scores = torch.ops.multistep.decode(
-        q, k_cache, v_cache, _levels(routing_queries), _text(schedule), top_k, softmax_scale,
-        search_scale, given, _positions("start", start, q), search_keys, return_lse)
+    output, lse, spans, scores = _call(
+        torch.ops.multistep.decode, q, k_cache, v_cache, _levels(routing_queries),
+        _text(schedule), top_k, softmax_scale, search_scale, given,
+        _positions("start", start, q), search_keys, return_lse)
     return _chosen(output, lse, spans, scores, return_lse, return_spans)
 
 
@@ -66,16 +70,36 @@ def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, *, initial: Optional[
     _require_tensors(x=x, a=a, b=b, c=c, initial=initial)
     if not torch.compiler.is_compiling():
         offset = integer("offset", offset, 0, 2**48)
-    output, state = torch.ops.multistep.accumulate(x, a, b, c, initial,
-                                                   _positions("start", start, x), offset)
+    output, state = _call(torch.ops.multistep.accumulate, x, a, b, c, initial,
+                          _positions("start", start, x), offset)
     return output, state
 
 
 def prepare(schedule: Schedule, length: int, device: Union[str, torch.device] = "cuda") -> None:
     """Makes the schedule's tables for ``length`` keys on a device ahead of time: what the first
-    call with so many keys would do, which allocates and waits."""
+    call with so many keys would do, which allocates and waits. They serve every ``top_k``."""
+    _kernels.require_usable()
     with torch.cuda.device(device):
-        _operators.device_schedule(schedule, length, torch.cuda.current_device())
+        _kernels.device_schedule(schedule, length, torch.cuda.current_device())
+
+
+_unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """Calls an operator; what PyTorch's transforms cannot do with it is refused in one line."""
+    for argument in arguments:
+        for tensor in argument if isinstance(argument, list) else [argument]:
+            if isinstance(tensor, Tensor) and _unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError("multistep: no forward-mode derivatives; use .backward() "
+                                          "or torch.autograd.grad")
+    try:
+        return operator(*arguments)
+    except RuntimeError as error:
+        if "functorch transforms" in str(error):
+            raise NotImplementedError("multistep: not under torch.func.grad and its kin; use "
+                                      ".backward() or torch.autograd.grad") from None
+        raise
 
 
 def _chosen(output: Tensor, lse: Tensor, spans: Tensor, scores: Tensor, return_lse: bool,

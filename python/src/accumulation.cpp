@@ -1,11 +1,8 @@
 #include "multistep/accumulation.hpp"
 
-#include <algorithm>
-
 #include "arrays.hpp"
 #include "core.hpp"
 #include "interrupt.hpp"
-#include "parallel.hpp"
 #include "problem.hpp"
 
 namespace multistep::python {
@@ -52,57 +49,13 @@ bool is_short_walk(const AccumulationArgs<T>& args) {
   return args.batch * args.num_heads * args.length * args.head_dim * args.state <= 1 << 22;
 }
 
-/// Rows [from, from + count) of one head.
-template <class T>
-AccumulationArgs<T> part_of_head(const AccumulationArgs<T>& whole, Index head, Index from,
-                                 Index count, const double* initial) {
-  const Index row = head * whole.length + from;
-  AccumulationArgs<T> part = whole;
-  part.batch = part.num_heads = 1;
-  part.length = count;
-  part.offset = whole.offset + from;
-  if (whole.start) part.start = whole.start + head / whole.num_heads;
-  part.x += row * whole.head_dim;
-  part.a += row;
-  part.b += row * whole.state;
-  part.c += row * whole.state;
-  part.initial = initial;
-  return part;
-}
-
-/// accumulate() of the reference, some rows of every head at a time.
-template <class T>
-AccumulationResult accumulate_in_pieces(const AccumulationArgs<T>& args, Errand& errand) {
-  const Index heads = args.batch * args.num_heads;
-  const Index state_size = args.head_dim * args.state;
-  AccumulationResult whole;
-  whole.output.assign(at(heads * args.length * args.head_dim), 0);
-  whole.final_state.assign(at(heads * state_size), 0);
-  if (args.initial) std::copy_n(args.initial, heads * state_size, whole.final_state.begin());
-  const Index piece = std::max<Index>(1, (Index{1} << 24) / std::max<Index>(1, state_size));
-  parallel_blocks(heads, 1, [&] {
-    return [&](Index head, Index) {
-      double* state = whole.final_state.data() + head * state_size;
-      for (Index from = 0; from < args.length; from += piece) {
-        errand.check();
-        const Index count = std::min(piece, args.length - from);
-        const AccumulationResult part = accumulate(part_of_head(args, head, from, count, state));
-        std::copy(part.output.begin(), part.output.end(),
-                  whole.output.begin() + (head * args.length + from) * args.head_dim);
-        std::copy(part.final_state.begin(), part.final_state.end(), state);
-      }
-    };
-  });
-  return whole;
-}
-
 nb::tuple accumulate_of(const Recurrence& recurrence) {
   return with_type(recurrence.x, [&](auto zero) {
     using T = decltype(zero);
     const AccumulationArgs<T> args = recurrence.args<T>();
     AccumulationResult result =
         interruptible(is_short_walk(args), nb::handle(),
-                      [&](Errand& errand) { return accumulate_in_pieces(args, errand); });
+                      [&](Errand& errand) { return accumulate(args, errand.progress()); });
     return nb::make_tuple(to_numpy(std::move(result.output),
                                    {args.batch, args.num_heads, args.length, args.head_dim}),
                           to_numpy(std::move(result.final_state),
@@ -122,10 +75,9 @@ nb::tuple accumulate_gradients(const Recurrence& recurrence, const Array& output
     const double* by_state =
         elements<double>(state_gradient, "final_state_gradient",
                          {args.batch, args.num_heads, args.head_dim, args.state});
-    AccumulationGradients g = [&] {
-      const nb::gil_scoped_release unlocked;
-      return accumulate_backward(args, by_output, by_state);
-    }();
+    AccumulationGradients g = interruptible(is_short_walk(args), nb::handle(), [&](Errand& errand) {
+      return accumulate_backward(args, by_output, by_state, errand.progress());
+    });
     const auto rows = [&](std::vector<double>& values, Index width) {
       return to_numpy(std::move(values), {args.batch, args.num_heads, args.length, width});
     };

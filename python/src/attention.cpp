@@ -72,7 +72,7 @@ nb::tuple merge(const Array& outputs, const Array& lses) {
                                 elements<double>(outputs, "outputs", {parts, rows, d}),
                                 elements<double>(lses, "lses", {parts, rows})};
   Items merged = [&] {
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return merge_attention(args);
   }();
   return nb::make_tuple(to_numpy(std::move(merged.output), {rows, d}),
@@ -88,7 +88,8 @@ void bind_attention(nb::module_& core) {
           "__init__",
           [](Inputs* self, const StripePlan* plan, Array q, Array k, Array v,
              std::vector<Array> routing, MaybeArray search_keys, MaybeArray start,
-             Index query_offset, double search_scale, std::optional<double> softmax_scale) {
+             MaybeArray length, Index query_offset, double search_scale,
+             std::optional<double> softmax_scale) {
             new (self) Inputs{plan,
                               std::move(q),
                               std::move(k),
@@ -96,13 +97,15 @@ void bind_attention(nb::module_& core) {
                               std::move(routing),
                               std::move(search_keys),
                               std::move(start),
+                              std::move(length),
                               query_offset,
                               search_scale,
                               softmax_scale};
           },
           nb::keep_alive<1, 2>(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-          nb::arg().noconvert().none(), nb::arg(), nb::arg(), nb::arg().none());
+          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg(), nb::arg(),
+          nb::arg().none());
   core.def("attention", &attention_of);
   core.def("attention_backward", &gradients_of, nb::arg(), nb::arg().noconvert().none(),
            nb::arg().noconvert().none(), nb::arg().noconvert().none(),

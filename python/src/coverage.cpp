@@ -1,57 +1,11 @@
 #include "multistep/coverage.hpp"
 
-#include <omp.h>
-
-#include <algorithm>
-
 #include "arrays.hpp"
 #include "core.hpp"
 #include "interrupt.hpp"
-#include "parallel.hpp"
 
 namespace multistep::python {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-
-constexpr Index kNone = INT64_MAX;
-
-/// verify_all in pieces, between which it can be interrupted; the threads' checkers remember over
-/// the pieces what they settled. Also the first query that excludes a key, or kNone.
-std::pair<CoverageReport, Index> verify_in_pieces(const StripePlan& plan, Index length, Index start,
-                                                  Errand& errand) {
-  CoverageReport report{length, start, length - start, 0, 0, {}};
-  std::vector<SegmentChecker> checkers;
-  for (int thread = 0; thread < omp_get_max_threads(); ++thread) checkers.emplace_back(plan);
-  Index first_query = kNone;
-  Index piece = 256 * std::ssize(checkers);
-  for (Index from = start; from < length;) {
-    const Clock::time_point begin = Clock::now();
-    const Index count = std::min(piece, length - from);
-    parallel_blocks(count, std::clamp<Index>(count / 64, 1, 4096), [&] {
-      auto& checker = checkers[static_cast<std::size_t>(omp_get_thread_num())];
-      return [&](Index block_begin, Index block_end) {
-        for (Index query = from + block_begin; query < from + block_end; ++query) {
-          if (checker.covered(query, start)) continue;
-          Index pairs = 0;
-          for (const Span& hole : checker.holes(query, start)) pairs += hole.length();
-#pragma omp critical(multistep_python_tally)
-          {
-            report.excluded_pairs += pairs;
-            ++report.excluded_queries;
-            first_query = std::min(first_query, query);
-          }
-        }
-      };
-    });
-    from += count;
-    errand.report(from - start, length - start);
-    const std::chrono::duration<double> took = Clock::now() - begin;
-    if (took.count() < 0.05) piece *= 2;
-    if (took.count() > 0.2) piece = std::max<Index>(1, piece / 2);
-  }
-  return {report, first_query};
-}
 
 nb::object fraction(const std::optional<Rational>& value) {
   if (!value) return nb::none();
@@ -68,27 +22,16 @@ nb::tuple to_python(const CoverageReport& report) {
                         first);
 }
 
-nb::tuple verify_whole(const StripePlan& plan, Index length, Index start, nb::handle progress) {
-  require(length >= 1 && length <= plan.max_length(), "length {}: an integer in [1, {}]", length,
-          plan.max_length());
-  require(start >= 0 && start < length, "start {}: an integer in [0, length {})", start, length);
-  auto [report, first] = interruptible(length <= 1024, progress, [&](Errand& errand) {
-    return verify_in_pieces(plan, length, start, errand);
-  });
-  if (first != kNone) {
-    // The last query of a shorter sequence, checked alone, tells where its gap is.
-    const auto one = [schedule = plan.schedule(), last = first, start](const Progress&) {
-      return verify_sampled(schedule, last + 1, start, 1, 1);
-    };
-    report.first_excluded = abandonable(nb::handle(), one).first_excluded;
-  }
-  return to_python(report);
+nb::tuple verify_whole(const Schedule& schedule, Index length, Index start, nb::handle progress) {
+  return to_python(interruptible(length <= 1024, progress, [&](Errand& errand) {
+    return verify_all(schedule, length, start, errand.progress());
+  }));
 }
 
 nb::tuple verify_some(const Schedule& schedule, Index length, Index start, Index count,
                       std::uint64_t seed, nb::handle progress) {
-  return to_python(abandonable(progress, [=](const Progress& report) {
-    return verify_sampled(schedule, length, start, count, seed, report);
+  return to_python(interruptible(false, progress, [&](Errand& errand) {
+    return verify_sampled(schedule, length, start, count, seed, errand.progress());
   }));
 }
 
@@ -98,14 +41,15 @@ nb::tuple verify_lists(const Array& query, const Array& begin, const Array& end,
   const Index* queries = elements<Index>(query, "query", {count});
   const Index* begins = elements<Index>(begin, "begin", {count});
   const Index* ends = elements<Index>(end, "end", {count});
-  const nb::gil_scoped_release unlocked;
-  std::vector<CandidateSpan> candidates(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < candidates.size(); ++i) {
-    candidates[i] = {queries[i], {begins[i], ends[i]}};
-  }
-  const CoverageReport report = verify_spans(std::move(candidates), length, start);
-  const nb::gil_scoped_acquire locked;
-  return to_python(report);
+  const auto verify = [&] {
+    const Unlocked unlocked;
+    std::vector<CandidateSpan> candidates(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      candidates[i] = {queries[i], {begins[i], ends[i]}};
+    }
+    return verify_spans(std::move(candidates), length, start);
+  };
+  return to_python(verify());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "workers.hpp"
 
 /// The kernels on device memory, which comes as addresses: Python has checked dtype, device, shape
 /// and that arrays are dense. Nothing here allocates or waits but the making of a schedule.
@@ -115,16 +116,21 @@ void bind_call(nb::module_& core, const char* name, void (*launch)(const Args&, 
             args.workspace = {at_address<void>(workspace), bytes};
             launch(args, at_address<std::remove_pointer_t<cuda::Stream>>(stream));
           },
-          nb::call_guard<nb::gil_scoped_release>());
+          nb::call_guard<Unlocked>());
 }
 
 }  // namespace
 
 void bind_cuda(nb::module_& core) {
   core.attr("max_context") = cuda::kMaxContext;
+  core.def("cuda_status", &cuda::why_unusable);
   core.def("device_count", &cuda::device_count);
   nb::class_<cuda::DeviceSchedule>(core, "DeviceSchedule")
-      .def(nb::init<StripePlan>(), nb::call_guard<nb::gil_scoped_release>());
+      .def(nb::init<StripePlan>(), nb::call_guard<Unlocked>())
+      .def_prop_ro(
+          "max_length",
+          [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
+      .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
   bind_call<cuda::AttentionArgs>(core, "CudaAttention", &cuda::attention);
   bind_call<cuda::SpanAttentionArgs>(core, "CudaSpanAttention", &cuda::span_attention);
   bind_call<cuda::AccumulationArgs>(core, "CudaAccumulation", &cuda::accumulate);

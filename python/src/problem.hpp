@@ -17,6 +17,7 @@ struct Inputs {
   std::vector<Array> routing;  // [N - 1] of query's shape
   MaybeArray search_keys;      // key's shape; none: key
   MaybeArray start;            // [batch], int64
+  MaybeArray length;           // [batch], int64; none: queries stand at query_offset
   Index query_offset;
   double search_scale;
   std::optional<double> softmax_scale;
@@ -35,7 +36,8 @@ struct Inputs {
     shape.keys = extent(key, "k", 2);
     shape.head_dim = extent(query, "q", 3);
     shape.query_offset = query_offset;
-    if (start) shape.start = elements<Index>(*start, "start", {shape.batch});
+    shape.start = elements<Index>(start, "start", {shape.batch});
+    shape.length = elements<Index>(length, "length", {shape.batch});
     return shape;
   }
 

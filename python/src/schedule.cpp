@@ -40,9 +40,8 @@ std::vector<LevelText> levels_of(const Schedule& schedule) {
 }
 
 StripePlan make_plan(const Schedule& schedule, Index max_length) {
-  if (max_length <= kShortPlan) return StripePlan(schedule, max_length);
-  return abandonable(nb::handle(), [schedule, max_length](const Progress&) {
-    return StripePlan(schedule, max_length);
+  return interruptible(max_length <= kShortPlan, nb::handle(), [&](Errand& errand) {
+    return StripePlan(schedule, max_length, errand.progress());
   });
 }
 
@@ -138,7 +137,7 @@ nb::ndarray<nb::numpy, Index> counts(const StripePlan& plan, Index query, Index 
 /// min, mean, max (None where the window has every key) and the lower bound of the last query.
 nb::tuple work(const StripePlan& plan, Index length, Index start) {
   const PathWork of = [&] {
-    const nb::gil_scoped_release unlocked;
+    const Unlocked unlocked;
     return path_work(plan, length - 1, start);
   }();
   const double bound = lower_bound(plan.steps(), length - start);
@@ -165,6 +164,7 @@ void bind_schedule(nb::module_& core) {
   nb::class_<StripePlan>(core, "Plan")
       .def_prop_ro("max_length", &StripePlan::max_length)
       .def_prop_ro("schedule", &StripePlan::schedule)
+      .def("with_top_k", &StripePlan::with_top_k)
       .def("window", &window)
       .def("level", &level)
       .def("paths", &paths)

@@ -177,7 +177,7 @@ def test_wrong_shapes():
         with pytest.raises(ValueError, match=message) as error:
             attend(q, k, v, routing, **options)
         one_line(error)
-    for length in (0, 31, [30], [30, 99]):
+    for length in (-1, 31, [30], [30, 99], [-1, 30]):
         with pytest.raises(ValueError, match="length"):
             multistep.decode(q, k, v, routing, S, length=length)
     with pytest.raises(TypeError, match="schedule"):
@@ -231,12 +231,15 @@ def test_the_core_alone_checks_what_it_is_given():
     core = multistep._core
     q, k, v, routing = arrays(S)
     plan = S.plan(30)
-    for arguments in ((plan, q, k, v, [], None, None, 0, 1.0, None),
-                      (plan, q, k[:, :, :5].copy(), v, routing, None, None, 0, 1.0, None),
-                      (plan, q, k, v, routing, None, np.zeros(3, np.int64), 0, 1.0, None),
-                      (plan, q, k, v, routing, None, None, 5, 1.0, None),
-                      (plan, q.astype(np.float32), k, v, routing, None, None, 0, 1.0, None),
-                      (plan, q, k, v, routing, None, None, -1, 1.0, None)):
+    for arguments in ((plan, q, k, v, [], None, None, None, 0, 1.0, None),
+                      (plan, q, k[:, :, :5].copy(), v, routing, None, None, None, 0, 1.0, None),
+                      (plan, q, k, v, routing, None, np.zeros(3, np.int64), None, 0, 1.0, None),
+                      (plan, q, k, v, routing, None, None, np.full(3, 5), 0, 1.0, None),
+                      (plan, q, k, v, routing, None, None, np.full(len(q), 31), 0, 1.0, None),
+                      (plan, q, k, v, routing, None, None, np.full(len(q), -1), 0, 1.0, None),
+                      (plan, q, k, v, routing, None, None, None, 5, 1.0, None),
+                      (plan, q.astype(np.float32), k, v, routing, None, None, None, 0, 1.0, None),
+                      (plan, q, k, v, routing, None, None, None, -1, 1.0, None)):
         with pytest.raises(ValueError):
             core.attention(core.Inputs(*arguments))
     with pytest.raises(TypeError):

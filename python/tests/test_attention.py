@@ -4,6 +4,7 @@ import definitions
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import problems
 
 import multistep
@@ -67,6 +68,53 @@ def test_chunks_and_decoding_give_the_rows_of_the_whole():
     assert np.array_equal(found.output, np.stack([whole[0, :, 30:31], whole[1, :, 43:44]]))
     one = multistep.decode(newest[0], np.nan_to_num(k), np.nan_to_num(v), newest[1:], s, length=31)
     assert np.array_equal(one[0], whole[0, :, 30:31])
+
+
+@settings(deadline=None, max_examples=80)
+@given(problems(), st.data())
+def test_decode(problem, data):
+    """Sequences of any length, none and fewer than there are queries among them."""
+    schedule, (q, k, v, routing), options = problem
+    del options["query_offset"]
+    batch, queries, keys = q.shape[0], q.shape[2], k.shape[2]
+    lengths = [data.draw(st.integers(0, keys)) for _ in range(batch)]
+    start = np.broadcast_to(options.pop("start"), batch)
+    search_keys = options.pop("search_keys")
+    found = multistep.decode(q, k, v, routing, schedule, length=lengths, start=start,
+                             search_keys=search_keys, return_lse=True, return_spans=True, **options)
+    for b in range(batch):
+        of = slice(b, b + 1)
+        first = lengths[b] - queries
+        want, _ = definitions.attention(
+            q[of], k[of], v[of], [level[of] for level in routing], schedule, query_offset=first,
+            start=start[b], search_keys=None if search_keys is None else search_keys[of], **options)
+        np.testing.assert_allclose(found.output[of], want, rtol=1e-9, atol=1e-12)
+        without_keys = max(int(start[b]) - first, 0)
+        assert (found.output[b, :, :without_keys] == 0).all()
+        assert (found.lse[b, :, :without_keys] == -np.inf).all()
+        assert (found.spans[b, :, :without_keys] == 0).all()
+        assert (found.scores[b, :, :without_keys] == -np.inf).all()
+
+
+def test_no_keys_at_all():
+    s = Schedule(steps=3)
+    q, k, v, routing = arrays(s, queries=2)
+    for length in (0, [0], np.array([0])):
+        found = multistep.decode(q, k[:, :, :0], v[:, :, :0], routing, s, length=length)
+        assert (found == 0).all() and found.shape == q.shape
+    nan = np.full_like(k, np.nan)
+    assert (multistep.decode(q, nan, nan, routing, s, length=0) == 0).all()
+    assert (multistep.attention(q, nan, nan, routing, s, start=2) == 0).all()
+
+
+def test_lengths_far_apart():
+    s = Schedule()
+    q, k, v, routing = arrays(s, batch=2, queries=1, keys=3000)
+    found = multistep.decode(q, k, v, routing, s, length=[1, 3000])
+    for b, length in enumerate((1, 3000)):
+        one = multistep.decode(*(x[b : b + 1] for x in (q, k, v)), [routing[0][b : b + 1]], s,
+                               length=length)
+        assert np.array_equal(found[b], one[0])
 
 
 def test_storage_types_are_widened_exactly():

@@ -220,16 +220,69 @@ def test_compile_fullgraph(backend):
     assert torch.equal(found, layer(q, k, v, routing))
 
 
-def test_gradients_say_that_there_are_none():
+def test_gradients_are_refused_at_the_forward():
     schedule = SCHEDULES["nstep2"]
     q, k, v, routing = make(schedule)
-    q.requires_grad_()
-    with pytest.raises(NotImplementedError, match="no gradients on the GPU"):
-        mt.attention(q, k, v, routing, schedule).float().sum().backward()
-    x = torch.randn(1, 1, 8, 16, device="cuda").bfloat16().requires_grad_()
-    b = torch.randn(1, 1, 8, 4, device="cuda").bfloat16()
-    with pytest.raises(NotImplementedError, match="no gradients on the GPU"):
-        mt.accumulate(x, torch.rand(1, 1, 8, device="cuda"), b, b)[0].sum().backward()
+    a = torch.rand(1, 4, 200, device="cuda")
+    layers = {
+        "attention": lambda q: mt.attention(q, k, v, routing, schedule),
+        "routing": lambda q: mt.attention(q.detach(), k, v, [q], schedule),
+        "decode": lambda q: mt.decode(q, k, v, routing, schedule, length=200),
+        "accumulate": lambda q: mt.accumulate(q, a, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1))[0],
+    }
+    for name, layer in layers.items():
+        torch._dynamo.reset()
+        want = layer(q)
+        for call in (layer, torch.compile(layer, backend="aot_eager")):
+            given = q.clone().requires_grad_()
+            with pytest.raises(NotImplementedError, match="^multistep: no gradients") as caught:
+                call(given)
+            assert "\n" not in str(caught.value), name
+            with torch.no_grad():
+                assert torch.equal(call(given), want), name
+        whole = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        with pytest.raises(RuntimeError, match="multistep: no gradients on the GPU yet"):
+            whole(q.clone().requires_grad_())
+
+
+def test_the_kernels_can_be_used():
+    assert multistep.cuda_status() == "ready"
+
+
+def test_wide_lengths_and_starts_do_not_wrap():
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing = make(schedule, batch=2, queries=1, keys=90)
+    whole = mt.decode(q, k, v, routing, schedule, length=90)
+    far = torch.tensor([2**32 + 5, 90], device="cuda")
+    last = torch.tensor([2**31 - 2, 90], dtype=torch.int32, device="cuda")
+    assert torch.equal(mt.decode(q, k, v, routing, schedule, length=far),
+                       mt.decode(q, k, v, routing, schedule, length=last))
+    start = torch.tensor([2**32 + 5, 0], device="cuda")
+    found = mt.decode(q, k, v, routing, schedule, length=90, start=start)
+    assert not found[0].any() and torch.equal(found[1], whole[1])
+
+
+def test_prepared_tables_serve_every_top_k():
+    schedule = Schedule(exponent="73/37")
+    q, k, v, routing = make(schedule)
+    mt.prepare(schedule, k.shape[2])
+    for top_k in (1, 5):
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            mt.attention(q, k, v, routing, schedule, top_k=top_k)
+
+
+def test_growing_lengths_compile_twice():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing = make(schedule, queries=1, keys=90)
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(lambda n, top_k: mt.decode(q, k, v, routing, schedule, length=n,
+                                                        top_k=top_k),
+                             fullgraph=True, backend=counter)
+    for n in range(5, 90, 7):
+        assert torch.equal(compiled(n, 2), mt.decode(q, k, v, routing, schedule, length=n))
+    assert counter.frame_count <= 2
 
 
 def test_arguments_that_are_refused():

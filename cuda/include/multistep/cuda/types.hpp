@@ -62,6 +62,13 @@ class DeviceSchedule {
   /// would pass 2^26 entries.
   explicit DeviceSchedule(StripePlan plan);
 
+  /// The same tables with another number of paths kept, [1, 64].
+  DeviceSchedule with_top_k(Index top_k) const {
+    DeviceSchedule changed = *this;
+    changed.plan_ = plan_.with_top_k(top_k);
+    return changed;
+  }
+
   const StripePlan& plan() const { return plan_; }
   Index levels() const { return plan_.steps() - 1; }
   Index top_k() const { return plan_.schedule().top_k; }
