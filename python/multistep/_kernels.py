@@ -99,6 +99,10 @@ def _address(tensor: Optional[Tensor]) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _address_of_some(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.numel() else 0
+
+
 def _launch(call: Any, like: Tensor) -> None:
     workspace = torch.empty(call.workspace_size, dtype=torch.uint8, device=like.device)
     call.launch(_address(workspace), workspace.numel(),
@@ -108,8 +112,8 @@ def _launch(call: Any, like: Tensor) -> None:
 def attention(q: Tensor, k: Tensor, v: Tensor, routing: List[Tensor], schedule: Schedule,
               softmax_scale: Optional[float], search_scale: float, query_offset: int,
               length: Optional[Tensor], start: Optional[Tensor], search_keys: Optional[Tensor],
-              results: Tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-    """Fills output, lse (where it has elements), spans and scores."""
+              results: Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]) -> None:
+    """Fills output, and where they have elements lse, window_lse, spans, scores and anchors."""
     with torch.cuda.device(q.device):
         device = torch.cuda.current_device()
         integer("query_offset", query_offset, 0, max_context(device))
@@ -129,7 +133,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing: List[Tensor], schedule: 
         length = _positions("length", length, q, sizes.batch)
         if sizes.queries == 0:
             return
-        output, lse, spans, scores = results
+        output, lse, window_lse, spans, scores, anchors = map(_address_of_some, results)
         dtype = str(q.dtype).removeprefix("torch.")
         shape = (sizes.batch, sizes.heads, sizes.kv_heads, sizes.queries, sizes.keys,
                  sizes.head_dim, query_offset)
@@ -137,32 +141,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing: List[Tensor], schedule: 
         _launch(_core.cuda_attention(
             tables, shape, dtype, _address(q), _address(k), _address(v),
             [_address(level) for level in routing], _address(search_keys), _address(start),
-            _address(length), search_scale, softmax_scale, _address(output), _address(spans),
-            _address(scores)), q)
-        if lse.numel():
-            _log_sum_exps(tables, shape, dtype, q, k, v, start, length, softmax_scale, spans, lse,
-                          schedule)
-
-
-def _log_sum_exps(tables: Any, shape: Tuple[int, ...], dtype: str, q: Tensor, k: Tensor, v: Tensor,
-                  start: Optional[Tensor], length: Optional[Tensor],
-                  softmax_scale: Optional[float], spans: Tensor, lse: Tensor,
-                  schedule: Schedule) -> None:
-    """Of every span joined with the window: the kernels leave the window out of a span."""
-    def attend(slots: int, of: Optional[Tensor], result: Tensor) -> None:
-        unused = q.new_empty((*q.shape[:3], slots, q.shape[3]))
-        _launch(_core.cuda_span_attention(
-            tables, shape, dtype, _address(q), _address(k), _address(v), _address(start),
-            _address(length), softmax_scale, slots, _address(of), _address(unused),
-            _address(result)), q)
-
-    window = torch.empty((*lse.shape[:3], 1), dtype=torch.float32, device=q.device)
-    attend(1, None, window)
-    if schedule.steps == 1:
-        lse.copy_(window.expand_as(lse))
-        return
-    attend(schedule.top_k, spans, lse)
-    torch.logaddexp(lse, window, out=lse)
+            _address(length), search_scale, softmax_scale, output, spans, scores, lse, window_lse,
+            anchors), q)
 
 
 def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, initial: Optional[Tensor],

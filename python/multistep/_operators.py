@@ -8,93 +8,68 @@ import torch
 from torch import Tensor
 
 from . import _core, _kernels, oracle
-from .oracle import Attended
 from .schedule import Schedule
 
-# Attention
+# Attention, and decoding where ``length`` is given
+
+# output, and with ``details`` (of no elements without) lse, window_lse, spans, scores, anchors
+_Found = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @torch.library.custom_op("multistep::attention", mutates_args=(), device_types="cpu")
 def _attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
                top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-               query_offset: int, start: Optional[Tensor], search_keys: Optional[Tensor],
-               return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+               query_offset: int, length: Optional[Tensor], start: Optional[Tensor],
+               search_keys: Optional[Tensor], details: bool
+               ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     found = oracle.attention(q, k, v, routing_queries, _schedule(schedule, top_k),
                              softmax_scale=softmax_scale, search_scale=search_scale,
-                             query_offset=query_offset, start=start, search_keys=search_keys)
-    return _of_oracle(found, q, return_lse)
+                             query_offset=query_offset, length=length, start=start,
+                             search_keys=search_keys)
+    results = _empty(q, schedule, top_k, False)
+    if not details:
+        return (torch.from_numpy(found.output).to(q.dtype), *results[1:])
+    return tuple(torch.from_numpy(array).to(like.dtype)  # type: ignore[return-value]
+                 for array, like in zip(found, results))
 
 
 @_attention.register_kernel("cuda")
 def _(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
       top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-      query_offset: int, start: Optional[Tensor], search_keys: Optional[Tensor],
-      return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    results = _empty_results(q, schedule, top_k, return_lse)
+      query_offset: int, length: Optional[Tensor], start: Optional[Tensor],
+      search_keys: Optional[Tensor], details: bool
+      ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    results = _empty(q, schedule, top_k, details)
     _kernels.attention(q, k, v, routing_queries, _schedule(schedule, top_k), softmax_scale,
-                       search_scale, query_offset, None, start, search_keys, results)
+                       search_scale, query_offset, length, start, search_keys, results)
     return results
 
 
 @_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
       top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-      query_offset: int, start: Optional[Tensor], search_keys: Optional[Tensor],
-      return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty_results(q, schedule, top_k, return_lse)
-
-
-@torch.library.custom_op("multistep::decode", mutates_args=(), device_types="cpu")
-def _decode(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
-            top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-            length: Tensor, start: Optional[Tensor], search_keys: Optional[Tensor],
-            return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    found = oracle.attention(q, k, v, routing_queries, _schedule(schedule, top_k),
-                             softmax_scale=softmax_scale, search_scale=search_scale,
-                             length=length, start=start, search_keys=search_keys)
-    return _of_oracle(found, q, return_lse)
-
-
-@_decode.register_kernel("cuda")
-def _(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
-      top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-      length: Tensor, start: Optional[Tensor], search_keys: Optional[Tensor],
-      return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    results = _empty_results(q, schedule, top_k, return_lse)
-    _kernels.attention(q, k, v, routing_queries, _schedule(schedule, top_k), softmax_scale,
-                       search_scale, 0, length, start, search_keys, results)
-    return results
-
-
-@_decode.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
-      top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-      length: Tensor, start: Optional[Tensor], search_keys: Optional[Tensor],
-      return_lse: bool) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _empty_results(q, schedule, top_k, return_lse)
+      query_offset: int, length: Optional[Tensor], start: Optional[Tensor],
+      search_keys: Optional[Tensor], details: bool
+      ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return _empty(q, schedule, top_k, details)
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _empty_results(q: Tensor, schedule: str, top_k: Optional[int], return_lse: bool
-                   ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """output, lse (of no elements where it is not wanted), spans and scores. ``top_k`` may be a
-    symbol: it is no key of a cache here."""
-    slots = (*q.shape[:3], _schedule(schedule, None).top_k if top_k is None else top_k)
+def _empty(q: Tensor, schedule: str, top_k: Optional[int], details: bool) -> _Found:
+    """``top_k`` may be a symbol: it is no key of a cache here."""
+    of = _schedule(schedule, None)
+    rows = q.shape[:3]
+    k = of.top_k if top_k is None else top_k
     wide = _wide(q.dtype)
-    keys = torch.int32 if q.device.type == "cuda" else torch.int64
-    return (q.new_empty(q.shape), q.new_empty(slots if return_lse else (0,), dtype=wide),
-            q.new_empty((*slots, 2), dtype=keys), q.new_empty(slots, dtype=wide))
-
-
-def _of_oracle(found: Attended, q: Tensor, return_lse: bool
-               ) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    wide = _wide(q.dtype)
-    lse = torch.from_numpy(found.lse).to(wide) if return_lse else q.new_empty((0,), dtype=wide)
-    return (torch.from_numpy(found.output).to(q.dtype), lse, torch.from_numpy(found.spans),
-            torch.from_numpy(found.scores).to(wide))
+    integers = torch.int32 if q.device.type == "cuda" else torch.int64
+    shapes = ((*rows, k), rows, (*rows, k, 2), (*rows, k), (*rows, k, of.steps - 1))
+    dtypes = (wide, wide, integers, wide, integers)
+    return (q.new_empty(q.shape),  # type: ignore[return-value]
+            *(q.new_empty(shape if details else (0,), dtype=dtype)
+              for shape, dtype in zip(shapes, dtypes)))
 
 
 @functools.lru_cache(maxsize=None)
@@ -102,21 +77,24 @@ def _schedule(text: str, top_k: Optional[int]) -> Schedule:
     return Schedule.from_text(text).with_top_k(top_k)
 
 
-# Gradients of attention, and of decoding where ``length`` is given
+# Gradients of attention
 
 
 @torch.library.custom_op("multistep::attention_backward", mutates_args=(), device_types="cpu")
-def _attention_backward(by_output: Tensor, q: Tensor, k: Tensor, v: Tensor,
-                        routing_queries: List[Tensor], schedule: str, top_k: Optional[int],
-                        softmax_scale: Optional[float], search_scale: float, query_offset: int,
-                        length: Optional[Tensor], start: Optional[Tensor],
-                        search_keys: Optional[Tensor]
+def _attention_backward(by_output: Optional[Tensor], by_lse: Optional[Tensor],
+                        by_window_lse: Optional[Tensor], by_scores: Optional[Tensor], q: Tensor,
+                        k: Tensor, v: Tensor, routing_queries: List[Tensor], schedule: str,
+                        top_k: Optional[int], softmax_scale: Optional[float],
+                        search_scale: float, query_offset: int, length: Optional[Tensor],
+                        start: Optional[Tensor], search_keys: Optional[Tensor]
                         ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     given = oracle.problem(q, k, v, routing_queries, _schedule(schedule, top_k),
                            softmax_scale=softmax_scale, search_scale=search_scale,
                            query_offset=query_offset, length=length, start=start,
                            search_keys=search_keys)
-    dq, dk, dv, routing, search = oracle.attention_backward(given, by_output.double().numpy())
+    dq, dk, dv, routing, search = oracle.attention_backward(
+        given, *(None if by is None else by.double().numpy()
+                 for by in (by_output, by_lse, by_window_lse, by_scores)))
     by_q, by_k, by_v = (torch.from_numpy(array).to(q.dtype) for array in (dq, dk, dv))
     levels = [torch.from_numpy(array).to(q.dtype) for array in routing]
     return (by_q, by_k, by_v, torch.stack(levels) if levels else q.new_empty((0, *q.shape)),
@@ -124,32 +102,37 @@ def _attention_backward(by_output: Tensor, q: Tensor, k: Tensor, v: Tensor,
 
 
 @_attention_backward.register_fake
-def _(by_output: Tensor, q: Tensor, k: Tensor, v: Tensor, routing_queries: List[Tensor],
-      schedule: str, top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-      query_offset: int, length: Optional[Tensor], start: Optional[Tensor],
-      search_keys: Optional[Tensor]) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _(by_output: Optional[Tensor], by_lse: Optional[Tensor], by_window_lse: Optional[Tensor],
+      by_scores: Optional[Tensor], q: Tensor, k: Tensor, v: Tensor,
+      routing_queries: List[Tensor], schedule: str, top_k: Optional[int],
+      softmax_scale: Optional[float], search_scale: float, query_offset: int,
+      length: Optional[Tensor], start: Optional[Tensor], search_keys: Optional[Tensor]
+      ) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape),
             q.new_empty((len(routing_queries), *q.shape)),
             q.new_empty((0,)) if search_keys is None else search_keys.new_empty(search_keys.shape))
 
 
 def _keep_for_attention(ctx: Any, inputs: Tuple[Any, ...], output: Tuple[Tensor, ...]) -> None:
-    (q, k, v, routing, schedule, top_k, softmax_scale, search_scale, place, start, search_keys,
-     _) = inputs
+    (q, k, v, routing, schedule, top_k, softmax_scale, search_scale, query_offset, length, start,
+     search_keys, details) = inputs
     _refuse_gradient(q)
-    decodes = isinstance(place, Tensor)  # its length, and not the offset of its queries
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(q, k, v, place if decodes else None, start, search_keys, *routing)
-    ctx.settings = (schedule, top_k, softmax_scale, search_scale, 0 if decodes else place)
+    _, lse, window_lse, spans, scores, anchors = output
+    ctx.mark_non_differentiable(*([spans, anchors] if details else
+                                  [lse, window_lse, spans, scores, anchors]))
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(q, k, v, length, start, search_keys, *routing)
+    ctx.settings = (schedule, top_k, softmax_scale, search_scale, query_offset)
 
 
-def _attention_gradient(ctx: Any, by_output: Optional[Tensor], *_: Any) -> Tuple[Any, ...]:
+def _attention_gradient(ctx: Any, by_output: Optional[Tensor], by_lse: Optional[Tensor],
+                        by_window_lse: Optional[Tensor], _: Any, by_scores: Optional[Tensor],
+                        __: Any) -> Tuple[Any, ...]:
     q, k, v, length, start, search_keys, *routing = ctx.saved_tensors
-    if by_output is None:
-        by_output = torch.zeros_like(q)
     dq, dk, dv, levels, dkeys = torch.ops.multistep.attention_backward(
-        by_output, q, k, v, routing, *ctx.settings, length, start, search_keys)
-    return (dq, dk, dv, list(levels.unbind(0)), None, None, None, None, None, None,
+        by_output, by_lse, by_window_lse, by_scores, q, k, v, routing, *ctx.settings, length,
+        start, search_keys)
+    return (dq, dk, dv, list(levels.unbind(0)), *[None] * 7,
             None if search_keys is None else dkeys, None)
 
 
@@ -260,8 +243,7 @@ def _register(operator: Any, batch_dims: Tuple[int, ...], gradient: Callable[...
     torch.library.register_vmap(operator, functools.partial(_batched, operator, batch_dims))
 
 
-_register(_attention, (0, 0, 0, 0), _attention_gradient, _keep_for_attention)
-_register(_decode, (0, 0, 0, 0), _attention_gradient, _keep_for_attention)
+_register(_attention, (0,) * 6, _attention_gradient, _keep_for_attention)
 _register(_attention_backward, (0, 0, 0, 1, 0), _no_second_gradient)
 _register(_accumulate, (0, 0), _accumulate_gradient, _keep_for_accumulate)
 _register(_accumulate_backward, (0, 0, 0, 0, 0), _no_second_gradient)

@@ -93,7 +93,7 @@ class Comparison:
 def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
             routing_queries: Any, schedule: Schedule, *, top_k: Optional[int] = None,
             softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-            query_offset: int = 0, start: Any = None, search_keys: Any = None,
+            query_offset: int = 0, length: Any = None, start: Any = None, search_keys: Any = None,
             rows: Union[str, int, npt.ArrayLike] = "auto", seed: int = 1) -> Comparison:
     """Judges a kernel's results on these inputs by the oracle, each stage on its own input.
 
@@ -115,8 +115,8 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
               of the window left out (SPEC 4).
             - window_output [.., head_dim], window_lse [..]: attention to the window.
             - output [batch, num_heads, L_q, head_dim].
-        q, k, v, routing_queries, schedule, top_k, softmax_scale, search_scale, query_offset, start,
-            search_keys: as in ``attention``; CUDA tensors are copied to main memory.
+        q, k, v, routing_queries, schedule, top_k, softmax_scale, search_scale, query_offset,
+            length, start, search_keys: as in ``attend``; CUDA tensors are copied to main memory.
         rows: which query rows are judged: "all", how many (edges first, then seeded random ones),
             "auto" (as many as take a few seconds, 1024 at least), or indices into
             [batch * num_heads * L_q]. All rows are looked at for NaN, infinities, and outputs
@@ -137,7 +137,8 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
     schedule = schedule.with_top_k(top_k)
     given = oracle.problem(_to_host(q), _to_host(k), _to_host(v), _to_host_list(routing_queries),
-                           schedule, start=_to_host(start), search_keys=_to_host(search_keys),
+                           schedule, length=_to_host(length), start=_to_host(start),
+                           search_keys=_to_host(search_keys),
                            softmax_scale=softmax_scale, search_scale=search_scale,
                            query_offset=query_offset)
     results = candidate

@@ -38,8 +38,7 @@ def _tensor(name: str, value: Any) -> Any:
 def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
               top_k: Optional[int] = None, softmax_scale: Optional[float] = None,
               search_scale: float = 1.0, query_offset: int = 0, start: Any = None,
-              search_keys: Any = None, return_lse: bool = False, return_spans: bool = False,
-              dtype: Optional[npt.DTypeLike] = None) -> Any:
+              search_keys: Any = None, dtype: Optional[npt.DTypeLike] = None) -> Any:
     """Superlinear multi-step attention: search, attend, combine (SPEC 3, 4).
 
     NumPy arrays and CPU tensors run the oracle, whose arithmetic is in double; CUDA tensors run the
@@ -57,17 +56,14 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
         search_scale: factor of the search's scores.
         start: the first eligible key, an integer or integers [batch]; 0 by default.
         search_keys: of k's shape; k by default.
-        return_lse, return_spans: also give the log-sum-exps; the kept spans and their scores.
         dtype: of a NumPy output; float64 by default, so that a comparison loses nothing. Tensors
-            give q's dtype, log-sum-exps and scores in float32 (float64 for float64).
+            give q's dtype.
 
     All arrays have one dtype: float64, float32, float16 or bfloat16 (PyTorch's or ml_dtypes');
     float16 or bfloat16 on CUDA.
 
     Returns:
-        output [batch, num_heads, L_q, head_dim]; with ``return_lse`` or ``return_spans`` an
-        ``Attended(output, lse, spans, scores)``, None in place of what was not asked for. Spans are
-        int64, and int32 from the kernels.
+        [batch, num_heads, L_q, head_dim].
 
     Raises:
         ValueError, TypeError: one line naming the offender, its value and the range.
@@ -75,38 +71,15 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
 
     Source: ``reference/attention.cpp``, ``cuda/attention.cu``. Can be interrupted.
     """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    options = {"softmax_scale": softmax_scale, "search_scale": search_scale,
-               "query_offset": query_offset, "start": start, "search_keys": search_keys}
-    if _tensors(q, k, v):
-        from . import torch as tensors
-
-        if dtype is not None:
-            raise TypeError(f"dtype {dtype}: of NumPy results; tensors give q's dtype")
-        options["search_keys"] = _tensor("search_keys", search_keys)
-        return tensors.attention(_tensor("q", q), _tensor("k", k), _tensor("v", v),
-                                 _tensor("routing_queries", routing_queries), schedule,
-                                 top_k=top_k, return_lse=return_lse, return_spans=return_spans,
-                                 **options)
-    found = oracle.attention(q, k, v, routing_queries, schedule.with_top_k(top_k), dtype=dtype,
-                             **options)
-    return chosen(found, return_lse, return_spans)
-
-
-def chosen(found: Attended, return_lse: bool, return_spans: bool) -> Any:
-    """The results that were asked for."""
-    if not return_lse and not return_spans:
-        return found.output
-    return Attended(found.output, found.lse if return_lse else None,
-                    found.spans if return_spans else None, found.scores if return_spans else None)
+    return _attend(q, k, v, routing_queries, schedule, top_k, dtype, False,
+                   softmax_scale=softmax_scale, search_scale=search_scale,
+                   query_offset=query_offset, start=start, search_keys=search_keys)
 
 
 def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: Schedule, *,
            length: Union[int, Any], top_k: Optional[int] = None,
            softmax_scale: Optional[float] = None, search_scale: float = 1.0, start: Any = None,
-           search_keys: Any = None, return_lse: bool = False, return_spans: bool = False,
-           dtype: Optional[npt.DTypeLike] = None) -> Any:
+           search_keys: Any = None, dtype: Optional[npt.DTypeLike] = None) -> Any:
     """Attention of the newest queries over a preallocated cache.
 
     Args:
@@ -115,31 +88,77 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
             rows past ``length`` may hold anything, and are not read.
         length: keys of each sequence, the queries' own among them: an integer or integers [batch]
             in [0, capacity]. Row i of sequence b stands at position length[b] - L_q + i; a row
-            before ``start`` or before key 0 has output 0, log-sum-exp -inf and no path. On CUDA a
-            tensor on the device is followed by captured graphs as it grows, and is not looked at by
-            the host: what exceeds the capacity is left out.
+            before ``start`` or before key 0 has no keys, and output 0. On CUDA a tensor on the
+            device is followed by captured graphs as it grows, and is not looked at by the host:
+            what exceeds the capacity is left out.
         search_keys: of k_cache's shape; k_cache by default.
 
     Everything else is as in ``attention``.
     """
+    return _attend(q, k_cache, v_cache, routing_queries, schedule, top_k, dtype, False,
+                   softmax_scale=softmax_scale, search_scale=search_scale, length=length,
+                   start=start, search_keys=search_keys)
+
+
+def attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
+           top_k: Optional[int] = None, softmax_scale: Optional[float] = None,
+           search_scale: float = 1.0, query_offset: int = 0, length: Union[int, Any, None] = None,
+           start: Any = None, search_keys: Any = None,
+           dtype: Optional[npt.DTypeLike] = None) -> Attended:
+    """``attention``, or with ``length`` ``decode``, and what was found on the way, at no price: what
+    ``compare`` judges, and what it takes to join the result with attention to other keys
+    (``merge``).
+
+    Arguments are as there; ``query_offset`` counts for nothing beside ``length``.
+    """
+    place = {"query_offset": query_offset} if length is None else {"length": length}
+    found: Attended = _attend(q, k, v, routing_queries, schedule, top_k, dtype, True,
+                              softmax_scale=softmax_scale, search_scale=search_scale, start=start,
+                              search_keys=search_keys, **place)
+    return found
+
+
+def _attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule,
+            top_k: Optional[int], dtype: Optional[npt.DTypeLike], details: bool,
+            **options: Any) -> Any:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    options = {"softmax_scale": softmax_scale, "search_scale": search_scale, "start": start,
-               "search_keys": search_keys}
-    if _tensors(q, k_cache, v_cache):
+    if _tensors(q, k, v):
         from . import torch as tensors
 
         if dtype is not None:
             raise TypeError(f"dtype {dtype}: of NumPy results; tensors give q's dtype")
-        options["search_keys"] = _tensor("search_keys", search_keys)
-        return tensors.decode(_tensor("q", q), _tensor("k_cache", k_cache),
-                              _tensor("v_cache", v_cache),
-                              _tensor("routing_queries", routing_queries), schedule, length=length,
-                              top_k=top_k, return_lse=return_lse, return_spans=return_spans,
-                              **options)
-    found = oracle.attention(q, k_cache, v_cache, routing_queries, schedule.with_top_k(top_k),
-                             dtype=dtype, length=length, **options)
-    return chosen(found, return_lse, return_spans)
+        call: Any = tensors.attention
+        names = "k", "v"
+        if details:
+            call = tensors.attend
+        elif "length" in options:
+            call, names = tensors.decode, ("k_cache", "v_cache")
+        options["search_keys"] = _tensor("search_keys", options["search_keys"])
+        return call(_tensor("q", q), _tensor(names[0], k), _tensor(names[1], v),
+                    _tensor("routing_queries", routing_queries), schedule, top_k=top_k, **options)
+    found = oracle.attention(q, k, v, routing_queries, schedule.with_top_k(top_k), dtype=dtype,
+                             **options)
+    return found if details else found.output
+
+
+def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
+    """Attention to the union of disjoint sets of keys from attention to each.
+
+    Args:
+        outputs: [parts, .., head_dim]. What a part without keys, lse -inf, holds is not looked at.
+        lses: [parts, ..], base e; float32 tensors beside bfloat16 and float16 outputs.
+
+    Returns:
+        output [.., head_dim] and lse [..]: of NumPy arrays in double, of tensors in their dtypes.
+
+    Source: ``reference/span_attention.cpp``, ``cuda/merge.cu``.
+    """
+    if _tensors(outputs, lses):
+        from . import torch as tensors
+
+        return tensors.merge(_tensor("outputs", outputs), _tensor("lses", lses))
+    return oracle.merge(outputs, lses)
 
 
 def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: Any = None,

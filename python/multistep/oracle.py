@@ -79,16 +79,22 @@ def problem(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
 
 
 class Attended(NamedTuple):
-    """What ``attention`` gives where more than the output is asked for; None where it is not."""
+    """What ``attend`` gives. Attention is cut into items (SPEC 4): a query's window, and each of
+    its spans without the keys that the window has."""
 
     output: Any
     """[batch, num_heads, L_q, head_dim]"""
     lse: Any
-    """[batch, num_heads, L_q, top_k]: log-sum-exp, base e, of every slot's span and window."""
+    """[batch, num_heads, L_q, top_k]: log-sum-exp, base e, of every span's item; -inf unused."""
+    window_lse: Any
+    """[batch, num_heads, L_q]: of the window."""
     spans: Any
-    """[batch, num_heads, L_q, top_k, 2]: the kept spans, half-open, best first; [0, 0) unused."""
+    """[batch, num_heads, L_q, top_k, 2]: the kept spans, half-open, best first; [0, 0) unused.
+    int64, and int32 from the kernels."""
     scores: Any
     """[batch, num_heads, L_q, top_k]: their path scores; -inf in unused slots."""
+    anchors: Any
+    """[batch, num_heads, L_q, top_k, N - 1]: the keys along their paths; -1 in unused slots."""
 
 
 def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
@@ -96,8 +102,23 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
     """The oracle's attention on arrays in main memory; see ``multistep.attention``."""
     check_dtype(dtype)
     given = problem(q, k, v, routing_queries, schedule, **options)
-    output, lse, spans, scores, _, _ = _core.attention(given.inputs)
-    return Attended(cast(output, dtype), lse, spans, scores)
+    output, *found = _core.attention(given.inputs)
+    return Attended(cast(output, dtype), *found)
+
+
+def merge(outputs: Any, lses: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """See ``multistep.merge``."""
+    given = np.asarray(converted("outputs", outputs), np.float64)
+    sums = np.asarray(converted("lses", lses), np.float64)
+    if given.ndim < 2 or min(given.shape[0], given.shape[-1]) < 1:
+        raise ValueError(f"outputs of shape {given.shape}: [parts, .., head_dim], 1 of each at "
+                         "least")
+    if sums.shape != given.shape[:-1]:
+        raise ValueError(f"lses of shape {sums.shape}: {given.shape[:-1]} here")
+    rows = given[0, ..., 0].size
+    output, lse = _core.merge(given.reshape(given.shape[0], rows, given.shape[-1]),
+                              sums.reshape(given.shape[0], rows))
+    return output.reshape(given.shape[1:]), lse.reshape(sums.shape[1:])
 
 
 def cast(array: npt.NDArray[Any], dtype: Optional[npt.DTypeLike]) -> npt.NDArray[Any]:
@@ -113,14 +134,17 @@ def check_dtype(dtype: Optional[npt.DTypeLike]) -> None:
         raise TypeError(f"dtype {np.dtype(dtype)}: float64, float32, float16 or bfloat16")
 
 
-def attention_backward(given: Problem, output_gradient: npt.NDArray[np.float64]
-                       ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64],
-                                  npt.NDArray[np.float64], list[npt.NDArray[np.float64]],
-                                  Optional[npt.NDArray[np.float64]]]:
+Doubles = npt.NDArray[np.float64]
+
+
+def attention_backward(given: Problem, by_output: Optional[Doubles], by_lse: Optional[Doubles],
+                       by_window_lse: Optional[Doubles], by_scores: Optional[Doubles]
+                       ) -> tuple[Doubles, Doubles, Doubles, list[Doubles], Optional[Doubles]]:
     """Derivatives by q, k, v, the routing queries and the search keys (None where these are k,
-    whose derivative then has both parts), from the derivative by the output, SPEC 6."""
-    by_output = np.require(output_gradient, np.float64, ["C", "A"])
-    dq, dk, dv, routing, dsearch = _core.attention_backward(given.inputs, by_output)
+    whose derivative then has both parts), from those by what ``attend`` gives, SPEC 6; None: 0."""
+    dense = [None if array is None else np.require(array, np.float64, ["C", "A"])
+             for array in (by_output, by_lse, by_window_lse, by_scores)]
+    dq, dk, dv, routing, dsearch = _core.attention_backward(given.inputs, *dense)
     if given.arrays["search_keys"] is None:
         return dq, dk + dsearch, dv, routing, None
     return dq, dk, dv, routing, dsearch

@@ -1,8 +1,7 @@
 """The operators for PyTorch: on CUDA tensors the kernels on the current stream, on CPU tensors the
 oracle.
 
-``torch.ops.multistep.attention``, ``.decode`` and ``.accumulate`` are custom operators with fake
-kernels, so that ``torch.compile(fullgraph=True)`` goes through them. On CUDA nothing waits for the
+``torch.ops.multistep.attention`` and ``.accumulate`` are custom operators with fake kernels, so that ``torch.compile(fullgraph=True)`` goes through them. On CUDA nothing waits for the
 device: after a first call, which makes a schedule's tables (or ``prepare``), calls can be captured
 in CUDA graphs. Gradients exist on the CPU, by the oracle. The kernels have none yet: inputs that
 require grad are refused at the forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over
@@ -28,39 +27,82 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
               schedule: Schedule, *, top_k: Optional[int] = None,
               softmax_scale: Optional[float] = None, search_scale: float = 1.0,
               query_offset: int = 0, start: Union[int, Tensor, None] = None,
-              search_keys: Optional[Tensor] = None, return_lse: bool = False,
-              return_spans: bool = False) -> Any:
+              search_keys: Optional[Tensor] = None) -> Tensor:
     """Multi-step attention on tensors of one device; see ``multistep.attention``.
 
-    CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. ``return_lse`` costs a
-    second pass over the spans there. Tensors that are not contiguous are copied.
+    CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. Tensors that are not
+    contiguous are copied.
     """
-    _require_tensors(q=q, k=k, v=v, search_keys=search_keys)
-    _require_settings(top_k, softmax_scale, search_scale, query_offset)
-    output, lse, spans, scores = _call(
-        torch.ops.multistep.attention, q, k, v, _levels(routing_queries), _text(schedule), top_k, softmax_scale, search_scale,
-        query_offset, _positions("start", start, q), search_keys, return_lse)
-    return _chosen(output, lse, spans, scores, return_lse, return_spans)
+    output: Tensor = _attend(q, k, v, routing_queries, schedule, top_k, softmax_scale,
+                             search_scale, query_offset, None, start, search_keys, False)[0]
+    return output
 
 
 def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequence[Tensor],
            schedule: Schedule, *, length: Union[int, Tensor], top_k: Optional[int] = None,
            softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-           start: Union[int, Tensor, None] = None, search_keys: Optional[Tensor] = None,
-           return_lse: bool = False, return_spans: bool = False) -> Any:
+           start: Union[int, Tensor, None] = None, search_keys: Optional[Tensor] = None) -> Tensor:
     """Attention of the newest queries over a preallocated cache; see ``multistep.decode``.
 
     On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows.
     """
-    _require_tensors(q=q, k_cache=k_cache, v_cache=v_cache, search_keys=search_keys)
-    _require_settings(top_k, softmax_scale, search_scale, 0)
+    _require_tensors(q=q, k_cache=k_cache, v_cache=v_cache)
+    output: Tensor = _attend(q, k_cache, v_cache, routing_queries, schedule, top_k, softmax_scale,
+                             search_scale, 0, _lengths(length, q), start, search_keys, False)[0]
+    return output
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
+           schedule: Schedule, *, top_k: Optional[int] = None,
+           softmax_scale: Optional[float] = None, search_scale: float = 1.0,
+           query_offset: int = 0, length: Union[int, Tensor, None] = None,
+           start: Union[int, Tensor, None] = None, search_keys: Optional[Tensor] = None
+           ) -> Attended:
+    """``attention``, or with ``length`` ``decode``, and what was found on the way; see
+    ``multistep.attend``. Log-sum-exps and scores are float32 (float64 beside float64), and have
+    gradients as the output does."""
+    given = None if length is None else _lengths(length, q)
+    return Attended(*_attend(q, k, v, routing_queries, schedule, top_k, softmax_scale, search_scale,
+                             query_offset, given, start, search_keys, True))
+
+
+def _attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule,
+            top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
+            query_offset: int, length: Optional[Tensor], start: Any, search_keys: Any,
+            details: bool) -> Any:
+    _require_tensors(q=q, k=k, v=v, search_keys=search_keys)
+    _require_settings(top_k, softmax_scale, search_scale, query_offset)
+    return _call(torch.ops.multistep.attention, q, k, v, _levels(routing_queries), _text(schedule),
+                 top_k, softmax_scale, search_scale, query_offset, length,
+                 _positions("start", start, q), search_keys, details)
+
+
+def _lengths(length: Any, q: Any) -> Tensor:
+    _require_tensors(q=q)
     given = _positions("length", length, q)
     assert given is not None
-    output, lse, spans, scores = _call(
-        torch.ops.multistep.decode, q, k_cache, v_cache, _levels(routing_queries),
-        _text(schedule), top_k, softmax_scale, search_scale, given,
-        _positions("start", start, q), search_keys, return_lse)
-    return _chosen(output, lse, spans, scores, return_lse, return_spans)
+    return given
+
+
+def merge(outputs: Tensor, lses: Tensor) -> Tuple[Tensor, Tensor]:
+    """Attention to the union of disjoint sets of keys; see ``multistep.merge``. In float32 (float64
+    where one of the two is), with gradients, on any device."""
+    _require_tensors(outputs=outputs, lses=lses)
+    if outputs.dim() < 2 or outputs.shape[:-1] != lses.shape:
+        raise ValueError(f"lses of shape {tuple(lses.shape)}: {tuple(outputs.shape[:-1])} here, "
+                         "[parts, ..], beside outputs [parts, .., head_dim]")
+    given = lses.to(torch.promote_types(torch.float32, lses.dtype))
+    largest = given.detach().amax(0)
+    largest = torch.where(largest.isneginf(), 0, largest)  # of no keys at all
+    shares = (given - largest).exp()
+    total = shares.sum(0)
+    some = total != 0
+    divisor = torch.where(some, total, 1)
+    lse = torch.where(some, divisor.log() + largest, -torch.inf)
+    # Whatever a part without keys holds.
+    parts = torch.where(given.isneginf().unsqueeze(-1), 0, outputs)
+    output = (shares.unsqueeze(-1) * parts).sum(0) / divisor.unsqueeze(-1)
+    return output.to(outputs.dtype), lse.to(lses.dtype)
 
 
 def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, *, initial: Optional[Tensor] = None,
@@ -100,14 +142,6 @@ def _call(operator: Any, *arguments: Any) -> Any:
             raise NotImplementedError("multistep: not under torch.func.grad and its kin; use "
                                       ".backward() or torch.autograd.grad") from None
         raise
-
-
-def _chosen(output: Tensor, lse: Tensor, spans: Tensor, scores: Tensor, return_lse: bool,
-            return_spans: bool) -> Any:
-    if not return_lse and not return_spans:
-        return output
-    return Attended(output, lse if return_lse else None, spans if return_spans else None,
-                    scores if return_spans else None)
 
 
 def _levels(routing_queries: Union[Tensor, Sequence[Tensor]]) -> List[Tensor]:

@@ -64,26 +64,6 @@ cuda::AttentionArgs attention_args(const cuda::DeviceSchedule& schedule, const S
   return args;
 }
 
-cuda::SpanAttentionArgs span_attention_args(const cuda::DeviceSchedule& schedule,
-                                            const Sizes& sizes, const std::string& dtype, Address q,
-                                            Address k, Address v, Address start, Address length,
-                                            std::optional<double> softmax_scale, Index slots,
-                                            Address spans, Address output, Address lse) {
-  cuda::SpanAttentionArgs args;
-  args.shape = shape_of(sizes, start, length);
-  args.dtype = dtype_of(dtype);
-  args.schedule = &schedule;
-  args.query = at_address<const void>(q);
-  args.key = at_address<const void>(k);
-  args.value = at_address<const void>(v);
-  args.softmax_scale = softmax_scale;
-  args.slots = slots;
-  args.spans = at_address<const cuda::DeviceSpan>(spans);
-  args.output = at_address<void>(output);
-  args.lse = at_address<float>(lse);
-  return args;
-}
-
 /// batch, num_heads, length, head_dim, state, offset
 using WalkSizes = std::tuple<Index, Index, Index, Index, Index, Index>;
 
@@ -132,16 +112,12 @@ void bind_cuda(nb::module_& core) {
           [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
       .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
   bind_call<cuda::AttentionArgs>(core, "CudaAttention", &cuda::attention);
-  bind_call<cuda::SpanAttentionArgs>(core, "CudaSpanAttention", &cuda::span_attention);
   bind_call<cuda::AccumulationArgs>(core, "CudaAccumulation", &cuda::accumulate);
   // The schedule is looked at by the call: it lives as long.
   core.def("cuda_attention", &attention_args, nb::keep_alive<0, 1>(), nb::arg(), nb::arg(),
            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg() = 0,
-           nb::arg() = 0, nb::arg() = 0);
-  core.def("cuda_span_attention", &span_attention_args, nb::keep_alive<0, 1>(), nb::arg(),
-           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+           nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg());
   core.def("cuda_accumulation", &accumulation_args);
 }
 

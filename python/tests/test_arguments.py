@@ -192,7 +192,7 @@ def test_wrong_shapes():
 
 def test_empty():
     q, k, v, routing = arrays(S)
-    nothing = attend(q[:, :, :0], k, v, [routing[0][:, :, :0]], return_spans=True)
+    nothing = multistep.attend(q[:, :, :0], k, v, [routing[0][:, :, :0]], S)
     assert nothing.output.shape == (1, 2, 0, 8) and nothing.spans.shape == (1, 2, 0, 2, 2)
     assert attend(q[:, :, :0], k[:, :, :0], v[:, :, :0], [routing[0][:, :, :0]]).size == 0
     x, a, b, c = walk(length=0)
@@ -250,7 +250,7 @@ def test_no_leaks():
     q, k, v, routing = arrays(S, queries=64, d=32)
 
     def round_of_calls():
-        attend(q, k, v, routing, return_lse=True, return_spans=True)
+        multistep.attend(q, k, v, routing, S)
         attend(np.asfortranarray(q), k, v, routing)
         multistep.accumulate(*walk())
         S.verify(500, progress=False)

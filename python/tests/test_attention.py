@@ -26,9 +26,9 @@ def arrays(schedule, batch=1, heads=2, kv_heads=1, queries=30, keys=None, d=8, s
 def test_attention(problem):
     schedule, (q, k, v, routing), options = problem
     want, kept = definitions.attention(q, k, v, routing, schedule, **options)
-    found = multistep.attention(q, k, v, routing, schedule, return_lse=True, return_spans=True,
-                                **options)
+    found = multistep.attend(q, k, v, routing, schedule, **options)
     assert found.output.dtype == np.float64
+    assert np.array_equal(found.output, multistep.attention(q, k, v, routing, schedule, **options))
     np.testing.assert_allclose(found.output, want, rtol=1e-9, atol=1e-12)
     scale = options["softmax_scale"] or q.shape[3] ** -0.5
     group = q.shape[1] // k.shape[1]
@@ -36,9 +36,17 @@ def test_attention(problem):
         t = options["query_offset"] + i
         lo = int(np.broadcast_to(options["start"], len(q))[b])
         wb, we = definitions.window(schedule, t, lo)
+
+        def log_sum_exp(first, past):
+            logits = scale * (k[b, h // group][first:past].astype(float) @ q[b, h, i].astype(float))
+            return np.logaddexp.reduce(logits) if past > first else -np.inf
+
+        np.testing.assert_allclose(found.window_lse[b, h, i], log_sum_exp(wb, we), rtol=1e-9,
+                                   atol=1e-12)
         for slot in range(schedule.top_k):
             if slot < len(paths):
-                score, _, begin, end = paths[slot]
+                score, chain, begin, end = paths[slot]
+                assert found.anchors[b, h, i, slot].tolist() == list(chain)
                 if end > begin:
                     assert found.spans[b, h, i, slot].tolist() == [begin, end]
                 np.testing.assert_allclose(found.scores[b, h, i, slot], score, rtol=1e-9,
@@ -47,10 +55,10 @@ def test_attention(problem):
                 begin = end = 0
                 assert found.spans[b, h, i, slot].tolist() == [0, 0]
                 assert found.scores[b, h, i, slot] == -np.inf
-            see = sorted({*range(begin, end), *range(wb, we)})
-            logits = scale * (k[b, h // group][see].astype(float) @ q[b, h, i].astype(float))
-            want_lse = np.logaddexp.reduce(logits) if see else -np.inf
-            np.testing.assert_allclose(found.lse[b, h, i, slot], want_lse, rtol=1e-9, atol=1e-12)
+                assert (found.anchors[b, h, i, slot] == -1).all()
+            outside = end if we <= wb else min(end, wb)
+            np.testing.assert_allclose(found.lse[b, h, i, slot], log_sum_exp(begin, outside),
+                                       rtol=1e-9, atol=1e-12)
 
 
 def test_chunks_and_decoding_give_the_rows_of_the_whole():
@@ -64,8 +72,8 @@ def test_chunks_and_decoding_give_the_rows_of_the_whole():
     k[0, :, 31:] = v[0, :, 31:] = np.nan  # behind the cache's length
     k[1, :, 44:] = v[1, :, 44:] = np.nan
     newest = [np.stack([x[0, :, 30:31], x[1, :, 43:44]]) for x in (q, *routing)]
-    found = multistep.decode(newest[0], k, v, newest[1:], s, length=[31, 44], return_spans=True)
-    assert np.array_equal(found.output, np.stack([whole[0, :, 30:31], whole[1, :, 43:44]]))
+    found = multistep.decode(newest[0], k, v, newest[1:], s, length=[31, 44])
+    assert np.array_equal(found, np.stack([whole[0, :, 30:31], whole[1, :, 43:44]]))
     one = multistep.decode(newest[0], np.nan_to_num(k), np.nan_to_num(v), newest[1:], s, length=31)
     assert np.array_equal(one[0], whole[0, :, 30:31])
 
@@ -80,8 +88,11 @@ def test_decode(problem, data):
     lengths = [data.draw(st.integers(0, keys)) for _ in range(batch)]
     start = np.broadcast_to(options.pop("start"), batch)
     search_keys = options.pop("search_keys")
-    found = multistep.decode(q, k, v, routing, schedule, length=lengths, start=start,
-                             search_keys=search_keys, return_lse=True, return_spans=True, **options)
+    found = multistep.attend(q, k, v, routing, schedule, length=lengths, start=start,
+                             search_keys=search_keys, **options)
+    assert np.array_equal(found.output, multistep.decode(
+        q, k, v, routing, schedule, length=lengths, start=start, search_keys=search_keys,
+        **options))
     for b in range(batch):
         of = slice(b, b + 1)
         first = lengths[b] - queries
@@ -92,6 +103,8 @@ def test_decode(problem, data):
         without_keys = max(int(start[b]) - first, 0)
         assert (found.output[b, :, :without_keys] == 0).all()
         assert (found.lse[b, :, :without_keys] == -np.inf).all()
+        assert (found.window_lse[b, :, :without_keys] == -np.inf).all()
+        assert (found.anchors[b, :, :without_keys] == -1).all()
         assert (found.spans[b, :, :without_keys] == 0).all()
         assert (found.scores[b, :, :without_keys] == -np.inf).all()
 
@@ -115,6 +128,39 @@ def test_lengths_far_apart():
         one = multistep.decode(*(x[b : b + 1] for x in (q, k, v)), [routing[0][b : b + 1]], s,
                                length=length)
         assert np.array_equal(found[b], one[0])
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_attention_to_parts_of_the_keys_merges_to_attention_to_all(kind):
+    """Dense attention of the last query, which sees all of every part."""
+    s = Schedule(1)
+    q, k, v, _ = arrays(s, batch=2, heads=4, kv_heads=2, queries=5, keys=40)
+    if kind == "torch":
+        torch = pytest.importorskip("torch")
+        q, k, v = map(torch.from_numpy, (q, k, v))
+    whole = multistep.attend(q, k, v, [], s, query_offset=35)
+    cuts = (0, 7, 7, 30, 35)  # the second has no keys
+    parts = [multistep.attend(q, k[:, :, a:b], v[:, :, a:b], [], s, length=np.array([b - a] * 2))
+             for a, b in zip(cuts, cuts[1:])]
+    rows = [(part.output[:, :, 4], part.window_lse[:, :, 4]) for part in parts]
+    last = multistep.attend(q, k[:, :, 35:], v[:, :, 35:], [], s)
+    rows.append((last.output[:, :, 4], last.window_lse[:, :, 4]))
+    rows[1][0][...] = np.nan
+    stack = np.stack if kind == "numpy" else torch.stack
+    output, lse = multistep.merge(*map(stack, zip(*rows)))
+    np.testing.assert_allclose(output, whole.output[:, :, 4], rtol=1e-12)
+    np.testing.assert_allclose(lse, whole.window_lse[:, :, 4], rtol=1e-12)
+    nothing = multistep.merge(*(stack([x[1], x[1]]) for x in zip(*rows)))
+    assert (nothing[0] == 0).all() and (nothing[1] == -np.inf).all()
+
+
+def test_merge_refuses():
+    for outputs, lses, message in (((3,), (3,), "outputs of shape"), ((2, 3), (3,), "lses of"),
+                                   ((0, 3, 4), (0, 3), "outputs of shape")):
+        with pytest.raises(ValueError, match=message):
+            multistep.merge(np.zeros(outputs), np.zeros(lses))
+    with pytest.raises(TypeError, match="lses of dtype"):
+        multistep.merge(np.zeros((2, 3)), np.zeros(2, int))
 
 
 def test_storage_types_are_widened_exactly():

@@ -36,9 +36,6 @@ def make(schedule, *, batch=1, heads=4, kv_heads=2, queries=200, keys=None, d=64
 
 
 def judged(found, arrays, schedule, **options):
-    found = {name: value for name, value in found._asdict().items() if value is not None}
-    if schedule.steps == 1:
-        found = {"output": found["output"]}
     report = multistep.compare(found, *arrays, schedule, **options)
     assert report, f"\n{report}"
     return report
@@ -50,18 +47,20 @@ def judged(found, arrays, schedule, **options):
 def test_attention_passes_comparison(name, dtype, d):
     schedule = SCHEDULES[name]
     arrays = make(schedule, batch=2, d=d, dtype=dtype, queries=137)
-    found = mt.attention(*arrays, schedule, return_lse=True, return_spans=True)
+    found = mt.attend(*arrays, schedule)
+    assert torch.equal(found.output, mt.attention(*arrays, schedule))
     assert found.output.dtype == dtype and found.output.is_cuda
     assert found.spans.dtype == torch.int32 and found.lse.dtype == torch.float32
     report = judged(found, arrays, schedule)
     if schedule.steps > 1:
-        assert [stage.name for stage in report.stages] == ["search", "span lse", "output"]
+        assert [stage.name for stage in report.stages] == ["search", "span lse", "window lse",
+                                                           "output"]
 
 
 def test_long_prefill_and_top_k():
     schedule = SCHEDULES["released"]
     arrays = make(schedule, queries=4096, heads=8, kv_heads=2, d=128)
-    found = mt.attention(*arrays, schedule, top_k=4, return_spans=True)
+    found = mt.attend(*arrays, schedule, top_k=4)
     assert found.spans.shape == (1, 8, 4096, 4, 2)
     judged(found, arrays, schedule, top_k=4, rows=400)
 
@@ -74,7 +73,7 @@ def test_start_offset_scales_and_search_keys():
     v[:, :, 300:] = float("nan")
     options = dict(query_offset=230, softmax_scale=0.2, search_scale=0.5,
                    start=torch.tensor([0, 250], device="cuda"), search_keys=search_keys)
-    found = mt.attention(q, k, v, routing, schedule, return_spans=True, **options)
+    found = mt.attend(q, k, v, routing, schedule, **options)
     judged(found, (q, k, v, routing), schedule, **{**options, "start": np.array([0, 250])})
 
 
@@ -146,12 +145,9 @@ def test_decode_follows_the_length(name):
     q, k, v, routing = make(schedule, batch=2, queries=1, keys=900, d=128)
     for lengths in ([1, 900], [513, 77]):
         length = torch.tensor(lengths, dtype=torch.int32, device="cuda")
-        found = mt.decode(q, k, v, routing, schedule, length=length, return_spans=True)
-        for b, n in enumerate(lengths):
-            one = multistep.oracle.Attended(found.output[b : b + 1], None,
-                                            found.spans[b : b + 1], found.scores[b : b + 1])
-            judged(one, (q[b : b + 1], k[b : b + 1], v[b : b + 1],
-                         [level[b : b + 1] for level in routing]), schedule, query_offset=n - 1)
+        found = mt.attend(q, k, v, routing, schedule, length=length)
+        assert torch.equal(found.output, mt.decode(q, k, v, routing, schedule, length=length))
+        judged(found, (q, k, v, routing), schedule, length=np.array(lengths))
 
 
 def test_a_captured_decode_follows_a_growing_cache():
@@ -194,12 +190,12 @@ def test_opcheck():
         q, k, v, routing = make(schedule, queries=65)
         torch.library.opcheck(torch.ops.multistep.attention.default,
                               (q, k, v, routing, schedule.text, None, None, 1.0, 0, None, None,
-                               True))
+                               None, True))
         length = torch.tensor([60], dtype=torch.int32, device="cuda")
-        torch.library.opcheck(torch.ops.multistep.decode.default,
+        torch.library.opcheck(torch.ops.multistep.attention.default,
                               (q[:, :, :1].contiguous(), k, v,
                                [level[:, :, :1].contiguous() for level in routing], schedule.text,
-                               None, None, 1.0, length, None, None, False))
+                               None, None, 1.0, 0, length, None, None, False))
     x = torch.randn(1, 2, 40, 16, device="cuda").bfloat16()
     b = torch.randn(1, 2, 40, 4, device="cuda").bfloat16()
     torch.library.opcheck(torch.ops.multistep.accumulate.default,
@@ -322,11 +318,11 @@ def test_no_queries():
 def test_memory_comes_back():
     schedule = SCHEDULES["released"]
     arrays = make(schedule, queries=256)
-    mt.attention(*arrays, schedule, return_lse=True)
+    mt.attend(*arrays, schedule)
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     for _ in range(50):
-        mt.attention(*arrays, schedule, return_lse=True)
+        mt.attend(*arrays, schedule)
     torch.cuda.synchronize()
     assert torch.cuda.memory_allocated() == before
 

@@ -76,6 +76,63 @@ def test_a_leak_in_one_head_alone_is_seen():
     assert not report and [18, 19] in report.acausal.tolist()
 
 
+def dense(mask):
+    """Dense attention of the queries that ``mask`` [L, L] lets through, N = 1 without a search."""
+    def candidate(q, k, v, routing):
+        logits = np.where(mask, q @ np.swapaxes(k, 2, 3) / 8, -np.inf)
+        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return weights / weights.sum(axis=-1, keepdims=True) @ v
+    return candidate
+
+
+def causal(length, further=0):
+    return np.tril(np.ones((length, length), bool), further)
+
+
+def test_a_causal_mask_that_is_off_by_one_is_seen():
+    for pairs in ("auto", [(20, 3)], [(t, t) for t in range(40)]):
+        report = probe(dense(causal(40)), 40, pairs, steps=1)
+        assert report, f"{pairs}\n{report}"
+        report = probe(dense(causal(40, 1)), 40, pairs, steps=1)
+        assert not report, pairs
+        assert all(key == query + 1 for query, key in report.acausal.tolist())
+    assert not len(report.unreached)
+
+
+@pytest.mark.parametrize("tile", [16, 64, 128])
+def test_a_tile_that_is_seen_whole_is_seen(tile):
+    """Causality by tiles: whoever sees a tile's first key sees all of it."""
+    at = np.arange(300)
+    seen = at[None, :] // tile <= at[:, None] // tile
+    report = probe(dense(seen), 300, [(130, 5), (70, 2)], steps=1)
+    assert not report and len(report.acausal), f"\n{report}"
+
+
+def test_one_key_that_leaks_is_seen():
+    leak = causal(200)
+    leak[63, 64] = True
+    report = probe(dense(leak), 200, "all", steps=1)
+    assert report.acausal.tolist() == [[63, 64]] and not report
+
+
+def test_a_fault_in_one_sequence_of_a_batch_is_seen():
+    def forgets(q, k, v, routing):
+        output = multistep.attention(q, k, v, routing, Schedule())
+        if len(q) > 3:
+            output[3, :, 30] = 0
+        return output
+
+    report = probe(forgets, 40)
+    assert not report and len(report.unequal), f"\n{report}"
+    assert {query for query, _ in report.unequal.tolist()} == {30}
+    assert "NOT EQUAL" in repr(report)
+
+    def mixes(q, k, v, routing):  # the last sequence's values for all
+        return multistep.attention(q, k, np.broadcast_to(v[-1:], v.shape), routing, Schedule())
+
+    assert not probe(mixes, 40)
+
+
 @pytest.mark.parametrize("schedule", [
     Schedule(3, ["power", "even"], exponent=[3, 2], backward=1, forward=2,
              span_exponent=["1/3", "1/2"], top_k=1),

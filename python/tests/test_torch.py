@@ -31,13 +31,12 @@ def make(schedule=S, queries=40, dtype=torch.float32, d=8, **options):
                          ids=str)
 def test_tensors_are_numpy_arrays(dtype):
     q, k, v, routing = make(dtype=dtype)
-    found = multistep.attention(q, k, v, routing, S, return_lse=True, return_spans=True)
+    found = multistep.attend(q, k, v, routing, S)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    kinds = (dtype, wide, torch.int64, wide)
+    kinds = (dtype, wide, wide, torch.int64, wide, torch.int64)
     assert tuple(part.dtype for part in found) == kinds
-    want = multistep.attention(*(x.to(wide).numpy() for x in (q, k, v)),
-                               [x.to(wide).numpy() for x in routing], S, return_lse=True,
-                               return_spans=True)
+    want = multistep.attend(*(x.to(wide).numpy() for x in (q, k, v)),
+                            [x.to(wide).numpy() for x in routing], S)
     for got, expected in zip(found, want):
         assert torch.equal(got, torch.from_numpy(expected).to(got.dtype))
     assert torch.equal(multistep.attention(q, k, v, routing, S), found.output)
@@ -118,11 +117,44 @@ def test_gradients_of_accumulate():
                                     (x, b))
 
 
-def test_only_the_output_has_a_gradient():
-    q, k, v, routing = make(requires_grad=True)
-    found = mt.attention(q, k, v, routing, S, return_lse=True, return_spans=True)
-    assert found.output.requires_grad
-    assert not (found.lse.requires_grad or found.spans.requires_grad or found.scores.requires_grad)
+@pytest.mark.parametrize("schedule", [S, Schedule(1), Schedule(window_index=1)], ids=str)
+def test_gradients_of_all_that_is_found(schedule):
+    q, k, v, routing = make(schedule, 9, torch.float64, requires_grad=True)
+    found = mt.attend(q, k, v, routing, schedule)
+    assert not (found.spans.requires_grad or found.anchors.requires_grad)
+
+    def layer(q, k, v, *routing):
+        parts = mt.attend(q, k, v, list(routing), schedule)
+        return [torch.where(x.isneginf(), 0, x) for x in (parts.lse, parts.window_lse,
+                                                          parts.scores, parts.output)]
+
+    assert torch.autograd.gradcheck(layer, (q, k, v, *routing))
+    alone, = torch.autograd.grad(found.window_lse.sum(), q, retain_graph=True)
+    every, = torch.autograd.grad(found.window_lse.sum() + 0 * found.output.sum(), q)
+    assert torch.equal(alone, every)
+
+
+def test_gradients_of_merge():
+    outputs = torch.randn(3, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    lses = torch.randn(3, 2, 4, dtype=torch.float64).masked_fill(
+        torch.arange(4) == 1, -torch.inf)  # rows without any key
+    lses[0] = -torch.inf
+    lses.requires_grad_()
+
+    def layer(outputs, lses):
+        output, lse = mt.merge(outputs, lses)
+        return output, torch.where(lse.isneginf(), 0, lse)
+
+    torch.autograd.backward(layer(outputs, lses), [torch.ones(2, 4, 5), torch.ones(2, 4)])
+    assert outputs.grad.isfinite().all() and lses.grad.isfinite().all()
+    some = lses.detach()[1:, :, [0, 2, 3]].requires_grad_()
+    assert torch.autograd.gradcheck(layer, (outputs.detach()[1:, :, [0, 2, 3]].requires_grad_(),
+                                            some))
+    for dtype in (torch.bfloat16, torch.float32):
+        merged = mt.merge(outputs.detach().to(dtype), lses.detach().float())
+        assert (merged[0].dtype, merged[1].dtype) == (dtype, torch.float32)
+    with pytest.raises(ValueError, match="lses of shape"):
+        mt.merge(outputs, lses[0])
 
 
 @pytest.mark.parametrize("requires_grad", [False, True])
@@ -130,10 +162,10 @@ def test_opcheck(requires_grad):
     q, k, v, routing = make(queries=20, requires_grad=requires_grad)
     ops = torch.ops.multistep
     torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, None, None, 1.0, 0,
-                                                  None, None, True))
+                                                  None, None, None, True))
     start = torch.tensor([0, 3], dtype=torch.int32)
-    torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, 4, 0.2, 0.5, 0, start,
-                                                  k.detach().clone(), False))
+    torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, 4, 0.2, 0.5, 0, None,
+                                                  start, k.detach().clone(), False))
     x, a, b, c = (torch.rand(1, 2, 9, 4), torch.rand(1, 2, 9), torch.rand(1, 2, 9, 3),
                   torch.rand(1, 2, 9, 3))
     x.requires_grad_(requires_grad)
@@ -141,8 +173,8 @@ def test_opcheck(requires_grad):
     torch.library.opcheck(ops.accumulate.default, (x, a, b, c, torch.rand(1, 2, 4, 3), None, 5))
     length = torch.tensor([18, 0])
     newest = [x.detach()[:, :, :3].clone().requires_grad_(requires_grad) for x in (q, *routing)]
-    torch.library.opcheck(ops.decode.default, (newest[0], k, v, newest[1:], S.text, None, None, 1.0,
-                                               length, None, None, True))
+    torch.library.opcheck(ops.attention.default, (newest[0], k, v, newest[1:], S.text, None, None,
+                                                  1.0, 0, length, None, None, True))
 
 
 @pytest.mark.parametrize("of", [mt, multistep], ids=["torch", "generic"])
@@ -167,9 +199,9 @@ def test_compile_fullgraph(of):
 
 def test_meta_tensors():
     q, k, v, routing = (x if isinstance(x, list) else x.to("meta") for x in make())
-    found = mt.attention(q, k, v, [r.to("meta") for r in routing], S, return_lse=True,
-                         return_spans=True)
-    assert found.output.shape == q.shape and found.spans.shape == (2, 4, 40, 2, 2)
+    found = mt.attend(q, k, v, [r.to("meta") for r in routing], S)
+    assert [tuple(x.shape[3:]) for x in found] == [(8,), (2,), (), (2, 2), (2,), (2, 2)]
+    assert all(x.shape[:3] == q.shape[:3] for x in found)
 
 
 def test_compare_and_probe_take_tensors():
@@ -181,7 +213,7 @@ def test_compare_and_probe_take_tensors():
     assert multistep.compare(kernel, q, k, v, routing, S)
     assert not multistep.compare(lambda q, k, v, r: kernel(q, k, v.flip(2), r), q, k, v, routing, S)
     assert multistep.probe(kernel, 40, steps=3, dtype=torch.bfloat16)
-    spans = mt.attention(q, k, v, routing, S, return_spans=True).spans
+    spans = mt.attend(q, k, v, routing, S).spans
     back = multistep.to_authors(spans=spans)
     assert torch.equal(multistep.from_authors(qstart=back["qstart"], qend=back["qend"])["spans"],
                        spans)
@@ -269,8 +301,8 @@ def test_spans_past_31_bits(monkeypatch):
     far = np.full((2, 4, 1, 2, 2), [2**31 + 5, 2**47])
     found = multistep.oracle.attention(q, k, v, routing, S)._replace(spans=far)
     monkeypatch.setattr(multistep.oracle, "attention", lambda *_, **__: found)
-    assert (mt.attention(q, k, v, routing, S, return_spans=True).spans.numpy() == far).all()
-    assert (mt.decode(q, k, v, routing, S, length=1, return_spans=True).spans.numpy() == far).all()
+    assert (mt.attend(q, k, v, routing, S).spans.numpy() == far).all()
+    assert (mt.attend(q, k, v, routing, S, length=1).spans.numpy() == far).all()
 
 
 def test_prepared_tables_serve_every_top_k(monkeypatch):

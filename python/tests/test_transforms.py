@@ -71,8 +71,7 @@ def one_by_one(function, dims, *arguments):
 def test_vmap(dims):
     q, k, v, routing = make()
     layers = {
-        "attention": lambda q, k, v, r: mt.attention(q, k, v, [r, routing[1]], S,
-                                                     return_lse=True).output,
+        "attention": lambda q, k, v, r: mt.attend(q, k, v, [r, routing[1]], S).output,
         "decode": lambda q, k, v, r: mt.decode(q, k, v, [routing[0], r], S,
                                                length=torch.tensor([12, 7, 2])),
         "accumulate": lambda q, k, v, r: mt.accumulate(q, torch.full((3, 4, 5), 0.5).double(), r,
