@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <stdexcept>
 
 namespace multistep {
@@ -35,6 +36,15 @@ void append_lines(std::string& text, const Json& json, std::size_t indent) {
 }
 
 }  // namespace
+
+void to_json(Json& json, const Count& count) {
+  const std::optional<Index> index = count.index();
+  json = index ? Json(*index) : Json(to_string(count));
+}
+
+std::string count_text(const Json& count) {
+  return count.is_string() ? count.get<std::string>() : count.dump();
+}
 
 std::string record_lines(const Json& json) {
   std::string text;

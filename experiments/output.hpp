@@ -5,11 +5,17 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "multistep/types.hpp"
+#include "multistep/count.hpp"
 
 namespace multistep {
 
 using Json = nlohmann::ordered_json;
+
+/// A number below 2^63, beyond it a string of its decimal digits.
+void to_json(Json& json, const Count& count);
+
+/// A count as people read it, from its JSON.
+std::string count_text(const Json& count);
 
 /// Where a result goes and in which form.
 struct OutputOptions {

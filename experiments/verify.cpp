@@ -59,7 +59,7 @@ std::string text(const Json& result) {
     out +=
         fmt::format("NOT COVERED  {} of {} queries exclude a key, {} pairs in all\n",
                     result["excluded_queries"].get<Index>(), result["queries_checked"].get<Index>(),
-                    result["excluded_pairs"].get<Index>());
+                    count_text(result["excluded_pairs"]));
     out += fmt::format("first hole   query {}, key {}, in the gap [{}, {})\n",
                        first["position"].get<Index>(), first["key"].get<Index>(),
                        first["gap"]["begin"].get<Index>(), first["gap"]["end"].get<Index>());

@@ -36,9 +36,11 @@ Rational closing_factor(const StripePlan& plan, Index query, Index start, Span g
 }
 
 struct Tally {
-  Index pairs = 0;
+  static constexpr Index kNone = INT64_MAX;
+
+  Count pairs;
   Index queries = 0;
-  Index first_query = INT64_MAX;
+  Index first_query = kNone;
 
   void add(const Tally& other) {
     pairs += other.pairs;
@@ -74,7 +76,7 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
   });
 
   CoverageReport report{plan.max_length(), start, count, total.pairs, total.queries, {}};
-  if (!report.covered()) {
+  if (total.first_query != Tally::kNone) {
     const Span gap = SegmentChecker(plan).holes(total.first_query, start).front();
     report.first_excluded = {total.first_query, gap.begin, gap,
                              closing_factor(plan, total.first_query, start, gap)};
@@ -184,10 +186,11 @@ CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length,
   CoverageReport report{length, start, 0, 0, 0, {}};
   for (std::size_t at = 0; at < candidates.size();) {
     const Index query = candidates[at].query;
-    const Index before = report.excluded_pairs;
     Index reached = start;
+    bool holed = false;
     const auto hole = [&](Index end) {
       if (end <= reached) return;
+      holed = true;
       report.excluded_pairs += end - reached;
       if (!report.first_excluded) report.first_excluded = {query, reached, {reached, end}, {}};
     };
@@ -197,7 +200,7 @@ CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length,
     }
     hole(query + 1);
     ++report.queries_checked;
-    report.excluded_queries += report.excluded_pairs > before;
+    report.excluded_queries += holed;
   }
   return report;
 }

@@ -201,6 +201,24 @@ class VerifySpans(Case):
         self.refuses(["verify", "--spans", "/no/such.csv", "--length", "8"],
                      f"--spans /no/such.csv: a readable file of {row}")
 
+    def test_counts_that_64_bits_do_not_hold(self):
+        """2^17 queries, each without 2^47 keys: 2^64 pairs. A number below 2^63, then a string."""
+        half = 2**47
+        for queries, spared, pairs in ((2**17, 0, str(2**64)), (2**16, 0, str(2**63)),
+                                       (2**16, 1, 2**63 - 1)):
+            rows = "".join(f"{half + i},{half - (spared if i == 0 else 0)},{half + i + 1}\n"
+                           for i in range(queries))
+            arguments = ("verify", "--spans", "-", "--length", 2 * half)
+            report = self.json(*arguments, stdin=rows, code=1)
+            self.assertEqual((report["covered"], report["excluded_pairs"]), (False, pairs))
+            self.assertEqual(report["excluded_queries"], queries)
+            self.assertIn(f" {pairs} pairs in all", self.answer(*arguments, stdin=rows, code=1))
+
+    def test_a_sample_s_pairs_that_64_bits_do_not_hold(self):
+        report = self.json("verify", "--length", 2**48, "--queries", "100k", "--rule", "power",
+                           "--exponent", 64, "--backward", 0, "--forward", 0, code=1)
+        self.assertEqual(report["excluded_pairs"], "14058552688311026805")
+
     def test_a_list_has_no_schedule(self):
         done = run("verify", "--spans", "-", "--length", 8, "--steps", 3, stdin="1,0,2\n")
         self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))

@@ -349,7 +349,7 @@ def _report(name: str, length: int, start: int, steps: Optional[int],
     if first is not None:
         position, key, begin, end, closing = first
         hole = Exclusion(position, key, (begin, end), closing and Fraction(*closing))
-    return Report(name, length, start, steps, excluded_pairs == 0, checked, excluded_queries,
+    return Report(name, length, start, steps, first is None, checked, excluded_queries,
                   excluded_pairs, hole, work, seconds)
 
 

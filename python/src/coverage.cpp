@@ -33,7 +33,7 @@ std::pair<CoverageReport, Index> verify_in_pieces(const StripePlan& plan, Index 
       return [&](Index block_begin, Index block_end) {
         for (Index query = from + block_begin; query < from + block_end; ++query) {
           if (checker.covered(query, start)) continue;
-          Index pairs = 0;
+          Count pairs;
           for (const Span& hole : checker.holes(query, start)) pairs += hole.length();
 #pragma omp critical(multistep_python_tally)
           {
@@ -64,8 +64,8 @@ nb::tuple to_python(const CoverageReport& report) {
     first = nb::make_tuple(hole->position, hole->key, hole->gap.begin, hole->gap.end,
                            fraction(hole->closing_backward));
   }
-  return nb::make_tuple(report.queries_checked, report.excluded_queries, report.excluded_pairs,
-                        first);
+  return nb::make_tuple(report.queries_checked, report.excluded_queries,
+                        to_python(report.excluded_pairs), first);
 }
 
 nb::tuple verify_whole(const StripePlan& plan, Index length, Index start, nb::handle progress) {

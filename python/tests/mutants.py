@@ -28,7 +28,7 @@ MUTANTS = [
      "test_schedule.py"),
     ("schedule.py", "return [single, *defaults[1:]]", "return [single] * len(defaults)",
      "test_schedule.py"),
-    ("schedule.py", "excluded_pairs == 0, checked", "True, checked", "test_schedule.py"),
+    ("schedule.py", "first is None, checked", "True, checked", "test_schedule.py"),
     ("_arrays.py", 'np.require(self.array, self.wide, ["C", "A"])', "self.array",
      "test_arguments.py"),
     ("_arrays.py", "bits <<= np.uint32(16)", "bits <<= np.uint32(15)", "test_attention.py"),
