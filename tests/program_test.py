@@ -90,7 +90,24 @@ class Verify(Case):
 
     def test_a_window_that_has_every_key(self):
         work = self.json("verify", "--length", 100, "--preset", "released")["work"]
-        self.assertIsNone(work["mean"])
+        self.assertEqual(work, dict.fromkeys(("min", "mean", "max", "lower_bound", "ratio")))
+
+    def test_the_lower_bound_is_of_the_keys_outside_the_window(self):
+        even = self.json("verify", "--length", "100k", "--preset", "even", "--steps", 3,
+                         "--window-index", 60_000)["work"]
+        self.assertAlmostEqual(even["lower_bound"], 3 * 40_000 ** (1 / 3))
+        self.assertGreaterEqual(even["ratio"], 1)
+        stripes = self.json("verify", "--length", 10_000, "--window-index", 63)["work"]
+        self.assertAlmostEqual(stripes["lower_bound"], 2 * (10_000 - 64**2 + 1) ** 0.5)
+        self.assertGreaterEqual(stripes["ratio"], 1)
+
+    def test_no_ratio_to_a_bound_that_does_not_hold(self):
+        arguments = ("verify", "--rule", "power", "--backward", "19/10", "--length")
+        self.assertIsNone(self.json(*arguments, 899, code=1)["work"]["ratio"])
+        self.assertIn("lower bound  60.0; of a query that reaches every key, as the last one does "
+                      "not\n", self.answer(*arguments, 899, code=1))
+        # The first hole is older, and the last query reaches all its keys.
+        self.assertGreater(self.json(*arguments, 930, code=1)["work"]["ratio"], 1)
 
     def test_bad_options(self):
         big = "an integer in [1, 281474976710656], as 1000, 1k, 1Ki, 1M, ..."
@@ -332,7 +349,45 @@ class Scale(Case):
             self.assertAlmostEqual(fit["exponent"], fit["theory"], delta=0.06)
             self.assertTrue(fit["low"] <= fit["exponent"] <= fit["high"])
             for point in run_["points"]:
-                self.assertEqual(point["work"], point["anchors_scored"] + point["keys_attended"])
+                self.assertEqual(point["drawn_work"],
+                                 point["anchors_scored"] + point["keys_attended"])
+
+    def test_the_lower_bound_is_of_the_choices_and_not_of_drawn_work(self):
+        """Random paths do less than the bound; what the steps offer does not."""
+        for top_k in (1, 2, 5):
+            for run_ in self.json("scale", "--steps", "2,3,4", "--lengths", "4Ki,64Ki,1Mi",
+                                  "--samples", 64, "--top-k", top_k)["runs"]:
+                for point in run_["points"]:
+                    with self.subTest(run=run_["label"], top_k=top_k, length=point["length"]):
+                        self.assertGreaterEqual(point["ratio"], 1)
+                        self.assertAlmostEqual(point["ratio"],
+                                               point["choices"] / point["lower_bound"])
+                        if (top_k, run_["steps"]) == (1, 3):
+                            self.assertLess(point["drawn_work"], point["lower_bound"])
+
+    def test_choices_and_bound_of_few_queries(self):
+        # Even parts of 1, ..., 8 keys: 1, 2, 2, 2, 3, 3, 3, 3, of up to 1, 1, 2, 2, 2, 2, 3, 3.
+        point = self.json("scale", "--preset", "even", "--steps", 2, "--lengths", "2,4,8")[
+            "runs"][0]["points"][2]
+        self.assertEqual(point["choices"], 19 + 2 * 16)
+        self.assertAlmostEqual(point["lower_bound"], sum(2 * (2 * n) ** 0.5 for n in range(1, 9)))
+
+    def test_no_ratio_where_a_key_is_excluded_or_none_is_searched(self):
+        failing = self.json("scale", "--steps", 2, "--rule", "power", "--backward", 1, "--forward", 1,
+                            "--lengths", "4,8,16")["runs"][0]["points"]
+        self.assertIsNotNone(failing[0]["ratio"])
+        self.assertEqual([point["ratio"] for point in failing[1:]], [None, None])
+        windows = ("scale", "--preset", "released", "--lengths", "64,128,256")
+        self.assertEqual([(point["choices"], point["lower_bound"], point["ratio"])
+                          for point in self.json(*windows)["runs"][0]["points"]], [(0, 0, None)] * 3)
+        self.assertIn(" -\n", self.answer(*windows))
+        self.assertIn(",0,0.0,\n", self.answer(*windows, "--csv"))
+
+    def test_too_many_segments_are_refused(self):
+        self.refuses(["scale", "--steps", "17", "--rule", "power", "--lengths", "1k,2k,1000000000000",
+                      "--samples", "2"],
+                     "--lengths 1000000000000: its segments have more than 1000000 different "
+                     "lengths; shorten the sequence")
 
     def test_the_presets_of_two_steps(self):
         result = self.json("scale", "--preset", "released", "--lengths", "4Ki,8Ki,16Ki")

@@ -28,10 +28,11 @@ class Work(NamedTuple):
     min: Optional[int]
     mean: Optional[float]
     max: Optional[int]
-    lower_bound: float
-    """N n^(1/N): the least that any N-step scheme offers where it reaches n keys."""
+    lower_bound: Optional[float]
+    """N n^(1/N), n the keys outside the window: the mean of no N-step scheme that reaches all of
+    them is less."""
     ratio: Optional[float]
-    """mean / lower_bound"""
+    """mean / lower_bound; None where the query does not reach every key."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ class Report:
         elif work is not None:
             lines.append(f"work         one path of the last query: min {work.min}, mean "
                          f"{work.mean:.1f}, max {work.max}")
-            lines.append(f"lower bound  {work.lower_bound:.1f}; mean work is {work.ratio:.3f} "
-                         "times that")
+            told = "of a query that reaches every key, as the last one does not"
+            if work.ratio is not None:
+                told = f"mean work is {work.ratio:.3f} times that"
+            lines.append(f"lower bound  {work.lower_bound:.1f}; {told}")
         lines.append(f"time         {self.seconds:.2f} s")
         return "\n".join(lines)

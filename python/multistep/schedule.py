@@ -180,11 +180,11 @@ class Schedule:
         return self.plan(t + 1).multiplicity(t, start)
 
     def work(self, length: int, *, start: int = 0) -> Work:
-        """Work of one path of the last query of ``length`` keys, beside the lower bound."""
+        """Work of one path of the last query of ``length`` keys, beside the lower bound of its
+        mean."""
         length = integer("length", length, 1, MAX_LENGTH)
         start = integer("start", start, 0, length - 1)
-        least, mean, most, bound = self.plan(length).work(length, start)
-        return Work(least, mean, most, bound, None if mean is None else mean / bound)
+        return Work(*(self.plan(length).work(length, start) or (None,) * 5))
 
     def verify(self, length: int, queries: Union[str, int] = "all", progress: bool = True, *,
                start: int = 0, seed: int = 1) -> Report:
