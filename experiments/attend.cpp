@@ -1,11 +1,11 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cmath>
 
 #include "commands.hpp"
 #include "inputs.hpp"
 #include "multistep/attention.hpp"
+#include "multistep/host_memory.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
@@ -36,23 +36,16 @@ std::uint64_t checksum(const std::vector<double>& values) {
   return hash;
 }
 
-/// Refuses shapes whose arrays pass the memory of this machine, before any of them is made.
-void require_memory(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
+/// Bytes of the oracle's inputs and output.
+double array_bytes(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
   const auto batch = static_cast<double>(shape.batch);
   const double rows =
       batch * static_cast<double>(shape.num_heads) * static_cast<double>(shape.queries);
   const double kv_rows =
       batch * static_cast<double>(shape.num_kv_heads) * static_cast<double>(shape.keys);
   const auto values = rows * static_cast<double>(schedule.steps) + 2 * kv_rows;
-  const double bytes = static_cast<double>(shape.head_dim) *
-                       (values * static_cast<double>(value_size) + rows * sizeof(double));
-  const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
-  if (bytes > 0.9 * memory) {
-    throw std::invalid_argument(
-        fmt::format("--length {}: the arrays take {:.1f} GiB, at most {:.1f} GiB fit this machine",
-                    shape.keys, bytes * 0x1p-30, 0.9 * memory * 0x1p-30));
-  }
+  return static_cast<double>(shape.head_dim) *
+         (values * static_cast<double>(value_size) + rows * sizeof(double));
 }
 
 template <class T>
@@ -120,7 +113,8 @@ int attend(const Options& options) {
   const Schedule schedule = options.schedule.schedule();
   const Shape shape{batch,  heads,    kv_heads,         queries,
                     length, head_dim, length - queries, start.data()};
-  require_memory(shape, schedule, single ? sizeof(float) : sizeof(double));
+  require_memory(fmt::format("--length {}: the arrays take", length),
+                 array_bytes(shape, schedule, single ? sizeof(float) : sizeof(double)));
   const auto plan = naming_options([&] { return StripePlan(schedule, length); });
 
   const auto seed_bits = static_cast<std::uint64_t>(seed);

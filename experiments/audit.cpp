@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "commands.hpp"
+#include "multistep/host_memory.hpp"
 #include "multistep/power.hpp"
 #include "options.hpp"
 #include "output.hpp"
@@ -120,6 +121,13 @@ Json coverage_json(const Named& named, const Rounding& rounding, Index length,
           {"harmless", report.covered()}};
 }
 
+/// Refuses tables that do not fit the memory: three of as many entries as there are stripes.
+void require_tables(const Schedule& schedule, Index length) {
+  const Index stripes = StripePlan(schedule, length).cut(1, length).last();
+  require_memory(fmt::format("length {}: its tables take", length),
+                 3 * sizeof(Index) * static_cast<double>(stripes));
+}
+
 /// The exact arithmetic's answer must be that of the checker, which takes another way to it.
 void require_agreement(const Named& named, const RoundedCoverage& exact, Index length) {
   if (verify_all(named.schedule, length).excluded_pairs != exact.excluded_pairs) {
@@ -170,9 +178,9 @@ int audit(const Options& options) {
     exponents.push_back(probe.levels.front().exponent);
   }
   const std::vector<Named> named = schedules(options);
-  for (const Named& one : named) {  // its tables fit the memory
+  for (const Named& one : named) {
     for (const Index length : lengths) {
-      naming_options([&] { StripePlan(one.schedule, length); }, "--lengths");
+      naming_options([&] { require_tables(one.schedule, length); }, "--lengths");
     }
   }
   Json result = options.provenance.json();

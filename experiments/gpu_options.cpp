@@ -1,8 +1,8 @@
 #include "gpu_options.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
+#include "multistep/host_memory.hpp"
 #include "options.hpp"
 
 namespace multistep {
@@ -72,13 +72,7 @@ void require_host_memory(const GpuShape& shape, const Schedule& schedule) {
   const double oracle = 2 * static_cast<double>(shape.length) * row * sizeof(float);
   // Spans and scores of every row come back; of other arrays the sampled rows alone.
   const double back = rows * static_cast<double>(schedule.top_k) * 16;
-  const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
-  if (oracle + back > 0.9 * memory) {
-    throw std::invalid_argument(
-        fmt::format("--length {}: the oracle takes {:.1f} GiB, at most {:.1f} GiB fit this machine",
-                    shape.length, (oracle + back) * 0x1p-30, 0.9 * memory * 0x1p-30));
-  }
+  require_memory(fmt::format("--length {}: the oracle takes", shape.length), oracle + back);
 }
 
 int no_device(const std::string& command, const std::string& reason) {

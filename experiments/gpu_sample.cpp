@@ -5,6 +5,7 @@
 #include <set>
 
 #include "inputs.hpp"
+#include "multistep/power.hpp"
 
 namespace multistep {
 namespace {
@@ -25,7 +26,7 @@ std::vector<Index> edge_queries(const GpuShape& shape, const StripePlan& plan) {
   };
   around(shape.start - offset);
   around(shape.start + plan.window(kMaxGpuLength, 0).length() - offset);
-  const auto root = static_cast<Index>(std::sqrt(static_cast<double>(shape.length)));
+  const auto root = truncated(std::sqrt(static_cast<double>(shape.length)));
   around(root * root - 1 - offset);
   for (const Index tile : {64, 16, 128, 8, 256, 32}) {
     around(tile);
@@ -59,7 +60,7 @@ std::vector<SampledRow> sample_rows(const GpuShape& shape, const StripePlan& pla
   }
   for (std::uint64_t draw = 0; rows.size() < wanted; ++draw) {
     const double uniform = random_input(shape.seed, kSampleStream, draw) / 3.4641016151377544 + 0.5;
-    const auto query = static_cast<Index>(uniform * static_cast<double>(shape.queries));
+    const auto query = truncated(uniform * static_cast<double>(shape.queries));
     add(static_cast<Index>(draw) % all_heads, std::min(query, shape.queries - 1));
   }
   return {rows.begin(), rows.end()};

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <stdexcept>
+
+#include "multistep/power.hpp"
 
 namespace multistep {
 namespace {
@@ -101,7 +104,8 @@ void ProgressBar::show(Index done, Index total) {
   if (!terminal_ || Clock::now() < next_) return;
   constexpr std::size_t kWidth = 32;
   const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
-  const auto filled = static_cast<std::size_t>(share * kWidth);
+  const auto filled =
+      static_cast<std::size_t>(std::clamp<Index>(truncated(share * kWidth), 0, kWidth));
   fmt::print(stderr, "\r{} [{}{}] {:3.0f} %", label_, std::string(filled, '#'),
              std::string(kWidth - filled, '.'), 100 * share);
   std::fflush(stderr);

@@ -103,7 +103,7 @@ std::vector<Index> sample_offsets(Rational exponent, Index eligible, Index count
   const Index stripes = std::max<Index>(count / 6, 1);
   for (Index k = 1; k <= stripes; ++k) {
     const double share = static_cast<double>(k) / static_cast<double>(stripes);
-    const Index n = floor_power(static_cast<Index>(std::pow(largest, share)), exponent);
+    const Index n = floor_power(truncated(std::pow(largest, share)), exponent);
     for (Index neighbour = -1; neighbour <= 1; ++neighbour) add(n - 1 + neighbour);
   }
   normalize();

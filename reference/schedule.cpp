@@ -1,8 +1,10 @@
 #include "multistep/schedule.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "error.hpp"
+#include "multistep/host_memory.hpp"
 #include "multistep/power.hpp"
 
 namespace multistep {
@@ -24,16 +26,26 @@ void require_factor(std::string_view name, Rational value) {
           to_string(value));
 }
 
-/// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond max_length.
-std::vector<Index> tabulate(Rational exponent, Index max_length) {
-  const auto past = [&](Index i) { return floor_power(i, exponent) > max_length; };
-  require(past(kMaxStripes),
+/// The last stripe i with floor(i^e) <= max_length.
+Index last_stripe(Rational exponent, Index max_length) {
+  const auto inside = [&](Index i) { return floor_power(i, exponent) <= max_length; };
+  require(!inside(kMaxStripes),
           "length {}: with stripe exponent {} it needs more than {} stripes; raise the exponent or "
           "shorten the sequence",
           max_length, to_string(exponent), kMaxStripes);
-  std::vector<Index> stripes{0};
-  while (stripes.back() <= max_length) {
-    stripes.push_back(floor_power(static_cast<Index>(stripes.size()), exponent));
+  Index last = 1;
+  for (Index beyond = kMaxStripes; beyond - last > 1;) {
+    const Index middle = last + (beyond - last) / 2;
+    (inside(middle) ? last : beyond) = middle;
+  }
+  return last;
+}
+
+/// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond `last`.
+std::vector<Index> tabulate(Rational exponent, Index last) {
+  std::vector<Index> stripes(static_cast<std::size_t>(last) + 2);
+  for (std::size_t i = 1; i < stripes.size(); ++i) {
+    stripes[i] = floor_power(static_cast<Index>(i), exponent);
   }
   return stripes;
 }
@@ -125,10 +137,16 @@ StripePlan::StripePlan(Schedule schedule, Index max_length)
   validate(schedule_);
   require(max_length >= 1 && max_length <= kMaxLength, "length {}: an integer in [1, 2^48]",
           max_length);
+  std::vector<Index> last;
   for (const Level& level : schedule_.levels) {
-    stripes_.push_back(level.rule == Rule::even ? nullptr
-                                                : std::make_shared<const std::vector<Index>>(
-                                                      tabulate(level.exponent, max_length)));
+    last.push_back(level.rule == Rule::even ? 0 : last_stripe(level.exponent, max_length));
+  }
+  require_memory(fmt::format("length {}: its stripes take", max_length),
+                 sizeof(Index) * static_cast<double>(std::reduce(last.begin(), last.end())));
+  for (std::size_t m = 0; m < last.size(); ++m) {
+    stripes_.push_back(last[m] == 0 ? nullptr
+                                    : std::make_shared<const std::vector<Index>>(
+                                          tabulate(schedule_.levels[m].exponent, last[m])));
   }
   if (steps() == 1) {
     window_length_ = max_length;

@@ -167,6 +167,21 @@ class Audit(Case):
         self.assertEqual(harmless["released", "float exp(log) + 0.5"]["first_excluded"]["position"],
                          2032)
 
+    def test_powers_that_no_integer_holds(self):
+        """3^40 passes 2^63 and, in single precision, 10^40 every number: beyond, whatever it is."""
+        for exponent, length in ((40, "1k"), (64, "1k"), ("63/2", "1M")):
+            result = self.json("audit", "--lengths", length, "--exponents", exponent, "--exponent",
+                               exponent, memory=2 << 30)
+            self.assertEqual({(one["stripes"], one["wrong"]) for one in result["exponents"]},
+                             {(1, 0)})
+            self.assertEqual({one["covered"] for one in result["coverage"]}, {True})
+
+    def test_tables_that_do_not_fit_are_refused(self):
+        done = run("audit", "--lengths", "128M", "--exponent", 1, memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep audit: --lengths 128000000: its \w+ take 0\.95 "
+                                      r"GiB, at most 0\.\d\d GiB fit this machine\n$")
+
     def test_text_and_bad_options(self):
         text = self.answer("audit", "--lengths", "1000", "--exponents", "2", "--preset", "paper")
         self.assertIn("float exp(log)", text)

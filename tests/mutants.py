@@ -34,7 +34,7 @@ class Mutant(NamedTuple):
 MUTANTS = [
     # Exact powers
     Mutant("single-precision stripes", "power.cpp",
-           "  Index m = guess(std::pow(real(base), real(a) / real(b)));",
+           "  Index m = truncated(std::pow(real(base), real(a) / real(b)));",
            "  return static_cast<Index>(std::exp(static_cast<float>(a) / static_cast<float>(b) *\n"
            "                                     std::log(static_cast<float>(base))));\n"
            "  Index m = 0;"),
@@ -54,6 +54,19 @@ MUTANTS = [
            "  return false;"),
     Mutant("root rounded down", "power.cpp",
            "  while (saturated_power(root, degree) < value) ++root;\n", ""),
+    Mutant("floating point below all integers", "power.cpp",
+           "std::clamp(value, -kLimit, kLimit)", "std::min(value, kLimit)"),
+    # Memory
+    Mutant("the limit of the group itself alone", "host_memory.cpp",
+           "if (group.empty() || group == \".\") break;", "break;"),
+    Mutant("what a group uses forgotten", "host_memory.cpp",
+           "*limit - std::max<Index>(0, used - reclaimable)", "*limit + 0 * (used - reclaimable)"),
+    Mutant("what a group would give back forgotten", "host_memory.cpp",
+           "used - reclaimable", "used - 0 * reclaimable"),
+    Mutant("a container's group sought in its host", "host_memory.cpp",
+           ".lexically_relative(of.top);", ".relative_path();"),
+    Mutant("the address space not limited", "host_memory.cpp",
+           "left_of_address_space(root).value_or(machine)", "machine"),
     # The schedule
     Mutant("window one short", "schedule.cpp",
            "schedule_.level(1).exponent) - 1;", "schedule_.level(1).exponent) - 2;"),

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,18 @@ import unittest
 PROGRAM = ""
 
 
-def run(*arguments, stdin=None, threads=None):
+def run(*arguments, stdin=None, threads=None, memory=None):
+    """The program's end; `memory` limits its address space, in bytes."""
     environment = dict(os.environ)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+
+    def limit():
+        if memory:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, text=True,
-                          capture_output=True, env=environment, timeout=300)
+                          capture_output=True, env=environment, timeout=300, preexec_fn=limit)
 
 
 class Case(unittest.TestCase):
@@ -335,6 +342,31 @@ class Attend(Case):
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertRegex(done.stderr, r"^multistep attend: --length 68719476736: the arrays take "
                                       r"\S+ GiB, at most \S+ GiB fit this machine\n$")
+
+
+class Memory(Case):
+    """What does not fit the process is refused before it is asked for."""
+
+    def refuses_size(self, *arguments, what):
+        done = run(*arguments, memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, fr"^multistep {arguments[0]}: {what} take \d+\.\d\d GiB, at "
+                                      r"most 0\.\d\d GiB fit this machine\n$")
+
+    def test_arrays(self):
+        self.refuses_size("attend", "--length", "1Mi", what="--length 1048576: the arrays")
+
+    def test_stripes(self):
+        self.refuses_size("verify", "--length", "134M", "--exponent", 1,
+                          what="--length 134000000: its stripes")
+        self.refuses_size("needles", "--lengths", "134M", "--exponent", 1, "--noise", 1,
+                          what="--lengths 134000000: its stripes")
+
+    def test_maps(self):
+        self.answer("map", "--length", 64, "--json", memory=1 << 30)
+        done = run("map", "--length", 4096, "--steps", 2, "--json", memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep map: --length 4096: the map takes \S+ GiB, ")
 
 
 class Scale(Case):

@@ -97,7 +97,7 @@ class Cut {
 class StripePlan {
  public:
   /// Throws std::invalid_argument for a bad schedule, for max_length outside [1, 2^48], and where
-  /// the tables would pass 2^27 stripes (small exponents at great lengths).
+  /// the tables would pass 2^27 stripes a level (small exponents at great lengths) or the memory.
   StripePlan(Schedule schedule, Index max_length);
 
   const Schedule& schedule() const { return schedule_; }
