@@ -6,6 +6,7 @@
 #include "multistep/work.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "printable.hpp"
 
 namespace multistep {
 namespace {
@@ -92,7 +93,7 @@ int verify(const Options& options) {
   Json work;
   if (!options.spans.empty()) {
     report = verify_spans(read_spans(options.spans, length, start), length, start);
-    name = "spans of " + options.spans;
+    name = "spans of " + printable(options.spans);
   } else {
     const Schedule schedule = options.schedule.schedule();
     const bool all = options.queries == "all";

@@ -367,5 +367,5 @@ printf '{"command": "%s", "commit": "%s", "dirty": "%s"}' "$said" "$commit" "$di
 
 
 if __name__ == "__main__":
-    program_test.PROGRAM = sys.argv.pop(1)
+    program_test.PROGRAM = os.path.abspath(sys.argv.pop(1))
     unittest.main()

@@ -206,16 +206,24 @@ class VerifySpans(Case):
 
     def test_bad_files(self):
         row = "query,begin,end"
+        wanted = f"wanted three integers, {row}"
         for text, message in [
             ("", "--spans -: no spans"),
-            ("1" * 10000, f"-:1: '{'1' * 40}...': {row}"),
-            ("1,0,\x00\x1b\n", f"-:1: '1,0,': {row}"),
+            ("1" * 10000, f"-:1: found '{'1' * 40}...', {wanted}"),
+            ("1,0,2" + " " * 1000 + "\n", f"-:1: found '1,0,2{' ' * 35}...', {wanted}"),
+            ("1,0,2\x001\n", f"-:1: found '1,0,2\\x001', {wanted}"),
+            ("1,0,\x00\x1b[2J\n", f"-:1: found '1,0,\\x00\\x1b[2J', {wanted}"),
+            ("1,0,2\n\ufeff1,0,2\n", f"-:2: found '\\xef\\xbb\\xbf1,0,2', {wanted}"),
             (f"{row}\n", "--spans -: no spans"),
-            (f"{row}\n1,0\n", f"-:2: '1,0': {row}"),
-            (f"{row}\n1,0,2,3\n", f"-:2: '1,0,2,3': {row}"),
-            (f"1,0,2\n\n1,0,2\n", f"-:2: '': {row}"),
-            ("1,0,2.0\n", f"-:1: '1,0,2.0': {row}"),
-            ("begin,query,end\n", f"-:1: 'begin,query,end': {row}"),
+            (f"{row}\n{row}\n", f"-:2: found '{row}', {wanted}"),
+            (f"{row}\n1,0\n", f"-:2: found '1,0', {wanted}"),
+            (f"{row}\n1,0,2,3\n", f"-:2: found '1,0,2,3', {wanted}"),
+            ("1,0,2\n\n1,0,2\n", f"-:2: found '', {wanted}"),
+            ("1,0,2.0\n", f"-:1: found '1,0,2.0', {wanted}"),
+            ("1,0,2 3\n", f"-:1: found '1,0,2 3', {wanted}"),
+            ("1,0,9223372036854775808\n", f"-:1: found '1,0,9223372036854775808', {wanted}"),
+            ("begin,query,end\n", f"-:1: found 'begin,query,end', {wanted}"),
+            ("qu\u0435ry,begin,end\n", f"-:1: found 'qu\\xd0\\xb5ry,begin,end', {wanted}"),
             ("8,0,9\n", "-:1: query 8: an integer in [start 0, length 8)"),
             ("3,0,5\n", "-:1: span [0, 5) of query 3: start 0 <= begin < end <= query + 1"),
             ("3,2,2\n", "-:1: span [2, 2) of query 3: start 0 <= begin < end <= query + 1"),
@@ -224,6 +232,31 @@ class VerifySpans(Case):
                 self.refuses(["verify", "--spans", "-", "--length", "8"], message, stdin=text)
         self.refuses(["verify", "--spans", "/no/such.csv", "--length", "8"],
                      f"--spans /no/such.csv: a readable file of {row}")
+
+    def test_forms_that_other_programs_write(self):
+        for text in ("\ufeffquery,begin,end\n3,0,2\n3,2,4\n5,0,6\n",
+                     "\ufeff3,0,2\n3,2,4\n5,0,6",
+                     "Query,BEGIN,end\r\n3,0,2\r\n3,2,4\r\n5,0,6\r\n",
+                     "query, begin, end\n3, 0, 2\n 3,\t2, 4 \n5 ,0,6\t\r\n"):
+            with self.subTest(text=text):
+                report = self.spans(text)
+                self.assertEqual((report["covered"], report["queries_checked"]), (True, 2))
+
+    def test_bytes_of_a_bad_file_do_not_reach_the_terminal(self):
+        for data in (b"\xff\xfe3\x00,\x000\x00", b"\x9b31m\x07", b"3,0,\xc2\x9b2J\n", bytes(range(256))):
+            done = subprocess.run([PROGRAM, "verify", "--spans", "-", "--length", "8"], input=data,
+                                  capture_output=True)
+            self.assertEqual((done.returncode, done.stdout), (2, b""))
+            self.assertRegex(done.stderr, rb"^[ -~]+\n$")
+        with tempfile.TemporaryDirectory() as folder:  # nor those of its name
+            path = os.path.join(os.fsencode(folder), b"\x1b[2J\xff.csv")
+            with open(path, "wb") as file:
+                file.write(b"3,0,4\n")
+            for form in ([], ["--json"]):
+                done = subprocess.run([PROGRAM, "verify", "--spans", path, "--length", "8", *form],
+                                      capture_output=True)
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+                self.assertRegex(done.stdout, rb"^[ -~\n]+$")
 
     def test_counts_that_64_bits_do_not_hold(self):
         """2^17 queries, each without 2^47 keys: 2^64 pairs. A number below 2^63, then a string."""
@@ -466,29 +499,109 @@ class Scale(Case):
 
 
 class Output(Case):
+    VERIFY = ("verify", "--length", 9, "--json")
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def refuses_place(self, path, reason, *arguments):
+        self.refuses([*(arguments or self.VERIFY), "--output", str(path)],
+                     f"--output {path}: a file that can be written ({reason})", stdin="")
+
+    def entries(self):
+        return sorted(entry.name for entry in self.folder.iterdir())
+
     def test_files_are_whole_or_absent(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "report.json"
-            self.answer("verify", "--length", 9, "--json", "--output", path)
-            self.assertIs(json.loads(path.read_text())["covered"], True)
-            self.assertEqual([entry.name for entry in pathlib.Path(folder).iterdir()], [path.name])
-        self.refuses(["verify", "--length", "9", "--output", "/no/such/folder/x"],
-                     "--output /no/such/folder/x: a file that can be written")
+        path = self.folder / "report.json"
+        self.answer(*self.VERIFY, "--output", path)
+        self.assertIs(json.loads(path.read_text())["covered"], True)
+        self.assertEqual(self.entries(), [path.name])
+        long = self.folder / ("x" * 255)
+        self.answer(*self.VERIFY, "--output", long)
+        self.assertIs(json.loads(long.read_text())["covered"], True)
+
+    def test_a_place_that_cannot_be_written_is_refused_before_the_work(self):
+        """It would take a day."""
+        work = ("verify", "--length", "1000000000000", "--rule", "power", "--backward", 1)
+        self.refuses_place("/no/such/folder/x", "No such file or directory", *work)
+        self.refuses_place(self.folder, "Is a directory", *work)
+        self.refuses_place(f"{self.folder}/x/", "No such file or directory", *work)
+        self.refuses_place(self.folder / ("x" * 256), "File name too long", *work)
+        self.refuses_place("/dev/fd/77", "Bad file descriptor", *work)
+        self.refuses_place("/proc/self/fd/0", "Bad file descriptor", *work)
+        loop = self.folder / "loop"
+        loop.symlink_to(loop)
+        self.refuses_place(loop, "Too many levels of symbolic links", *work)
+        self.assertEqual(self.entries(), ["loop"])
+        done = subprocess.run(f"exec '{PROGRAM}' {' '.join(map(str, work))} >&-", shell=True,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (2, "multistep verify: standard output: "
+                                                          "cannot be written (Bad file descriptor)\n"))
+
+    def test_options_without_their_values(self):
+        for option in ("--output", "--spans", "--length", "--seed"):
+            self.refuses(["verify", "--length", "9", f"{option}=", "--json"], f"{option} '': a value")
+        for command, option in (("scale", "--configs"), ("audit", "--exponents"), ("map", "--length"),
+                                ("needles", "--commit"), ("attend", "--dtype"), ("bench", "--lengths")):
+            self.refuses([command, f"{option}=", "--json"], f"{option} '': a value")
+        done = subprocess.run([PROGRAM, "verify", "--length", "9", "--output", "--json"],
+                              cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (2, "", "multistep verify: --output '--json': a value\n"))
+        self.assertEqual(self.entries(), [])
 
     def test_links_are_followed_and_devices_written(self):
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder) / "file"
-            link = pathlib.Path(folder) / "link"
-            file.write_text("old")
-            link.symlink_to(file)
-            self.answer("verify", "--length", 9, "--json", "--output", link)
-            self.assertTrue(link.is_symlink())
-            self.assertIs(json.loads(file.read_text())["covered"], True)
-            device = pathlib.Path(folder) / "device"
-            device.symlink_to("/dev/full")
-            self.refuses(["verify", "--length", "9", "--output", str(device)],
-                         f"--output {device}: a file that can be written")
-            self.assertTrue(pathlib.Path("/dev/full").is_char_device())
+        file, link, device = (self.folder / name for name in ("file", "link", "device"))
+        file.write_text("old")
+        file.chmod(0o640)
+        link.symlink_to("file")
+        self.answer(*self.VERIFY, "--output", link)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(file.stat().st_mode & 0o777, 0o640)
+        self.assertIs(json.loads(file.read_text())["covered"], True)
+        device.symlink_to("/dev/full")
+        self.refuses_place(device, "No space left on device")
+        self.assertTrue(pathlib.Path("/dev/full").is_char_device())
+
+    def test_a_link_to_no_file_yet_is_followed(self):
+        dangling, nowhere = self.folder / "dangling", self.folder / "nowhere"
+        (self.folder / "inner").mkdir()
+        dangling.symlink_to("inner/new")
+        self.answer(*self.VERIFY, "--output", dangling)
+        self.assertTrue(dangling.is_symlink())
+        self.assertIs(json.loads((self.folder / "inner/new").read_text())["covered"], True)
+        nowhere.symlink_to(self.folder / "absent/new")
+        self.refuses_place(nowhere, "No such file or directory")
+        self.assertTrue(nowhere.is_symlink())
+
+    def test_streams_take_the_text_as_it_comes(self):
+        for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+            done = subprocess.run([PROGRAM, "verify", "--length", "9", "--json", "--output", name],
+                                  cwd=self.folder, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIs(json.loads(done.stdout)["covered"], True)
+        self.assertEqual(self.entries(), [])
+        reader, pipe = os.pipe()  # as >(cat) makes one
+        done = subprocess.run([PROGRAM, *map(str, self.VERIFY), "--output", f"/dev/fd/{pipe}"],
+                              pass_fds=[pipe], capture_output=True, text=True)
+        os.close(pipe)
+        with open(reader) as read:
+            self.assertIs(json.loads(read.read())["covered"], True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_standard_output_that_is_a_file_is_added_to(self):
+        shared = self.folder / "shared"
+        command = f"(echo first; '{PROGRAM}' verify --length 9 --output /dev/stdout; echo last)"
+        subprocess.run(f"{command} > {shared}", shell=True, check=True)
+        lines = shared.read_text().splitlines()
+        self.assertEqual((lines[0], lines[1][:8], lines[-1]), ("first", "schedule", "last"))
+
+    def test_a_closed_standard_error_is_no_place_for_files(self):
+        """The next file that is opened would become it, and take messages and results alike."""
+        path = self.folder / "report"
+        subprocess.run(f"exec '{PROGRAM}' needles --lengths 8 --depths 1 --noise 0 --rule power "
+                       f"--backward 1 --forward 1 --top-k 1 --json --output {path} 2>&-", shell=True)
+        self.assertIs(json.loads(path.read_text())["perfect"], False)
 
     def test_progress_shows_on_a_terminal_and_is_gone_before_the_result(self):
         reader, terminal = os.openpty()
@@ -505,16 +618,17 @@ class Output(Case):
         self.assertEqual(process.returncode, 0)
         bar, _, result = shown.decode().rpartition("\033[K")
         self.assertIn("scale [", bar)
-        self.assertTrue(result.startswith("work of a sequence"))
+        self.assertTrue(result.startswith("all queries of a sequence"))
 
     def test_a_full_disk_is_an_error(self):
         with open("/dev/full", "w") as full:
             done = subprocess.run([PROGRAM, "verify", "--length", "9"], stdout=full,
                                   stderr=subprocess.PIPE, text=True)
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep verify: standard output: cannot be written\n"))
+                         (2, "multistep verify: standard output: cannot be written (No space left on "
+                             "device)\n"))
 
 
 if __name__ == "__main__":
-    PROGRAM = sys.argv.pop(1)
+    PROGRAM = os.path.abspath(sys.argv.pop(1))
     unittest.main()
