@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
+
+
+def _json_count(count: int) -> Union[int, str]:
+    """A number below 2^63, beyond it a string of its decimal digits."""
+    return count if count < 2**63 else str(count)
 
 
 class Exclusion(NamedTuple):
@@ -70,7 +75,7 @@ class Report:
                 "steps": self.steps, "covered": self.covered,
                 "queries_checked": self.queries_checked,
                 "excluded_queries": self.excluded_queries,
-                "excluded_pairs": self.excluded_pairs, "first_excluded": first,
+                "excluded_pairs": _json_count(self.excluded_pairs), "first_excluded": first,
                 "work": None if self.work is None else self.work._asdict(),
                 "seconds": self.seconds}
 

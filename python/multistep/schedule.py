@@ -184,7 +184,8 @@ class Schedule:
         mean."""
         length = integer("length", length, 1, MAX_LENGTH)
         start = integer("start", start, 0, length - 1)
-        return Work(*(self.plan(length).work(length, start) or (None,) * 5))
+        found = self.plan(length).work(length, start)
+        return Work(*found) if found else Work(None, None, None, None, None)
 
     def verify(self, length: int, queries: Union[str, int] = "all", progress: bool = True, *,
                start: int = 0, seed: int = 1) -> Report:

@@ -65,7 +65,7 @@ nb::ndarray<nb::numpy, T> to_numpy(std::vector<T>&& values, std::initializer_lis
 }
 
 /// The count as Python's integer, which has no end.
-inline nb::object to_python(Count count) {
+inline nb::object to_int(Count count) {
   return nb::steal(PyLong_FromString(to_string(count).c_str(), nullptr, 10));
 }
 

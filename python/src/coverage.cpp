@@ -65,7 +65,7 @@ nb::tuple to_python(const CoverageReport& report) {
                            fraction(hole->closing_backward));
   }
   return nb::make_tuple(report.queries_checked, report.excluded_queries,
-                        to_python(report.excluded_pairs), first);
+                        to_int(report.excluded_pairs), first);
 }
 
 nb::tuple verify_whole(const StripePlan& plan, Index length, Index start, nb::handle progress) {

@@ -160,6 +160,34 @@ def test_verify_spans(length, data):
     assert report.queries_checked == len(set(query.tolist()))
 
 
+def test_more_pairs_than_64_bits_hold():
+    half = 2**47
+    newest = half + np.arange(2**17)  # each query without 2^47 keys: 2^64 pairs
+    begin = np.full(2**17, half)
+    report = verify_spans(newest, begin, newest + 1, 2 * half)
+    assert not report and not report.covered and report.first_excluded.gap == (0, half)
+    assert (report.excluded_pairs, report.excluded_queries) == (2**64, 2**17)
+    assert report.to_dict()["excluded_pairs"] == str(2**64)
+    assert f"{2**64} pairs in all" in repr(report)
+    begin[0] -= 1
+    report = verify_spans(newest[:2**16], begin[:2**16], newest[:2**16] + 1, 2 * half)
+    assert report.to_dict()["excluded_pairs"] == report.excluded_pairs == 2**63 - 1
+    alone = Schedule(rule="power", exponent=64, backward=0, forward=0)
+    assert alone.verify(2 * half, queries=100_000).excluded_pairs == 14058552688311026805
+
+
+def test_the_lower_bound_is_of_what_it_bounds():
+    even = Schedule.preset("even", 3, window_index=60_000).work(100_000)  # the window's keys apart
+    assert even.lower_bound == pytest.approx(3 * 40_000 ** (1 / 3)) and even.ratio >= 1
+    stripes = Schedule(window_index=63).work(10_000)
+    assert stripes.lower_bound == pytest.approx(2 * (10_000 - 4095) ** 0.5) and stripes.ratio >= 1
+    assert Schedule.preset("released").work(2032) == (None,) * 5
+    failing = Schedule(rule="power", backward="19/10").verify(899)
+    assert failing.work.ratio is None and failing.work.lower_bound == pytest.approx(2 * 899**0.5)
+    assert "of a query that reaches every key, as the last one does not" in repr(failing)
+    assert "mean work is 1." in repr(Schedule(3).verify(899))
+
+
 def test_the_schedules_own_spans_verify():
     s = Schedule(steps=3, window_index=2)
     rows = [(t, b, e) for t in range(200) for b, e in s.final_spans(t).tolist()]
