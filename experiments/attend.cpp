@@ -12,13 +12,12 @@
 namespace multistep {
 namespace {
 
+constexpr Index kMaxHeadDim = 1024;
+
 struct Options {
   std::string length;
   std::string queries = "all";
-  std::string batch = "1";
-  std::string heads = "1";
-  std::string kv_heads = "1";
-  std::string head_dim = "64";
+  HeadOptions heads{.heads = "1", .kv_heads = "1", .head_dim = "64"};
   std::string start = "0";
   std::string dtype = "float";
   std::string seed = "1";
@@ -95,14 +94,7 @@ int attend(const Options& options) {
   const Index length = parse_size("--length", options.length, 1, kMaxLength);
   const Index queries =
       options.queries == "all" ? length : parse_size("--queries", options.queries, 1, length);
-  const Index heads = parse_size("--heads", options.heads, 1, 1024);
-  const Index kv_heads = parse_size("--kv-heads", options.kv_heads, 1, heads);
-  if (heads % kv_heads != 0) {
-    throw std::invalid_argument(
-        fmt::format("--kv-heads {}: a divisor of --heads {}", kv_heads, heads));
-  }
-  const Index batch = parse_size("--batch", options.batch, 1, 1024);
-  const Index head_dim = parse_size("--head-dim", options.head_dim, 1, 1024);
+  const auto [batch, heads, kv_heads, head_dim] = options.heads.read(kMaxHeadDim);
   const std::vector<Index> start(static_cast<std::size_t>(batch),
                                  parse_size("--start", options.start, 0, length - 1));
   const Index seed = parse_size("--seed", options.seed, 0, INT64_MAX);
@@ -164,10 +156,7 @@ void add_attend(CLI::App& app, Run& run) {
   command->add_option("--length", options->length, "keys, in [1, 2^48]")->required();
   command->add_option("--queries", options->queries,
                       "all (default), or how many: the last ones of the sequence");
-  command->add_option("--batch", options->batch, "in [1, 1024] (default 1)");
-  command->add_option("--heads", options->heads, "query heads, in [1, 1024] (default 1)");
-  command->add_option("--kv-heads", options->kv_heads, "a divisor of --heads (default 1)");
-  command->add_option("--head-dim", options->head_dim, "in [1, 1024] (default 64)");
+  options->heads.add(*command, kMaxHeadDim);
   command->add_option("--start", options->start, "first eligible key, in [0, L) (default 0)");
   command->add_option("--dtype", options->dtype,
                       "float (default) or double inputs; arithmetic is in double");

@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include "multistep/host_memory.hpp"
-#include "options.hpp"
 
 namespace multistep {
 namespace {
 
 constexpr int kNoDevice = 77;
+constexpr Index kMaxHeadDim = 256;
 
 InputKind parse_inputs(const std::string& text) {
   for (const InputKind kind :
@@ -35,10 +35,7 @@ std::string_view to_string(InputKind kind) {
 }
 
 void GpuShapeOptions::add(CLI::App& command) {
-  command.add_option("--batch", batch, "in [1, 1024] (default 1)");
-  command.add_option("--heads", heads, "query heads, in [1, 1024] (default 32)");
-  command.add_option("--kv-heads", kv_heads, "a divisor of --heads (default 2)");
-  command.add_option("--head-dim", head_dim, "in [1, 256] (default 128)");
+  heads.add(command, kMaxHeadDim);
   command.add_option("--start", start, "first eligible key, in [0, L) (default 0)");
   command.add_option("--dtype", dtype, "bf16 (default) or fp16");
   command.add_option("--inputs", inputs, "random (default), clustered, hot or needle");
@@ -48,14 +45,11 @@ void GpuShapeOptions::add(CLI::App& command) {
 GpuShape GpuShapeOptions::shape(Index length) const {
   GpuShape shape;
   shape.length = length;
-  shape.batch = parse_size("--batch", batch, 1, 1024);
-  shape.heads = parse_size("--heads", heads, 1, 1024);
-  shape.kv_heads = parse_size("--kv-heads", kv_heads, 1, shape.heads);
-  if (shape.heads % shape.kv_heads != 0) {
-    throw std::invalid_argument(
-        fmt::format("--kv-heads {}: a divisor of --heads {}", shape.kv_heads, shape.heads));
-  }
-  shape.head_dim = parse_size("--head-dim", head_dim, 1, 256);
+  const Heads read = heads.read(kMaxHeadDim);
+  shape.batch = read.batch;
+  shape.heads = read.heads;
+  shape.kv_heads = read.kv_heads;
+  shape.head_dim = read.head_dim;
   shape.start = parse_size("--start", start, 0, length - 1);
   if (dtype != "bf16" && dtype != "fp16") {
     throw std::invalid_argument(fmt::format("--dtype {}: bf16 or fp16", dtype));

@@ -66,6 +66,7 @@ int main(int count, char** arguments) {
   multistep::add_verify(app, run);
   multistep::add_explain(app, run);
   multistep::add_map(app, run);
+  multistep::add_memory(app, run);
   multistep::add_attend(app, run);
   multistep::add_scale(app, run);
   multistep::add_audit(app, run);
@@ -83,10 +84,11 @@ int main(int count, char** arguments) {
     return run();
   } catch (const CLI::RequiredError& error) {
     if (!app.get_subcommands().empty() || count < 2) return fail(name, error.what());
-    return fail(name,
-                fmt::format("{}: verify, explain, map, attend, scale, audit, needles, compare "
-                            "or bench",
-                            arguments[1]));
+    return fail(
+        name,
+        fmt::format("{}: verify, explain, map, memory, attend, scale, audit, needles, compare "
+                    "or bench",
+                    arguments[1]));
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : fail(name, error.what());
   } catch (const std::bad_alloc&) {

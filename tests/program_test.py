@@ -160,16 +160,16 @@ class Verify(Case):
     def test_unknown_words(self):
         done = run("verifi")
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep: verifi: verify, explain, map, attend, scale, audit, "
-                             "needles, compare or bench\n"))
+                         (2, "multistep: verifi: verify, explain, map, memory, attend, scale, "
+                             "audit, needles, compare or bench\n"))
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
-        for command in ("verify", "explain", "map", "attend", "scale", "audit", "needles", "compare",
-                        "bench"):
+        for command in ("verify", "explain", "map", "memory", "attend", "scale", "audit", "needles",
+                        "compare", "bench"):
             self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
 
 
@@ -378,6 +378,38 @@ class Attend(Case):
 
 
 class Memory(Case):
+    """`memory`, whose scratch is that of the kernels on the device, or null with a reason."""
+
+    def test_the_authors_model_keeps_6_kib_a_token(self):
+        arguments = ("memory", "--length", "10M", "--heads", 2, "--kv-heads", 2, "--layers", 6)
+        result = self.json(*arguments)
+        self.assertEqual(result["bytes_per_token"], 6 * 1024)
+        self.assertEqual([result[name] for name in ("keys", "values", "search_keys")],
+                         [30_720_000_000, 30_720_000_000, 0])
+        self.assertEqual(result["scratch"] is None, result["scratch_reason"] is not None)
+        text = self.answer(*arguments)
+        self.assertIn("a token      6144 bytes, 6.00 KiB\n", text)
+        self.assertIn("search keys  the keys\n", text)
+        own = self.json(*arguments, "--search-keys", "--batch", 3, "--dtype", "double")
+        self.assertEqual(own["search_keys"], 12 * 30_720_000_000)
+        self.assertEqual(own["bytes_per_token"], 6 * 6 * 1024)
+        self.assertIn("scratch      not known: ", self.answer(*arguments, "--dtype", "double"))
+
+    def test_bytes_that_64_bits_do_not_hold(self):
+        result = self.json("memory", "--length", 2**48, "--kv-heads", 32, "--layers", 1024)
+        self.assertEqual(result["keys"], str(2**48 * 32 * 128 * 1024 * 2))
+        self.assertEqual(result["bytes_per_token"], 2 * 32 * 128 * 1024 * 2)
+
+    def test_bad_options(self):
+        self.refuses(["memory", "--length", "9", "--dtype", "int8"],
+                     "--dtype int8: bf16, fp16, float or double")
+        self.refuses(["memory", "--length", "9", "--kv-heads", "5"],
+                     "--kv-heads 5: a divisor of --heads 32")
+        self.refuses(["memory", "--length", "9", "--queries", "10"],
+                     "--queries 10: an integer in [1, 9]")
+
+
+class MemoryOfTheProcess(Case):
     """What does not fit the process is refused before it is asked for."""
 
     def refuses_size(self, *arguments, what):

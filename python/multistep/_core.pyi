@@ -18,6 +18,8 @@ _Doubles = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 
 def available_memory() -> int: ...
+def cache_bytes(length: int, batch: int, num_kv_heads: int, head_dim: int, layers: int,
+                value_bytes: int, search_keys: bool, /) -> tuple[int, int, int]: ...
 
 class Schedule:
     steps: int

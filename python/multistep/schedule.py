@@ -217,7 +217,8 @@ class Schedule:
 
     def plot(self, length: int = 64, *, start: int = 0, ax: Optional[Axes] = None) -> Axes:
         """Draws how many final spans hold each key of each query, unreachable pairs in orange, and
-        returns the matplotlib axes. ``length`` is at most 4096."""
+        returns the matplotlib axes: ``ax``, or those of a figure of its own, which pyplot does not
+        hold (``.figure.savefig("schedule.pdf")``). ``length`` is at most 4096."""
         from ._plot import draw
 
         return draw(self, integer("length", length, 1, 4096), start, ax)

@@ -1,7 +1,5 @@
 #include "core.hpp"
 
-#include "multistep/host_memory.hpp"
-
 /// multistep._core: the reference library, and the kernels where there are any, on plain arrays.
 /// Python checks and converts what users pass; nothing here is part of the public interface.
 NB_MODULE(_core, core) {
@@ -9,8 +7,8 @@ NB_MODULE(_core, core) {
   // Schedules that are kept for the next call outlive the module: no leak to warn of.
   nanobind::set_leak_warnings(false);
   core.attr("version") = MULTISTEP_VERSION;
-  core.def("available_memory", [] { return multistep::available_memory(); });
   bind_schedule(core);
+  bind_memory(core);
   bind_coverage(core);
   bind_attention(core);
   bind_accumulation(core);

@@ -1,8 +1,10 @@
 """Schedules, their paths and the checker against SPEC 10 and the definitions."""
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import schedules
 
+import multistep
 from multistep import Schedule, verify_spans
 
 
@@ -263,18 +266,56 @@ def test_immutable_hashable_and_copied():
     assert Schedule.from_text(Schedule(1).text) == Schedule(1) == eval(repr(Schedule(1)))
 
 
-def test_plot(tmp_path):
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+def test_plot():
+    figures = pytest.importorskip("matplotlib.figure")
     ax = Schedule(rule="power", backward=1, forward=1).plot(30)
     assert ax.get_xlabel() == "key" and ax.get_ylabel() == "query"
     image = ax.images[0].get_array()
     assert image[7, 0] == 0 and image[7, 1] == 1 and np.isnan(np.ma.filled(image, np.nan)[0, 1])
-    ax.figure.savefig(tmp_path / "plot.png")
-    figure, given = matplotlib.pyplot.subplots()
+    given = figures.Figure().add_subplot()
     assert Schedule().plot(10, ax=given) is given
     with pytest.raises(ValueError, match="length 5000"):
         Schedule().plot(5000)
+
+
+def test_plots_embed_true_type_fonts(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    settings = dict(matplotlib.rcParams)
+    figure = Schedule().plot(10).figure
+    for kind in ("pdf", "ps", "png", "svg"):
+        figure.savefig(tmp_path / f"plot.{kind}")
+    pdf = (tmp_path / "plot.pdf").read_bytes()
+    assert b"/Type3" not in pdf and pdf.count(b"/FontFile2 ") > 0
+    assert b"/FontType 42" in (tmp_path / "plot.ps").read_bytes()
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_plots_are_not_kept_by_pyplot():
+    """Which would hold them for good, and warn of the 21st."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    before = pyplot.get_fignums()
+    figure = weakref.ref(Schedule().plot(4).figure)
+    assert pyplot.get_fignums() == before
+    gc.collect()
+    assert figure() is None
+
+
+def test_memory():
+    model = multistep.memory(10**7, num_heads=2, num_kv_heads=2, head_dim=128, layers=6)
+    assert model.bytes_per_token == 6 * 1024  # the authors' model
+    assert (model.keys, model.values, model.search_keys) == (30_720_000_000, 30_720_000_000, 0)
+    assert (model.scratch is None) == (model.scratch_reason is not None)
+    own = multistep.memory(10, Schedule(3), batch=3, dtype=np.float64, search_keys=True)
+    assert own.keys == own.values == own.search_keys == 10 * 3 * 2 * 128 * 8
+    assert own.bytes_per_token == 3 * 2 * 128 * 8 and own.scratch is None
+    assert multistep.memory(2**48, batch=2**16, layers=2**16).keys == 2**48 * 2**32 * 512
+    with pytest.raises(AttributeError):
+        own.keys = 1
+    for bad, message in (({"num_kv_heads": 3}, "num_kv_heads 3"), ({"queries": 11}, "queries 11"),
+                         ({"layers": 0}, "layers 0"), ({"head_dim": 1.5}, "head_dim 1.5"),
+                         ({"dtype": "int8"}, "dtype int8"), ({"schedule": "nstep"}, "schedule")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            multistep.memory(10, **bad)
 
 
 def test_small_refusals():
