@@ -112,11 +112,11 @@ int attend(const Options& options) {
   const auto seed_bits = static_cast<std::uint64_t>(seed);
   const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)
                                         : run_oracle<double>(shape, plan, seed_bits);
-  double dense = 0;
+  Count dense;  // pairs of a query and an eligible key
   for (Index i = 0; i < queries; ++i) {
-    dense += static_cast<double>(std::max<Index>(0, length - queries + i + 1 - start.front()));
+    dense += std::max<Index>(0, length - queries + i + 1 - start.front());
   }
-  dense = std::max(dense, 1.0) * static_cast<double>(batch * heads);
+  dense = std::max(dense, Count(1)) * (batch * heads);
   double squares = 0;
   for (const double value : result.output) squares += value * value;
   const Json json = {
@@ -138,7 +138,7 @@ int attend(const Options& options) {
       {"work",
        {{"anchors_scored", result.work.anchors_scored},
         {"keys_attended", result.work.keys_attended},
-        {"share_of_dense", static_cast<double>(result.work.total()) / dense}}},
+        {"share_of_dense", static_cast<double>(result.work.total()) / dense.to_double()}}},
       {"seconds",
        {{"search", result.seconds.search},
         {"attend", result.seconds.attend},

@@ -253,6 +253,14 @@ class Needles(Case):
             self.assertEqual(self.json(*arguments, threads=threads)["records"], result["records"])
         self.assertNotEqual(self.json(*arguments, "--seed", 2)["records"], result["records"])
 
+    def test_work_that_64_bits_do_not_hold(self):
+        """2^17 trials, each attending 64 spans of all 2^40 keys."""
+        one = self.json("needles", "--lengths", 2**40, "--exponent", 6, "--rule", "power",
+                        "--backward", 10**9, "--forward", 10**9, "--span-exponent", 1, "--top-k", 64,
+                        "--trials", 2**17, "--depths", 1, "--noise", 1)["records"][0]
+        self.assertEqual((one["anchors_scored"], one["keys_attended"]), (101, 64 * 2**40))
+        self.assertEqual(one["work"], 64 * 2**40 + 101)
+
     def test_help_claims_no_model(self):
         self.assertIn("claims nothing about the quality of any model",
                       self.answer("needles", "--help"))

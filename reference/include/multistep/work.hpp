@@ -19,8 +19,8 @@ struct PathWork {
   Index max = 0;
   std::string pairs;       // decimal digits: paths of overlapping power levels pass any fixed width
   double mean = 0;         // over those pairs, the nearest double
-  double lower_bound = 0;  // of the mean where every searched key is reached (SPEC 2.5.8)
-  std::optional<double> ratio;  // mean / lower_bound; none where a searched key is not reached
+  double lower_bound = 0;  // of the mean, for the keys outside the window (SPEC 2.5.8)
+  std::optional<double> ratio;  // mean / lower_bound; none where one of these is not reached
 };
 
 /// None where the window has every key, so that nothing is searched.
