@@ -93,11 +93,11 @@ def counted(results: Results) -> Caption:
              "in brackets, 1 + 1/N.")
     text = ("Work of a whole sequence, all its queries: anchors scored plus keys attended, in keys "
             "per head, counted exactly on sampled queries. Nothing here is timed or drawn at random "
-            "but the paths taken, and of those no mean has a lower bound. The most choices that "
-            "the steps offer to k = top_k paths have one, whatever the scheme, where the n keys "
-            "outside a query's window are all reached: c_1 + k·(c_2 + … + c_N) ≥ "
-            "N·(k^(N−1)·n)^(1/N); shown is their sum over the queries as a ratio to that of the "
-            "bounds. The intervals are bootstrapped over the lengths and tell how well one power "
+            "but the paths taken, whose mean may lie below N·n^(1/N). What the steps offer may "
+            "not: with k = top_k paths kept, c_m the most choices of step m and n the keys outside "
+            "a query's window, c_1 + k·(c_2 + … + c_N) ≥ N·(k^(N−1)·n)^(1/N) in every scheme that "
+            "reaches all n; shown is the sum over the queries as a ratio to that of the bounds. "
+            "The intervals are bootstrapped over the lengths and tell how well one power "
             "describes this range. Local slopes are taken over factors of 4.")
     return Caption("Counted scaling", brief, text,
                    [Table(("schedule", "fitted over", "exponent [95 %]", "1 + 1/N", "max residual",

@@ -279,12 +279,11 @@ void add_scale(CLI::App& app, Run& run) {
   command->footer(
       "Here --steps takes a list (default 1,2,3,4, or 2 for the presets of two steps). The search\n"
       "runs with seeded random scores, so the work is what it did, not a formula; the exponent is\n"
-      "fitted to it. Random paths have no lower bound. The most choices that the steps offer have\n"
-      "one: with k = top_k paths kept, c_1 + k (c_2 + ... + c_N) >= N (k^(N-1) n)^(1/N), n the "
-      "keys\n"
-      "outside the window, for schedules that reach them all. The interval tells how well a power\n"
-      "law fits these lengths, not where the exponent goes beyond them: whole numbers of anchors\n"
-      "bend it.\n"
+      "fitted to it. Random paths may do less than N n^(1/N). What the steps offer may not: with\n"
+      "k = top_k paths kept, c_m the most choices of step m and n the keys outside the window,\n"
+      "c_1 + k (c_2 + ... + c_N) >= N (k^(N-1) n)^(1/N) in every scheme that reaches all n. The\n"
+      "interval tells how well a power law fits these lengths, not where the exponent goes beyond\n"
+      "them: whole numbers of anchors bend it.\n"
       "Example:\n"
       "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv");
   command->callback([options, &run] { run = [options] { return scale(*options); }; });
