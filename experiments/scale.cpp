@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <bit>
 #include <optional>
@@ -66,6 +67,9 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
   Point point;
   point.length = length;
   point.queries = std::min(length, samples);
+  constexpr Index kBlock = 16;
+  require_checkers(plan,
+                   std::min<Index>(omp_get_max_threads(), (point.queries + kBlock - 1) / kBlock));
   const auto query_of = [&](Index k) {  // the middle of the k-th of `queries` equal parts
     const Index part = length / point.queries;
     const Index rest = length % point.queries;
@@ -77,7 +81,7 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
     bool covered;
   };
   std::vector<Counted> counted(static_cast<std::size_t>(point.queries));
-  parallel_blocks(point.queries, 16, [&] {
+  parallel_blocks(point.queries, kBlock, [&] {
     return [&, choices = MostChoices(plan), checker = SegmentChecker(plan)](Index begin,
                                                                             Index end) mutable {
       for (Index k = begin; k < end; ++k) {

@@ -1,5 +1,7 @@
 #include "multistep/coverage.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <unordered_map>
@@ -54,6 +56,7 @@ template <class QueryAt>
 CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt query_at,
                      const Progress& progress) {
   constexpr Index kBlock = 4096;
+  require_checkers(plan, std::min<Index>(omp_get_max_threads(), (count + kBlock - 1) / kBlock));
   Tally total;
   Index done = 0;
   parallel_blocks(count, kBlock, [&] {

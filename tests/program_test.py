@@ -427,6 +427,13 @@ class MemoryOfTheProcess(Case):
         self.refuses_size("needles", "--lengths", "134M", "--exponent", 1, "--noise", 1,
                           what="--lengths 134000000: its stripes")
 
+    def test_checkers(self):
+        done = run("verify", "--length", 2**48, "--queries", "1M", "--preset", "paper", threads=64,
+                   memory=2 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep verify: --length 281474976710656: 64 checkers "
+                                      r"take 16\.00 GiB, at most \S+ GiB fit this machine\n$")
+
     def test_maps(self):
         self.answer("map", "--length", 64, "--json", memory=1 << 30)
         done = run("map", "--length", 4096, "--steps", 2, "--json", memory=1 << 30)

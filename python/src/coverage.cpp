@@ -21,6 +21,7 @@ constexpr Index kNone = INT64_MAX;
 std::pair<CoverageReport, Index> verify_in_pieces(const StripePlan& plan, Index length, Index start,
                                                   Errand& errand) {
   CoverageReport report{length, start, length - start, 0, 0, {}};
+  require_checkers(plan, omp_get_max_threads());
   std::vector<SegmentChecker> checkers;
   for (int thread = 0; thread < omp_get_max_threads(); ++thread) checkers.emplace_back(plan);
   Index first_query = kNone;
