@@ -1,24 +1,23 @@
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cmath>
 
 #include "commands.hpp"
 #include "inputs.hpp"
 #include "multistep/attention.hpp"
+#include "multistep/host_memory.hpp"
 #include "options.hpp"
 #include "output.hpp"
 
 namespace multistep {
 namespace {
 
+constexpr Index kMaxHeadDim = 1024;
+
 struct Options {
   std::string length;
   std::string queries = "all";
-  std::string batch = "1";
-  std::string heads = "1";
-  std::string kv_heads = "1";
-  std::string head_dim = "64";
+  HeadOptions heads{.heads = "1", .kv_heads = "1", .head_dim = "64"};
   std::string start = "0";
   std::string dtype = "float";
   std::string seed = "1";
@@ -36,23 +35,16 @@ std::uint64_t checksum(const std::vector<double>& values) {
   return hash;
 }
 
-/// Refuses shapes whose arrays pass the memory of this machine, before any of them is made.
-void require_memory(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
+/// Bytes of the oracle's inputs and output.
+double array_bytes(const Shape& shape, const Schedule& schedule, std::size_t value_size) {
   const auto batch = static_cast<double>(shape.batch);
   const double rows =
       batch * static_cast<double>(shape.num_heads) * static_cast<double>(shape.queries);
   const double kv_rows =
       batch * static_cast<double>(shape.num_kv_heads) * static_cast<double>(shape.keys);
   const auto values = rows * static_cast<double>(schedule.steps) + 2 * kv_rows;
-  const double bytes = static_cast<double>(shape.head_dim) *
-                       (values * static_cast<double>(value_size) + rows * sizeof(double));
-  const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
-  if (bytes > 0.9 * memory) {
-    throw std::invalid_argument(
-        fmt::format("--length {}: the arrays take {:.1f} GiB, at most {:.1f} GiB fit this machine",
-                    shape.keys, bytes * 0x1p-30, 0.9 * memory * 0x1p-30));
-  }
+  return static_cast<double>(shape.head_dim) *
+         (values * static_cast<double>(value_size) + rows * sizeof(double));
 }
 
 template <class T>
@@ -102,14 +94,7 @@ int attend(const Options& options) {
   const Index length = parse_size("--length", options.length, 1, kMaxLength);
   const Index queries =
       options.queries == "all" ? length : parse_size("--queries", options.queries, 1, length);
-  const Index heads = parse_size("--heads", options.heads, 1, 1024);
-  const Index kv_heads = parse_size("--kv-heads", options.kv_heads, 1, heads);
-  if (heads % kv_heads != 0) {
-    throw std::invalid_argument(
-        fmt::format("--kv-heads {}: a divisor of --heads {}", kv_heads, heads));
-  }
-  const Index batch = parse_size("--batch", options.batch, 1, 1024);
-  const Index head_dim = parse_size("--head-dim", options.head_dim, 1, 1024);
+  const auto [batch, heads, kv_heads, head_dim] = options.heads.read(kMaxHeadDim);
   const std::vector<Index> start(static_cast<std::size_t>(batch),
                                  parse_size("--start", options.start, 0, length - 1));
   const Index seed = parse_size("--seed", options.seed, 0, INT64_MAX);
@@ -120,18 +105,19 @@ int attend(const Options& options) {
   const Schedule schedule = options.schedule.schedule();
   const Shape shape{batch,  heads,    kv_heads,         queries,
                     length, head_dim, length - queries, start.data()};
-  require_memory(shape, schedule, single ? sizeof(float) : sizeof(double));
+  require_memory(fmt::format("--length {}: the arrays take", length),
+                 array_bytes(shape, schedule, single ? sizeof(float) : sizeof(double)));
   const auto plan = naming_options([&] { return StripePlan(schedule, length); });
 
   const auto seed_bits = static_cast<std::uint64_t>(seed);
   const AttentionResult result = single ? run_oracle<float>(shape, plan, seed_bits)
                                         : run_oracle<double>(shape, plan, seed_bits);
   const WorkCount work = result.work();
-  double dense = 0;
+  Count dense;  // pairs of a query and an eligible key
   for (Index i = 0; i < queries; ++i) {
-    dense += static_cast<double>(std::max<Index>(0, length - queries + i + 1 - start.front()));
+    dense += std::max<Index>(0, length - queries + i + 1 - start.front());
   }
-  dense = std::max(dense, 1.0) * static_cast<double>(batch * heads);
+  dense = std::max(dense, Count(1)) * (batch * heads);
   double squares = 0;
   for (const double value : result.output) squares += value * value;
   const Json json = {
@@ -153,7 +139,7 @@ int attend(const Options& options) {
       {"work",
        {{"anchors_scored", work.anchors_scored},
         {"keys_attended", work.keys_attended},
-        {"share_of_dense", static_cast<double>(work.total()) / dense}}},
+        {"share_of_dense", static_cast<double>(work.total()) / dense.to_double()}}},
       {"seconds",
        {{"search", result.seconds.search},
         {"attend", result.seconds.attend},
@@ -171,10 +157,7 @@ void add_attend(CLI::App& app, Run& run) {
   command->add_option("--length", options->length, "keys, in [1, 2^48]")->required();
   command->add_option("--queries", options->queries,
                       "all (default), or how many: the last ones of the sequence");
-  command->add_option("--batch", options->batch, "in [1, 1024] (default 1)");
-  command->add_option("--heads", options->heads, "query heads, in [1, 1024] (default 1)");
-  command->add_option("--kv-heads", options->kv_heads, "a divisor of --heads (default 1)");
-  command->add_option("--head-dim", options->head_dim, "in [1, 1024] (default 64)");
+  options->heads.add(*command, kMaxHeadDim);
   command->add_option("--start", options->start, "first eligible key, in [0, L) (default 0)");
   command->add_option("--dtype", options->dtype,
                       "float (default) or double inputs; arithmetic is in double");

@@ -22,9 +22,8 @@ class Counted:
 
     rule: str
     steps: int
-    points: list[Point]  # work of a sequence, all its queries, in keys per head
-    bounds: list[Point]
-    anchors: list[Point]
+    points: list[Point]  # drawn work of a sequence, all its queries, in keys per head
+    ratios: list[Point]  # the most choices over their lower bound, at lengths that search
 
     @property
     def label(self) -> str:
@@ -47,11 +46,10 @@ def counted_runs(results: Results) -> list[Counted]:
     runs = []
     for one in results.listed("cpu/scaling.json", "runs", ("rule", "steps", "points")):
         def column(name: str, listed: list[dict[str, Any]] = one["points"]) -> list[Point]:
-            return [Point(p["length"], p[name]) for p in listed]
+            return [Point(p["length"], p[name]) for p in listed if p[name] is not None]
 
         rule = "dense" if one["steps"] == 1 else one["rule"]
-        runs.append(Counted(rule, one["steps"], column("work"), column("lower_bound"),
-                            column("anchors_scored")))
+        runs.append(Counted(rule, one["steps"], column("drawn_work"), column("ratio")))
     return sorted(runs, key=lambda run: (RULE_ORDER.index(run.rule), run.steps))
 
 
@@ -82,7 +80,7 @@ def counted(results: Results) -> Caption:
     said = []
     for run in runs:
         fit = counted_fit(run)
-        ratio = run.points[-1].y / run.bounds[-1].y
+        ratio = run.ratios[-1].y
         theory = f"{1 + 1 / run.steps:.4f}"
         if run.rule == "released":
             theory += " (its own: 1.5500)"
@@ -94,14 +92,16 @@ def counted(results: Results) -> Caption:
     brief = ("Counted work grows as L to the power " + ", ".join(said) + " by the default rules; "
              "in brackets, 1 + 1/N.")
     text = ("Work of a whole sequence, all its queries: anchors scored plus keys attended, in keys "
-            "per head, counted exactly on sampled queries; dashed, the least any N-step scheme "
-            "with one path can do, N·n^(1/N) a query. The schedules with two or more paths "
-            "(top_k) do up to that many times the bound of one. Nothing here is timed or drawn at "
-            "random but the paths taken; the intervals are bootstrapped over the lengths and tell "
-            "how well one power describes this range. Local slopes are taken over factors of 4.")
+            "per head, counted exactly on sampled queries. Nothing here is timed or drawn at random "
+            "but the paths taken, whose mean may lie below N·n^(1/N). What the steps offer may "
+            "not: with k = top_k paths kept, c_m the most choices of step m and n the keys outside "
+            "a query's window, c_1 + k·(c_2 + … + c_N) ≥ N·(k^(N−1)·n)^(1/N) in every scheme that "
+            "reaches all n; shown is the sum over the queries as a ratio to that of the bounds. "
+            "The intervals are bootstrapped over the lengths and tell how well one power "
+            "describes this range. Local slopes are taken over factors of 4.")
     return Caption("Counted scaling", brief, text,
                    [Table(("schedule", "fitted over", "exponent [95 %]", "1 + 1/N", "max residual",
-                           "work / bound at the end", "where they differ, why"), rows)],
+                           "choices / bound at the end", "where they differ, why"), rows)],
                    results.sources)
 
 
@@ -141,9 +141,10 @@ def cheapest(results: Results) -> Caption:
         said.append(f"under {rule} at {size(longest)} N = {best} does the least, "
                     f"{costs[best]:.0f} keys a path, and N = {near} is within twice that")
     brief = "Cheapest N: " + "; ".join(said) + "."
-    text = ("The N that does the least work for the last query of a context, one path's mean, "
-            "among N = 1 … log2 L. N·L^(1/N) is least at N = ln L, where every step chooses among "
-            "e. Steps depend on each other, so the cheapest count is not "
+    text = ("The N that does the least work for the last query of a context, one path's mean over "
+            "all pairs of a path and a key of its final span, among N = 1 … log2 L. That mean is at "
+            "least N·L^(1/N), which is least at N = ln L, where every step chooses among e. Steps "
+            "depend on each other, so the cheapest count is not "
             "the fastest: see the timed figures.")
     return Caption("Cheapest number of steps", brief, text,
                    [Table(("rule", "length", "cheapest N", "its work", "N = 2", "N = 3", "N = 4",

@@ -7,6 +7,7 @@
 #include "gpu_compare.hpp"
 #include "gpu_work.hpp"
 #include "multistep/cuda/timing.hpp"
+#include "multistep/power.hpp"
 #include "options.hpp"
 
 namespace multistep {
@@ -15,7 +16,7 @@ namespace {
 /// The q-quantile of sorted times, between neighbours.
 double quantile(const std::vector<double>& sorted, double q) {
   const double at = q * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<std::size_t>(at);
+  const auto below = static_cast<std::size_t>(truncated(at));
   const std::size_t above = std::min(below + 1, sorted.size() - 1);
   return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
 }
@@ -101,7 +102,7 @@ class CaseTimer {
                double pairs) {
     constexpr double kBudget = 2000;  // milliseconds
     const double once = timer_.milliseconds(work, 1, 1, cache).front();
-    const auto affordable = static_cast<Index>(kBudget / std::max(once, 1e-3));
+    const auto affordable = truncated(kBudget / std::max(once, 1e-3));
     const auto repeats = static_cast<int>(std::clamp<Index>(affordable, 5, settings_.repeats));
     std::vector<double> times = timer_.milliseconds(work, std::min(repeats, 10), repeats, cache);
     std::sort(times.begin(), times.end());

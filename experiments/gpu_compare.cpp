@@ -43,14 +43,6 @@ class RowProblem {
   AttentionArgs<float> args_;
 };
 
-std::vector<Index> sample(const GpuProblem& problem, Index count) {
-  const GpuShape& sizes = problem.sizes();
-  const std::vector<Index> start(size(sizes.batch), sizes.start);
-  return sample_rows({sizes.batch, sizes.heads, sizes.kv_heads, sizes.queries, sizes.length,
-                      sizes.head_dim, sizes.offset(), start.data()},
-                     problem.plan(), count, sizes.seed);
-}
-
 std::vector<SampledRow> places(const GpuShape& sizes, const std::vector<Index>& rows) {
   std::vector<SampledRow> result;
   for (const Index row : rows) {
@@ -94,14 +86,15 @@ void judge_rows(const GpuProblem& problem, const std::vector<SampledRow>& rows, 
 
 /// The stages, each on its own input, then the composition. The output of the one run is that of
 /// its combination.
-JudgeReport joined(const JudgeReport& stages, JudgeReport whole) {
+JudgeReport joined(const JudgeReport& stages, JudgeReport whole, bool dense) {
   const std::vector<StageReport> of_whole = std::move(whole.stages);
   whole.stages.clear();
   whole.not_supplied.clear();
-  const bool dense = stages.stages.size() == 1;
   for (StageReport stage : stages.stages) {
-    if (stage.name == "output" && !dense) continue;
-    if (dense) stage.name = "combination";
+    if (stage.name == "output") {
+      if (!dense) continue;
+      stage.name = "combination";
+    }
     whole.stages.push_back(std::move(stage));
   }
   for (StageReport stage : of_whole) {
@@ -132,7 +125,7 @@ Json device_json() {
 JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& options,
                            const Progress& progress) {
   const GpuShape& sizes = problem.sizes();
-  const std::vector<Index> rows = sample(problem, options.sample);
+  const std::vector<Index> rows = sample_rows(problem, options.sample);
   const std::vector<SampledRow> of_rows = places(sizes, rows);
   const cuda::OwnedStream stream;
   const Submitted of_stages = run_stages(problem, options.rung, rows, stream);
@@ -149,7 +142,7 @@ JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& opti
   Judge stages = judge_of(of_stages);
   Judge whole = judge_of(of_whole);
   judge_rows(problem, of_rows, stages, whole, progress);
-  return joined(stages.report(), whole.report());
+  return joined(stages.report(), whole.report(), problem.levels() == 0);
 }
 
 }  // namespace multistep

@@ -3,6 +3,7 @@
 
 #include "gpu_problem.hpp"
 #include "inputs.hpp"
+#include "multistep/power.hpp"
 
 namespace multistep {
 namespace {
@@ -12,20 +13,19 @@ constexpr std::uint64_t kChoices = 1001;
 constexpr Index kRegion = 4096;  // keys that share their centres
 constexpr Index kCentresPerRegion = 4;
 
+std::uint64_t id(Index index) { return static_cast<std::uint64_t>(index); }
+
 /// A seeded integer in [0, n).
 std::uint64_t choice(std::uint64_t seed, std::uint64_t i, std::uint64_t n) {
   const double uniform = random_input(seed, kChoices, i) / 3.4641016151377544 + 0.5;
-  return std::min(n - 1, static_cast<std::uint64_t>(uniform * static_cast<double>(n)));
+  return std::min(n - 1, id(truncated(uniform * static_cast<double>(n))));
 }
-
-std::uint64_t id(Index index) { return static_cast<std::uint64_t>(index); }
 
 }  // namespace
 
 InputSource::InputSource(const GpuShape& shape, Index needle) : shape_(shape), needle_(needle) {
   // Wide enough for an anchor of two steps: stripes at distance n lie 2 sqrt(n) apart.
-  const auto width =
-      static_cast<Index>(4 * std::ceil(std::sqrt(static_cast<double>(shape.length))));
+  const auto width = truncated(4 * std::ceil(std::sqrt(static_cast<double>(shape.length))));
   hot_ = {shape.length / 3, std::min(shape.length, shape.length / 3 + width)};
 }
 

@@ -1,14 +1,14 @@
 #include "gpu_options.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
-#include "options.hpp"
+#include "multistep/host_memory.hpp"
 
 namespace multistep {
 namespace {
 
 constexpr int kNoDevice = 77;
+constexpr Index kMaxHeadDim = 256;
 
 InputKind parse_inputs(const std::string& text) {
   for (const InputKind kind :
@@ -35,10 +35,7 @@ std::string_view to_string(InputKind kind) {
 }
 
 void GpuShapeOptions::add(CLI::App& command) {
-  command.add_option("--batch", batch, "in [1, 1024] (default 1)");
-  command.add_option("--heads", heads, "query heads, in [1, 1024] (default 32)");
-  command.add_option("--kv-heads", kv_heads, "a divisor of --heads (default 2)");
-  command.add_option("--head-dim", head_dim, "in [1, 256] (default 128)");
+  heads.add(command, kMaxHeadDim);
   command.add_option("--start", start, "first eligible key, in [0, L) (default 0)");
   command.add_option("--dtype", dtype, "bf16 (default) or fp16");
   command.add_option("--inputs", inputs, "random (default), clustered, hot or needle");
@@ -48,14 +45,11 @@ void GpuShapeOptions::add(CLI::App& command) {
 GpuShape GpuShapeOptions::shape(Index length) const {
   GpuShape shape;
   shape.length = length;
-  shape.batch = parse_size("--batch", batch, 1, 1024);
-  shape.heads = parse_size("--heads", heads, 1, 1024);
-  shape.kv_heads = parse_size("--kv-heads", kv_heads, 1, shape.heads);
-  if (shape.heads % shape.kv_heads != 0) {
-    throw std::invalid_argument(
-        fmt::format("--kv-heads {}: a divisor of --heads {}", shape.kv_heads, shape.heads));
-  }
-  shape.head_dim = parse_size("--head-dim", head_dim, 1, 256);
+  const Heads read = heads.read(kMaxHeadDim);
+  shape.batch = read.batch;
+  shape.heads = read.heads;
+  shape.kv_heads = read.kv_heads;
+  shape.head_dim = read.head_dim;
   shape.start = parse_size("--start", start, 0, length - 1);
   if (dtype != "bf16" && dtype != "fp16") {
     throw std::invalid_argument(fmt::format("--dtype {}: bf16 or fp16", dtype));
@@ -72,13 +66,7 @@ void require_host_memory(const GpuShape& shape, const Schedule& schedule) {
   const double oracle = 2 * static_cast<double>(shape.length) * row * sizeof(float);
   // Spans and scores of every row come back; of other arrays the sampled rows alone.
   const double back = rows * static_cast<double>(schedule.top_k) * 16;
-  const double memory =
-      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGE_SIZE));
-  if (oracle + back > 0.9 * memory) {
-    throw std::invalid_argument(
-        fmt::format("--length {}: the oracle takes {:.1f} GiB, at most {:.1f} GiB fit this machine",
-                    shape.length, (oracle + back) * 0x1p-30, 0.9 * memory * 0x1p-30));
-  }
+  require_memory(fmt::format("--length {}: the oracle takes", shape.length), oracle + back);
 }
 
 int no_device(const std::string& command, const std::string& reason) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "multistep/schedule.hpp"
+#include "options.hpp"
 
 /// What the subcommands that need a GPU ask for. Options are read and refused the same way in a
 /// program that was built without CUDA.
@@ -41,10 +42,7 @@ struct GpuShape {
 };
 
 struct GpuShapeOptions {
-  std::string batch = "1";
-  std::string heads = "32";
-  std::string kv_heads = "2";
-  std::string head_dim = "128";
+  HeadOptions heads{.heads = "32", .kv_heads = "2", .head_dim = "128"};
   std::string start = "0";
   std::string dtype = "bf16";
   std::string inputs = "random";

@@ -1,5 +1,7 @@
 #include "gpu_problem.hpp"
 
+#include "multistep/judge.hpp"
+
 namespace multistep {
 namespace {
 
@@ -93,6 +95,14 @@ cuda::AttentionArgs GpuProblem::attention() const {
   return args;
 }
 
+std::vector<Index> sample_rows(const GpuProblem& problem, Index count) {
+  const GpuShape& sizes = problem.sizes();
+  const std::vector<Index> start(size(sizes.batch), sizes.start);
+  return sample_rows({sizes.batch, sizes.heads, sizes.kv_heads, sizes.queries, sizes.length,
+                      sizes.head_dim, sizes.offset(), start.data()},
+                     problem.plan(), count, sizes.seed);
+}
+
 GpuResults::GpuResults(const GpuProblem& problem) {
   const Index rows = problem.sizes().rows();
   const Index d = problem.sizes().head_dim;
@@ -106,6 +116,7 @@ GpuResults::GpuResults(const GpuProblem& problem) {
   make(anchors, slots * problem.levels(), sizeof(std::int32_t));
   make(span_outputs, slots * d, sizeof(std::uint16_t));
   make(span_lses, slots, sizeof(float));
+  make(window_lse, rows, sizeof(float));
   make(output, rows * d, sizeof(std::uint16_t));
 }
 
@@ -133,6 +144,7 @@ cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& resu
     args.span_outputs = results.span_outputs.data();
     args.span_lses = elements<float>(results.span_lses);
   }
+  args.window_lse_out = elements<float>(results.window_lse);
   args.output = results.output.data();
   return args;
 }
@@ -140,9 +152,12 @@ cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& resu
 cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& results) {
   cuda::AttentionArgs args = problem.attention();
   args.output = results.output.data();
+  args.window_lse = elements<float>(results.window_lse);
   if (problem.levels() > 0) {
     args.spans = elements<cuda::DeviceSpan>(results.spans);
     args.scores = elements<float>(results.scores);
+    args.anchors = elements<std::int32_t>(results.anchors);
+    args.span_lses = elements<float>(results.span_lses);
   }
   return args;
 }

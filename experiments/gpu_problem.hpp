@@ -87,6 +87,9 @@ class GpuProblem {
   cuda::DeviceArray<std::int32_t> start_;    // [batch]
 };
 
+/// Rows to look at, as the judge samples them.
+std::vector<Index> sample_rows(const GpuProblem& problem, Index count);
+
 /// The results of all stages on the device, poisoned: what a stage leaves out is NaN or -1.
 struct GpuResults {
   explicit GpuResults(const GpuProblem& problem);
@@ -95,6 +98,7 @@ struct GpuResults {
   cuda::DeviceBuffer anchors;       // [rows, top_k, N - 1] of std::int32_t
   cuda::DeviceBuffer span_outputs;  // [rows, top_k, head_dim]
   cuda::DeviceBuffer span_lses;     // [rows, top_k] of float
+  cuda::DeviceBuffer window_lse;    // [rows] of float
   cuda::DeviceBuffer output;        // [rows, head_dim]
 };
 

@@ -63,14 +63,20 @@ Index bad_values(const cuda::DeviceBuffer& array, cuda::Dtype dtype) {
   return bad;
 }
 
-/// What every run gives: spans, scores, outputs.
-Submitted chosen(const GpuProblem& problem, const Gather& gather, const GpuResults& results) {
+/// What every run gives.
+Submitted found(const GpuProblem& problem, const Gather& gather, const GpuResults& results) {
   const Index top_k = problem.levels() == 0 ? 0 : problem.top_k();
   Submitted part;
   for (const cuda::DeviceSpan& span : gather.rows<cuda::DeviceSpan>(results.spans, top_k)) {
     part.spans.push_back({span.begin, span.end});
   }
   part.scores = gather.floats(results.scores, top_k);
+  for (const std::int32_t key :
+       gather.rows<std::int32_t>(results.anchors, top_k * problem.levels())) {
+    part.anchors.push_back(key);
+  }
+  part.span_lses = gather.floats(results.span_lses, top_k);
+  part.window_lse = gather.floats(results.window_lse, 1);
   part.output = gather.values(results.output, problem.sizes().head_dim);
   part.bad_outputs = bad_values(results.output, problem.dtype());
   return part;
@@ -86,6 +92,7 @@ Submission Submitted::submission() const {
   given.anchors = data(anchors);
   given.span_outputs = data(span_outputs);
   given.span_lses = data(span_lses);
+  given.window_lse = data(window_lse);
   given.output = data(output);
   return given;
 }
@@ -103,15 +110,9 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vect
   }
   run_stage(combine_into(problem, results), rung, stream,
             [](const auto& args, auto on) { cuda::combine(args, on); });
-  Submitted part = chosen(problem, gather, results);
-  if (!search) return part;
-  const Index top_k = problem.top_k();
-  for (const std::int32_t key :
-       gather.rows<std::int32_t>(results.anchors, top_k * problem.levels())) {
-    part.anchors.push_back(key);
-  }
-  part.span_outputs = gather.values(results.span_outputs, top_k * problem.sizes().head_dim);
-  part.span_lses = gather.floats(results.span_lses, top_k);
+  Submitted part = found(problem, gather, results);
+  part.span_outputs = gather.values(results.span_outputs,
+                                    search ? problem.top_k() * problem.sizes().head_dim : 0);
   part.bad_span_outputs = bad_values(results.span_outputs, problem.dtype());
   return part;
 }
@@ -121,7 +122,7 @@ Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
   const GpuResults results(problem);
   run_stage(attention_into(problem, results), rung, stream,
             [](const auto& args, auto on) { cuda::attention(args, on); });
-  return chosen(problem, Gather(problem, rows), results);
+  return found(problem, Gather(problem, rows), results);
 }
 
 }  // namespace multistep

@@ -11,9 +11,10 @@ namespace multistep {
 struct Submitted {
   std::vector<Span> spans;           // [sample, top_k]
   std::vector<double> scores;        // [sample, top_k]
-  std::vector<Index> anchors;        // [sample, top_k, levels]; empty: not told
-  std::vector<double> span_outputs;  // [sample, top_k, head_dim]
+  std::vector<Index> anchors;        // [sample, top_k, levels]
+  std::vector<double> span_outputs;  // [sample, top_k, head_dim]; empty: not told
   std::vector<double> span_lses;     // [sample, top_k]
+  std::vector<double> window_lse;    // [sample]
   std::vector<double> output;        // [sample, head_dim]
   Index bad_span_outputs = 0;        // NaN or infinite values in all rows, sampled or not
   Index bad_outputs = 0;
@@ -25,7 +26,7 @@ struct Submitted {
 Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vector<Index>& rows,
                      const cuda::OwnedStream& stream);
 
-/// attention(), with the spans and scores that it says it kept.
+/// attention(), with what it says it found.
 Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
                           const std::vector<Index>& rows, const cuda::OwnedStream& stream);
 

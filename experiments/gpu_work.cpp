@@ -31,13 +31,12 @@ Index first_level(const StripePlan& plan, Index t, Index start) {
 /// Anchors of the inner levels that a query scores, on average over seeded ones.
 double inner_anchors(const GpuProblem& problem) {
   if (problem.levels() < 2) return 0;
-  const std::vector<SampledRow> rows = sample_rows(problem.sizes(), problem.plan(), 64);
+  const std::vector<Index> rows = sample_rows(problem, 64);
   double sum = 0;
-  for (const SampledRow& row : rows) {
-    const Index t = row.position(problem.sizes());
-    const auto seed = static_cast<std::uint64_t>(row.index(problem.sizes()));
-    sum += real(random_routing_work(problem.plan(), t, seed).anchors_scored -
-                first_level(problem.plan(), t, 0));
+  for (const Index row : rows) {
+    const Index t = problem.sizes().offset() + row % problem.sizes().queries;
+    const auto work = random_routing_work(problem.plan(), t, static_cast<std::uint64_t>(row));
+    sum += real(work.anchors_scored - first_level(problem.plan(), t, 0));
   }
   return sum / static_cast<double>(rows.size());
 }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "commands.hpp"
+#include "multistep/host_memory.hpp"
 #include "multistep/walk.hpp"
 #include "options.hpp"
 #include "output.hpp"
@@ -60,6 +61,9 @@ int map(const Options& options) {
         fmt::format("--length {}: a map of at most {} values; with {} columns this one has {}",
                     length, kMaxValues, names.size(), values));
   }
+  // A value takes 16 bytes of a JSON tree and about 8 of text.
+  require_memory(fmt::format("--length {}: the map takes", length),
+                 (options.output.json ? 40.0 : 16.0) * static_cast<double>(values));
   std::string csv = fmt::format("{}\n", fmt::join(names, ","));
   Json rows = Json::array();
   std::optional<ProgressBar> bar("map");

@@ -91,8 +91,10 @@ Task read(const Options& options) {
 /// What a hunt's trials add up to.
 struct Tally {
   Index found = 0;
-  Index anchors_scored = 0;
-  Index keys_attended = 0;
+  Count anchors_scored;
+  Count keys_attended;
+
+  double work() const { return (anchors_scored + keys_attended).to_double(); }
 
   void add(const Hunt& hunt) {
     found += hunt.found;
@@ -167,9 +169,9 @@ Json record(const Cell& cell, std::size_t which) {
                {"noise", cell.noise},
                {"trials", cell.trials},
                {"found", tally.found},
-               {"anchors_scored", static_cast<double>(tally.anchors_scored) / trials},
-               {"keys_attended", static_cast<double>(tally.keys_attended) / trials},
-               {"work", static_cast<double>(tally.anchors_scored + tally.keys_attended) / trials}});
+               {"anchors_scored", tally.anchors_scored.to_double() / trials},
+               {"keys_attended", tally.keys_attended.to_double() / trials},
+               {"work", tally.work() / trials}});
   return json;
 }
 
@@ -194,8 +196,7 @@ std::string text(const std::vector<Cell>& cells, Index depths) {
     const Cell& cell = cells[at];
     out += fmt::format("{:10} {:5} {:10} {:6} {:8} {:10.1f} {:6.1f} % {:6.1f} % {:6.1f} %\n",
                        cell.config->name, cell.top_k, cell.length, cell.noise, trials,
-                       static_cast<double>(sums[0].anchors_scored + sums[0].keys_attended) / all,
-                       share(sums[0]), share(sums[1]), share(sums[2]));
+                       sums[0].work() / all, share(sums[0]), share(sums[1]), share(sums[2]));
   }
   return out;
 }

@@ -79,6 +79,29 @@ std::vector<std::string> split(const std::string& option, const std::string& tex
   return parts;
 }
 
+void HeadOptions::add(CLI::App& command, Index max_head_dim) {
+  command.add_option("--batch", batch, "in [1, 1024] (default 1)");
+  command.add_option("--heads", heads,
+                     fmt::format("query heads, in [1, 1024] (default {})", heads));
+  command.add_option("--kv-heads", kv_heads,
+                     fmt::format("a divisor of --heads (default {})", kv_heads));
+  command.add_option("--head-dim", head_dim,
+                     fmt::format("in [1, {}] (default {})", max_head_dim, head_dim));
+}
+
+Heads HeadOptions::read(Index max_head_dim) const {
+  Heads read;
+  read.batch = parse_size("--batch", batch, 1, 1024);
+  read.heads = parse_size("--heads", heads, 1, 1024);
+  read.kv_heads = parse_size("--kv-heads", kv_heads, 1, read.heads);
+  if (read.heads % read.kv_heads != 0) {
+    throw std::invalid_argument(
+        fmt::format("--kv-heads {}: a divisor of --heads {}", read.kv_heads, read.heads));
+  }
+  read.head_dim = parse_size("--head-dim", head_dim, 1, max_head_dim);
+  return read;
+}
+
 void ScheduleOptions::add(CLI::App& command) {
   const auto option = [&](const char* name, std::string& value, const char* help) {
     all.push_back(command.add_option(name, value, help)->group(kScheduleGroup));

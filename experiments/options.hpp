@@ -16,6 +16,26 @@ Index parse_size(const std::string& option, const std::string& text, Index low, 
 /// The comma-separated parts of a list; none of them empty.
 std::vector<std::string> split(const std::string& option, const std::string& text);
 
+/// Sequences and heads of a shape.
+struct Heads {
+  Index batch = 1;
+  Index heads = 1;     // query heads
+  Index kv_heads = 1;  // divides them
+  Index head_dim = 0;
+};
+
+struct HeadOptions {
+  std::string batch = "1";
+  std::string heads;  // these are the defaults
+  std::string kv_heads;
+  std::string head_dim;
+
+  void add(CLI::App& command, Index max_head_dim);
+
+  /// Throws std::invalid_argument.
+  Heads read(Index max_head_dim) const;
+};
+
 /// The schedule options, the same for every subcommand (SPEC 9).
 struct ScheduleOptions {
   std::string preset = "nstep";

@@ -3,13 +3,20 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
-#include <stdexcept>
+#include <optional>
+
+#include "destination.hpp"
+#include "multistep/power.hpp"
 
 namespace multistep {
 namespace {
+
+/// JSON text, by default in one line; bytes of an argument that are no UTF-8 come as U+FFFD.
+std::string dumped(const Json& json, int indent = -1) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
 
 bool holds_a_list(const Json& json) {
   for (const Json& value : json) {
@@ -20,14 +27,14 @@ bool holds_a_list(const Json& json) {
 
 void append_lines(std::string& text, const Json& json, std::size_t indent) {
   if (!json.is_structured() || json.empty() || (json.is_object() && !holds_a_list(json))) {
-    text += json.dump();
+    text += dumped(json);
     return;
   }
   const bool object = json.is_object();
   const char* before = object ? "{\n" : "[\n";
   for (const auto& [key, value] : json.items()) {
     text += before + std::string(indent + 1, ' ');
-    if (object) text += Json(key).dump() + ": ";
+    if (object) text += dumped(key) + ": ";
     append_lines(text, value, indent + 1);
     before = ",\n";
   }
@@ -35,6 +42,15 @@ void append_lines(std::string& text, const Json& json, std::size_t indent) {
 }
 
 }  // namespace
+
+void to_json(Json& json, const Count& count) {
+  const std::optional<Index> index = count.index();
+  json = index ? Json(*index) : Json(to_string(count));
+}
+
+std::string count_text(const Json& count) {
+  return count.is_string() ? count.get<std::string>() : count.dump();
+}
 
 std::string record_lines(const Json& json) {
   std::string text;
@@ -44,39 +60,14 @@ std::string record_lines(const Json& json) {
 
 void OutputOptions::add(CLI::App& command) {
   command.add_flag("--json", json, "print the result as JSON");
-  command.add_option("--output", path, "write the result to this file instead of standard output");
+  command.add_option("--output", path,
+                     "write the result there instead of to standard output, which - is too");
+  command.parse_complete_callback([this] { require_writable(path); });
 }
 
-void OutputOptions::write(const std::string& text) const {
-  if (!path.empty()) return write_whole(path, text);
-  const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size();
-  if (std::fflush(stdout) != 0 || !written) {
-    throw std::runtime_error("standard output: cannot be written");
-  }
-}
+void OutputOptions::write(const std::string& text) const { write_whole(path, text); }
 
-void write_whole(const std::string& path, const std::string& text) {
-  // A link is followed; a device or a pipe takes the text as it comes, a file is replaced.
-  namespace fs = std::filesystem;
-  std::error_code error;
-  const fs::path target = fs::weakly_canonical(path, error);
-  const bool stream = fs::exists(target) && !fs::is_regular_file(target);
-  const fs::path partial =
-      stream ? target : fs::path(fmt::format("{}.{}.partial", target.string(), getpid()));
-  std::ofstream file(partial, std::ios::binary);
-  file << text;
-  file.close();
-  if (file && !stream) {
-    const fs::file_status old = fs::status(target, error);
-    if (fs::exists(old)) fs::permissions(partial, old.permissions(), error);
-    fs::rename(partial, target, error);
-  }
-  if (!file || error) {
-    std::error_code ignored;
-    if (!stream) fs::remove(partial, ignored);
-    throw std::runtime_error(fmt::format("--output {}: a file that can be written", path));
-  }
-}
+void OutputOptions::write(const Json& result) const { write(dumped(result, 2) + "\n"); }
 
 ProgressBar::ProgressBar(std::string label)
     : label_(std::move(label)),
@@ -91,7 +82,8 @@ void ProgressBar::show(Index done, Index total) {
   if (!terminal_ || Clock::now() < next_) return;
   constexpr std::size_t kWidth = 32;
   const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 1;
-  const auto filled = static_cast<std::size_t>(share * kWidth);
+  const auto filled =
+      static_cast<std::size_t>(std::clamp<Index>(truncated(share * kWidth), 0, kWidth));
   fmt::print(stderr, "\r{} [{}{}] {:3.0f} %", label_, std::string(filled, '#'),
              std::string(kWidth - filled, '.'), 100 * share);
   std::fflush(stderr);

@@ -5,30 +5,33 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "multistep/types.hpp"
+#include "multistep/count.hpp"
 
 namespace multistep {
 
 using Json = nlohmann::ordered_json;
 
+/// A number below 2^63, beyond it a string of its decimal digits.
+void to_json(Json& json, const Count& count);
+
+/// A count as people read it, from its JSON.
+std::string count_text(const Json& count);
+
 /// Where a result goes and in which form.
 struct OutputOptions {
   bool json = false;
-  std::string path;  // empty: standard output
+  std::string path;  // as write_whole has it
 
+  /// A path that cannot be written is refused once the options are read.
   void add(CLI::App& command);
 
-  /// Writes the result whole: a file appears under its name only when it is complete. Throws
-  /// std::runtime_error naming the file.
+  /// Writes the result whole, or throws std::runtime_error naming the file.
   void write(const std::string& text) const;
-  void write(const Json& result) const { write(result.dump(2) + "\n"); }
+  void write(const Json& result) const;
 };
 
 /// JSON for files of many records: an object that holds no list is one line.
 std::string record_lines(const Json& json);
-
-/// Replaces `path` by `text`, or leaves it as it was and throws std::runtime_error.
-void write_whole(const std::string& path, const std::string& text);
 
 /// A bar on standard error for work that takes longer than a second; silent unless it is a
 /// terminal.

@@ -189,7 +189,7 @@ def untimed(reports):
 
 # The README's pictures: where they are, of what, and what they show.
 PICTURES = [("results/cpu/counted.png", captions_cpu.counted, "Counted work against length for "
-             "every number of steps, with fits and lower bounds."),
+             "every number of steps, with fits; the most choices over their lower bound."),
             ("results/h100/timed.png", captions.timed, "Times on the GPU against length, with "
              "fits and local slopes."),
             ("results/h100/crossover.png", captions.crossover, "Dense attention's time over each "

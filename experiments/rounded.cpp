@@ -95,10 +95,10 @@ Index rounded_stripe(const Rounding& rounding, Index i, Rational exponent) {
   if (rounding.stripe == Power::exact) return floor_power(i, exponent);
   if (in_double(rounding.stripe)) {
     const double power = double_power(rounding.stripe, i, to_double(exponent));
-    return static_cast<Index>(std::floor(power + rounding.added));
+    return truncated(std::floor(power + rounding.added));
   }
   const float power = float_power(rounding.stripe, i, static_cast<float>(to_double(exponent)));
-  return static_cast<Index>(std::floor(power + static_cast<float>(rounding.added)));
+  return truncated(std::floor(power + static_cast<float>(rounding.added)));
 }
 
 Reach rounded_reach(const Rounding& rounding, const Level& level, Index n) {
@@ -108,11 +108,11 @@ Reach rounded_reach(const Rounding& rounding, const Level& level, Index n) {
   const double f = to_double(level.forward);
   if (in_double(rounding.reach)) {
     const double power = double_power(rounding.reach, n, q);
-    return {static_cast<Index>(std::ceil(b * power)), static_cast<Index>(std::ceil(f * power))};
+    return {truncated(std::ceil(b * power)), truncated(std::ceil(f * power))};
   }
   const float power = float_power(rounding.reach, n, static_cast<float>(q));
-  return {static_cast<Index>(std::ceil(static_cast<float>(b) * power)),
-          static_cast<Index>(std::ceil(static_cast<float>(f) * power))};
+  return {truncated(std::ceil(static_cast<float>(b) * power)),
+          truncated(std::ceil(static_cast<float>(f) * power))};
 }
 
 }  // namespace multistep

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 
 #include "multistep/power.hpp"
@@ -24,6 +25,8 @@ class Anchors {
     const Index w = schedule.window_index;
     window_ = floor_power(w + 1, level_.exponent) - 1;
     const std::vector<Index> stripes = rounded_stripes(rounding, level_.exponent, length);
+    distances_.reserve(stripes.size());
+    widest_.reserve(stripes.size());
     for (std::size_t i = static_cast<std::size_t>(w) + 1; i < stripes.size(); ++i) {
       distances_.push_back(stripes[i] - 1);
     }
@@ -138,6 +141,8 @@ RoundedCoverage tally(const Anchors& anchors, Index begin, Index end) {
 
 std::vector<Index> rounded_stripes(const Rounding& rounding, Rational exponent, Index limit) {
   std::vector<Index> stripes{0};
+  const double expected = std::pow(static_cast<double>(limit), 1 / to_double(exponent));
+  stripes.reserve(static_cast<std::size_t>(truncated(expected)) + 4);  // growing takes thrice that
   for (Index i = 1, beyond = 0; beyond < 2; ++i) {
     stripes.push_back(rounded_stripe(rounding, i, exponent));
     beyond += stripes.back() > limit && floor_power(i, exponent) > limit;

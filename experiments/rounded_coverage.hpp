@@ -14,13 +14,13 @@ namespace multistep {
 std::vector<Index> rounded_stripes(const Rounding& rounding, Rational exponent, Index limit);
 
 struct RoundedCoverage {
-  Index excluded_pairs = 0;    // pairs of a query and a key that it cannot reach
+  Count excluded_pairs;        // pairs of a query and a key that it cannot reach
   Index excluded_queries = 0;  // queries with such a key
   Index least_slack = 0;       // keys by which the scarcest span of any query reaches further than
                                // it must; negative: that many keys between two spans are excluded
   std::optional<Exclusion> first_excluded;  // without a closing factor
 
-  bool covered() const { return excluded_pairs == 0; }
+  bool covered() const { return !first_excluded; }
 };
 
 /// Every query below `length` of a sequence from key 0. Level 1's rule is tight or power. Anchors

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <bit>
 #include <optional>
@@ -6,9 +7,11 @@
 #include "commands.hpp"
 #include "configs.hpp"
 #include "fit.hpp"
+#include "multistep/coverage.hpp"
 #include "multistep/work.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "parallel.hpp"
 #include "provenance.hpp"
 
 namespace multistep {
@@ -28,37 +31,75 @@ struct Options {
   OutputOptions output;
 };
 
-/// Work of all queries of a sequence, per query head.
+/// What the queries of a sequence do and are offered, per query head.
 struct Point {
   Index length = 0;
-  Index queries = 0;  // counted: all, or evenly spread ones that stand for the others
-  double anchors_scored = 0;
-  double keys_attended = 0;
-  double lower_bound = 0;
+  Index queries = 0;       // counted: all, or evenly spread ones that stand for the others
+  Count anchors_scored;    // of those counted, on paths that are drawn at random
+  Count keys_attended;     // likewise
+  Count choices;           // of those counted, the most that the steps offer to top_k paths
+  double lower_bound = 0;  // of the choices, likewise
+  bool covered = true;     // each of those counted reaches all of its keys
 
-  double work() const { return anchors_scored + keys_attended; }
+  double share() const { return static_cast<double>(queries) / static_cast<double>(length); }
+  double drawn_work() const { return (anchors_scored + keys_attended).to_double() / share(); }
+
+  /// Of all queries: exact where all are counted.
+  Json of_all(Count counted) const {
+    return queries == length ? Json(counted) : Json(counted.to_double() / share());
+  }
+
+  Json json() const {
+    const bool bounded = covered && lower_bound > 0;  // 0: the windows have every key
+    return {{"length", length},
+            {"queries", queries},
+            {"anchors_scored", of_all(anchors_scored)},
+            {"keys_attended", of_all(keys_attended)},
+            {"drawn_work", of_all(anchors_scored + keys_attended)},
+            {"choices", of_all(choices)},
+            {"lower_bound", lower_bound / share()},
+            {"ratio", bounded ? Json(choices.to_double() / lower_bound) : Json()}};
+  }
 };
 
 Point measure(const Schedule& schedule, Index length, Index samples, std::uint64_t seed) {
-  const auto plan = naming_options([&] { return StripePlan(schedule, length); }, "--lengths");
-  Point point{length, std::min(length, samples)};
-  const double weight = static_cast<double>(length) / static_cast<double>(point.queries);
+  const StripePlan plan(schedule, length);
+  Point point;
+  point.length = length;
+  point.queries = std::min(length, samples);
+  constexpr Index kBlock = 16;
+  require_checkers(plan,
+                   std::min<Index>(omp_get_max_threads(), (point.queries + kBlock - 1) / kBlock));
   const auto query_of = [&](Index k) {  // the middle of the k-th of `queries` equal parts
     const Index part = length / point.queries;
     const Index rest = length % point.queries;
     return k * part + k * rest / point.queries + part / 2;
   };
-  std::vector<WorkCount> counts(static_cast<std::size_t>(point.queries));
-#pragma omp parallel for schedule(dynamic, 16)
-  for (Index k = 0; k < point.queries; ++k) {
-    counts[static_cast<std::size_t>(k)] =
-        random_routing_work(plan, query_of(k), seed + static_cast<std::uint64_t>(k));
-  }
+  struct Counted {
+    WorkCount work;
+    Index choices;
+    bool covered;
+  };
+  std::vector<Counted> counted(static_cast<std::size_t>(point.queries));
+  parallel_blocks(point.queries, kBlock, [&] {
+    return [&, choices = MostChoices(plan), checker = SegmentChecker(plan)](Index begin,
+                                                                            Index end) mutable {
+      for (Index k = begin; k < end; ++k) {
+        const Index query = query_of(k);
+        counted[static_cast<std::size_t>(k)] = {
+            random_routing_work(plan, query, seed + static_cast<std::uint64_t>(k)),
+            choices.sum(query), checker.covered(query, 0)};
+      }
+    };
+  });
   for (Index k = 0; k < point.queries; ++k) {  // in order: threads do not change a bit
-    const WorkCount& work = counts[static_cast<std::size_t>(k)];
-    point.anchors_scored += weight * static_cast<double>(work.anchors_scored);
-    point.keys_attended += weight * static_cast<double>(work.keys_attended);
-    point.lower_bound += weight * lower_bound(schedule.steps, query_of(k) + 1);
+    const auto& [work, choices, covered] = counted[static_cast<std::size_t>(k)];
+    point.anchors_scored += work.anchors_scored;
+    point.keys_attended += work.keys_attended;
+    point.choices += choices;
+    point.lower_bound +=
+        lower_bound(schedule.steps, keys_outside_window(plan, query_of(k)), schedule.top_k);
+    point.covered = point.covered && covered;
   }
   return point;
 }
@@ -84,11 +125,12 @@ Json last_query_json(const std::vector<Index>& lengths) {
     for (const char* rule : {"nstep", "even"}) {
       for (Index steps = 1; steps <= std::max<Index>(most, 1); ++steps) {
         const StripePlan plan(preset(rule, steps), length);
+        const PathWork work = path_work(plan, length - 1).value();
         records.push_back({{"length", length},
                            {"rule", rule},
                            {"steps", steps},
-                           {"work", path_work(plan, length - 1).mean},
-                           {"lower_bound", lower_bound(steps, length)}});
+                           {"work", work.mean},
+                           {"lower_bound", work.lower_bound}});
       }
     }
   }
@@ -96,30 +138,37 @@ Json last_query_json(const std::vector<Index>& lengths) {
 }
 
 std::string csv_text(const Json& result) {
-  std::string out = "steps,length,queries,anchors_scored,keys_attended,work,lower_bound,ratio\n";
+  std::string out =
+      "steps,length,queries,anchors_scored,keys_attended,drawn_work,choices,lower_bound,ratio\n";
   for (const Json& run : result["runs"]) {
     for (const Json& point : run["points"]) {
-      out += fmt::format("{},{},{},{},{},{},{},{}\n", run["steps"].get<Index>(),
-                         point["length"].get<Index>(), point["queries"].get<Index>(),
-                         point["anchors_scored"].get<double>(),
-                         point["keys_attended"].get<double>(), point["work"].get<double>(),
-                         point["lower_bound"].get<double>(), point["ratio"].get<double>());
+      out += run["steps"].dump();
+      for (const Json& value : point) {
+        out += fmt::format(",{}", value.is_null() ? "" : count_text(value));
+      }
+      out += "\n";
     }
   }
   return out;
 }
 
+double number(const Json& count) { return std::stod(count_text(count)); }
+
 std::string text(const Json& result) {
-  std::string out = "work of a sequence, all its queries, in keys per head\n\n";
+  std::string out =
+      "all queries of a sequence, per head: anchors scored and keys attended on paths drawn at\n"
+      "random; the most choices that the steps offer, and the least that reach every key\n\n";
   for (const Json& run : result["runs"]) {
-    out +=
-        fmt::format("{}\n{:>14} {:>14} {:>14} {:>14} {:>8}\n", run["schedule"].get<std::string>(),
-                    "length", "anchors", "keys", "lower bound", "ratio");
+    out += fmt::format("{}\n{:>14} {:>12} {:>12} {:>12} {:>12} {:>8}\n",
+                       run["schedule"].get<std::string>(), "length", "anchors", "keys", "choices",
+                       "lower bound", "ratio");
     for (const Json& point : run["points"]) {
-      out += fmt::format("{:>14} {:>14.4g} {:>14.4g} {:>14.4g} {:>8.3f}\n",
-                         point["length"].get<Index>(), point["anchors_scored"].get<double>(),
-                         point["keys_attended"].get<double>(), point["lower_bound"].get<double>(),
-                         point["ratio"].get<double>());
+      const Json& ratio = point["ratio"];
+      out += fmt::format("{:>14} {:>12.4g} {:>12.4g} {:>12.4g} {:>12.4g} {:>8}\n",
+                         point["length"].get<Index>(), number(point["anchors_scored"]),
+                         number(point["keys_attended"]), number(point["choices"]),
+                         point["lower_bound"].get<double>(),
+                         ratio.is_null() ? "-" : fmt::format("{:.3f}", ratio.get<double>()));
     }
     const Json& fit = run["fit"];
     out += fmt::format("exponent {:.4f}, 95 % interval [{:.4f}, {:.4f}]; theory {:.4f}\n\n",
@@ -174,16 +223,11 @@ int scale(const Options& options) {
     std::vector<double> y;
     Json points = Json::array();
     for (const Index length : lengths) {
-      const Point point = measure(schedule, length, samples, seed);
+      const Point point = naming_options(
+          [&, &of = schedule] { return measure(of, length, samples, seed); }, "--lengths");
       x.push_back(static_cast<double>(length));
-      y.push_back(point.work());
-      points.push_back({{"length", length},
-                        {"queries", point.queries},
-                        {"anchors_scored", point.anchors_scored},
-                        {"keys_attended", point.keys_attended},
-                        {"work", point.work()},
-                        {"lower_bound", point.lower_bound},
-                        {"ratio", point.work() / point.lower_bound}});
+      y.push_back(point.drawn_work());
+      points.push_back(point.json());
       bar->show(++done, static_cast<Index>(configs.size() * lengths.size()));
     }
     const PowerFit fit = fit_exponent(x, y);
@@ -238,10 +282,12 @@ void add_scale(CLI::App& app, Run& run) {
   options->output.add(*command);
   command->footer(
       "Here --steps takes a list (default 1,2,3,4, or 2 for the presets of two steps). The search\n"
-      "runs with seeded random scores, so the work is what it did, not a formula. The bound is "
-      "for\n"
-      "one path; top_k = 2 follows two. The interval tells how well a power law fits these\n"
-      "lengths, not where the exponent goes beyond them: whole numbers of anchors bend it.\n"
+      "runs with seeded random scores, so the work is what it did, not a formula; the exponent is\n"
+      "fitted to it. Random paths may do less than N n^(1/N). What the steps offer may not: with\n"
+      "k = top_k paths kept, c_m the most choices of step m and n the keys outside the window,\n"
+      "c_1 + k (c_2 + ... + c_N) >= N (k^(N-1) n)^(1/N) in every scheme that reaches all n. The\n"
+      "interval tells how well a power law fits these lengths, not where the exponent goes beyond\n"
+      "them: whole numbers of anchors bend it.\n"
       "Example:\n"
       "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv");
   command->callback([options, &run] { run = [options] { return scale(*options); }; });

@@ -6,6 +6,7 @@
 #include "multistep/work.hpp"
 #include "options.hpp"
 #include "output.hpp"
+#include "printable.hpp"
 
 namespace multistep {
 namespace {
@@ -20,22 +21,19 @@ struct Options {
   OutputOptions output;
 };
 
-/// Work of one path of the last query beside the lower bound; null where the window has every key.
+/// Work of one path of the last query beside the lower bound of its mean; nulls where the window
+/// has every key, and no ratio where the query does not reach every key.
 Json work_json(const Schedule& schedule, Index length, Index start) {
-  const PathWork work = path_work(StripePlan(schedule, length), length - 1, start);
-  const double bound = lower_bound(schedule.steps, length - start);
-  if (work.pairs == 0) {
-    return {{"min", nullptr},
-            {"mean", nullptr},
-            {"max", nullptr},
-            {"lower_bound", bound},
-            {"ratio", nullptr}};
+  Json json;
+  for (const char* name : {"min", "mean", "max", "lower_bound", "ratio"}) json[name] = nullptr;
+  if (const auto work = path_work(StripePlan(schedule, length), length - 1, start)) {
+    json["min"] = work->min;
+    json["mean"] = work->mean;
+    json["max"] = work->max;
+    json["lower_bound"] = work->lower_bound;
+    if (work->ratio) json["ratio"] = *work->ratio;
   }
-  return {{"min", work.min},
-          {"mean", work.mean},
-          {"max", work.max},
-          {"lower_bound", bound},
-          {"ratio", work.mean / bound}};
+  return json;
 }
 
 Json exclusion_json(const Exclusion& first) {
@@ -45,6 +43,19 @@ Json exclusion_json(const Exclusion& first) {
   json["closing_backward"] =
       first.closing_backward ? Json(to_double(*first.closing_backward)) : Json(nullptr);
   return json;
+}
+
+std::string work_text(const Json& work) {
+  if (work.is_null()) return {};  // a list of spans has no schedule
+  if (work["mean"].is_null()) return "work         the window has every key of the last query\n";
+  const Json& ratio = work["ratio"];
+  return fmt::format(
+      "work         one path of the last query: min {}, mean {:.1f}, max {}\n"
+      "lower bound  {:.1f}; {}\n",
+      work["min"].get<Index>(), work["mean"].get<double>(), work["max"].get<Index>(),
+      work["lower_bound"].get<double>(),
+      ratio.is_null() ? "of a query that reaches every key, as the last one does not"
+                      : fmt::format("mean work is {:.3f} times that", ratio.get<double>()));
 }
 
 std::string text(const Json& result) {
@@ -59,7 +70,7 @@ std::string text(const Json& result) {
     out +=
         fmt::format("NOT COVERED  {} of {} queries exclude a key, {} pairs in all\n",
                     result["excluded_queries"].get<Index>(), result["queries_checked"].get<Index>(),
-                    result["excluded_pairs"].get<Index>());
+                    count_text(result["excluded_pairs"]));
     out += fmt::format("first hole   query {}, key {}, in the gap [{}, {})\n",
                        first["position"].get<Index>(), first["key"].get<Index>(),
                        first["gap"]["begin"].get<Index>(), first["gap"]["end"].get<Index>());
@@ -68,17 +79,8 @@ std::string text(const Json& result) {
                          first["closing_backward"].get<double>());
     }
   }
-  const Json& work = result["work"];
-  if (!work.is_null() && work["mean"].is_null()) {
-    out += "work         the window has every key of the last query\n";
-  } else if (!work.is_null()) {
-    out += fmt::format(
-        "work         one path of the last query: min {}, mean {:.1f}, max {}\n"
-        "lower bound  {:.1f}; mean work is {:.3f} times that\n",
-        work["min"].get<Index>(), work["mean"].get<double>(), work["max"].get<Index>(),
-        work["lower_bound"].get<double>(), work["ratio"].get<double>());
-  }
-  return out + fmt::format("time         {:.2f} s\n", result["seconds"].get<double>());
+  return out + work_text(result["work"]) +
+         fmt::format("time         {:.2f} s\n", result["seconds"].get<double>());
 }
 
 int verify(const Options& options) {
@@ -91,7 +93,7 @@ int verify(const Options& options) {
   Json work;
   if (!options.spans.empty()) {
     report = verify_spans(read_spans(options.spans, length, start), length, start);
-    name = "spans of " + options.spans;
+    name = "spans of " + printable(options.spans);
   } else {
     const Schedule schedule = options.schedule.schedule();
     const bool all = options.queries == "all";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws counted work against length, its ratio to the lower bound, and local slopes."""
+"""Draws counted work against length, the ratio of choices to their bound, and local slopes."""
 
 from __future__ import annotations
 
@@ -26,10 +26,7 @@ def draw(results: Results) -> Figure:
         x, y = zip(*((p.x, p.y) for p in run.points))
         # A marker every few lengths: what lies under a line remains seen.
         work.plot(x, y, markevery=(2 * run.steps, 10), zorder=3, **style)
-        bound = [p.y for p in run.bounds]
-        if run.rule in ("dense", "nstep"):
-            work.plot(x, bound, color=style["color"], linestyle="--", linewidth=0.6, alpha=0.8)
-        ratio.plot(x, [a / b for a, b in zip(y, bound)], markevery=(2 * run.steps, 10), **style)
+        ratio.plot(*zip(*((p.x, p.y) for p in run.ratios)), markevery=(2 * run.steps, 10), **style)
         slopes = analysis.local_slopes(run.points, captions_cpu.APART)
         slope.plot(*zip(*slopes), **{**line, "linewidth": 0.7})
         slope.axhline(1 + 1 / run.steps, color="#999999", linewidth=0.5, zorder=0)
@@ -38,19 +35,17 @@ def draw(results: Results) -> Figure:
     lengths = [p.x for run in runs for p in run.points]
     work.set_yscale("log")
     work.yaxis.set_major_locator(LogLocator(numticks=8))
-    work.set_ylabel("work of a sequence, keys per head")
+    work.set_ylabel("drawn work of a sequence, keys per head")
     ratio.set_yscale("log")
     ratio.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ratio.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ratio.yaxis.set_minor_formatter(NullFormatter())
-    ratio.set_ylabel("work / bound")
+    ratio.set_ylabel("choices / bound")
     slope.set_ylabel("local slope")
     for axes in (work, ratio, slope):
         length_axis(axes, lengths, "" if axes is ratio else "length $L$")
         axes.grid(True)
     ratio.tick_params(labelbottom=False)
-    entries["lower bound of N, one path"] = Line2D([], [], color="#555555", linestyle="--",
-                                                   linewidth=0.6)
     figure.legend(entries.values(), entries.keys(), ncol=3, loc="upper center", borderpad=0,
                   handlelength=2.2, alignment="left",
                   title="fitted exponent [95 % interval]; 1 + 1/N is " + ", ".join(

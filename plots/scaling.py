@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draws work against length for each number of steps N, and its ratio to the lower bound."""
+"""Draws work against length for each number of steps N, and choices over their lower bound."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Run:
     label: str
     steps: int
     length: Floats
-    work: Floats  # total over the queries of each length
-    bound: Floats
+    work: Floats  # of paths drawn at random, total over the queries of each length
+    ratio: Floats  # the most choices offered over their lower bound; NaN where there is none
     fit: tuple[float, float, float, float] | None  # exponent, low, high, theory
 
 
@@ -55,16 +55,19 @@ def read_runs(path: Path) -> list[Run]:
         points = record.get("points")
         if not isinstance(points, list) or not points:
             raise InputError(f"{path}: {where}.points: a list, not empty")
-        length, work, bound = np.array(
+        length, work = np.array(
             [[number(path, f"{where}.points[{i}]", point, name)
-              for name in ("length", "work", "lower_bound")] for i, point in enumerate(points)]).T
+              for name in ("length", "drawn_work")] for i, point in enumerate(points)]).T
+        ratio = np.array([np.nan if point.get("ratio") is None else
+                          number(path, f"{where}.points[{i}]", point, "ratio")
+                          for i, point in enumerate(points)])
         fit = record.get("fit")
         if fit is not None:
             exponent, low, high, theory = (
                 number(path, f"{where}.fit", fit, name, above=-1e300)
                 for name in ("exponent", "low", "high", "theory"))
             fit = exponent, low, high, theory
-        runs.append(Run(str(record.get("label", f"N = {steps}")), steps, length, work, bound, fit))
+        runs.append(Run(str(record.get("label", f"N = {steps}")), steps, length, work, ratio, fit))
     return runs
 
 
@@ -88,9 +91,8 @@ def main() -> None:
         style = {"color": colour, "marker": MARKERS[place % 6], "linestyle": "none",
                  "markerfacecolor": "white" if second else colour, "markeredgewidth": 0.8}
         above.plot(each.length, each.work, zorder=3, **style)
-        above.plot(each.length, each.bound, color=colour, linestyle="--", linewidth=0.8)
         joined = {**style, "linestyle": "-"}
-        under.plot(each.length, each.work / each.bound, linewidth=0.8, **joined)
+        under.plot(each.length, each.ratio, linewidth=0.8, **joined)
         text = each.label
         if each.fit is not None:
             exponent, low, high, theory = each.fit
@@ -99,15 +101,14 @@ def main() -> None:
             above.plot(each.length, np.exp(intercept) * each.length**exponent, color=colour)
             text += f": {exponent:.3f} [{low:.3f}, {high:.3f}], theory {theory:.3f}"
         entries[text] = Line2D([], [], **joined)
-    entries["lower bound"] = Line2D([], [], color="#555555", linestyle="--", linewidth=0.8)
 
-    above.set(xscale="log", yscale="log", ylabel="work, all queries")
+    above.set(xscale="log", yscale="log", ylabel="drawn work, all queries")
     above.yaxis.set_major_locator(LogLocator(numticks=7))
     powers_of_two(above, np.concatenate([each.length for each in runs]))
     above.legend(entries.values(), entries.keys(), loc="lower left", bbox_to_anchor=(0, 1),
                  title="fitted slope [95 % interval], theory $1 + 1/N$", alignment="left",
                  borderpad=0.1)
-    under.set(xlabel="length $L$", ylabel="work / bound")
+    under.set(xlabel="length $L$", ylabel="choices / bound")
     for axes in (above, under):
         axes.grid(True)
     figure.align_ylabels()

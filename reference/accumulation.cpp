@@ -3,6 +3,7 @@
 #include <Eigen/Core>
 #include <cmath>
 
+#include "multistep/power.hpp"
 #include "parallel.hpp"
 #include "shape.hpp"
 #include "watch.hpp"
@@ -123,7 +124,7 @@ AccumulationGradients accumulate_backward(const AccumulationArgs<T>& args,
 
   // States are recomputed from one kept every `stride` rows: the recurrence cannot run backwards
   // where a_t is 0.
-  const auto stride = static_cast<Index>(std::sqrt(static_cast<double>(args.length))) + 1;
+  const auto stride = truncated(std::sqrt(static_cast<double>(args.length))) + 1;
   parallel_blocks(heads, 1, [&] {
     return [&](Index index, Index) {
       Head<T> head(args, index, watch);

@@ -1,5 +1,7 @@
 #include "multistep/coverage.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 #include <unordered_map>
@@ -38,9 +40,11 @@ Rational closing_factor(const StripePlan& plan, Index query, Index start, Span g
 }
 
 struct Tally {
-  Index pairs = 0;
+  static constexpr Index kNone = INT64_MAX;
+
+  Count pairs;
   Index queries = 0;
-  Index first_query = INT64_MAX;
+  Index first_query = kNone;
 
   void add(const Tally& other) {
     pairs += other.pairs;
@@ -54,6 +58,7 @@ template <class QueryAt>
 CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt query_at,
                      Watch& watch) {
   constexpr Index kBlock = 512;
+  require_checkers(plan, std::min<Index>(omp_get_max_threads(), (count + kBlock - 1) / kBlock));
   Tally total;
   parallel_blocks(count, kBlock, [&] {
     return [&, checker = SegmentChecker(plan, &watch)](Index begin, Index end) mutable {
@@ -72,7 +77,7 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
   });
 
   CoverageReport report{plan.max_length(), start, count, total.pairs, total.queries, {}};
-  if (!report.covered()) {
+  if (total.first_query != Tally::kNone) {
     const Span gap = SegmentChecker(plan, &watch).holes(total.first_query, start).front();
     report.first_excluded = {total.first_query, gap.begin, gap,
                              closing_factor(plan, total.first_query, start, gap, watch)};
@@ -106,7 +111,7 @@ std::vector<Index> sample_offsets(Rational exponent, Index eligible, Index count
   const Index stripes = std::max<Index>(count / 6, 1);
   for (Index k = 1; k <= stripes; ++k) {
     const double share = static_cast<double>(k) / static_cast<double>(stripes);
-    const Index n = floor_power(static_cast<Index>(std::pow(largest, share)), exponent);
+    const Index n = floor_power(truncated(std::pow(largest, share)), exponent);
     for (Index neighbour = -1; neighbour <= 1; ++neighbour) add(n - 1 + neighbour);
   }
   normalize();
@@ -182,10 +187,11 @@ CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length,
   CoverageReport report{length, start, 0, 0, 0, {}};
   for (std::size_t at = 0; at < candidates.size();) {
     const Index query = candidates[at].query;
-    const Index before = report.excluded_pairs;
     Index reached = start;
+    bool holed = false;
     const auto hole = [&](Index end) {
       if (end <= reached) return;
+      holed = true;
       report.excluded_pairs += end - reached;
       if (!report.first_excluded) report.first_excluded = {query, reached, {reached, end}, {}};
     };
@@ -195,7 +201,7 @@ CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length,
     }
     hole(query + 1);
     ++report.queries_checked;
-    report.excluded_queries += report.excluded_pairs > before;
+    report.excluded_queries += holed;
   }
   return report;
 }

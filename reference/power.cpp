@@ -88,14 +88,17 @@ Index saturated_power(Index base, Index exponent) {
   return base == 0 && exponent > 0 ? 0 : result;
 }
 
-/// Where the search for the exact value starts; never what decides it.
-Index guess(double value) {
-  return value < static_cast<double>(kPowerLimit) ? static_cast<Index>(value) : kPowerLimit;
-}
-
 double real(Index value) { return static_cast<double>(value); }
 
 }  // namespace
+
+Index truncated(double value) {
+  require(!std::isnan(value), "{}: a number", value);
+  constexpr auto kLimit = static_cast<double>(kPowerLimit);
+  return static_cast<Index>(std::clamp(value, -kLimit, kLimit));
+}
+
+// Floating point tells where the search for an exact value starts, never what it ends with.
 
 Index floor_power(Index base, Rational exponent) {
   require(base >= 0, "base {}: a power is taken of an integer >= 0", base);
@@ -103,7 +106,7 @@ Index floor_power(Index base, Rational exponent) {
   require(a >= 0 && b > 0, "exponent {}/{}: a rational >= 0", a, b);
   if (b == 1) return saturated_power(base, a);
   if (base <= 1) return base;
-  Index m = guess(std::pow(real(base), real(a) / real(b)));
+  Index m = truncated(std::pow(real(base), real(a) / real(b)));
   if (m >= kPowerLimit) return kPowerLimit;
   while (m > 1 && !at_most({{m, b}}, {{base, a}})) --m;
   while (at_most({{m + 1, b}}, {{base, a}})) ++m;
@@ -117,7 +120,7 @@ Index ceil_scaled_power(Rational factor, Index base, Rational exponent) {
   require(u >= 0 && v > 0 && a >= 0 && b > 0, "{}/{} and {}/{}: rationals >= 0", u, v, a, b);
   if (u == 0 || (base == 0 && a > 0)) return 0;
   const Index n = std::max(base, Index{1});
-  Index reach = guess(real(u) / real(v) * std::pow(real(n), real(a) / real(b)));
+  Index reach = truncated(real(u) / real(v) * std::pow(real(n), real(a) / real(b)));
   if (reach >= kPowerLimit) return kPowerLimit;
   reach = std::max(reach, Index{1});
   while (!at_most({{u, b}, {n, a}}, {{reach, b}, {v, b}})) ++reach;
@@ -129,7 +132,7 @@ Index ceil_root(Index value, Index degree) {
   require(value >= 0 && value <= kPowerLimit && degree >= 1,
           "root {} of {}: degree >= 1, value in [0, 2^60]", degree, value);
   if (value <= 1) return value;
-  Index root = std::max(guess(std::pow(real(value), 1 / real(degree))), Index{1});
+  Index root = std::max(truncated(std::pow(real(value), 1 / real(degree))), Index{1});
   while (saturated_power(root, degree) < value) ++root;
   while (root > 1 && saturated_power(root - 1, degree) >= value) --root;
   return root;

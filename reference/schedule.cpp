@@ -1,9 +1,10 @@
 #include "multistep/schedule.hpp"
 
 #include <algorithm>
-#include <utility>
+#include <numeric>
 
 #include "error.hpp"
+#include "multistep/host_memory.hpp"
 #include "multistep/power.hpp"
 #include "watch.hpp"
 
@@ -26,23 +27,32 @@ void require_factor(std::string_view name, Rational value) {
           to_string(value));
 }
 
-/// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond max_length.
-std::vector<Index> tabulate(Rational exponent, Index max_length, Watch& watch) {
-  const auto past = [&](Index i) { return floor_power(i, exponent) > max_length; };
-  require(past(kMaxStripes),
+/// The last stripe i with floor(i^e) <= max_length.
+Index last_stripe(Rational exponent, Index max_length) {
+  const auto inside = [&](Index i) { return floor_power(i, exponent) <= max_length; };
+  require(!inside(kMaxStripes),
           "length {}: with stripe exponent {} it needs more than {} stripes; raise the exponent or "
           "shorten the sequence",
           max_length, to_string(exponent), kMaxStripes);
-  constexpr std::size_t kBlock = 1024;  // stripes between two looks at the watch
-  std::vector<Index> stripes{0};
-  Index reached = 0;
-  while (stripes.back() <= max_length) {
-    if (stripes.size() % kBlock == 1) {
-      watch.add(stripes.back() - std::exchange(reached, stripes.back()));
-    }
-    stripes.push_back(floor_power(static_cast<Index>(stripes.size()), exponent));
+  Index last = 1;
+  for (Index beyond = kMaxStripes; beyond - last > 1;) {
+    const Index middle = last + (beyond - last) / 2;
+    (inside(middle) ? last : beyond) = middle;
   }
-  watch.add(max_length - reached);
+  return last;
+}
+
+/// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond `last`.
+std::vector<Index> tabulate(Rational exponent, Index last, Watch& watch) {
+  constexpr Index kBlock = 1024;  // stripes between two looks at the watch
+  std::vector<Index> stripes(static_cast<std::size_t>(last) + 2);
+  const auto put = [&](Index i) { stripes[static_cast<std::size_t>(i)] = floor_power(i, exponent); };
+  for (Index i = 1; i <= last; ++i) {
+    put(i);
+    if (i % kBlock == 0) watch.add(kBlock);
+  }
+  put(last + 1);
+  watch.add(last % kBlock);
   return stripes;
 }
 
@@ -133,13 +143,18 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
   validate(schedule_);
   require(max_length >= 1 && max_length <= kMaxLength, "length {}: an integer in [1, 2^48]",
           max_length);
-  const auto tables = std::count_if(schedule_.levels.begin(), schedule_.levels.end(),
-                                    [](const Level& level) { return level.rule != Rule::even; });
-  Watch watch(progress, tables * max_length);
+  std::vector<Index> last;
   for (const Level& level : schedule_.levels) {
-    stripes_.push_back(level.rule == Rule::even ? nullptr
-                                                : std::make_shared<const std::vector<Index>>(
-                                                      tabulate(level.exponent, max_length, watch)));
+    last.push_back(level.rule == Rule::even ? 0 : last_stripe(level.exponent, max_length));
+  }
+  const Index stripes = std::reduce(last.begin(), last.end());
+  require_memory(fmt::format("length {}: its stripes take", max_length),
+                 sizeof(Index) * static_cast<double>(stripes));
+  Watch watch(progress, stripes);
+  for (std::size_t m = 0; m < last.size(); ++m) {
+    stripes_.push_back(last[m] == 0 ? nullptr
+                                    : std::make_shared<const std::vector<Index>>(tabulate(
+                                          schedule_.levels[m].exponent, last[m], watch)));
   }
   watch.finish();
   if (steps() == 1) {

@@ -3,6 +3,7 @@
 
 #include "error.hpp"
 #include "multistep/coverage.hpp"
+#include "multistep/host_memory.hpp"
 #include "watch.hpp"
 
 namespace multistep {
@@ -36,6 +37,17 @@ struct SegmentChecker::Memory {
   Index from = 1;
   Index to = 0;
 };
+
+void require_checkers(const StripePlan& plan, Index count) {
+  double bytes = 0;
+  for (Index m = 1; m < plan.steps(); ++m) {
+    if (plan.schedule().level(m).rule != Rule::power) continue;
+    const Index stripes = plan.cut(m, plan.max_length(), {}).last();
+    bytes += 2 * sizeof(Index) * static_cast<double>(stripes);  // a vector that grows doubles
+  }
+  require_memory(fmt::format("length {}: {} checkers take", plan.max_length(), count),
+                 static_cast<double>(count) * bytes);
+}
 
 SegmentChecker::SegmentChecker(const StripePlan& plan, Watch* watch)
     : plan_(plan), memory_(std::make_unique<Memory[]>(static_cast<std::size_t>(plan.steps()))) {

@@ -515,6 +515,31 @@ TEST_CASE("A list of spans is checked for the queries that it has", "[coverage]"
   CHECK(oldest.first_excluded->gap == Span{3, 5});
 }
 
+TEST_CASE("More pairs than 64 bits count are counted, and a hole is a hole", "[coverage]") {
+  // 2^17 queries, each without 2^47 keys: 2^64 pairs, which wrap to none.
+  const Index half = Index{1} << 47;
+  std::vector<CandidateSpan> newest;
+  for (Index i = 0; i < (1 << 17); ++i) newest.push_back({half + i, {half, half + i + 1}});
+  const CoverageReport report = verify_spans(newest, 2 * half);
+  CHECK_FALSE(report.covered());
+  CHECK(to_string(report.excluded_pairs) == "18446744073709551616");
+  CHECK(report.excluded_queries == 1 << 17);
+  REQUIRE(report.first_excluded);
+  CHECK(report.first_excluded->gap == Span{0, half});
+
+  newest.resize(1 << 16);
+  CHECK(to_string(verify_spans(newest, 2 * half).excluded_pairs) == "9223372036854775808");
+  --newest.front().span.begin;
+  CHECK(verify_spans(newest, 2 * half).excluded_pairs == INT64_MAX);
+
+  // A query that reaches itself alone.
+  const Schedule alone =
+      with_factors(with_powers(schedule_of({P}), 1, {64, 1}, {1, 2}), 1, {0, 1}, {0, 1});
+  const CoverageReport sampled = verify_sampled(alone, 2 * half, 0, 100'000, 1);
+  CHECK(sampled.excluded_queries >= 99'999);
+  CHECK(to_string(sampled.excluded_pairs) == "14058552688311026805");
+}
+
 TEST_CASE("A span list and the schedule that made it agree", "[coverage]") {
   const Definition definition(one_sided(), 600);
   std::vector<CandidateSpan> candidates;

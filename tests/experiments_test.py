@@ -167,6 +167,21 @@ class Audit(Case):
         self.assertEqual(harmless["released", "float exp(log) + 0.5"]["first_excluded"]["position"],
                          2032)
 
+    def test_powers_that_no_integer_holds(self):
+        """3^40 passes 2^63 and, in single precision, 10^40 every number: beyond, whatever it is."""
+        for exponent, length in ((40, "1k"), (64, "1k"), ("63/2", "1M")):
+            result = self.json("audit", "--lengths", length, "--exponents", exponent, "--exponent",
+                               exponent, memory=2 << 30)
+            self.assertEqual({(one["stripes"], one["wrong"]) for one in result["exponents"]},
+                             {(1, 0)})
+            self.assertEqual({one["covered"] for one in result["coverage"]}, {True})
+
+    def test_tables_that_do_not_fit_are_refused(self):
+        done = run("audit", "--lengths", "128M", "--exponent", 1, memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep audit: --lengths 128000000: its \w+ take 0\.95 "
+                                      r"GiB, at most 0\.\d\d GiB fit this machine\n$")
+
     def test_text_and_bad_options(self):
         text = self.answer("audit", "--lengths", "1000", "--exponents", "2", "--preset", "paper")
         self.assertIn("float exp(log)", text)
@@ -237,6 +252,14 @@ class Needles(Case):
         for threads in (1, 3):
             self.assertEqual(self.json(*arguments, threads=threads)["records"], result["records"])
         self.assertNotEqual(self.json(*arguments, "--seed", 2)["records"], result["records"])
+
+    def test_work_that_64_bits_do_not_hold(self):
+        """2^17 trials, each attending 64 spans of all 2^40 keys."""
+        one = self.json("needles", "--lengths", 2**40, "--exponent", 6, "--rule", "power",
+                        "--backward", 10**9, "--forward", 10**9, "--span-exponent", 1, "--top-k", 64,
+                        "--trials", 2**17, "--depths", 1, "--noise", 1)["records"][0]
+        self.assertEqual((one["anchors_scored"], one["keys_attended"]), (101, 64 * 2**40))
+        self.assertEqual(one["work"], 64 * 2**40 + 101)
 
     def test_help_claims_no_model(self):
         self.assertIn("claims nothing about the quality of any model",
@@ -352,5 +375,5 @@ printf '{"command": "%s", "commit": "%s", "dirty": "%s"}' "$said" "$commit" "$di
 
 
 if __name__ == "__main__":
-    program_test.PROGRAM = sys.argv.pop(1)
+    program_test.PROGRAM = os.path.abspath(sys.argv.pop(1))
     unittest.main()

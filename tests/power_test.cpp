@@ -1,6 +1,7 @@
 #include <multistep/power.hpp>
 
 #include <boost/multiprecision/cpp_int.hpp>
+#include <cmath>
 #include <sstream>
 #include <stdexcept>
 #include <vector>
@@ -18,6 +19,7 @@ using multistep::less;
 using multistep::make_rational;
 using multistep::parse_rational;
 using multistep::Rational;
+using multistep::truncated;
 
 namespace {
 
@@ -89,6 +91,18 @@ const std::vector<Rational> kSpanExponents = {{0, 1}, {1, 3}, {1, 2},  {11, 20},
                                               {2, 3}, {3, 4}, {9, 20}, {1, 1}};
 
 }  // namespace
+
+TEST_CASE("From floating point to an integer: without the fraction, within 2^60", "[power]") {
+  CHECK(truncated(0.99) == 0);
+  CHECK(truncated(-2.5) == -2);
+  CHECK(truncated(0x1p53 + 2) == (Index{1} << 53) + 2);
+  CHECK(truncated(0x1.fffffffffffffp59) < kPowerLimit);
+  for (const double beyond : {0x1p60, 0x1p63, 1e300, static_cast<double>(INFINITY)}) {
+    CHECK(truncated(beyond) == kPowerLimit);
+    CHECK(truncated(-beyond) == -kPowerLimit);
+  }
+  CHECK_THROWS_WITH(truncated(NAN), "nan: a number");
+}
 
 TEST_CASE("Integer exponents give exact powers", "[power]") {
   for (Index exponent = 0; exponent <= 64; ++exponent) {

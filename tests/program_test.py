@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 import tempfile
@@ -17,12 +18,18 @@ import unittest
 PROGRAM = ""
 
 
-def run(*arguments, stdin=None, threads=None):
+def run(*arguments, stdin=None, threads=None, memory=None):
+    """The program's end; `memory` limits its address space, in bytes."""
     environment = dict(os.environ)
     if threads:
         environment["OMP_NUM_THREADS"] = str(threads)
+
+    def limit():
+        if memory:
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
     return subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, text=True,
-                          capture_output=True, env=environment, timeout=300)
+                          capture_output=True, env=environment, timeout=300, preexec_fn=limit)
 
 
 class Case(unittest.TestCase):
@@ -90,7 +97,24 @@ class Verify(Case):
 
     def test_a_window_that_has_every_key(self):
         work = self.json("verify", "--length", 100, "--preset", "released")["work"]
-        self.assertIsNone(work["mean"])
+        self.assertEqual(work, dict.fromkeys(("min", "mean", "max", "lower_bound", "ratio")))
+
+    def test_the_lower_bound_is_of_the_keys_outside_the_window(self):
+        even = self.json("verify", "--length", "100k", "--preset", "even", "--steps", 3,
+                         "--window-index", 60_000)["work"]
+        self.assertAlmostEqual(even["lower_bound"], 3 * 40_000 ** (1 / 3))
+        self.assertGreaterEqual(even["ratio"], 1)
+        stripes = self.json("verify", "--length", 10_000, "--window-index", 63)["work"]
+        self.assertAlmostEqual(stripes["lower_bound"], 2 * (10_000 - 64**2 + 1) ** 0.5)
+        self.assertGreaterEqual(stripes["ratio"], 1)
+
+    def test_no_ratio_to_a_bound_that_does_not_hold(self):
+        arguments = ("verify", "--rule", "power", "--backward", "19/10", "--length")
+        self.assertIsNone(self.json(*arguments, 899, code=1)["work"]["ratio"])
+        self.assertIn("lower bound  60.0; of a query that reaches every key, as the last one does "
+                      "not\n", self.answer(*arguments, 899, code=1))
+        # The first hole is older, and the last query reaches all its keys.
+        self.assertGreater(self.json(*arguments, 930, code=1)["work"]["ratio"], 1)
 
     def test_bad_options(self):
         big = "an integer in [1, 281474976710656], as 1000, 1k, 1Ki, 1M, ..."
@@ -136,16 +160,16 @@ class Verify(Case):
     def test_unknown_words(self):
         done = run("verifi")
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep: verifi: verify, explain, map, attend, scale, audit, "
-                             "needles, compare or bench\n"))
+                         (2, "multistep: verifi: verify, explain, map, memory, attend, scale, "
+                             "audit, needles, compare or bench\n"))
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
-        for command in ("verify", "explain", "map", "attend", "scale", "audit", "needles", "compare",
-                        "bench"):
+        for command in ("verify", "explain", "map", "memory", "attend", "scale", "audit", "needles",
+                        "compare", "bench"):
             self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
 
 
@@ -182,16 +206,24 @@ class VerifySpans(Case):
 
     def test_bad_files(self):
         row = "query,begin,end"
+        wanted = f"wanted three integers, {row}"
         for text, message in [
             ("", "--spans -: no spans"),
-            ("1" * 10000, f"-:1: '{'1' * 40}...': {row}"),
-            ("1,0,\x00\x1b\n", f"-:1: '1,0,': {row}"),
+            ("1" * 10000, f"-:1: found '{'1' * 40}...', {wanted}"),
+            ("1,0,2" + " " * 1000 + "\n", f"-:1: found '1,0,2{' ' * 35}...', {wanted}"),
+            ("1,0,2\x001\n", f"-:1: found '1,0,2\\x001', {wanted}"),
+            ("1,0,\x00\x1b[2J\n", f"-:1: found '1,0,\\x00\\x1b[2J', {wanted}"),
+            ("1,0,2\n\ufeff1,0,2\n", f"-:2: found '\\xef\\xbb\\xbf1,0,2', {wanted}"),
             (f"{row}\n", "--spans -: no spans"),
-            (f"{row}\n1,0\n", f"-:2: '1,0': {row}"),
-            (f"{row}\n1,0,2,3\n", f"-:2: '1,0,2,3': {row}"),
-            (f"1,0,2\n\n1,0,2\n", f"-:2: '': {row}"),
-            ("1,0,2.0\n", f"-:1: '1,0,2.0': {row}"),
-            ("begin,query,end\n", f"-:1: 'begin,query,end': {row}"),
+            (f"{row}\n{row}\n", f"-:2: found '{row}', {wanted}"),
+            (f"{row}\n1,0\n", f"-:2: found '1,0', {wanted}"),
+            (f"{row}\n1,0,2,3\n", f"-:2: found '1,0,2,3', {wanted}"),
+            ("1,0,2\n\n1,0,2\n", f"-:2: found '', {wanted}"),
+            ("1,0,2.0\n", f"-:1: found '1,0,2.0', {wanted}"),
+            ("1,0,2 3\n", f"-:1: found '1,0,2 3', {wanted}"),
+            ("1,0,9223372036854775808\n", f"-:1: found '1,0,9223372036854775808', {wanted}"),
+            ("begin,query,end\n", f"-:1: found 'begin,query,end', {wanted}"),
+            ("qu\u0435ry,begin,end\n", f"-:1: found 'qu\\xd0\\xb5ry,begin,end', {wanted}"),
             ("8,0,9\n", "-:1: query 8: an integer in [start 0, length 8)"),
             ("3,0,5\n", "-:1: span [0, 5) of query 3: start 0 <= begin < end <= query + 1"),
             ("3,2,2\n", "-:1: span [2, 2) of query 3: start 0 <= begin < end <= query + 1"),
@@ -200,6 +232,49 @@ class VerifySpans(Case):
                 self.refuses(["verify", "--spans", "-", "--length", "8"], message, stdin=text)
         self.refuses(["verify", "--spans", "/no/such.csv", "--length", "8"],
                      f"--spans /no/such.csv: a readable file of {row}")
+
+    def test_forms_that_other_programs_write(self):
+        for text in ("\ufeffquery,begin,end\n3,0,2\n3,2,4\n5,0,6\n",
+                     "\ufeff3,0,2\n3,2,4\n5,0,6",
+                     "Query,BEGIN,end\r\n3,0,2\r\n3,2,4\r\n5,0,6\r\n",
+                     "query, begin, end\n3, 0, 2\n 3,\t2, 4 \n5 ,0,6\t\r\n"):
+            with self.subTest(text=text):
+                report = self.spans(text)
+                self.assertEqual((report["covered"], report["queries_checked"]), (True, 2))
+
+    def test_bytes_of_a_bad_file_do_not_reach_the_terminal(self):
+        for data in (b"\xff\xfe3\x00,\x000\x00", b"\x9b31m\x07", b"3,0,\xc2\x9b2J\n", bytes(range(256))):
+            done = subprocess.run([PROGRAM, "verify", "--spans", "-", "--length", "8"], input=data,
+                                  capture_output=True)
+            self.assertEqual((done.returncode, done.stdout), (2, b""))
+            self.assertRegex(done.stderr, rb"^[ -~]+\n$")
+        with tempfile.TemporaryDirectory() as folder:  # nor those of its name
+            path = os.path.join(os.fsencode(folder), b"\x1b[2J\xff.csv")
+            with open(path, "wb") as file:
+                file.write(b"3,0,4\n")
+            for form in ([], ["--json"]):
+                done = subprocess.run([PROGRAM, "verify", "--spans", path, "--length", "8", *form],
+                                      capture_output=True)
+                self.assertEqual((done.returncode, done.stderr), (0, b""))
+                self.assertRegex(done.stdout, rb"^[ -~\n]+$")
+
+    def test_counts_that_64_bits_do_not_hold(self):
+        """2^17 queries, each without 2^47 keys: 2^64 pairs. A number below 2^63, then a string."""
+        half = 2**47
+        for queries, spared, pairs in ((2**17, 0, str(2**64)), (2**16, 0, str(2**63)),
+                                       (2**16, 1, 2**63 - 1)):
+            rows = "".join(f"{half + i},{half - (spared if i == 0 else 0)},{half + i + 1}\n"
+                           for i in range(queries))
+            arguments = ("verify", "--spans", "-", "--length", 2 * half)
+            report = self.json(*arguments, stdin=rows, code=1)
+            self.assertEqual((report["covered"], report["excluded_pairs"]), (False, pairs))
+            self.assertEqual(report["excluded_queries"], queries)
+            self.assertIn(f" {pairs} pairs in all", self.answer(*arguments, stdin=rows, code=1))
+
+    def test_a_sample_s_pairs_that_64_bits_do_not_hold(self):
+        report = self.json("verify", "--length", 2**48, "--queries", "100k", "--rule", "power",
+                           "--exponent", 64, "--backward", 0, "--forward", 0, code=1)
+        self.assertEqual(report["excluded_pairs"], "14058552688311026805")
 
     def test_a_list_has_no_schedule(self):
         done = run("verify", "--spans", "-", "--length", 8, "--steps", 3, stdin="1,0,2\n")
@@ -302,6 +377,70 @@ class Attend(Case):
                                       r"\S+ GiB, at most \S+ GiB fit this machine\n$")
 
 
+class Memory(Case):
+    """`memory`, whose scratch is that of the kernels on the device, or null with a reason."""
+
+    def test_the_authors_model_keeps_6_kib_a_token(self):
+        arguments = ("memory", "--length", "10M", "--heads", 2, "--kv-heads", 2, "--layers", 6)
+        result = self.json(*arguments)
+        self.assertEqual(result["bytes_per_token"], 6 * 1024)
+        self.assertEqual([result[name] for name in ("keys", "values", "search_keys")],
+                         [30_720_000_000, 30_720_000_000, 0])
+        self.assertEqual(result["scratch"] is None, result["scratch_reason"] is not None)
+        text = self.answer(*arguments)
+        self.assertIn("a token      6144 bytes, 6.00 KiB\n", text)
+        self.assertIn("search keys  the keys\n", text)
+        own = self.json(*arguments, "--search-keys", "--batch", 3, "--dtype", "double")
+        self.assertEqual(own["search_keys"], 12 * 30_720_000_000)
+        self.assertEqual(own["bytes_per_token"], 6 * 6 * 1024)
+        self.assertIn("scratch      not known: ", self.answer(*arguments, "--dtype", "double"))
+
+    def test_bytes_that_64_bits_do_not_hold(self):
+        result = self.json("memory", "--length", 2**48, "--kv-heads", 32, "--layers", 1024)
+        self.assertEqual(result["keys"], str(2**48 * 32 * 128 * 1024 * 2))
+        self.assertEqual(result["bytes_per_token"], 2 * 32 * 128 * 1024 * 2)
+
+    def test_bad_options(self):
+        self.refuses(["memory", "--length", "9", "--dtype", "int8"],
+                     "--dtype int8: bf16, fp16, float or double")
+        self.refuses(["memory", "--length", "9", "--kv-heads", "5"],
+                     "--kv-heads 5: a divisor of --heads 32")
+        self.refuses(["memory", "--length", "9", "--queries", "10"],
+                     "--queries 10: an integer in [1, 9]")
+
+
+class MemoryOfTheProcess(Case):
+    """What does not fit the process is refused before it is asked for."""
+
+    def refuses_size(self, *arguments, what):
+        done = run(*arguments, memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, fr"^multistep {arguments[0]}: {what} take \d+\.\d\d GiB, at "
+                                      r"most 0\.\d\d GiB fit this machine\n$")
+
+    def test_arrays(self):
+        self.refuses_size("attend", "--length", "1Mi", what="--length 1048576: the arrays")
+
+    def test_stripes(self):
+        self.refuses_size("verify", "--length", "134M", "--exponent", 1,
+                          what="--length 134000000: its stripes")
+        self.refuses_size("needles", "--lengths", "134M", "--exponent", 1, "--noise", 1,
+                          what="--lengths 134000000: its stripes")
+
+    def test_checkers(self):
+        done = run("verify", "--length", 2**48, "--queries", "1M", "--preset", "paper", threads=64,
+                   memory=2 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep verify: --length 281474976710656: 64 checkers "
+                                      r"take 16\.00 GiB, at most \S+ GiB fit this machine\n$")
+
+    def test_maps(self):
+        self.answer("map", "--length", 64, "--json", memory=1 << 30)
+        done = run("map", "--length", 4096, "--steps", 2, "--json", memory=1 << 30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep map: --length 4096: the map takes \S+ GiB, ")
+
+
 class Scale(Case):
     LENGTHS = "4Ki,16Ki,64Ki,256Ki"
 
@@ -314,7 +453,45 @@ class Scale(Case):
             self.assertAlmostEqual(fit["exponent"], fit["theory"], delta=0.06)
             self.assertTrue(fit["low"] <= fit["exponent"] <= fit["high"])
             for point in run_["points"]:
-                self.assertEqual(point["work"], point["anchors_scored"] + point["keys_attended"])
+                self.assertEqual(point["drawn_work"],
+                                 point["anchors_scored"] + point["keys_attended"])
+
+    def test_the_lower_bound_is_of_the_choices_and_not_of_drawn_work(self):
+        """Random paths do less than the bound; what the steps offer does not."""
+        for top_k in (1, 2, 5):
+            for run_ in self.json("scale", "--steps", "2,3,4", "--lengths", "4Ki,64Ki,1Mi",
+                                  "--samples", 64, "--top-k", top_k)["runs"]:
+                for point in run_["points"]:
+                    with self.subTest(run=run_["label"], top_k=top_k, length=point["length"]):
+                        self.assertGreaterEqual(point["ratio"], 1)
+                        self.assertAlmostEqual(point["ratio"],
+                                               point["choices"] / point["lower_bound"])
+                        if (top_k, run_["steps"]) == (1, 3):
+                            self.assertLess(point["drawn_work"], point["lower_bound"])
+
+    def test_choices_and_bound_of_few_queries(self):
+        # Even parts of 1, ..., 8 keys: 1, 2, 2, 2, 3, 3, 3, 3, of up to 1, 1, 2, 2, 2, 2, 3, 3.
+        point = self.json("scale", "--preset", "even", "--steps", 2, "--lengths", "2,4,8")[
+            "runs"][0]["points"][2]
+        self.assertEqual(point["choices"], 19 + 2 * 16)
+        self.assertAlmostEqual(point["lower_bound"], sum(2 * (2 * n) ** 0.5 for n in range(1, 9)))
+
+    def test_no_ratio_where_a_key_is_excluded_or_none_is_searched(self):
+        failing = self.json("scale", "--steps", 2, "--rule", "power", "--backward", 1, "--forward", 1,
+                            "--lengths", "4,8,16")["runs"][0]["points"]
+        self.assertIsNotNone(failing[0]["ratio"])
+        self.assertEqual([point["ratio"] for point in failing[1:]], [None, None])
+        windows = ("scale", "--preset", "released", "--lengths", "64,128,256")
+        self.assertEqual([(point["choices"], point["lower_bound"], point["ratio"])
+                          for point in self.json(*windows)["runs"][0]["points"]], [(0, 0, None)] * 3)
+        self.assertIn(" -\n", self.answer(*windows))
+        self.assertIn(",0,0.0,\n", self.answer(*windows, "--csv"))
+
+    def test_too_many_segments_are_refused(self):
+        self.refuses(["scale", "--steps", "17", "--rule", "power", "--lengths", "1k,2k,1000000000000",
+                      "--samples", "2"],
+                     "--lengths 1000000000000: its segments have more than 1000000 different "
+                     "lengths; shorten the sequence")
 
     def test_the_presets_of_two_steps(self):
         result = self.json("scale", "--preset", "released", "--lengths", "4Ki,8Ki,16Ki")
@@ -361,29 +538,109 @@ class Scale(Case):
 
 
 class Output(Case):
+    VERIFY = ("verify", "--length", 9, "--json")
+
+    def setUp(self):
+        self.folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+
+    def refuses_place(self, path, reason, *arguments):
+        self.refuses([*(arguments or self.VERIFY), "--output", str(path)],
+                     f"--output {path}: a file that can be written ({reason})", stdin="")
+
+    def entries(self):
+        return sorted(entry.name for entry in self.folder.iterdir())
+
     def test_files_are_whole_or_absent(self):
-        with tempfile.TemporaryDirectory() as folder:
-            path = pathlib.Path(folder) / "report.json"
-            self.answer("verify", "--length", 9, "--json", "--output", path)
-            self.assertIs(json.loads(path.read_text())["covered"], True)
-            self.assertEqual([entry.name for entry in pathlib.Path(folder).iterdir()], [path.name])
-        self.refuses(["verify", "--length", "9", "--output", "/no/such/folder/x"],
-                     "--output /no/such/folder/x: a file that can be written")
+        path = self.folder / "report.json"
+        self.answer(*self.VERIFY, "--output", path)
+        self.assertIs(json.loads(path.read_text())["covered"], True)
+        self.assertEqual(self.entries(), [path.name])
+        long = self.folder / ("x" * 255)
+        self.answer(*self.VERIFY, "--output", long)
+        self.assertIs(json.loads(long.read_text())["covered"], True)
+
+    def test_a_place_that_cannot_be_written_is_refused_before_the_work(self):
+        """It would take a day."""
+        work = ("verify", "--length", "1000000000000", "--rule", "power", "--backward", 1)
+        self.refuses_place("/no/such/folder/x", "No such file or directory", *work)
+        self.refuses_place(self.folder, "Is a directory", *work)
+        self.refuses_place(f"{self.folder}/x/", "No such file or directory", *work)
+        self.refuses_place(self.folder / ("x" * 256), "File name too long", *work)
+        self.refuses_place("/dev/fd/77", "Bad file descriptor", *work)
+        self.refuses_place("/proc/self/fd/0", "Bad file descriptor", *work)
+        loop = self.folder / "loop"
+        loop.symlink_to(loop)
+        self.refuses_place(loop, "Too many levels of symbolic links", *work)
+        self.assertEqual(self.entries(), ["loop"])
+        done = subprocess.run(f"exec '{PROGRAM}' {' '.join(map(str, work))} >&-", shell=True,
+                              capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stderr), (2, "multistep verify: standard output: "
+                                                          "cannot be written (Bad file descriptor)\n"))
+
+    def test_options_without_their_values(self):
+        for option in ("--output", "--spans", "--length", "--seed"):
+            self.refuses(["verify", "--length", "9", f"{option}=", "--json"], f"{option} '': a value")
+        for command, option in (("scale", "--configs"), ("audit", "--exponents"), ("map", "--length"),
+                                ("needles", "--commit"), ("attend", "--dtype"), ("bench", "--lengths")):
+            self.refuses([command, f"{option}=", "--json"], f"{option} '': a value")
+        done = subprocess.run([PROGRAM, "verify", "--length", "9", "--output", "--json"],
+                              cwd=self.folder, capture_output=True, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr),
+                         (2, "", "multistep verify: --output '--json': a value\n"))
+        self.assertEqual(self.entries(), [])
 
     def test_links_are_followed_and_devices_written(self):
-        with tempfile.TemporaryDirectory() as folder:
-            file = pathlib.Path(folder) / "file"
-            link = pathlib.Path(folder) / "link"
-            file.write_text("old")
-            link.symlink_to(file)
-            self.answer("verify", "--length", 9, "--json", "--output", link)
-            self.assertTrue(link.is_symlink())
-            self.assertIs(json.loads(file.read_text())["covered"], True)
-            device = pathlib.Path(folder) / "device"
-            device.symlink_to("/dev/full")
-            self.refuses(["verify", "--length", "9", "--output", str(device)],
-                         f"--output {device}: a file that can be written")
-            self.assertTrue(pathlib.Path("/dev/full").is_char_device())
+        file, link, device = (self.folder / name for name in ("file", "link", "device"))
+        file.write_text("old")
+        file.chmod(0o640)
+        link.symlink_to("file")
+        self.answer(*self.VERIFY, "--output", link)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(file.stat().st_mode & 0o777, 0o640)
+        self.assertIs(json.loads(file.read_text())["covered"], True)
+        device.symlink_to("/dev/full")
+        self.refuses_place(device, "No space left on device")
+        self.assertTrue(pathlib.Path("/dev/full").is_char_device())
+
+    def test_a_link_to_no_file_yet_is_followed(self):
+        dangling, nowhere = self.folder / "dangling", self.folder / "nowhere"
+        (self.folder / "inner").mkdir()
+        dangling.symlink_to("inner/new")
+        self.answer(*self.VERIFY, "--output", dangling)
+        self.assertTrue(dangling.is_symlink())
+        self.assertIs(json.loads((self.folder / "inner/new").read_text())["covered"], True)
+        nowhere.symlink_to(self.folder / "absent/new")
+        self.refuses_place(nowhere, "No such file or directory")
+        self.assertTrue(nowhere.is_symlink())
+
+    def test_streams_take_the_text_as_it_comes(self):
+        for name in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+            done = subprocess.run([PROGRAM, "verify", "--length", "9", "--json", "--output", name],
+                                  cwd=self.folder, capture_output=True, text=True)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIs(json.loads(done.stdout)["covered"], True)
+        self.assertEqual(self.entries(), [])
+        reader, pipe = os.pipe()  # as >(cat) makes one
+        done = subprocess.run([PROGRAM, *map(str, self.VERIFY), "--output", f"/dev/fd/{pipe}"],
+                              pass_fds=[pipe], capture_output=True, text=True)
+        os.close(pipe)
+        with open(reader) as read:
+            self.assertIs(json.loads(read.read())["covered"], True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+
+    def test_standard_output_that_is_a_file_is_added_to(self):
+        shared = self.folder / "shared"
+        command = f"(echo first; '{PROGRAM}' verify --length 9 --output /dev/stdout; echo last)"
+        subprocess.run(f"{command} > {shared}", shell=True, check=True)
+        lines = shared.read_text().splitlines()
+        self.assertEqual((lines[0], lines[1][:8], lines[-1]), ("first", "schedule", "last"))
+
+    def test_a_closed_standard_error_is_no_place_for_files(self):
+        """The next file that is opened would become it, and take messages and results alike."""
+        path = self.folder / "report"
+        subprocess.run(f"exec '{PROGRAM}' needles --lengths 8 --depths 1 --noise 0 --rule power "
+                       f"--backward 1 --forward 1 --top-k 1 --json --output {path} 2>&-", shell=True)
+        self.assertIs(json.loads(path.read_text())["perfect"], False)
 
     def test_progress_shows_on_a_terminal_and_is_gone_before_the_result(self):
         reader, terminal = os.openpty()
@@ -400,16 +657,17 @@ class Output(Case):
         self.assertEqual(process.returncode, 0)
         bar, _, result = shown.decode().rpartition("\033[K")
         self.assertIn("scale [", bar)
-        self.assertTrue(result.startswith("work of a sequence"))
+        self.assertTrue(result.startswith("all queries of a sequence"))
 
     def test_a_full_disk_is_an_error(self):
         with open("/dev/full", "w") as full:
             done = subprocess.run([PROGRAM, "verify", "--length", "9"], stdout=full,
                                   stderr=subprocess.PIPE, text=True)
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep verify: standard output: cannot be written\n"))
+                         (2, "multistep verify: standard output: cannot be written (No space left on "
+                             "device)\n"))
 
 
 if __name__ == "__main__":
-    PROGRAM = sys.argv.pop(1)
+    PROGRAM = os.path.abspath(sys.argv.pop(1))
     unittest.main()

@@ -102,15 +102,21 @@ class Committed(unittest.TestCase):
             with self.subTest(config=run["config"]):
                 self.assertEqual([point["length"] for point in run["points"]], lengths)
                 for point in run["points"]:
-                    self.assertAlmostEqual(point["work"] / (point["anchors_scored"]
-                                                            + point["keys_attended"]), 1)
-                    self.assertGreater(point["ratio"], 0.999)  # no scheme is below the bound
+                    self.assertAlmostEqual(point["drawn_work"] / (point["anchors_scored"]
+                                                                  + point["keys_attended"]), 1)
+                    if point["ratio"] is None:  # the window has every key
+                        self.assertEqual((run["config"], point["choices"]), ("released", 0))
+                        continue
+                    self.assertAlmostEqual(point["ratio"], point["choices"] / point["lower_bound"])
+                    self.assertGreaterEqual(point["ratio"], 1 - 1e-12)  # no scheme is below it
                 self.assertAlmostEqual(run["fit"]["exponent"], run["fit"]["theory"], delta=0.06)
         steps = {length: [one["steps"] for one in document["last_query"]
                           if (one["rule"], one["length"]) == ("even", length)]
                  for length in lengths}
         for length, found in steps.items():
             self.assertEqual(found, list(range(1, length.bit_length())))
+        for one in document["last_query"]:  # SPEC 2.5.8
+            self.assertGreaterEqual(one["work"], one["lower_bound"] * (1 - 1e-12))
         # SPEC 10: the mean work of one path at 2^20.
         mean = {(one["rule"], one["steps"]): one["work"] for one in document["last_query"]
                 if one["length"] == 2**20}

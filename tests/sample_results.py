@@ -103,7 +103,7 @@ def accuracy():
 
 
 def scaling():
-    """Exact power laws: work 3 * L^(1 + 1/N), and of a path 1.2 * N * L^(1/N)."""
+    """Exact power laws: drawn work 3 * L^(1 + 1/N), and of a path 1.2 * N * L^(1/N)."""
     lengths = [2**k for k in range(10, 41)]
     runs = []
     for config, rule, steps in (("dense", "dense", 1), ("nstep2", "nstep", 2),
@@ -111,8 +111,9 @@ def scaling():
                                 ("even2", "even", 2), ("released", "released", 2)):
         growth = 1.55 if rule == "released" else 1 + 1 / steps
         points = [{"length": n, "queries": 64, "anchors_scored": n**growth,
-                   "keys_attended": 2 * n**growth, "work": 3 * n**growth,
-                   "lower_bound": 2 * n ** (1 + 1 / steps)} for n in lengths]
+                   "keys_attended": 2 * n**growth, "drawn_work": 3 * n**growth,
+                   "choices": 3 * n ** (1 + 1 / steps), "lower_bound": 2 * n ** (1 + 1 / steps),
+                   "ratio": None if rule == "released" and n < 2048 else 1.5} for n in lengths]
         runs.append({"config": config, "rule": rule, "steps": steps, "points": points})
     last = [{"length": n, "rule": rule, "steps": steps, "work": 1.2 * steps * n ** (1 / steps),
              "lower_bound": steps * n ** (1 / steps)}

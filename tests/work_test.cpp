@@ -1,8 +1,12 @@
 #include <multistep/work.hpp>
 
 #include <algorithm>
+#include <boost/multiprecision/cpp_int.hpp>
 #include <cmath>
+#include <functional>
 #include <map>
+#include <numeric>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -19,7 +23,9 @@ using brute_force::schedule_of;
 using brute_force::with_factors;
 using multistep::Cut;
 using multistep::Index;
+using multistep::keys_outside_window;
 using multistep::lower_bound;
+using multistep::MostChoices;
 using multistep::path_work;
 using multistep::PathWork;
 using multistep::preset;
@@ -67,16 +73,19 @@ FinalSpans final_spans(const Schedule& schedule, Index query) {
 /// Holds the published numbers of one path's work: the mean to a decimal, the ratio to three.
 void check_published(const Schedule& schedule, Index min, double mean, Index max, double ratio) {
   const Index n = Index{1} << 20;
-  const PathWork work = path_work(StripePlan(schedule, n), n - 1);
+  const auto work = path_work(StripePlan(schedule, n), n - 1);
   CAPTURE(schedule.steps, mean);
-  CHECK(work.min == min);
-  CHECK(work.max == max);
-  CHECK(std::abs(work.mean - mean) <= 0.0501);
-  CHECK(std::abs(work.mean / lower_bound(schedule.steps, n) - ratio) <= 0.000501);
+  REQUIRE(work);
+  CHECK(work->min == min);
+  CHECK(work->max == max);
+  CHECK(work->pairs == std::to_string(n));
+  CHECK(std::abs(work->mean - mean) <= 0.0501);
+  REQUIRE(work->ratio);
+  CHECK(std::abs(*work->ratio - ratio) <= 0.000501);
 }
 
 /// Every path of the definition, with its work.
-PathWork brute_path_work(const Definition& definition, Index query, Index start) {
+std::optional<PathWork> brute_path_work(const Definition& definition, Index query, Index start) {
   PathWork result;
   Index sum = 0;
   Index pairs = 0;
@@ -88,13 +97,35 @@ PathWork brute_path_work(const Definition& definition, Index query, Index start)
     pairs += keys;
     sum += keys * work;
   });
-  result.pairs = static_cast<double>(pairs);
-  if (pairs > 0) result.mean = static_cast<double>(sum) / static_cast<double>(pairs);
+  if (pairs == 0) return std::nullopt;
+  result.pairs = std::to_string(pairs);
+  result.mean = static_cast<double>(sum) / static_cast<double>(pairs);
+  if (definition.holes(query, start).empty()) result.ratio = 1;  // there is one
   return result;
 }
 
-bool equal(const PathWork& a, const PathWork& b) {
-  return a.min == b.min && a.max == b.max && a.pairs == b.pairs && a.mean == b.mean;
+bool equal(const std::optional<PathWork>& a, const std::optional<PathWork>& b) {
+  if (!a || !b) return !a && !b;
+  return a->min == b->min && a->max == b->max && a->pairs == b->pairs && a->mean == b->mean &&
+         a->ratio.has_value() == b->ratio.has_value();
+}
+
+/// The most choices of each step, over every path of the definition.
+std::vector<Index> brute_choices(const Definition& definition, Index steps, Index query) {
+  std::vector<Index> most(static_cast<std::size_t>(steps), 0);
+  const std::function<void(std::size_t, const std::vector<Choice>&)> follow =
+      [&](std::size_t m, const std::vector<Choice>& offered) {
+        most[m - 1] = std::max(most[m - 1], std::ssize(offered));
+        for (const Choice& choice : offered) {
+          if (m + 1 < most.size()) {
+            follow(m + 1, definition.inner_choices(static_cast<Index>(m) + 1, choice.span));
+          } else {
+            most[m] = std::max(most[m], choice.span.length());
+          }
+        }
+      };
+  follow(1, definition.first_choices(query, 0));
+  return most;
 }
 
 /// The work where every path is kept.
@@ -172,11 +203,11 @@ TEST_CASE("The work of one path is that of the definition's paths", "[work]") {
 
 TEST_CASE("Work where nothing is searched", "[work]") {
   // One step: one path, whose span is every key.
-  CHECK(equal(path_work(StripePlan(preset("nstep", 1), 10), 9), {10, 10, 10, 10}));
-  CHECK(equal(path_work(StripePlan(preset("even", 1), 10), 9, 3), {7, 7, 7, 7}));
+  CHECK(equal(path_work(StripePlan(preset("nstep", 1), 10), 9), PathWork{10, 10, "10", 10, 10, 1}));
+  CHECK(equal(path_work(StripePlan(preset("even", 1), 10), 9, 3), PathWork{7, 7, "7", 7, 7, 1}));
   // The window has every key.
-  CHECK(equal(path_work(StripePlan(preset("released"), 4000), 2031), {}));
-  CHECK_FALSE(equal(path_work(StripePlan(preset("released"), 4000), 2032), {}));
+  CHECK_FALSE(path_work(StripePlan(preset("released"), 4000), 2031));
+  CHECK(path_work(StripePlan(preset("released"), 4000), 2032));
 
   const StripePlan plan(preset("nstep"), 100);
   CHECK_THROWS_WITH(path_work(plan, 100), "query 100: an integer in [start 0, 100)");
@@ -192,19 +223,111 @@ TEST_CASE("The lower bound is N times the N-th root", "[work]") {
   CHECK(lower_bound(2, Index{1} << 48) == Approx(33'554'432));
 }
 
-TEST_CASE("No covering schedule has every path below the bound", "[work]") {
-  check_property("the largest work of a path is at least N n^(1/N)", [] {
+TEST_CASE("The lower bound of several paths", "[work]") {
+  CHECK(lower_bound(1, 77, 9) == Approx(77));
+  CHECK(lower_bound(2, 50, 2) == Approx(20));
+  CHECK(lower_bound(3, 1000, 8) == Approx(120));
+  CHECK(lower_bound(64, Index{1} << 48, 64) == Approx(64 * std::pow(2, (63 * 6 + 48) / 64.0)));
+  CHECK(lower_bound(3, 0, 2) == 0);
+}
+
+TEST_CASE("No covering schedule is below the lower bounds", "[work]") {
+  check_property("neither in the mean work of its paths nor in the most choices it offers", [] {
     std::vector<Rule> rules;
     const Index levels = *rc::gen::inRange<Index>(1, 5);
     for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, E));
-    const StripePlan plan(schedule_of(rules), 5000);
+    Schedule schedule = schedule_of(rules, *rc::gen::element<Index>(0, 0, 1, 7, 2000));
+    schedule.top_k = *rc::gen::element<Index>(1, 2, 3, 64);
+    const StripePlan plan(schedule, 5000);
     const Index t = *rc::gen::inRange<Index>(0, 5000);
-    const PathWork work = path_work(plan, t);
-    RC_ASSERT(work.pairs == static_cast<double>(t + 1));
-    RC_ASSERT(static_cast<double>(work.max) >= lower_bound(plan.steps(), t + 1) - 1e-9);
-    RC_ASSERT(static_cast<double>(work.min) <= work.mean);
-    RC_ASSERT(work.mean <= static_cast<double>(work.max));
+    const Index n = t + 1 - plan.window(t, 0).length();
+    const auto work = path_work(plan, t);
+    RC_ASSERT(work.has_value() == (n > 0));
+    RC_ASSERT(keys_outside_window(plan, t) == n);
+    if (!work) return;
+    RC_ASSERT(work->pairs == std::to_string(n));
+    RC_ASSERT(work->lower_bound == lower_bound(plan.steps(), n));
+    RC_ASSERT(work->ratio && *work->ratio >= 1);
+    RC_ASSERT(static_cast<double>(work->min) <= work->mean);
+    RC_ASSERT(work->mean <= static_cast<double>(work->max));
+    RC_ASSERT(static_cast<double>(MostChoices(plan).sum(t)) >=
+              lower_bound(plan.steps(), n, schedule.top_k) - 1e-9);
   });
+}
+
+TEST_CASE("Where even parts divide a window's rest evenly, mean work is the lower bound",
+          "[work]") {
+  for (const Index steps : {2, 3, 4}) {
+    Schedule schedule = preset("even", steps);
+    schedule.window_index = 60'000;
+    const Index n = Index{1} << 12;
+    const auto work = path_work(StripePlan(schedule, 70'000), 60'000 + n - 1);
+    REQUIRE(work);
+    CHECK(work->ratio == 1);
+  }
+}
+
+TEST_CASE("A query that does not reach every key has no ratio to the lower bound", "[work]") {
+  const StripePlan plan(with_factors(schedule_of({P}), 1, {1, 1}, {1, 1}), 30);
+  CHECK_FALSE(path_work(plan, 7)->ratio);  // key 0 is excluded
+  CHECK(path_work(plan, 7)->lower_bound == Approx(2 * std::sqrt(8)));
+  CHECK(path_work(plan, 8)->ratio);
+}
+
+TEST_CASE("Pairs of overlapping levels pass every fixed width, and stay exact", "[work]") {
+  // Every span of a segment is all of it: at level m, a part of its stripes to the same end.
+  for (const Index steps : {2, 3, 4, 5, 6}) {
+    Schedule schedule = schedule_of(std::vector<Rule>(static_cast<std::size_t>(steps - 1), P));
+    for (Index m = 1; m < steps; ++m) {
+      schedule = with_factors(schedule, m, {1'000'000'000, 1}, {1'000'000'000, 1});
+      schedule.levels[static_cast<std::size_t>(m - 1)].exponent = {4, 1};
+      schedule.levels[static_cast<std::size_t>(m - 1)].span_exponent = {1, 1};
+    }
+    const Index n = Index{1} << 48;  // 2^12 stripes
+    const auto work = path_work(StripePlan(schedule, n), n - 1);
+    REQUIRE(work);
+    CHECK(boost::multiprecision::cpp_int(work->pairs) ==
+          boost::multiprecision::cpp_int(1) << static_cast<unsigned>(12 * (steps - 1) + 48));
+    CHECK(work->min == n + (steps - 1) * 4096);
+    CHECK(work->mean == static_cast<double>(work->min));
+    CHECK(work->max == work->min);
+  }
+}
+
+TEST_CASE("A mean is the double nearest to it", "[work]") {
+  // Tight, n = 2^48: the sums pass 2^53 and 2^64. Spans of 2i + 1 keys, 2^24 of them less one.
+  using boost::multiprecision::cpp_int;
+  const Index n = Index{1} << 40;
+  const Index stripes = Index{1} << 20;
+  cpp_int sum = cpp_int(stripes) * n;
+  for (Index i = 1; i < stripes; ++i) sum += cpp_int(2 * i + 1) * (2 * i + 1);
+  sum += 1;  // the oldest stripe stands for the oldest key alone
+  const auto work = path_work(StripePlan(preset("nstep"), n), n - 1);
+  REQUIRE(work);
+  CHECK(work->pairs == std::to_string(n));
+  // The denominator is a power of two, so that the quotient is the sum, rounded once.
+  CHECK(work->mean == std::ldexp(sum.convert_to<double>(), -40));
+}
+
+TEST_CASE("The most choices of each step are those of the definition", "[work]") {
+  for (Schedule schedule :
+       {preset("nstep"), preset("nstep", 3), preset("nstep", 4), preset("even", 3),
+        schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1), preset("paper")}) {
+    schedule.top_k = 3;
+    const StripePlan plan(schedule, 70);
+    const Definition definition(schedule, 70);
+    MostChoices choices(plan);
+    for (Index t = 0; t < 70; ++t) {
+      const std::vector<Index> most = brute_choices(definition, schedule.steps, t);
+      CHECK(choices.of(t) == most);
+      CHECK(choices.sum(t) ==
+            most.front() + 3 * std::accumulate(most.begin() + 1, most.end(), Index{0}));
+    }
+  }
+  CHECK(MostChoices(StripePlan(preset("even", 3), 4096)).of(4095) ==
+        std::vector<Index>{16, 16, 16});
+  CHECK(MostChoices(StripePlan(preset("nstep", 1), 9)).of(8, 2) == std::vector<Index>{7});
+  CHECK(MostChoices(StripePlan(preset("released"), 4000)).of(2031) == std::vector<Index>{0, 0});
 }
 
 TEST_CASE("Random routing that keeps every path counts all of them", "[work]") {

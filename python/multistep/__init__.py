@@ -4,9 +4,10 @@
 >>> multistep.Schedule(steps=3).verify(10_000).covered
 True
 
-``Schedule`` and ``verify_spans`` answer which keys a query can reach; ``attention``, ``decode``,
-``attend`` (which tells what was found on the way), ``merge`` and ``accumulate`` compute, by the
-oracle or on the GPU; ``compare`` and ``probe`` judge anybody's kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
+``Schedule`` and ``verify_spans`` answer which keys a query can reach, ``memory`` what a shape
+takes; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
+``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
+kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
 PyTorch operators. Intervals are half-open, positions count from 0.
 
 Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
@@ -19,6 +20,7 @@ alone; its answer counts in every thread and with either runtime.)
 """
 
 from . import _core
+from ._memory import Memory, memory
 from .authors import from_authors, to_authors
 from .comparison import Comparison, Stage, compare
 from .functions import accumulate, attend, attention, decode, merge
@@ -39,7 +41,7 @@ def cuda_status() -> str:
 
 
 __all__ = [
-    "Attended", "Comparison", "Exclusion", "Path", "ProbeReport", "Report", "Schedule", "Stage",
-    "Work", "accumulate", "attend", "attention", "compare", "cuda_status", "decode",
-    "from_authors", "has_cuda", "merge", "probe", "to_authors", "verify_spans",
+    "Attended", "Comparison", "Exclusion", "Memory", "Path", "ProbeReport", "Report", "Schedule",
+    "Stage", "Work", "accumulate", "attend", "attention", "compare", "cuda_status", "decode",
+    "from_authors", "has_cuda", "memory", "merge", "probe", "to_authors", "verify_spans",
 ]

@@ -3,7 +3,6 @@ others are copied once. bfloat16 and float16 are widened, which is exact."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
 from ._rational import integer
 
 MAX_LENGTH = 2**48
@@ -32,15 +32,8 @@ def on_device(value: object) -> bool:
 
 
 def memory_bytes() -> int:
-    """Memory of this machine that can be had."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Memory that this process can still have, limits of its container included."""
+    return _core.available_memory()
 
 
 def require_memory(what: str, size: int) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
+
+
+def _json_count(count: int) -> Union[int, str]:
+    """A number below 2^63, beyond it a string of its decimal digits."""
+    return count if count < 2**63 else str(count)
 
 
 class Exclusion(NamedTuple):
@@ -28,10 +33,11 @@ class Work(NamedTuple):
     min: Optional[int]
     mean: Optional[float]
     max: Optional[int]
-    lower_bound: float
-    """N n^(1/N): the least that any N-step scheme offers where it reaches n keys."""
+    lower_bound: Optional[float]
+    """N n^(1/N), n the keys outside the window: the mean of no N-step scheme that reaches all of
+    them is less."""
     ratio: Optional[float]
-    """mean / lower_bound"""
+    """mean / lower_bound; None where the query does not reach every key."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class Report:
                 "steps": self.steps, "covered": self.covered,
                 "queries_checked": self.queries_checked,
                 "excluded_queries": self.excluded_queries,
-                "excluded_pairs": self.excluded_pairs, "first_excluded": first,
+                "excluded_pairs": _json_count(self.excluded_pairs), "first_excluded": first,
                 "work": None if self.work is None else self.work._asdict(),
                 "seconds": self.seconds}
 
@@ -98,7 +104,9 @@ class Report:
         elif work is not None:
             lines.append(f"work         one path of the last query: min {work.min}, mean "
                          f"{work.mean:.1f}, max {work.max}")
-            lines.append(f"lower bound  {work.lower_bound:.1f}; mean work is {work.ratio:.3f} "
-                         "times that")
+            told = "of a query that reaches every key, as the last one does not"
+            if work.ratio is not None:
+                told = f"mean work is {work.ratio:.3f} times that"
+            lines.append(f"lower bound  {work.lower_bound:.1f}; {told}")
         lines.append(f"time         {self.seconds:.2f} s")
         return "\n".join(lines)

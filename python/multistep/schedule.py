@@ -180,11 +180,12 @@ class Schedule:
         return self.plan(t + 1).multiplicity(t, start)
 
     def work(self, length: int, *, start: int = 0) -> Work:
-        """Work of one path of the last query of ``length`` keys, beside the lower bound."""
+        """Work of one path of the last query of ``length`` keys, beside the lower bound of its
+        mean."""
         length = integer("length", length, 1, MAX_LENGTH)
         start = integer("start", start, 0, length - 1)
-        least, mean, most, bound = self.plan(length).work(length, start)
-        return Work(least, mean, most, bound, None if mean is None else mean / bound)
+        found = self.plan(length).work(length, start)
+        return Work(*found) if found else Work(None, None, None, None, None)
 
     def verify(self, length: int, queries: Union[str, int] = "all", progress: bool = True, *,
                start: int = 0, seed: int = 1) -> Report:
@@ -217,7 +218,8 @@ class Schedule:
 
     def plot(self, length: int = 64, *, start: int = 0, ax: Optional[Axes] = None) -> Axes:
         """Draws how many final spans hold each key of each query, unreachable pairs in orange, and
-        returns the matplotlib axes. ``length`` is at most 4096."""
+        returns the matplotlib axes: ``ax``, or those of a figure of its own, which pyplot does not
+        hold (``.figure.savefig("schedule.pdf")``). ``length`` is at most 4096."""
         from ._plot import draw
 
         return draw(self, integer("length", length, 1, 4096), start, ax)
@@ -355,7 +357,7 @@ def _report(name: str, length: int, start: int, steps: Optional[int],
     if first is not None:
         position, key, begin, end, closing = first
         hole = Exclusion(position, key, (begin, end), closing and Fraction(*closing))
-    return Report(name, length, start, steps, excluded_pairs == 0, checked, excluded_queries,
+    return Report(name, length, start, steps, first is None, checked, excluded_queries,
                   excluded_pairs, hole, work, seconds)
 
 

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "error.hpp"
-#include "multistep/types.hpp"
+#include "multistep/count.hpp"
 
 /// Arrays on the border: what comes in is looked at where it lies, what goes out is handed over.
 namespace multistep::python {
@@ -62,6 +62,11 @@ nb::ndarray<nb::numpy, T> to_numpy(std::vector<T>&& values, std::initializer_lis
   nb::capsule owner(owned.release(),
                     [](void* p) noexcept { delete static_cast<std::vector<T>*>(p); });
   return nb::ndarray<nb::numpy, T>(data, extents.size(), extents.data(), owner);
+}
+
+/// The count as Python's integer, which has no end.
+inline nb::object to_int(Count count) {
+  return nb::steal(PyLong_FromString(to_string(count).c_str(), nullptr, 10));
 }
 
 /// Spans as pairs of integers in one more dimension.

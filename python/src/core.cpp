@@ -15,6 +15,7 @@ NB_MODULE(_core, core) {
   core.attr("version") = MULTISTEP_VERSION;
   bind_workers(core);
   bind_schedule(core);
+  bind_memory(core);
   bind_coverage(core);
   bind_attention(core);
   bind_accumulation(core);

@@ -6,6 +6,7 @@
 namespace multistep::python {
 
 void bind_schedule(nanobind::module_& core);
+void bind_memory(nanobind::module_& core);
 void bind_coverage(nanobind::module_& core);
 void bind_attention(nanobind::module_& core);
 void bind_accumulation(nanobind::module_& core);

@@ -18,8 +18,8 @@ nb::tuple to_python(const CoverageReport& report) {
     first = nb::make_tuple(hole->position, hole->key, hole->gap.begin, hole->gap.end,
                            fraction(hole->closing_backward));
   }
-  return nb::make_tuple(report.queries_checked, report.excluded_queries, report.excluded_pairs,
-                        first);
+  return nb::make_tuple(report.queries_checked, report.excluded_queries,
+                        to_int(report.excluded_pairs), first);
 }
 
 nb::tuple verify_whole(const Schedule& schedule, Index length, Index start, nb::handle progress) {

@@ -134,15 +134,14 @@ nb::ndarray<nb::numpy, Index> counts(const StripePlan& plan, Index query, Index 
   return to_numpy(std::move(result), {count});
 }
 
-/// min, mean, max (None where the window has every key) and the lower bound of the last query.
-nb::tuple work(const StripePlan& plan, Index length, Index start) {
-  const PathWork of = [&] {
+/// min, mean, max, lower bound and ratio of the last query; None where the window has every key.
+nb::object work(const StripePlan& plan, Index length, Index start) {
+  const std::optional<PathWork> of = [&] {
     const Unlocked unlocked;
     return path_work(plan, length - 1, start);
   }();
-  const double bound = lower_bound(plan.steps(), length - start);
-  if (of.pairs == 0) return nb::make_tuple(nb::none(), nb::none(), nb::none(), bound);
-  return nb::make_tuple(of.min, of.mean, of.max, bound);
+  if (!of) return nb::none();
+  return nb::make_tuple(of->min, of->mean, of->max, of->lower_bound, of->ratio);
 }
 
 }  // namespace

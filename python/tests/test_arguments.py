@@ -1,6 +1,10 @@
 """Every function on every kind of array there is: a result or one clear line, never a crash."""
 
+import os
+import re
 import resource
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -285,3 +289,23 @@ def test_scales_are_numbers_and_dtypes_are_checked_first():
                 multistep.attention(x, x, x, [x], multistep.Schedule(), **{name: bad})
     with pytest.raises(TypeError, match="dtype int32"):  # not the array, which would be next
         multistep.attention("q", x, x, [x], multistep.Schedule(), dtype="int32")
+
+
+def test_memory_counts_limits_of_the_process():
+    """A limited process gets a MemoryError that tells the sizes, before anything is made."""
+    program = """
+import multistep
+from multistep._arrays import memory_bytes
+assert memory_bytes() < 2 << 30, memory_bytes()
+try:
+    multistep.Schedule(exponent=1).plan(2**27 - 1)
+except MemoryError as error:
+    print(error)
+"""
+    limit = (2 << 30, 2 << 30)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+    assert done.stderr == ""
+    assert re.fullmatch(r"length 134217727: its \S+ stripes: takes 2 GiB, \S+ GiB are there\n",
+                        done.stdout), done.stdout

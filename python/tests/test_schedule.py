@@ -1,8 +1,10 @@
 """Schedules, their paths and the checker against SPEC 10 and the definitions."""
 
 import copy
+import gc
 import json
 import pickle
+import weakref
 from decimal import Decimal
 from fractions import Fraction
 
@@ -13,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import schedules
 
+import multistep
 from multistep import Schedule, verify_spans
 
 
@@ -160,6 +163,34 @@ def test_verify_spans(length, data):
     assert report.queries_checked == len(set(query.tolist()))
 
 
+def test_more_pairs_than_64_bits_hold():
+    half = 2**47
+    newest = half + np.arange(2**17)  # each query without 2^47 keys: 2^64 pairs
+    begin = np.full(2**17, half)
+    report = verify_spans(newest, begin, newest + 1, 2 * half)
+    assert not report and not report.covered and report.first_excluded.gap == (0, half)
+    assert (report.excluded_pairs, report.excluded_queries) == (2**64, 2**17)
+    assert report.to_dict()["excluded_pairs"] == str(2**64)
+    assert f"{2**64} pairs in all" in repr(report)
+    begin[0] -= 1
+    report = verify_spans(newest[:2**16], begin[:2**16], newest[:2**16] + 1, 2 * half)
+    assert report.to_dict()["excluded_pairs"] == report.excluded_pairs == 2**63 - 1
+    alone = Schedule(rule="power", exponent=64, backward=0, forward=0)
+    assert alone.verify(2 * half, queries=100_000).excluded_pairs == 14058552688311026805
+
+
+def test_the_lower_bound_is_of_what_it_bounds():
+    even = Schedule.preset("even", 3, window_index=60_000).work(100_000)  # the window's keys apart
+    assert even.lower_bound == pytest.approx(3 * 40_000 ** (1 / 3)) and even.ratio >= 1
+    stripes = Schedule(window_index=63).work(10_000)
+    assert stripes.lower_bound == pytest.approx(2 * (10_000 - 4095) ** 0.5) and stripes.ratio >= 1
+    assert Schedule.preset("released").work(2032) == (None,) * 5
+    failing = Schedule(rule="power", backward="19/10").verify(899)
+    assert failing.work.ratio is None and failing.work.lower_bound == pytest.approx(2 * 899**0.5)
+    assert "of a query that reaches every key, as the last one does not" in repr(failing)
+    assert "mean work is 1." in repr(Schedule(3).verify(899))
+
+
 def test_the_schedules_own_spans_verify():
     s = Schedule(steps=3, window_index=2)
     rows = [(t, b, e) for t in range(200) for b, e in s.final_spans(t).tolist()]
@@ -235,18 +266,56 @@ def test_immutable_hashable_and_copied():
     assert Schedule.from_text(Schedule(1).text) == Schedule(1) == eval(repr(Schedule(1)))
 
 
-def test_plot(tmp_path):
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
+def test_plot():
+    figures = pytest.importorskip("matplotlib.figure")
     ax = Schedule(rule="power", backward=1, forward=1).plot(30)
     assert ax.get_xlabel() == "key" and ax.get_ylabel() == "query"
     image = ax.images[0].get_array()
     assert image[7, 0] == 0 and image[7, 1] == 1 and np.isnan(np.ma.filled(image, np.nan)[0, 1])
-    ax.figure.savefig(tmp_path / "plot.png")
-    figure, given = matplotlib.pyplot.subplots()
+    given = figures.Figure().add_subplot()
     assert Schedule().plot(10, ax=given) is given
     with pytest.raises(ValueError, match="length 5000"):
         Schedule().plot(5000)
+
+
+def test_plots_embed_true_type_fonts(tmp_path):
+    matplotlib = pytest.importorskip("matplotlib")
+    settings = dict(matplotlib.rcParams)
+    figure = Schedule().plot(10).figure
+    for kind in ("pdf", "ps", "png", "svg"):
+        figure.savefig(tmp_path / f"plot.{kind}")
+    pdf = (tmp_path / "plot.pdf").read_bytes()
+    assert b"/Type3" not in pdf and pdf.count(b"/FontFile2 ") > 0
+    assert b"/FontType 42" in (tmp_path / "plot.ps").read_bytes()
+    assert dict(matplotlib.rcParams) == settings
+
+
+def test_plots_are_not_kept_by_pyplot():
+    """Which would hold them for good, and warn of the 21st."""
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    before = pyplot.get_fignums()
+    figure = weakref.ref(Schedule().plot(4).figure)
+    assert pyplot.get_fignums() == before
+    gc.collect()
+    assert figure() is None
+
+
+def test_memory():
+    model = multistep.memory(10**7, num_heads=2, num_kv_heads=2, head_dim=128, layers=6)
+    assert model.bytes_per_token == 6 * 1024  # the authors' model
+    assert (model.keys, model.values, model.search_keys) == (30_720_000_000, 30_720_000_000, 0)
+    assert (model.scratch is None) == (model.scratch_reason is not None)
+    own = multistep.memory(10, Schedule(3), batch=3, dtype=np.float64, search_keys=True)
+    assert own.keys == own.values == own.search_keys == 10 * 3 * 2 * 128 * 8
+    assert own.bytes_per_token == 3 * 2 * 128 * 8 and own.scratch is None
+    assert multistep.memory(2**48, batch=2**16, layers=2**16).keys == 2**48 * 2**32 * 512
+    with pytest.raises(AttributeError):
+        own.keys = 1
+    for bad, message in (({"num_kv_heads": 3}, "num_kv_heads 3"), ({"queries": 11}, "queries 11"),
+                         ({"layers": 0}, "layers 0"), ({"head_dim": 1.5}, "head_dim 1.5"),
+                         ({"dtype": "int8"}, "dtype int8"), ({"schedule": "nstep"}, "schedule")):
+        with pytest.raises((ValueError, TypeError), match=message):
+            multistep.memory(10, **bad)
 
 
 def test_small_refusals():

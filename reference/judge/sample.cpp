@@ -3,6 +3,7 @@
 #include <set>
 
 #include "multistep/judge.hpp"
+#include "multistep/power.hpp"
 #include "random.hpp"
 #include "shape.hpp"
 
@@ -24,8 +25,7 @@ std::vector<Index> edge_queries(const Shape& shape, const StripePlan& plan) {
   const Index start = rows.start(0);
   around(start - offset);
   around(start + plan.window(plan.max_length() - 1, 0).length() - offset);
-  const auto root =
-      static_cast<Index>(std::sqrt(static_cast<double>(std::max<Index>(last + 1, 0))));
+  const Index root = truncated(std::sqrt(static_cast<double>(std::max<Index>(last + 1, 0))));
   around(root * root - 1 - offset);
   for (const Index tile : {64, 16, 128, 8, 256, 32}) {
     around(tile);
@@ -88,7 +88,7 @@ Index affordable_rows(const Shape& shape, const StripePlan& plan, double product
   const auto top_k = static_cast<double>(plan.schedule().top_k);
   const double keys = std::min(steps * n, window + 4 * steps * top_k * std::pow(n, 1 / steps));
   const double of_row = kPasses * static_cast<double>(shape.head_dim) * (keys + 1);
-  const auto count = static_cast<Index>(std::min(products / of_row, 0x1p40));
+  const Index count = truncated(products / of_row);
   return std::clamp<Index>(count, std::min<Index>(1024, rows.count()), rows.count());
 }
 

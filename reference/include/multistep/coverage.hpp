@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "multistep/count.hpp"
 #include "multistep/schedule.hpp"
 
 /// Structural non-exclusion: can every query reach every eligible key? (SPEC 2.5, 9)
@@ -26,11 +27,11 @@ struct CoverageReport {
   Index length = 0;
   Index start = 0;
   Index queries_checked = 0;
-  Index excluded_pairs = 0;    // pairs of a query and an eligible key that it cannot reach
+  Count excluded_pairs;        // pairs of a query and an eligible key that it cannot reach
   Index excluded_queries = 0;  // queries with such a key
   std::optional<Exclusion> first_excluded;
 
-  bool covered() const { return excluded_pairs == 0; }
+  bool covered() const { return !first_excluded; }
 };
 
 class Watch;
@@ -67,6 +68,10 @@ class SegmentChecker {
   StripePlan plan_;
   std::unique_ptr<Memory[]> memory_;  // [N], by level
 };
+
+/// Throws std::invalid_argument where so many checkers, one a thread, would not fit the memory: each
+/// keeps the gaps between the stripes of the power levels.
+void require_checkers(const StripePlan& plan, Index count);
 
 /// Checks every query of [start, length). Throws std::invalid_argument for a bad schedule, length
 /// or start. The result does not depend on the number of threads.

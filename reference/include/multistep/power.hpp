@@ -8,6 +8,10 @@ namespace multistep {
 
 inline constexpr Index kPowerLimit = Index{1} << 60;
 
+/// A floating-point value without its fraction, kept within kPowerLimit on either side: the one way
+/// from floating point to an integer. Throws std::invalid_argument for NaN.
+Index truncated(double value);
+
 /// floor(base^exponent): the largest m with m^b <= base^a, for exponent a/b and base >= 0.
 Index floor_power(Index base, Rational exponent);
 

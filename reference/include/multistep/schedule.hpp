@@ -97,8 +97,8 @@ class Cut {
 class StripePlan {
  public:
   /// Throws std::invalid_argument for a bad schedule, for max_length outside [1, 2^48], and where
-  /// the tables would pass 2^27 stripes (small exponents at great lengths). Progress is in keys
-  /// that the tables reach, over all levels.
+  /// the tables would pass 2^27 stripes a level (small exponents at great lengths) or the memory.
+  /// Progress is in stripes.
   StripePlan(Schedule schedule, Index max_length, const Progress& progress = {});
 
   const Schedule& schedule() const { return schedule_; }

@@ -2,11 +2,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "multistep/schedule.hpp"
 
-/// Work counts and the lower bound (SPEC 2.5.5, 2.6).
+/// Work counts and the lower bounds that they have (SPEC 2.5.5, 2.5.8, 2.6).
 namespace multistep {
 
 /// Work of one path (top_k = 1): anchors scored on the way plus keys of its final span, over all
@@ -14,13 +17,42 @@ namespace multistep {
 struct PathWork {
   Index min = 0;
   Index max = 0;
-  double pairs = 0;  // pairs of a path and a key; 0 where the window has every key
-  double mean = 0;   // over those pairs
+  std::string pairs;       // decimal digits: paths of overlapping power levels pass any fixed width
+  double mean = 0;         // over those pairs, the nearest double
+  double lower_bound = 0;  // of the mean, for the keys outside the window (SPEC 2.5.8)
+  std::optional<double> ratio;  // mean / lower_bound; none where one of these is not reached
 };
-PathWork path_work(const StripePlan& plan, Index query, Index start = 0);
 
-/// The least number of choices that any N-step scheme offers where it reaches n keys: N n^(1/N).
-double lower_bound(Index steps, Index n);
+/// None where the window has every key, so that nothing is searched.
+std::optional<PathWork> path_work(const StripePlan& plan, Index query, Index start = 0);
+
+/// The keys that query t can reach by its choices alone; all eligible ones where N = 1.
+Index keys_outside_window(const StripePlan& plan, Index query, Index start = 0);
+
+/// What N steps that reach n keys cannot stay below: N n^(1/N), of the sum of the most choices that
+/// each step offers and of the mean work of a path; with k = top_k paths kept, N (k^(N-1) n)^(1/N)
+/// of c_1 + k (c_2 + ... + c_N), the choices that all kept paths are offered.
+double lower_bound(Index steps, Index n, Index top_k = 1);
+
+/// The most choices that each step offers a query: anchors of a segment before the last step, keys
+/// of a final span at it. Remembers the segments of its plan; not for sharing between threads.
+class MostChoices {
+ public:
+  explicit MostChoices(const StripePlan& plan);
+
+  /// c_1, ..., c_N: [N], all 0 where the window has every key.
+  std::vector<Index> of(Index query, Index start = 0);
+
+  /// c_1 + k (c_2 + ... + c_N) with the k = top_k of the plan.
+  Index sum(Index query, Index start = 0);
+
+ private:
+  std::vector<Index> of_cut(Index m, Index n);  // c_m, ..., c_N of a segment of n keys
+  void raise(Index m, Index n, Index* most);    // each of most[0 ... N - m] to that segment's
+
+  StripePlan plan_;
+  std::vector<std::unordered_map<Index, std::vector<Index>>> known_;  // [N - 1], by segment length
+};
 
 /// Work actually done, in keys per query head (SPEC 2.6).
 struct WorkCount {
