@@ -204,9 +204,6 @@ AttentionGradients attention_backward(const AttentionArgs<T>& args,
   const Shape& shape = args.shape;
   const Rows rows(shape);
   require_attention(args, rows);
-  require(by_result.output || by_result.scores || by_result.lse || by_result.window_lse ||
-              rows.count() == 0,
-          "output_gradient: a null pointer, and no derivative by another result");
   if (selection) require_given(rows, *selection, args.plan->steps() - 1);
 
   const auto of_queries = std::vector<double>(at(query_values(shape)), 0);

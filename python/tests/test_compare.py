@@ -156,7 +156,7 @@ def test_one_wrong_row_is_found_and_named(problem, right, fault):
     assert not failed.passed
     worst = failed.worst
     assert (worst["batch"], worst["head"], worst["query"]) == ROW
-    assert "FAIL" in repr(report) and "batch 1 head 2 query 40" in repr(report)
+    assert "FAIL" in repr(report) and "query 40 head 2 batch 1" in repr(report)
 
 
 def test_the_one_wrong_value_is_named(problem, right):

@@ -27,7 +27,7 @@ LONG = {
                             "1024)))",
     "compare": "multistep.compare(big, big, big, big, [big], Schedule(top_k=16), rows='all')",
     "gradients": "oracle.attention_backward(oracle.problem(big, big, big, [big], "
-                 "Schedule(top_k=32)), big)",
+                 "Schedule(top_k=32)), big, None, None, None)",
     "final_spans": "[Schedule(steps=3).final_spans(t) for t in range(10**7)]",
 }
 

@@ -13,7 +13,7 @@ int main() {
   const StripePlan plan(schedule, shape.keys);  // exact tables, for any length up to it
   const std::vector<float> q(4 * 100 * 8, 1), k(2 * 100 * 8, 1), v(2 * 100 * 8, 1);
   const AttentionArgs<float> args{shape, &plan, q.data(), k.data(), v.data(), {q.data(), q.data()}};
-  const AttentionResult result = attention(args);  // result.output, result.work
-  const AttentionGradients d = attention_backward(args, result.output.data());
+  const AttentionResult result = attention(args);  // result.output, .selection, ...
+  const AttentionGradients d = attention_backward(args, {.output = result.output.data()});
   return result.output[0] == 1 && d.attention.query.size() == q.size() ? 0 : 1;
 }
