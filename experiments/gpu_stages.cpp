@@ -111,8 +111,8 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vect
   run_stage(combine_into(problem, results), rung, stream,
             [](const auto& args, auto on) { cuda::combine(args, on); });
   Submitted part = found(problem, gather, results);
-  part.span_outputs = gather.values(results.span_outputs,
-                                    search ? problem.top_k() * problem.sizes().head_dim : 0);
+  part.span_outputs =
+      gather.values(results.span_outputs, search ? problem.top_k() * problem.sizes().head_dim : 0);
   part.bad_span_outputs = bad_values(results.span_outputs, problem.dtype());
   return part;
 }

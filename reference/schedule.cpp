@@ -46,7 +46,9 @@ Index last_stripe(Rational exponent, Index max_length) {
 std::vector<Index> tabulate(Rational exponent, Index last, Watch& watch) {
   constexpr Index kBlock = 1024;  // stripes between two looks at the watch
   std::vector<Index> stripes(static_cast<std::size_t>(last) + 2);
-  const auto put = [&](Index i) { stripes[static_cast<std::size_t>(i)] = floor_power(i, exponent); };
+  const auto put = [&](Index i) {
+    stripes[static_cast<std::size_t>(i)] = floor_power(i, exponent);
+  };
   for (Index i = 1; i <= last; ++i) {
     put(i);
     if (i % kBlock == 0) watch.add(kBlock);
@@ -153,8 +155,8 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
   Watch watch(progress, stripes);
   for (std::size_t m = 0; m < last.size(); ++m) {
     stripes_.push_back(last[m] == 0 ? nullptr
-                                    : std::make_shared<const std::vector<Index>>(tabulate(
-                                          schedule_.levels[m].exponent, last[m], watch)));
+                                    : std::make_shared<const std::vector<Index>>(
+                                          tabulate(schedule_.levels[m].exponent, last[m], watch)));
   }
   watch.finish();
   if (steps() == 1) {

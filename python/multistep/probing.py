@@ -341,9 +341,9 @@ def _wanted(pairs: Any, length: int, last_only: bool, seed: int
             integer("query", query, first, length - 1)
             integer("key", key, 0, query)
         past = {int(key) for query in np.unique(table[:, 0]).tolist() for key in _past(query)}
-        keys = {*table[:, 1].tolist(), *(key for key in past if key < length)}
+        planted = {*table[:, 1].tolist(), *(key for key in past if key < length)}
         return {key: np.unique(table[table[:, 1] == key, 0]).astype(np.int64)
-                for key in sorted(keys)}
+                for key in sorted(planted)}
     if isinstance(pairs, str):
         if pairs not in ("all", "auto"):
             raise ValueError(f"pairs {pairs!r}: auto, all, a number of keys, or (query, key) pairs")

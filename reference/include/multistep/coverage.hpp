@@ -69,8 +69,8 @@ class SegmentChecker {
   std::unique_ptr<Memory[]> memory_;  // [N], by level
 };
 
-/// Throws std::invalid_argument where so many checkers, one a thread, would not fit the memory: each
-/// keeps the gaps between the stripes of the power levels.
+/// Throws std::invalid_argument where so many checkers, one a thread, would not fit the memory:
+/// each keeps the gaps between the stripes of the power levels.
 void require_checkers(const StripePlan& plan, Index count);
 
 /// Checks every query of [start, length). Throws std::invalid_argument for a bad schedule, length
