@@ -9,8 +9,6 @@
 namespace multistep {
 namespace {
 
-std::size_t size(Index count) { return static_cast<std::size_t>(count); }
-
 /// One query of one head with its arrays in float; keys and values are the KV head's.
 class RowProblem {
  public:

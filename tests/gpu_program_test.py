@@ -65,8 +65,10 @@ class Compare(Case):
         if run("compare", "--length", 100).returncode == 77:
             self.skipTest("no GPU")
         done = run("compare", "--length", 1000, *SMALL)
-        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]), (0, "PASS"))
-        for word in ("search", "span attention", "window, combine", "end to end", "regret"):
+        self.assertEqual((done.returncode, done.stdout.splitlines()[-1]),
+                         (0, "PASS, 4 of 4 rows looked at, 1 stages not supplied"))
+        for word in ("search", "span attention", "combination", "attention: output", "end to end",
+                     "regret"):
             self.assertIn(word, done.stdout)
 
     def test_bad_options(self):

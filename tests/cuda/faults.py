@@ -62,7 +62,7 @@ def compare(program, options, fault=None):
     except subprocess.TimeoutExpired:
         return "a hang", ""
     verdict = {0: "PASS", 1: "FAIL"}.get(done.returncode)
-    if verdict and done.stdout.endswith(f"\n{verdict}\n"):
+    if verdict and done.stdout.rstrip().rpartition("\n")[2].startswith(f"{verdict}, "):
         return verdict, done.stdout
     return f"exit code {done.returncode}", done.stdout + done.stderr
 
