@@ -61,14 +61,17 @@ Problem mixed(const Problem& other, const Problem& problem, const std::vector<In
   return result;
 }
 
-/// Every key weighs the same, and large values of either sign hide the small ones added to them:
-/// where they cancel, the order of a sum is to be seen.
-Problem cancelling(Problem problem) {
-  std::fill(problem.query.begin(), problem.query.end(), 0.0f);
+/// Few keys weigh 1 and all others little. A span's LSE is then the logarithm of a few, and shows
+/// the last bits of its sum, which are those of one order.
+Problem sharpened(Problem problem) {
+  const Index d = problem.sizes.head_dim;
   inputs::Random random(3);
-  for (float& value : problem.value) {
-    const Index draw = random.below(3);
-    value = draw == 0 ? 1.0f : draw == 1 ? 0x1p30f : -0x1p30f;
+  for (std::size_t at = 0; at < problem.key.size(); at += static_cast<std::size_t>(d)) {
+    problem.key[at] = random.below(128) == 0 ? 0.0f : -1.0f;
+  }
+  const auto weight = static_cast<float>(std::round(6 * std::sqrt(static_cast<double>(d))));
+  for (std::size_t at = 0; at < problem.query.size(); at += static_cast<std::size_t>(d)) {
+    problem.query[at] = weight;
   }
   return problem;
 }
@@ -125,7 +128,7 @@ TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode]
       strangers.value = apart.value;
       strangers.search_keys = apart.search_keys;
       check(apart, strangers);
-      check(cancelling(apart), cancelling(strangers));
+      check(sharpened(apart), sharpened(strangers));
     }
   }
 }
