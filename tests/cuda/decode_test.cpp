@@ -61,17 +61,18 @@ Problem mixed(const Problem& other, const Problem& problem, const std::vector<In
   return result;
 }
 
-/// Few keys weigh 1 and all others little. A span's LSE is then the logarithm of a few, and shows
-/// the last bits of its sum, which are those of one order.
-Problem sharpened(Problem problem) {
+/// Every key weighs the same. A dim of the values is 0 but in every 12th piece of 128 keys; there,
+/// tiles of 16 keys hold large values of either sign or small ones. Where the large ones cancel,
+/// what is left of the small ones tells the order of the sum.
+Problem cancelling(Problem problem) {
   const Index d = problem.sizes.head_dim;
-  inputs::Random random(3);
-  for (std::size_t at = 0; at < problem.key.size(); at += static_cast<std::size_t>(d)) {
-    problem.key[at] = random.below(128) == 0 ? 0.0f : -1.0f;
-  }
-  const auto weight = static_cast<float>(std::round(6 * std::sqrt(static_cast<double>(d))));
-  for (std::size_t at = 0; at < problem.query.size(); at += static_cast<std::size_t>(d)) {
-    problem.query[at] = weight;
+  std::fill(problem.query.begin(), problem.query.end(), 0.0f);
+  for (Index i = 0; i < std::ssize(problem.value); ++i) {
+    const Index key = i / d % problem.sizes.keys;
+    const auto tile_and_dim = static_cast<std::uint64_t>(key / 16 * d + i % d);
+    const std::array<float, 3> choices{1, 0x1p30f, -0x1p30f};
+    const float chosen = choices[at(inputs::Random(tile_and_dim).below(3))];
+    problem.value[at(i)] = key / 128 % 12 == i % d % 12 ? chosen : 0;
   }
   return problem;
 }
@@ -128,7 +129,7 @@ TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode]
       strangers.value = apart.value;
       strangers.search_keys = apart.search_keys;
       check(apart, strangers);
-      check(sharpened(apart), sharpened(strangers));
+      check(cancelling(apart), cancelling(strangers));
     }
   }
 }
