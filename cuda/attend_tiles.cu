@@ -475,70 +475,67 @@ __device__ void attend(const TileArgs& args, Shared<kHeadDim>& shared) {
         }
       };
       EarlierParts<kHeadDim> earlier;
-      for (int begin = mine.begin;;) {
-        // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
-        const int end = min(mine.end, (begin | (kPartTiles - 1)) + 1);
-        shared.key_full[count % kStages].wait(count / kStages % 2);
-        ptx::pin(logits);
-        ptx::wgmma_fence();
-        multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
-        ptx::wgmma_commit();
-        ptx::wgmma_wait<0>();
-        ptx::pin(logits);
-        release(shared.key_empty[count % kStages]);
-        masked(begin);
-        soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-        pack_weights<T>(weights, logits);
-        for (int j = begin + 1; j < end; ++j) {
-          const unsigned last = count++;
-          shared.key_full[count % kStages].wait(count / kStages % 2);
-          shared.value_full[last % kStages].wait(last / kStages % 2);
-          ptx::pin(logits);
-          ptx::pin(weights);
-          ptx::pin(sums.value);
-          ptx::wgmma_fence();
-          multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
-          ptx::wgmma_commit();
-          multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
-          ptx::wgmma_commit();
-          ptx::wgmma_wait<1>();
-          ptx::pin(logits);
-          release(shared.key_empty[count % kStages]);
-          masked(j);
-          soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
-          ptx::wgmma_wait<0>();
-          ptx::pin(weights);
-          ptx::pin(sums.value);
-          release(shared.value_empty[last % kStages]);
-          pack_weights<T>(weights, logits);
-#pragma unroll
-          for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
+      // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
+      const auto join_earlier = [&](int begin) {  // to the sums of the part from `begin` on
+        if (begin > mine.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
+          earlier.join_to(sums, scale_log2);
         }
-        shared.value_full[count % kStages].wait(count / kStages % 2);
+      };
+      shared.key_full[count % kStages].wait(count / kStages % 2);
+      ptx::pin(logits);
+      ptx::wgmma_fence();
+      multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<0>();
+      ptx::pin(logits);
+      release(shared.key_empty[count % kStages]);
+      masked(mine.begin);
+      soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+      pack_weights<T>(weights, logits);
+      for (int j = mine.begin + 1; j < mine.end; ++j) {
+        const unsigned last = count++;
+        shared.key_full[count % kStages].wait(count / kStages % 2);
+        shared.value_full[last % kStages].wait(last / kStages % 2);
+        ptx::pin(logits);
         ptx::pin(weights);
         ptx::pin(sums.value);
         ptx::wgmma_fence();
-        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+        multiply_keys<T, kHeadDim>(logits, query, shared.key[count % kStages]);
         ptx::wgmma_commit();
-        const auto settle = [&] {
+        multiply_values<T, kHeadDim>(sums.value, weights, shared.value[last % kStages]);
+        ptx::wgmma_commit();
+        ptx::wgmma_wait<1>();
+        ptx::pin(logits);
+        release(shared.key_empty[count % kStages]);
+        masked(j);
+        if (j % kPartTiles == 0) {
           ptx::wgmma_wait<0>();
           ptx::pin(sums.value);
-          release(shared.value_empty[count % kStages]);
-          ++count;
-          if (begin != mine.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
-            earlier.join_to(sums, scale_log2);
-          }
-        };
-        if (end == mine.end) {
-          ahead.load(args, rows, slots);
-          settle();
-          break;
+          join_earlier(j - kPartTiles);
+          earlier.keep(sums);
+          sums = {{}, {-kInfinity, -kInfinity}, {0, 0}};
         }
-        settle();
-        earlier.keep(sums);
-        sums = {{}, {-kInfinity, -kInfinity}, {0, 0}};
-        begin = end;
+        soften<kHeadDim>(logits, sums, scale_log2, shrink, args.rows.fault);
+        ptx::wgmma_wait<0>();
+        ptx::pin(weights);
+        ptx::pin(sums.value);
+        release(shared.value_empty[last % kStages]);
+        pack_weights<T>(weights, logits);
+#pragma unroll
+        for (int i = 0; i < kHeadDim / 2; ++i) sums.value[i] *= shrink[i / 2 % 2];
       }
+      shared.value_full[count % kStages].wait(count / kStages % 2);
+      ptx::pin(weights);
+      ptx::pin(sums.value);
+      ptx::wgmma_fence();
+      multiply_values<T, kHeadDim>(sums.value, weights, shared.value[count % kStages]);
+      ptx::wgmma_commit();
+      ahead.load(args, rows, slots);
+      ptx::wgmma_wait<0>();
+      ptx::pin(sums.value);
+      release(shared.value_empty[count % kStages]);
+      ++count;
+      join_earlier((mine.end - 1) / kPartTiles * kPartTiles);
       skip(w.walk.end - mine.end);
     } else {
       ahead.load(args, rows, slots);
