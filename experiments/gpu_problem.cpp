@@ -11,12 +11,6 @@ std::vector<std::int32_t> starts(const GpuShape& shape) {
   return std::vector<std::int32_t>(size(shape.batch), static_cast<std::int32_t>(shape.start));
 }
 
-/// The elements of a buffer.
-template <class T>
-T* elements(const cuda::DeviceBuffer& buffer) {
-  return static_cast<T*>(buffer.data());
-}
-
 }  // namespace
 
 DeviceKeys::DeviceKeys(const InputSource& from)
@@ -144,7 +138,6 @@ cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& resu
     args.span_outputs = results.span_outputs.data();
     args.span_lses = elements<float>(results.span_lses);
   }
-  args.window_lse_out = elements<float>(results.window_lse);
   args.output = results.output.data();
   return args;
 }
@@ -152,12 +145,9 @@ cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& resu
 cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& results) {
   cuda::AttentionArgs args = problem.attention();
   args.output = results.output.data();
-  args.window_lse = elements<float>(results.window_lse);
   if (problem.levels() > 0) {
     args.spans = elements<cuda::DeviceSpan>(results.spans);
     args.scores = elements<float>(results.scores);
-    args.anchors = elements<std::int32_t>(results.anchors);
-    args.span_lses = elements<float>(results.span_lses);
   }
   return args;
 }

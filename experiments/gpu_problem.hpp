@@ -90,6 +90,12 @@ class GpuProblem {
 /// Rows to look at, as the judge samples them.
 std::vector<Index> sample_rows(const GpuProblem& problem, Index count);
 
+/// The elements of a buffer.
+template <class T>
+T* elements(const cuda::DeviceBuffer& buffer) {
+  return static_cast<T*>(buffer.data());
+}
+
 /// The results of all stages on the device, poisoned: what a stage leaves out is NaN or -1.
 struct GpuResults {
   explicit GpuResults(const GpuProblem& problem);
@@ -110,7 +116,7 @@ cuda::DeviceBuffer with_workspace(Args& args) {
   return memory;
 }
 
-// The stages' arguments with their results in `results`.
+// The stages' arguments with their results in `results`: what every caller wants of them.
 cuda::SpanSearchArgs search_into(const GpuProblem& problem, const GpuResults& results);
 cuda::SpanAttentionArgs span_attention_into(const GpuProblem& problem, const GpuResults& results);
 cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& results);

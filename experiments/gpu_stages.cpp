@@ -108,8 +108,9 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vect
     run_stage(span_attention_into(problem, results), rung, stream,
               [](const auto& args, auto on) { cuda::span_attention(args, on); });
   }
-  run_stage(combine_into(problem, results), rung, stream,
-            [](const auto& args, auto on) { cuda::combine(args, on); });
+  cuda::CombineArgs combining = combine_into(problem, results);
+  combining.window_lse_out = elements<float>(results.window_lse);
+  run_stage(combining, rung, stream, [](const auto& args, auto on) { cuda::combine(args, on); });
   Submitted part = found(problem, gather, results);
   part.span_outputs =
       gather.values(results.span_outputs, search ? problem.top_k() * problem.sizes().head_dim : 0);
@@ -120,8 +121,13 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vect
 Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
                           const std::vector<Index>& rows, const cuda::OwnedStream& stream) {
   const GpuResults results(problem);
-  run_stage(attention_into(problem, results), rung, stream,
-            [](const auto& args, auto on) { cuda::attention(args, on); });
+  cuda::AttentionArgs args = attention_into(problem, results);
+  args.window_lse = elements<float>(results.window_lse);
+  if (problem.levels() > 0) {
+    args.anchors = elements<std::int32_t>(results.anchors);
+    args.span_lses = elements<float>(results.span_lses);
+  }
+  run_stage(args, rung, stream, [](const auto& with, auto on) { cuda::attention(with, on); });
   return found(problem, Gather(problem, rows), results);
 }
 
