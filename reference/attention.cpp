@@ -56,7 +56,10 @@ struct Composition {
     Stopwatch watch;
     selection = given ? std::move(*given) : span_search(search_of(part));
     seconds.search = watch.lap();
-    windows = windows_of(*part.plan, part.shape);
+    const Rows rows(part.shape);
+    for (Index row = 0; row < rows.count(); ++row) {
+      windows.push_back(part.plan->window(rows.position(row), rows.start(row)));
+    }
     spans = span_attention(attend_spans());
     window = span_attention(attend_window());
     seconds.attend = watch.lap();

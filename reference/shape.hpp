@@ -98,19 +98,6 @@ inline Index longest(const Shape& shape) {
                       : shape.query_offset + shape.queries;
 }
 
-/// Of every query of one head: [batch, L_q].
-inline std::vector<Span> windows_of(const StripePlan& plan, const Shape& shape) {
-  const Rows rows(shape);
-  std::vector<Span> windows;
-  for (Index b = 0; b < shape.batch; ++b) {
-    const Index first = b * shape.num_heads * shape.queries;
-    for (Index row = first; row < first + shape.queries; ++row) {
-      windows.push_back(plan.window(rows.position(row), rows.start(row)));
-    }
-  }
-  return windows;
-}
-
 inline void require_plan(const StripePlan* plan, const Shape& shape) {
   require(plan, "plan: a null pointer");
   const Index last = longest(shape);

@@ -246,6 +246,11 @@ TEST_CASE("of undecided rows no value may exceed all that it can be made of", "[
   CHECK(report.undecided == 40);
   CHECK(report.pass());
   CHECK(report.verdict().rfind("PASS, 120 of 120 rows looked at, 40 undecided", 0) == 0);
+  report.undecided = 60;
+  CHECK(report.pass());
+  report.undecided = 61;
+  CHECK_FALSE(report.pass());
+  CHECK(report.verdict().rfind("TOO FEW JUDGED, 120 of 120 rows looked at, 61 undecided", 0) == 0);
   handed.run.output[3 * 32 + 5] = 1e6;
   report = handed.judge(handed.output_alone());
   CHECK_FALSE(report.pass());

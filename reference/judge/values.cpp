@@ -14,8 +14,8 @@ constexpr double kSureRows = 4;  // of more rows luck evens out
 /// How far off, beyond what `slack` explains.
 double error_of(double got, double want, double slack) {
   if (got == want) return 0;
-  const double error = std::abs(got - want);
-  return std::isnan(error) ? kInfinity : std::max(0.0, error - slack);
+  const double error = std::abs(got - want) - slack;
+  return std::isnan(error) ? kInfinity : std::max(0.0, error);
 }
 
 /// May an implementation hand this in where the oracle has `want`, whatever else is right?
@@ -25,6 +25,7 @@ bool is_free(double got, double want, Storage storage) {
   return std::isinf(stored) && got == stored;
 }
 
+/// A limit that is no number excuses nothing.
 double quotient(double error, double limit) {
   if (error == 0) return 0;
   return std::isfinite(limit) && limit > 0 ? error / limit : kInfinity;
@@ -80,7 +81,6 @@ float round_to(Storage storage, float value) {
 }
 
 double RowVerdict::ratio() const {
-  if (nans + infs > 0) return kInfinity;
   return std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()));
 }
 
@@ -117,12 +117,9 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
   row.mean_error /= number;
   row.plain_mean /= number;
   row.mean_luck /= number;
-  // A yardstick that is itself off by no number excuses nothing.
-  const double measured = std::isfinite(row.plain_max) ? 1 : 0;
   const double floor = kFloor * (std::isfinite(values.magnitude) ? values.magnitude : 0);
-  const auto twice = [&](double plain) { return measured > 0 ? 2 * plain : 0; };
-  row.max_limit = twice(row.plain_max) + floor + kLuckOfMaximum * luck_max;
-  row.mean_base = twice(row.plain_mean) + floor;
+  row.max_limit = 2 * row.plain_max + floor + kLuckOfMaximum * luck_max;
+  row.mean_base = 2 * row.plain_mean + floor;
   return row;
 }
 
