@@ -232,7 +232,7 @@ MUTANTS = [
     Mutant("an infinity passes wherever the value is large", "judge/values.cpp",
            "return std::isinf(stored) && got == stored;", "return std::isinf(got);"),
     Mutant("what is explained excuses all", "judge/values.cpp",
-           "std::max(0.0, error - slack)", "slack > 0 ? 0 : error"),
+           ": std::max(0.0, error);", ": (slack > 0 ? 0 : error);"),
     Mutant("rows are judged together alone", "judge/values.cpp",
            "report.ratio = std::max({report.ratio, worst, all.ratio()});",
            "report.ratio = std::max(report.ratio, all.ratio());"),
@@ -341,10 +341,7 @@ def run_tests(build, link, mutant, folder):
     sources = folder / "reference"
     shutil.copytree(REFERENCE, sources)
     target = sources / mutant.file
-    text = target.read_text()
-    if text.count(mutant.old) != 1:
-        raise ValueError(f"{mutant.name}: {text.count(mutant.old)} places in {mutant.file}, not 1")
-    target.write_text(text.replace(mutant.old, mutant.new))
+    target.write_text(target.read_text().replace(mutant.old, mutant.new))
 
     objects = []
     for name in sorted(users(mutant.file)):
@@ -373,6 +370,9 @@ def main():
     link = json.loads((build / "mutants.json").read_text())
     wanted = [mutant for mutant in MUTANTS if not sys.argv[2:] or mutant.name in sys.argv[2:]]
     intact = Mutant("(none)", "power.cpp", MUTANTS[0].old, MUTANTS[0].old)
+    for mutant in wanted:
+        if (places := (REFERENCE / mutant.file).read_text().count(mutant.old)) != 1:
+            sys.exit(f"{mutant.name}: {places} places in {mutant.file}, not 1")
     survivors = []
 
     def attempt(mutant):
