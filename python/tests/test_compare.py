@@ -144,6 +144,12 @@ FAULTS = {  # stage that must fail: what is done to one row
 }
 
 
+def test_how_many_rows_are_judged(problem, right):
+    for rows, judged in [("all", 480), ("auto", 480), (7, 7), ([3, 479, 3], 2)]:
+        report = multistep.compare(right, *problem, S, rows=rows)
+        assert (report.rows, report.rows_of) == (judged, 480)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_wrong_row_is_found_and_named(problem, right, fault):
     name, change, stage = FAULTS[fault]
