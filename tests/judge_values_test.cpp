@@ -188,7 +188,8 @@ TEST_CASE("a head that is off in the mean fails among right ones, and is named",
     Answers answers(128, seed);
     const RowVerdict right = answers.judge();
     for (double& luck : answers.luck) luck = 3 * right.plain_mean;
-    // Each row within what luck allows it, all of a head together not. One row alone is off by more.
+    // Each row within what luck allows it, all of a head together not. One row alone is off by
+    // more.
     const double off = seed / 100 == 2 ? 4 : seed == 5 ? 4.5 : 0;
     for (std::size_t i = 0; off > 0 && i < 128; ++i) {
       answers.got[i] = answers.want[i] + off * right.plain_mean;
