@@ -31,6 +31,9 @@ double quotient(double error, double limit) {
   return std::isfinite(limit) && limit > 0 ? error / limit : kInfinity;
 }
 
+/// How much of the mean luck a mean of so many values may have.
+double share_of_luck(double values) { return 1 + 1 / std::sqrt(std::max(1.0, values)); }
+
 /// Means over some rows, each counted by its values.
 struct Sums {
   Index rows = 0;
@@ -53,7 +56,7 @@ struct Sums {
   double limit() const {
     const double share =
         std::min(1.0, std::sqrt(kSureRows / std::max<double>(1, static_cast<double>(rows))));
-    return mean(base) + share * mean(luck);
+    return mean(base) + share * share_of_luck(values) * mean(luck);
   }
   double ratio() const { return quotient(mean(error), limit()); }
 };
@@ -82,6 +85,10 @@ float round_to(Storage storage, float value) {
 
 double RowVerdict::ratio() const {
   return std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()));
+}
+
+double RowVerdict::mean_limit() const {
+  return mean_base + share_of_luck(static_cast<double>(values)) * mean_luck;
 }
 
 RowVerdict judge_row(const RowValues& values, Storage storage) {
