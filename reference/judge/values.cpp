@@ -41,6 +41,7 @@ struct Sums {
   double error = 0;
   double base = 0;
   double luck = 0;
+  double luck_squares = 0;
   double plain = 0;
 
   void add(const RowVerdict& row) {
@@ -50,13 +51,15 @@ struct Sums {
     error += count * row.mean_error;
     base += count * row.mean_base;
     luck += count * row.mean_luck;
+    if (row.luck_values > 0) luck_squares += std::pow(count * row.mean_luck, 2) / row.luck_values;
     plain += count * row.plain_mean;
   }
   double mean(double sum) const { return values > 0 ? sum / values : 0; }
   double limit() const {
     const double share =
         std::min(1.0, std::sqrt(kSureRows / std::max<double>(1, static_cast<double>(rows))));
-    return mean(base) + share * share_of_luck(values) * mean(luck);
+    return mean(base) +
+           share * share_of_luck(luck_squares > 0 ? luck * luck / luck_squares : 1) * mean(luck);
   }
   double ratio() const { return quotient(mean(error), limit()); }
 };
@@ -87,9 +90,7 @@ double RowVerdict::ratio() const {
   return std::max(quotient(max_error, max_limit), quotient(mean_error, mean_limit()));
 }
 
-double RowVerdict::mean_limit() const {
-  return mean_base + share_of_luck(static_cast<double>(values)) * mean_luck;
-}
+double RowVerdict::mean_limit() const { return mean_base + share_of_luck(luck_values) * mean_luck; }
 
 RowVerdict judge_row(const RowValues& values, Storage storage) {
   const std::size_t count = values.want.size();
@@ -99,6 +100,7 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
           values.plain.size(), values.luck.size(), count);
   RowVerdict row;
   double luck_max = 0;
+  double luck_squares = 0;
   for (std::size_t i = 0; i < count; ++i) {
     const double got = values.got[i];
     const double want = values.want[i];
@@ -118,11 +120,13 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
     const double luck = std::isfinite(values.luck[i]) ? values.luck[i] : 0;
     luck_max = std::max(luck_max, luck);
     row.mean_luck += luck;
+    luck_squares += luck * luck;
   }
   if (row.values == 0) return row;
   const auto number = static_cast<double>(row.values);
   row.mean_error /= number;
   row.plain_mean /= number;
+  if (luck_squares > 0) row.luck_values = row.mean_luck * row.mean_luck / luck_squares;
   row.mean_luck /= number;
   const double floor = kFloor * (std::isfinite(values.magnitude) ? values.magnitude : 0);
   row.max_limit = 2 * row.plain_max + floor + kLuckOfMaximum * luck_max;

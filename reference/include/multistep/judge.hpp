@@ -107,6 +107,7 @@ struct RowVerdict {
   double mean_error = 0;
   double mean_base = 0;  // of mean_limit(), all but the luck
   double mean_luck = 0;
+  double luck_values = 0;  // so many values with equal luck would be as uncertain in the mean
   double plain_max = 0;
   double plain_mean = 0;
   Index worst = -1;  // value with the largest error, the first of equals; -1 where all are 0
