@@ -144,6 +144,13 @@ FAULTS = {  # stage that must fail: what is done to one row
 }
 
 
+def test_no_keys_at_all():
+    q, none = np.zeros((1, 1, 1, 8), np.float32), np.zeros((1, 1, 0, 8), np.float32)
+    for rows in ("auto", "all", 1, [0]):
+        assert multistep.compare(q, q, none, none, [q], S, length=0, rows=rows)
+        assert not multistep.compare(q + 1, q, none, none, [q], S, length=0, rows=rows)
+
+
 def test_how_many_rows_are_judged(problem, right):
     for rows, judged in [("all", 480), ("auto", 480), (7, 7), ([3, 479, 3], 2)]:
         report = multistep.compare(right, *problem, S, rows=rows)
