@@ -77,12 +77,13 @@ class Rows {
   Index batch(Index row) const { return row / shape_.queries / shape_.num_heads; }
   Index start(Index row) const { return shape_.start ? shape_.start[batch(row)] : 0; }
 
-  /// Row of `key` in [batch, num_kv_heads, L_kv] for the head of a query row.
-  Index kv_row(Index row, Index key) const {
+  /// The KV head of a query row's head, in [batch, num_kv_heads].
+  Index kv_head(Index row) const {
     const Index head = row / shape_.queries % shape_.num_heads;
-    const Index kv_head = head / (shape_.num_heads / shape_.num_kv_heads);
-    return (batch(row) * shape_.num_kv_heads + kv_head) * shape_.keys + key;
+    return batch(row) * shape_.num_kv_heads + head / (shape_.num_heads / shape_.num_kv_heads);
   }
+  /// Row of `key` in [batch, num_kv_heads, L_kv] for the head of a query row.
+  Index kv_row(Index row, Index key) const { return kv_head(row) * shape_.keys + key; }
 
  private:
   Shape shape_;

@@ -50,8 +50,7 @@ WholeCheck AllRows<T>::output(const double* values) const {
   WholeCheck found;
   for (Index row = 0; row < rows.count(); ++row) {
     if (!clean_[at(row)]) continue;
-    const double* bound =
-        bounds_.data() + rows.kv_row(row, 0) / std::max<Index>(1, args_.shape.keys) * d;
+    const double* bound = bounds_.data() + rows.kv_head(row) * d;
     for (Index c = 0; c < d; ++c) {
       const double value = values[row * d + c];
       found.not_finite += !std::isfinite(value);
