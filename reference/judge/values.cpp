@@ -34,6 +34,11 @@ double quotient(double error, double limit) {
 /// How much of the mean luck a mean of so many values may have.
 double share_of_luck(double values) { return 1 + 1 / std::sqrt(std::max(1.0, values)); }
 
+/// So many values with equal luck would be as uncertain in the mean; 0 where none has any.
+double equal_values(double luck, double luck_squares) {
+  return luck_squares > 0 ? luck * luck / luck_squares : 0;
+}
+
 /// Means over some rows, each counted by its values.
 struct Sums {
   Index rows = 0;
@@ -58,8 +63,7 @@ struct Sums {
   double limit() const {
     const double share =
         std::min(1.0, std::sqrt(kSureRows / std::max<double>(1, static_cast<double>(rows))));
-    return mean(base) +
-           share * share_of_luck(luck_squares > 0 ? luck * luck / luck_squares : 1) * mean(luck);
+    return mean(base) + share * share_of_luck(equal_values(luck, luck_squares)) * mean(luck);
   }
   double ratio() const { return quotient(mean(error), limit()); }
 };
@@ -126,7 +130,7 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
   const auto number = static_cast<double>(row.values);
   row.mean_error /= number;
   row.plain_mean /= number;
-  if (luck_squares > 0) row.luck_values = row.mean_luck * row.mean_luck / luck_squares;
+  row.luck_values = equal_values(row.mean_luck, luck_squares);
   row.mean_luck /= number;
   const double floor = kFloor * (std::isfinite(values.magnitude) ? values.magnitude : 0);
   row.max_limit = 2 * row.plain_max + floor + kLuckOfMaximum * luck_max;
