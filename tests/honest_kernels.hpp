@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,16 @@ class Run {
   std::vector<double> scores;
   std::vector<Index> anchors;
   std::vector<double> span_outputs, span_lses, window_output, window_lse, output;
+
+  multistep::Submission submission() const {
+    return {spans.data(),     scores.data(),        anchors.data(),    span_outputs.data(),
+            span_lses.data(), window_output.data(), window_lse.data(), output.data()};
+  }
+  multistep::Submission output_alone() const {
+    multistep::Submission given;
+    given.output = output.data();
+    return given;
+  }
 
   void compute() {
     for (auto* array : {&scores, &span_outputs, &span_lses, &window_output, &window_lse, &output}) {
@@ -389,23 +400,17 @@ struct Case {
   }
 };
 
+inline std::vector<Index> all_rows(const Problem<float>& problem) {
+  std::vector<Index> rows(at(problem.sizes.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
 /// The judge's report of a run, of what it hands in.
 inline multistep::JudgeReport judged(const Case& of, const Run& run, bool output_alone) {
-  const Problem<float>& problem = of.problem;
-  multistep::Submission given;
-  given.output = run.output.data();
-  if (!output_alone) {
-    given.spans = run.spans.data();
-    given.scores = run.scores.data();
-    given.anchors = run.anchors.data();
-    given.span_outputs = run.span_outputs.data();
-    given.span_lses = run.span_lses.data();
-    given.window_output = run.window_output.data();
-    given.window_lse = run.window_lse.data();
-  }
-  std::vector<Index> rows;
-  for (Index row = 0; row < problem.sizes.rows(); ++row) rows.push_back(row);
-  return multistep::judge_sample(problem.attention(), rows, of.storage, given).report();
+  const auto given = output_alone ? run.output_alone() : run.submission();
+  const std::vector<Index> rows = all_rows(of.problem);
+  return multistep::judge_sample(of.problem.attention(), rows, of.storage, given).report();
 }
 
 }  // namespace honest

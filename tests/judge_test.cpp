@@ -47,32 +47,12 @@ struct Handed {
     return problem;
   }
 
-  Submission submission() const {
-    Submission given;
-    given.spans = run.spans.data();
-    given.scores = run.scores.data();
-    given.anchors = run.anchors.data();
-    given.span_outputs = run.span_outputs.data();
-    given.span_lses = run.span_lses.data();
-    given.window_output = run.window_output.data();
-    given.window_lse = run.window_lse.data();
-    given.output = run.output.data();
-    return given;
-  }
-  Submission output_alone() const {
-    Submission given;
-    given.output = run.output.data();
-    return given;
-  }
-
-  std::vector<Index> all_rows() const {
-    std::vector<Index> rows;
-    for (Index row = 0; row < problem.sizes.rows(); ++row) rows.push_back(row);
-    return rows;
-  }
+  Submission submission() const { return run.submission(); }
+  Submission output_alone() const { return run.output_alone(); }
 
   JudgeReport judge(const Submission& given) const {
-    Judge judge = judge_sample(problem.attention(), all_rows(), storage, given);
+    const std::vector<Index> rows = honest::all_rows(problem);
+    Judge judge = judge_sample(problem.attention(), rows, storage, given);
     judge.found("output", AllRows(problem.attention(), storage).output(given.output));
     return judge.report();
   }
