@@ -85,6 +85,10 @@ set(MULTISTEP_CUDA AUTO CACHE STRING "Build the CUDA kernels: AUTO (where nvcc c
 set_property(CACHE MULTISTEP_CUDA PROPERTY STRINGS AUTO ON OFF)
 option(MULTISTEP_CUDA_FAULTS "Build a copy of the kernels that can be told to go wrong" OFF)
 
+string(TOUPPER "${MULTISTEP_CUDA}" MULTISTEP_CUDA)
+if(NOT MULTISTEP_CUDA MATCHES "^(AUTO|ON|OFF|TRUE|FALSE|YES|NO|1|0)$")
+  message(FATAL_ERROR "MULTISTEP_CUDA=${MULTISTEP_CUDA}: AUTO, ON or OFF")
+endif()
 set(reason "")
 if(MULTISTEP_CUDA STREQUAL "AUTO" OR MULTISTEP_CUDA)
   multistep_find_nvcc(nvcc nvcc_arguments)

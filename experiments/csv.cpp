@@ -90,14 +90,17 @@ std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Ind
 
   std::vector<CandidateSpan> spans;
   std::array<char, 256> buffer{};  // three integers and some spaces fit
+  bool first = true;
   for (Index line = 1; in.peek() != std::char_traits<char>::eof(); ++line) {
     auto [text, whole] = next_line(in, buffer);
     if (line == 1 && text.substr(0, kMark.size()) == kMark) text.remove_prefix(kMark.size());
     const std::vector<std::string_view> fields = fields_of(text);
-    if (line == 1 && is_header(fields)) continue;
+    if (whole && fields.size() == 1 && fields[0].empty()) continue;  // a blank line
+    if (std::exchange(first, false) && is_header(fields)) continue;
     std::array<Index, 3> row{};
     if (!whole || !parse_row(fields, row)) {
-      refuse(line, fmt::format("found {}, wanted three integers, {}", shown(text), kHeader));
+      refuse(line, fmt::format("found {}, wanted three integers from {} to {}, {}", shown(text),
+                               start, length, kHeader));
     }
     const auto [query, begin, end] = row;
     if (query < start || query >= length) {

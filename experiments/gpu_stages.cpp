@@ -84,19 +84,6 @@ Submitted found(const GpuProblem& problem, const Gather& gather, const GpuResult
 
 }  // namespace
 
-Submission Submitted::submission() const {
-  const auto data = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
-  Submission given;
-  given.spans = data(spans);
-  given.scores = data(scores);
-  given.anchors = data(anchors);
-  given.span_outputs = data(span_outputs);
-  given.span_lses = data(span_lses);
-  given.window_lse = data(window_lse);
-  given.output = data(output);
-  return given;
-}
-
 Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vector<Index>& rows,
                      const cuda::OwnedStream& stream) {
   const GpuResults results(problem);

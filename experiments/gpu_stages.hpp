@@ -7,19 +7,10 @@
 
 namespace multistep {
 
-/// What the GPU gave for the sampled rows, as the judge takes it.
-struct Submitted {
-  std::vector<Span> spans;           // [sample, top_k]
-  std::vector<double> scores;        // [sample, top_k]
-  std::vector<Index> anchors;        // [sample, top_k, levels]
-  std::vector<double> span_outputs;  // [sample, top_k, head_dim]; empty: not told
-  std::vector<double> span_lses;     // [sample, top_k]
-  std::vector<double> window_lse;    // [sample]
-  std::vector<double> output;        // [sample, head_dim]
-  Index bad_span_outputs = 0;        // NaN or infinite values in all rows, sampled or not
+/// What the GPU gave for the sampled rows.
+struct Submitted : SubmittedArrays {
+  Index bad_span_outputs = 0;  // NaN or infinite values in all rows, sampled or not
   Index bad_outputs = 0;
-
-  Submission submission() const;
 };
 
 /// Every stage on the results of the one before it. `rows` are of [batch, heads, queries].

@@ -64,7 +64,8 @@ struct Item {
   double lse = -inputs::kInfinity;
 };
 
-class Run {
+/// What it hands in for all rows.
+class Run : public multistep::SubmittedArrays {
  public:
   Run(const Kernel& kernel, const Problem<float>& problem, Storage storage)
       : kernel_(kernel), problem_(problem), storage_(storage), d_(problem.sizes.head_dim) {
@@ -72,16 +73,6 @@ class Run {
     if (storage == Storage::float32) kernel_.truncating = false;
   }
 
-  // What it hands in for all rows.
-  std::vector<Span> spans;
-  std::vector<double> scores;
-  std::vector<Index> anchors;
-  std::vector<double> span_outputs, span_lses, window_output, window_lse, output;
-
-  multistep::Submission submission() const {
-    return {spans.data(),     scores.data(),        anchors.data(),    span_outputs.data(),
-            span_lses.data(), window_output.data(), window_lse.data(), output.data()};
-  }
   multistep::Submission output_alone() const {
     multistep::Submission given;
     given.output = output.data();
@@ -89,11 +80,7 @@ class Run {
   }
 
   void compute() {
-    for (auto* array : {&scores, &span_outputs, &span_lses, &window_output, &window_lse, &output}) {
-      array->clear();
-    }
-    spans.clear();
-    anchors.clear();
+    static_cast<SubmittedArrays&>(*this) = {};
     for (Index row = 0; row < problem_.sizes.rows(); ++row) compute_row(row);
   }
 
@@ -351,8 +338,8 @@ class Run {
   Random noise_{5};
 };
 
-/// A problem of any shape, rounded to the storage type: loud queries, channels that stand out, few
-/// rows and many.
+/// A problem of any shape, rounded to the storage type: loud queries, uneven values, few rows and
+/// many.
 struct Case {
   Storage storage;
   Problem<float> problem;
@@ -362,6 +349,22 @@ struct Case {
  private:
   Case(std::uint64_t seed, Random random)
       : storage(static_cast<Storage>(random.below(3))), problem(make(seed, random, storage)) {}
+
+  /// Values as they are, or with some that stand out: here and there, or in one channel, which may
+  /// be the only one that is not 0; or all of them nearly 0.
+  static void make_uneven(Problem<float>& problem, Storage storage, Random& random) {
+    const Index kind = random.below(8);
+    const float by[] = {100, 300, 10'000};
+    const float channel = by[random.below(3)];
+    const std::size_t d = at(problem.sizes.head_dim);
+    for (std::size_t i = 0; i < problem.value.size(); ++i) {
+      float& x = problem.value[i];
+      if (kind == 0 && i % 50 == 0) x *= 100;
+      if (kind == 1 && i % d == 0) x *= channel;
+      if (kind == 2 && i % d != 0) x = 0;
+      if (kind == 3) x *= storage == Storage::float16 ? 0x1p-18F : 0x1p-124F;
+    }
+  }
 
   static Problem<float> make(std::uint64_t seed, Random& random, Storage storage) {
     using multistep::preset;
@@ -375,8 +378,8 @@ struct Case {
     sizes.num_heads = sizes.num_kv_heads * (1 + random.below(2));
     const Index few[] = {1, 1, 2, 8};
     sizes.queries = few[random.below(4)];
-    const Index dims[] = {16, 64, 128};
-    sizes.head_dim = dims[random.below(3)];
+    const Index dims[] = {1, 2, 4, 8, 16, 64, 128};
+    sizes.head_dim = dims[random.below(7)];
     const Index offsets[] = {0, 20, 200, 900};
     sizes.query_offset = offsets[random.below(4)] + random.below(40);
     sizes.keys = sizes.query_offset + sizes.queries;
@@ -385,8 +388,7 @@ struct Case {
     const float loud[] = {1, 1, 8, 64};
     const float factor = loud[random.below(4)];
     for (float& x : problem.query) x *= factor;
-    const bool outliers = random.below(4) == 0;
-    for (std::size_t i = 0; outliers && i < problem.value.size(); i += 50) problem.value[i] *= 100;
+    make_uneven(problem, storage, random);
     const float routed[] = {1, 0.25F, 4};
     const float route = routed[random.below(3)];
     const auto store = [&](std::vector<float>& array, float by) {

@@ -112,6 +112,14 @@ class Nvcc(unittest.TestCase):
         self.assertIn("kernels: OFF, reason: MULTISTEP_CUDA=OFF.", said)
         self.assertNotIn("No CUDA kernels", said)
 
+    def test_no_such_choice(self):
+        code, said = self.configure("-DMULTISTEP_CUDA=maybe")
+        self.assertEqual(code, 1, said)
+        self.assertIn("MULTISTEP_CUDA=MAYBE: AUTO, ON or OFF", said)
+        code, said = self.configure("-DMULTISTEP_CUDA=off")
+        self.assertEqual(code, 0, said)
+        self.assertIn("kernels: OFF, reason: MULTISTEP_CUDA=OFF.", said)
+
     def test_asks_anew(self):
         """A build folder from before nvcc was mended is no obstacle."""
         broken = self.nvcc("broken", "13.0", FAILS)

@@ -206,7 +206,7 @@ class VerifySpans(Case):
 
     def test_bad_files(self):
         row = "query,begin,end"
-        wanted = f"wanted three integers, {row}"
+        wanted = f"wanted three integers from 0 to 8, {row}"
         for text, message in [
             ("", "--spans -: no spans"),
             ("1" * 10000, f"-:1: found '{'1' * 40}...', {wanted}"),
@@ -218,7 +218,8 @@ class VerifySpans(Case):
             (f"{row}\n{row}\n", f"-:2: found '{row}', {wanted}"),
             (f"{row}\n1,0\n", f"-:2: found '1,0', {wanted}"),
             (f"{row}\n1,0,2,3\n", f"-:2: found '1,0,2,3', {wanted}"),
-            ("1,0,2\n\n1,0,2\n", f"-:2: found '', {wanted}"),
+            ("\n \n", "--spans -: no spans"),
+            (f"\n{row}\n\n{row}\n", f"-:4: found '{row}', {wanted}"),
             ("1,0,2.0\n", f"-:1: found '1,0,2.0', {wanted}"),
             ("1,0,2 3\n", f"-:1: found '1,0,2 3', {wanted}"),
             ("1,0,9223372036854775808\n", f"-:1: found '1,0,9223372036854775808', {wanted}"),
@@ -236,6 +237,7 @@ class VerifySpans(Case):
     def test_forms_that_other_programs_write(self):
         for text in ("\ufeffquery,begin,end\n3,0,2\n3,2,4\n5,0,6\n",
                      "\ufeff3,0,2\n3,2,4\n5,0,6",
+                     "\n \nquery,begin,end\n\n3,0,2\n\r\n3,2,4\n\t\n5,0,6\n\n",
                      "Query,BEGIN,end\r\n3,0,2\r\n3,2,4\r\n5,0,6\r\n",
                      "query, begin, end\n3, 0, 2\n 3,\t2, 4 \n5 ,0,6\t\r\n"):
             with self.subTest(text=text):

@@ -140,8 +140,8 @@ TEST_CASE("an item's rounding is told beside its exact values", "[judge]") {
     double largest = 0;
     for (const double x : item.deviation) largest = std::max(largest, x);
     CHECK(largest > roundoff(storage) * 0.01);
-    CHECK(largest < roundoff(storage) * item.magnitude + 0x1p-21);
-    CHECK(item.magnitude >= std::abs(item.output[0]));
+    CHECK(largest < roundoff(storage) * item.magnitude[0] + 0x1p-21);
+    CHECK(item.magnitude[0] >= std::abs(item.output[0]));
   }
   // One key: no weight to round, nothing but its value.
   const RoundedItem one = round({9, 10}, Storage::float32);

@@ -5,12 +5,6 @@
 
 namespace multistep {
 
-double largest_of(std::span<const double> values) {
-  double largest = 0;
-  for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
-  return largest;
-}
-
 double stored_deviation(Storage storage, double value) {
   return rounding_of(storage, value) / std::sqrt(3.0);
 }
@@ -18,8 +12,7 @@ double stored_deviation(Storage storage, double value) {
 RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
                          const std::vector<const PlainItem*>& plain, const double* got,
                          Storage storage) {
-  std::vector<double> want, yardstick, luck;
-  double magnitude = 0;
+  std::vector<double> want, yardstick, luck, magnitude;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     const RoundedItem& item = *exact[i];
     const std::vector<double> stored = plain[i]->stored(storage);
@@ -28,21 +21,21 @@ RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
     for (std::size_t c = 0; c < item.output.size(); ++c) {
       luck.push_back(std::hypot(item.deviation[c], stored_deviation(storage, item.output[c])));
     }
-    magnitude = std::max(magnitude, item.magnitude);
+    magnitude.insert(magnitude.end(), item.magnitude.begin(), item.magnitude.end());
   }
   return judge_row({{got, want.size()}, want, yardstick, luck, {}, magnitude}, storage);
 }
 
 RowVerdict judge_lses(const std::vector<const RoundedItem*>& exact,
                       const std::vector<const PlainItem*>& plain, const double* got) {
-  std::vector<double> want, yardstick, luck;
+  std::vector<double> want, yardstick, luck, magnitude;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     want.push_back(exact[i]->lse);
     yardstick.push_back(static_cast<double>(plain[i]->lse));
     luck.push_back(std::hypot(exact[i]->lse_deviation, kSingle * exact[i]->lse));
+    // A logarithm as well as the logits: four times the floor of an output.
+    magnitude.push_back(4 * std::max(1.0, std::abs(exact[i]->lse)));
   }
-  // A logarithm as well as the logits: four times the floor of an output.
-  const double magnitude = 4 * std::max(1.0, largest_of(want));
   return judge_row({{got, want.size()}, want, yardstick, luck, {}, magnitude}, Storage::float32);
 }
 

@@ -8,9 +8,6 @@
 /// A row's items against what was handed in for them.
 namespace multistep {
 
-/// The largest finite magnitude.
-double largest_of(std::span<const double> values);
-
 /// Standard deviation of a value that is rounded to the storage type.
 double stored_deviation(Storage storage, double value);
 

@@ -30,6 +30,12 @@ Submission row_of(const Submission& given, Index s, Index top_k, Index levels, I
 
 }  // namespace
 
+Submission SubmittedArrays::submission() const {
+  const auto data = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
+  return {data(spans),     data(scores),        data(anchors),    data(span_outputs),
+          data(span_lses), data(window_output), data(window_lse), data(output)};
+}
+
 struct Judge::State {
   Index levels;
   Index top_k;

@@ -22,6 +22,7 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
   RoundedItem item;
   item.output.assign(at(d), 0);
   item.deviation.assign(at(d), 0);
+  item.magnitude.assign(at(d), 0);
   std::vector<double> weights;
   item.lse = softmax(keys, query, key, scale, weights);
   if (weights.empty()) return item;
@@ -33,7 +34,7 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
     output += weights[j] * v;
     magnitude += weights[j] * v.array().abs().transpose();
   }
-  item.magnitude = magnitude.maxCoeff();
+  item.magnitude.assign(magnitude.begin(), magnitude.end());
 
   // The scale, which may be rounded with log2(e) in it, is off by the same share for all logits.
   constexpr double kExponential = 0x1p-22;
@@ -42,7 +43,6 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
   Eigen::ArrayXd by_scale = Eigen::ArrayXd::Zero(d);
   double lse_variance = 0;
   double lse_by_scale = 0;
-  const double u = roundoff(storage);
   for (std::size_t j = 0; j < weights.size(); ++j) {
     const double w = weights[j];
     if (w == 0) continue;
@@ -53,7 +53,8 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
     const double off = std::hypot(logit_deviation(query, k, logit, scale), kExponential);
     const Eigen::ArrayXd apart = v - output.array().transpose();
     // A weight is rounded to the storage type before or after it is divided by the sum.
-    variance += w * w * (off * off * apart.square() + u * u / 3 * v.square());
+    const double stored = rounding_of(storage, w);
+    variance += w * w * off * off * apart.square() + stored * stored / 3 * v.square();
     by_scale += w * logit * apart;
     lse_variance += w * w * off * off;
     lse_by_scale += w * logit;

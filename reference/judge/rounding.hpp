@@ -36,9 +36,9 @@ inline double rounding_of(Storage storage, double value) {
 struct RoundedItem {
   std::vector<double> output;     // [head_dim], O
   std::vector<double> deviation;  // [head_dim], of O before it is rounded to the storage type
+  std::vector<double> magnitude;  // [head_dim], sums over keys of weight * |value|
   double lse = -kInfinity;
   double lse_deviation = 0;
-  double magnitude = 0;  // largest sum over keys of weight * |value|
 };
 
 /// `key` and `value` point at the KV head's row 0.

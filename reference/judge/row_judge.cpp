@@ -44,6 +44,13 @@ std::vector<double> gate_slacks(const Chosen& chosen) {
   return slacks;
 }
 
+/// The largest finite magnitude.
+double largest_of(std::span<const double> values) {
+  double largest = 0;
+  for (const double x : values) largest = std::max(largest, std::isfinite(x) ? std::abs(x) : 0);
+  return largest;
+}
+
 /// A row that fails, whatever its values.
 RowVerdict wrong_row() {
   RowVerdict row;
@@ -55,10 +62,12 @@ RowVerdict wrong_row() {
 
 /// What moves the values of an output: variances, which add up, and what is explained as it is.
 struct Allowance {
-  std::vector<double> variance;  // [head_dim]
-  std::vector<double> slack;     // [head_dim]
+  std::vector<double> variance;   // [head_dim]
+  std::vector<double> slack;      // [head_dim]
+  std::vector<double> magnitude;  // [head_dim], sums of the absolute terms
 
-  explicit Allowance(Index head_dim) : variance(at(head_dim), 0), slack(at(head_dim), 0) {}
+  explicit Allowance(Index head_dim)
+      : variance(at(head_dim), 0), slack(at(head_dim), 0), magnitude(at(head_dim), 0) {}
 
   void add_deviation(std::size_t c, double deviation) {
     if (std::isfinite(deviation)) variance[c] += deviation * deviation;
@@ -78,6 +87,10 @@ struct Part {
   const double* output;  // [head_dim]
   double lse;
   const RoundedItem* computed;  // null: given, in the storage type and float32
+
+  double magnitude(std::size_t c) const {
+    return computed ? computed->magnitude[c] : std::abs(output[c]);
+  }
 };
 
 template <class T>
@@ -288,6 +301,7 @@ class RowJudge {
   /// handed in has been, where the output may be made of what it was before.
   void add_part(Allowance& allowed, const Part& part, double share) const {
     for (std::size_t c = 0; c < at(d_) && share > 0; ++c) {
+      allowed.magnitude[c] += share * part.magnitude(c);
       if (part.computed) {
         allowed.add_deviation(c, share * part.computed->deviation[c]);
         allowed.add_deviation(c, share * stored_deviation(storage_, part.output[c]));
@@ -308,7 +322,6 @@ class RowJudge {
     }
     std::vector<double> outputs, lses, plain_outputs, plain_lses;
     std::vector<Part> parts;
-    double magnitude = exact_window_.magnitude;
     for (std::size_t i = 0; i < exact_.size(); ++i) {
       const std::vector<double> stored = plain_[i].stored(storage_);
       outputs.insert(outputs.end(), exact_[i].output.begin(), exact_[i].output.end());
@@ -316,7 +329,6 @@ class RowJudge {
       lses.push_back(exact_[i].lse);
       plain_lses.push_back(static_cast<double>(plain_[i].lse));
       parts.push_back({exact_[i].output.data(), exact_[i].lse, &exact_[i]});
-      magnitude = std::max(magnitude, exact_[i].magnitude);
     }
     const Part window = window_part();
     const CombineArgs args = combination(chosen, outputs, lses, window);
@@ -331,7 +343,8 @@ class RowJudge {
     const std::vector<double> plain = plain_combine(
         combination(chosen, plain_outputs, plain_lses, window), plain_window_, storage_);
     findings_.values[kOutput] = judge_row(
-        {{given_.output, at(d_)}, want, plain, allowed.luck(), allowed.slack, magnitude}, storage_);
+        {{given_.output, at(d_)}, want, plain, allowed.luck(), allowed.slack, allowed.magnitude},
+        storage_);
     if (has_items) judge_combination(chosen);
   }
 
@@ -361,11 +374,8 @@ class RowJudge {
       plain_window.lse = static_cast<float>(*given_.window_lse);
     }
     std::vector<Part> parts;
-    double magnitude =
-        window.computed ? exact_window_.magnitude : largest_of({window.output, at(d_)});
     for (Index s = 0; s < chosen.count; ++s) {
       parts.push_back({outputs.data() + s * d_, lses[at(s)], nullptr});
-      magnitude = std::max(magnitude, largest_of({parts.back().output, at(d_)}));
     }
     const CombineArgs args = combination(chosen, outputs, lses, window);
     const std::vector<double> want = combine(args);
@@ -375,7 +385,7 @@ class RowJudge {
                                                 plain_combine(args, plain_window, storage_),
                                                 allowed.luck(),
                                                 allowed.slack,
-                                                magnitude},
+                                                allowed.magnitude},
                                                storage_);
   }
 

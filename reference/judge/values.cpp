@@ -9,6 +9,7 @@ namespace {
 
 constexpr double kFloor = 4 * 0x1p-23;
 constexpr double kLuckOfMaximum = 2;
+constexpr double kLuckOfValue = 8;
 constexpr double kSureRows = 4;  // of more rows luck evens out
 
 /// How far off, beyond what `slack` explains.
@@ -24,6 +25,10 @@ bool is_free(double got, double want, Storage storage) {
   const auto stored = static_cast<double>(round_to(storage, static_cast<float>(want)));
   return std::isinf(stored) && got == stored;
 }
+
+/// What is not told from 0: subnormal numbers of float32, which kernels may flush, and the last
+/// bit of those of float16.
+double tiny(Storage storage) { return storage == Storage::float16 ? 0x1p-24 : 0x1p-126; }
 
 /// A limit that is no number excuses nothing.
 double quotient(double error, double limit) {
@@ -99,12 +104,18 @@ double RowVerdict::mean_limit() const { return mean_base + share_of_luck(luck_va
 RowVerdict judge_row(const RowValues& values, Storage storage) {
   const std::size_t count = values.want.size();
   require(values.got.size() == count && values.plain.size() == count &&
-              values.luck.size() == count && (values.slack.empty() || values.slack.size() == count),
-          "values {}, yardstick {}, luck {}: as many as the oracle's, {}", values.got.size(),
-          values.plain.size(), values.luck.size(), count);
+              values.luck.size() == count && values.magnitude.size() == count &&
+              (values.slack.empty() || values.slack.size() == count),
+          "values {}, yardstick {}, luck {}, magnitude {}: as many as the oracle's, {}",
+          values.got.size(), values.plain.size(), values.luck.size(), values.magnitude.size(),
+          count);
+  const auto finite = [](double x) { return std::isfinite(x) ? x : 0; };
   RowVerdict row;
   double luck_max = 0;
   double luck_squares = 0;
+  double magnitude_max = 0;
+  double plain_share = 0;  // the yardstick's largest error, by a value's own magnitude
+  std::vector<double> errors(count, 0);
   for (std::size_t i = 0; i < count; ++i) {
     const double got = values.got[i];
     const double want = values.want[i];
@@ -112,16 +123,17 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
     ++row.values;
     row.nans += std::isnan(got);
     row.infs += std::isinf(got) && got != want;
-    const double error = error_of(got, want, values.slack.empty() ? 0 : values.slack[i]);
-    if (error > row.max_error) {
-      row.max_error = error;
-      row.worst = static_cast<Index>(i);
-    }
-    const double plain = error_of(values.plain[i], want, 0);
+    const double slack = values.slack.empty() ? 0 : values.slack[i];
+    errors[i] = error_of(got, want, tiny(storage) + slack);
+    const double plain = error_of(values.plain[i], want, tiny(storage));
+    const double magnitude = finite(values.magnitude[i]);
     row.plain_max = std::max(row.plain_max, plain);
-    row.mean_error += error;
+    row.mean_error += errors[i];
     row.plain_mean += plain;
-    const double luck = std::isfinite(values.luck[i]) ? values.luck[i] : 0;
+    if (plain > 0)
+      plain_share = std::max(plain_share, magnitude > 0 ? plain / magnitude : kInfinity);
+    magnitude_max = std::max(magnitude_max, magnitude);
+    const double luck = finite(values.luck[i]);
     luck_max = std::max(luck_max, luck);
     row.mean_luck += luck;
     luck_squares += luck * luck;
@@ -132,9 +144,22 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
   row.plain_mean /= number;
   row.luck_values = equal_values(row.mean_luck, luck_squares);
   row.mean_luck /= number;
-  const double floor = kFloor * (std::isfinite(values.magnitude) ? values.magnitude : 0);
-  row.max_limit = 2 * row.plain_max + floor + kLuckOfMaximum * luck_max;
-  row.mean_base = 2 * row.plain_mean + floor;
+  row.mean_base = 2 * row.plain_mean + kFloor * magnitude_max;
+  const double limit = 2 * row.plain_max + kFloor * magnitude_max + kLuckOfMaximum * luck_max;
+  row.max_limit = limit;
+  double worst = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (errors[i] == 0) continue;
+    const double own = (2 * plain_share + kFloor) * finite(values.magnitude[i]) +
+                       kLuckOfValue * finite(values.luck[i]);
+    const double of_value = std::isnan(own) ? limit : std::min(limit, own);
+    const double ratio = quotient(errors[i], of_value);
+    if (ratio < worst || (ratio == worst && errors[i] <= row.max_error)) continue;
+    worst = ratio;
+    row.worst = static_cast<Index>(i);
+    row.max_error = errors[i];
+    row.max_limit = of_value;
+  }
   return row;
 }
 

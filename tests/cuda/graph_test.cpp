@@ -128,7 +128,7 @@ TEST_CASE("Every GPU stage can be captured", "[graph]") {
       stream.synchronize();
       const Paths kept{2, 0, spans.download(), scores.download(), {}, {}};
       CHECK(difference(kept, span_search(problem.search())) == "");
-      Handed given = handed(kept);
+      SubmittedArrays given = handed(kept);
       given.span_outputs = cast<double>(cuda::widen(Dtype::bf16, outputs.download()));
       given.span_lses = cast<double>(lses.download());
       given.output = cast<double>(cuda::widen(Dtype::bf16, output.download()));

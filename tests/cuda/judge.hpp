@@ -13,22 +13,10 @@ inline multistep::Storage storage_of(Dtype dtype) {
   return dtype == Dtype::bf16 ? multistep::Storage::bfloat16 : multistep::Storage::float16;
 }
 
-/// What is handed in, as the judge takes it. Empty: not handed in.
-struct Handed {
-  std::vector<Span> spans;
-  std::vector<double> scores;
-  std::vector<Index> anchors;
-  std::vector<double> span_outputs, span_lses, window_output, window_lse, output;
+using multistep::SubmittedArrays;
 
-  multistep::Submission submission() const {
-    const auto data = [](const auto& array) { return array.empty() ? nullptr : array.data(); };
-    return {data(spans),     data(scores),        data(anchors),    data(span_outputs),
-            data(span_lses), data(window_output), data(window_lse), data(output)};
-  }
-};
-
-inline Handed handed(const Paths& paths) {
-  Handed result;
+inline SubmittedArrays handed(const Paths& paths) {
+  SubmittedArrays result;
   result.spans = to_host(paths.spans);
   result.scores = cast<double>(paths.scores);
   result.anchors = cast<Index>(paths.anchors);
@@ -38,7 +26,8 @@ inline Handed handed(const Paths& paths) {
 using ProblemArgs = multistep::AttentionArgs<float>;
 
 /// Every row.
-inline multistep::JudgeReport judged(const ProblemArgs& problem, Dtype dtype, const Handed& given) {
+inline multistep::JudgeReport judged(const ProblemArgs& problem, Dtype dtype,
+                                     const SubmittedArrays& given) {
   std::vector<Index> rows(at(problem.shape.rows()));
   std::iota(rows.begin(), rows.end(), 0);
   return multistep::judge_sample(problem, std::span<const Index>(rows), storage_of(dtype),
@@ -46,7 +35,7 @@ inline multistep::JudgeReport judged(const ProblemArgs& problem, Dtype dtype, co
       .report();
 }
 
-inline std::string wrong(const ProblemArgs& problem, Dtype dtype, const Handed& given) {
+inline std::string wrong(const ProblemArgs& problem, Dtype dtype, const SubmittedArrays& given) {
   const multistep::JudgeReport report = judged(problem, dtype, given);
   return report.pass() && report.undecided == 0 ? "" : report.table();
 }
@@ -58,7 +47,7 @@ inline std::string wrong_paths(const Problem& problem, const Paths& got) {
 
 /// All that attention() tells. Near-ties may go either way.
 inline std::string wrong_whole(const ProblemArgs& problem, Dtype dtype, const Whole& got) {
-  Handed given = handed(got.kept);
+  SubmittedArrays given = handed(got.kept);
   given.span_lses = cast<double>(got.span_lses);
   given.window_lse = cast<double>(got.window_lse);
   given.output = cast<double>(got.output);
@@ -134,7 +123,7 @@ inline Partials partials(const Problem& problem, Dtype dtype, const Selection& s
 inline std::string wrong_combination(const Problem& problem, Dtype dtype, const Partials& partials,
                                      const std::vector<float>& output,
                                      const Attended& window = {}) {
-  Handed given;
+  SubmittedArrays given;
   given.spans = to_host(partials.spans);
   given.scores = cast<double>(partials.scores);
   given.span_outputs = cast<double>(partials.outputs);

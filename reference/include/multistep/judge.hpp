@@ -91,26 +91,29 @@ struct RowValues {
   std::span<const double> plain;  // the yardstick's
   std::span<const double> luck;   // what rounding moves each value by: see rounding.hpp
   std::span<const double> slack;  // what is explained of each value otherwise; empty: nothing
-  double magnitude = 0;           // largest sum of absolute terms behind a value
+  std::span<const double> magnitude;  // sum of the absolute terms behind each value
 };
 
 /// A row's errors beside its own limits: at most twice the yardstick's, which may happen to be
-/// right, plus a floor (SPEC 8.3). The floor is 4 ulp in float32 of `magnitude`, for sums in
-/// another order and the hardware's exponentials and logarithms, good to 2^-22, plus the luck:
-/// twice its largest for the maximum, its mean for the mean, of a few values somewhat more, of one
-/// twice as much. Where the oracle's value is NaN any will do; where rounding to the storage type
-/// makes it infinite, so may the submitted one be.
+/// right, plus a floor (SPEC 8.3). The floor is 4 ulp in float32 of the largest `magnitude`, for
+/// sums in another order and the hardware's exponentials and logarithms, good to 2^-22, plus the
+/// luck: twice its largest for the maximum, its mean for the mean, of a few values somewhat more,
+/// of one twice as much. No value hides behind a louder one beside it: each is held, too, to the
+/// yardstick's largest error as a share of `magnitude`, twice, and the floor, both by its own
+/// magnitude, and to eight times its own luck. No error is a subnormal number of float32, which
+/// kernels may flush, and the last bit of those of float16. Where the oracle's value is NaN any will do; where rounding to the storage type makes it
+/// infinite, so may the submitted one be.
 struct RowVerdict {
   Index values = 0;
-  double max_error = 0;
-  double max_limit = 0;
+  double max_error = 0;  // of the worst value, the one with the largest ratio to its limit
+  double max_limit = 0;  // of that value
   double mean_error = 0;
   double mean_base = 0;  // of mean_limit(), all but the luck
   double mean_luck = 0;
   double luck_values = 0;  // so many values with equal luck would be as uncertain in the mean
   double plain_max = 0;
   double plain_mean = 0;
-  Index worst = -1;  // value with the largest error, the first of equals; -1 where all are 0
+  Index worst = -1;  // the first of equals; -1 where all errors are 0
   Index nans = 0;    // values that are NaN where the oracle's is not
   Index infs = 0;    // values that are infinite where the oracle's is another
 
@@ -186,6 +189,16 @@ struct Submission {
   const double* window_output = nullptr;  // [sample, head_dim]
   const double* window_lse = nullptr;     // [sample]
   const double* output = nullptr;         // [sample, head_dim]
+};
+
+/// The same with arrays of its own. Empty: not handed in.
+struct SubmittedArrays {
+  std::vector<Span> spans;
+  std::vector<double> scores;
+  std::vector<Index> anchors;
+  std::vector<double> span_outputs, span_lses, window_output, window_lse, output;
+
+  Submission submission() const;
 };
 
 /// What is found in every row of the results, sampled or not, as it is cheap to look at.
