@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,14 @@ from .comparison import _fields, _to_host
 from .schedule import Schedule
 
 _ATTEND = 3  # the dimension by which queries attend to the planted key; 0, 1, 2 are of the search
-_MOVED = 2.0**-10  # an output that moves by less has not seen a value that moved by 1
+
+# All values are at rest, the same and not 0, but for the planted key's. Outputs at rest are then the
+# same whatever a query sees, and lie between 0 and that where its weights are lost to a key that
+# counts in the denominator alone.
+_REST = 2.0**-5
+_PUSH = 64.0  # how far the planted value is pushed, up or down
+_SEEN = 2 * _REST  # how far an output moves at least that has seen it
+_STILL = _REST / 32  # and at most one that is at rest: bfloat16 rounds by a 512th
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +33,11 @@ class ProbeReport:
     pairs: int
     """Pairs of a query and a key that were tried."""
     unreached: npt.NDArray[np.int64]
-    """[n, 2]: (query, key) whose value never moved the query's output."""
+    """[n, 2]: (query, key) whose value never moved the query's output as it should, in every head,
+    dimension and sequence."""
     acausal: npt.NDArray[np.int64]
-    """[n, 2]: (query, key) with a key newer than the query, whose value moved its output."""
+    """[n, 2]: (query, key) with a key newer than the query, that moved its output: by its value, or
+    by its weight alone."""
     unequal: npt.NDArray[np.int64]
     """[n, 2]: (query, key) whose plant moved the output in one sequence of a batch, and not in
     another."""
@@ -63,22 +72,25 @@ class ProbeReport:
 def probe(candidate: Callable[..., Any], length: int,
           pairs: Union[str, int, npt.ArrayLike] = "auto", *, schedule: Optional[Schedule] = None,
           steps: Optional[int] = None, num_heads: int = 1, num_kv_heads: int = 1,
-          head_dim: int = 64, dtype: Any = np.float32, device: Any = None, batch: int = 16,
+          head_dim: int = 64, dtype: Any = np.float32, device: Any = None, batch: int = 4,
           last_only: bool = False, seed: int = 1) -> ProbeReport:
     """Looks for keys that a kernel cannot reach, by what it does alone.
 
     For a key j, keys get scores that lead a search to j, and every query attends sharply to j where
-    it sees it. Then v[j] is moved: the output must move, and that of older queries must not. Since
-    nobody can see which anchor stands for j, several plants are tried: anchors score the higher,
-    the nearer they are to j on both sides, which leads older queries to their newest keys; and as
-    long as a query has not seen j, among the newer ones, among the older ones; the oldest, the
-    newest; and with ``schedule`` exactly the anchors along its paths. All scores are exact in every
-    storage type, and so small that each kept path has its share of the output. Every plant stands
-    in two sequences of a batch, which must answer alike.
+    it sees it. There v[j] is moved, from what all values are elsewhere: the output must move, and
+    that of older queries must not. A value moves in every dimension, up or down as its KV head
+    says, and so must the outputs of the KV head's heads. Since nobody can see which anchor stands
+    for j, several plants are tried: anchors score the higher, the nearer they are to j on both
+    sides, which leads older queries to their newest keys; and as long as a query has not seen j,
+    among the newer ones, among the older ones; the oldest, the newest; and with ``schedule``
+    exactly the anchors along its paths. All scores are exact in every storage type, and so small
+    that each kept path has its share of the output. Every plant stands in every sequence of a batch
+    in turn, which must answer alike.
 
     What is reached is reached. A pair that no plant reaches is excluded, or leads through an anchor
     that is not among the top_k nearest to the key on any side: ``schedule`` settles that for a
-    kernel whose schedule is known.
+    kernel whose schedule is known. How much a value counts is not looked at (``compare`` does), nor
+    whose keys a head scores: k is the same in all KV heads.
 
     Args:
         candidate: called as ``candidate(q, k, v, routing_queries)``, with routing_queries a list of
@@ -90,9 +102,10 @@ def probe(candidate: Callable[..., Any], length: int,
         schedule: what the kernel is said to follow, if known.
         steps: N, where no schedule is given (2).
         num_heads, num_kv_heads, head_dim: of the arrays; head_dim >= 4, and at least the
-            ``schedule``'s steps. All heads must move; a newer key must move none.
+            ``schedule``'s steps. All heads must move; a newer key must move none. Up to
+            2^head_dim KV heads are told apart.
         dtype, device: of the arrays; a torch dtype or a device makes tensors.
-        batch: keys probed in one call, as sequences of a batch; fewer where memory is short.
+        batch: sequences of a call, fewer where memory is short; the work is in proportion to it.
         last_only: call with the last query alone (L_q = 1, at position length - 1), for decoding.
     """
     length = integer("length", length, 1, 2**22)
@@ -116,13 +129,15 @@ def probe(candidate: Callable[..., Any], length: int,
     make = _Maker(steps, num_heads, num_kv_heads, head_dim, length, dtype, device, last_only)
     batch = make.fitting(batch)
     found = _Found({int(key): queries for key, queries in wanted.items()}, make.first)
+    found.not_finite = make.rest(candidate, batch)
     for n, plant in enumerate(_PLANTS):
         keys = [key for key, queries in found.unreached.items() if len(queries) or n == 0]
         for i in range(0, len(keys), batch):
-            some = keys[i : i + batch]
+            some = np.array(keys[i : i + batch])
             scores = np.stack([plant(length, key) for key in some])
-            found.add(some, *_in_two_sequences(
-                lambda at: make.moved(candidate, scores[at], [some[j] for j in at]), len(some)))
+            found.add(some, _in_every_sequence(
+                lambda order: make.moved(candidate, scores[order], some[order]), len(some), batch,
+                make.queries))
     if schedule is not None:
         _probe_paths(candidate, make, schedule, found, batch)
     left = sorted((int(query), key) for key, queries in found.unreached.items()
@@ -135,17 +150,32 @@ def probe(candidate: Callable[..., Any], length: int,
                        table(found.acausal), table(found.unequal), found.not_finite)
 
 
-_Moved = tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]
+_Rows = npt.NDArray[np.bool_]  # [plants, L_q]
 
 
-def _in_two_sequences(call: Callable[[list[int]], _Moved], count: int
-                      ) -> tuple[_Moved, _Moved]:
-    """What ``call`` gives for plants in order, and with each in another sequence of the batch."""
-    order = list(range(count))
-    turned = [*order[1:], 0]
-    back = np.argsort(turned)
-    moved, leaked, bad = call(turned)
-    return call(order), (moved[back], leaked[back], bad)
+class _Moved(NamedTuple):
+    """Which queries moved as they should when plants stood in every sequence of a batch in turn: in
+    all of them, in some; and which moved at all, in any."""
+
+    all: _Rows
+    some: _Rows
+    leaked: _Rows
+    not_finite: int
+
+
+def _in_every_sequence(call: Callable[[npt.NDArray[np.int64]], tuple[_Rows, _Rows, int]],
+                       plants: int, batch: int, queries: int) -> _Moved:
+    """What ``call``, told which plant stands in which sequence, says of all of them."""
+    every, some, leaked = (np.full((plants, queries), start) for start in (True, False, False))
+    not_finite = 0
+    for turn in range(plants):
+        order = (np.arange(batch) + turn) % plants
+        reach, leaks, bad = call(order)
+        np.logical_and.at(every, order, reach)
+        np.logical_or.at(some, order, reach)
+        np.logical_or.at(leaked, order, leaks)
+        not_finite += bad
+    return _Moved(every, some, leaked, not_finite)
 
 
 @dataclasses.dataclass
@@ -158,18 +188,18 @@ class _Found:
     unequal: set[tuple[int, int]] = dataclasses.field(default_factory=set)
     not_finite: int = 0
 
-    def add(self, keys: list[int], one: _Moved, other: _Moved) -> None:
-        """Takes in what moved, in each of two sequences, when ``keys`` were planted."""
-        self.not_finite += one[2] + other[2]
-        for i, key in enumerate(keys):
+    def add(self, keys: npt.NDArray[np.int64], moved: _Moved) -> None:
+        """Takes in what moved when ``keys`` were planted."""
+        self.not_finite += moved.not_finite
+        for i, key in enumerate(keys.tolist()):
             def queries(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
                 return np.flatnonzero(rows) + self.first
 
-            hit = queries(one[0][i] & other[0][i])
-            self.unequal |= {(query, key) for query in queries(one[0][i] != other[0][i]).tolist()}
-            self.acausal |= {(query, key) for query in queries(one[1][i] | other[1][i]).tolist()
+            unequal = queries(moved.some[i] & ~moved.all[i])
+            self.unequal |= {(query, key) for query in unequal.tolist()}
+            self.acausal |= {(query, key) for query in queries(moved.leaked[i]).tolist()
                              if query < key}
-            self.unreached[key] = np.setdiff1d(self.unreached[key], hit)
+            self.unreached[key] = np.setdiff1d(self.unreached[key], queries(moved.all[i]))
 
 
 def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule, found: _Found,
@@ -181,18 +211,14 @@ def _probe_paths(candidate: Callable[..., Any], make: _Maker, schedule: Schedule
             chains = [path.anchors for path in schedule.path(int(query), key) if path.anchors]
             todo += [(int(query), key, chain) for chain in chains[:4]]
     for i in range(0, len(todo), batch):
-        some = todo[i : i + batch]
-        one, other = _in_two_sequences(
-            lambda at: make.led(candidate, [some[j][2] for j in at], [some[j][1] for j in at]),
-            len(some))
-        for j, (query, key, _) in enumerate(some):
-            # Of this plant only the one query is known to follow the path.
-            alone = np.zeros_like(one[0][j])
-            alone[query - make.first] = True
-            def of(moved: _Moved) -> _Moved:
-                return moved[0][j : j + 1] & alone, moved[1][j : j + 1] & alone, 0
-            found.add([key], of(one), of(other))
-        found.not_finite += one[2] + other[2]
+        rows, keys, anchors = map(np.array, zip(*todo[i : i + batch]))
+        moved = _in_every_sequence(
+            lambda order: make.led(candidate, anchors[order], keys[order]), len(keys), batch,
+            make.queries)
+        # Of this plant only the one query is known to follow the path.
+        alone = np.arange(make.queries) + make.first == rows[:, None]
+        found.add(keys, _Moved(moved.all & alone, moved.some & alone, moved.leaked & alone,
+                               moved.not_finite))
 
 
 def _newer(length: int, key: int) -> npt.NDArray[np.int64]:
@@ -251,10 +277,18 @@ class _Maker:
         require_memory(f"probe of {self.length} keys", one * fits)
         return fits
 
-    def moved(self, candidate: Callable[..., Any], scores: npt.NDArray[np.int64], keys: list[int]
-              ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
-        """Which queries of each sequence move, in every head and in any: bool [n, L_q]; and how
-        many values are not finite. Scores are integers in [0, 2^24), key by key, of all levels."""
+    def rest(self, candidate: Callable[..., Any], batch: int) -> int:
+        """Looks at the outputs where nothing is planted; how many values are not finite."""
+        k = np.zeros((batch, self.kv_heads, self.length, self.head_dim), np.float32)
+        q = np.zeros((batch, self.heads, self.queries, self.head_dim), np.float32)
+        self.resting = self.output(candidate, q, k, np.full_like(k, _REST), [q] * (self.steps - 1))
+        return int(np.count_nonzero(np.isnan(self.resting)))
+
+    def moved(self, candidate: Callable[..., Any], scores: npt.NDArray[np.int64],
+              keys: npt.NDArray[np.int64]) -> tuple[_Rows, _Rows, int]:
+        """Which queries of each sequence move, in every head as they should, and in any: bool [n,
+        L_q]; and how many values are not finite. Scores are integers in [0, 2^24), key by key, of
+        all levels."""
         k, q = self.sharp(keys)
         route = np.zeros_like(q)
         shift = max(1, self.length.bit_length())
@@ -264,21 +298,22 @@ class _Maker:
             route[..., digit] = 2.0 ** (8 * digit - shift)
         return self.pushed(candidate, q, k, [route] * (self.steps - 1), keys)
 
-    def led(self, candidate: Callable[..., Any], chains: list[tuple[int, ...]], keys: list[int]
-            ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
-        """The same where each sequence has a chain of anchors, one per level, each of which scores
-        1 at its own level alone: a level reads a dimension of its own, so that no path comes up to
-        the chain."""
+    def led(self, candidate: Callable[..., Any], anchors: npt.NDArray[np.int64],
+            keys: npt.NDArray[np.int64]) -> tuple[_Rows, _Rows, int]:
+        """The same where each sequence has a chain of anchors [n, N - 1], each of which scores 1 at
+        its own level alone: a level reads a dimension of its own, so that no path comes up to the
+        chain."""
         k, q = self.sharp(keys)
         routes = []
         for m in range(self.steps - 1):
             own = m if m < _ATTEND else m + 1
-            k[np.arange(len(keys)), :, [chain[m] for chain in chains], own] = 1
+            k[np.arange(len(keys)), :, anchors[:, m], own] = 1
             routes.append(np.zeros_like(q))
             routes[m][..., own] = 1
         return self.pushed(candidate, q, k, routes, keys)
 
-    def sharp(self, keys: list[int]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def sharp(self, keys: npt.NDArray[np.int64]
+              ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Keys and queries of which each query attends to the planted key of its sequence."""
         count = len(keys)
         k = np.zeros((count, self.kv_heads, self.length, self.head_dim), np.float32)
@@ -289,22 +324,20 @@ class _Maker:
         return k, q
 
     def pushed(self, candidate: Callable[..., Any], q: npt.NDArray[np.float32],
-               k: npt.NDArray[np.float32], routes: list[npt.NDArray[np.float32]], keys: list[int]
-               ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+               k: npt.NDArray[np.float32], routes: list[npt.NDArray[np.float32]],
+               keys: npt.NDArray[np.int64]) -> tuple[_Rows, _Rows, int]:
         """What moves when the values of ``keys`` do; see ``moved``."""
-        still = np.zeros_like(k)
-        pushed = np.zeros_like(k)
-        pushed[np.arange(len(keys)), :, keys] = 1
-        outputs = []
-        for v in (still, pushed):
-            arrays = [self.array(a) for a in (q, k, v)]
-            routing = [self.array(route) for route in routes]
-            outputs.append(self.output(candidate(*arrays, routing)))
-        bad = sum(int(np.count_nonzero(~np.isfinite(output))) for output in outputs)
+        # Up or down by the bits of the KV head.
+        sides = 1 - 2 * (np.arange(self.kv_heads)[:, None] >> np.arange(self.head_dim) & 1)
+        v = np.full_like(k, _REST)
+        v[np.arange(len(keys)), :, keys] += _PUSH * sides
+        output = self.output(candidate, q, k, v, routes)
+        bad = int(np.count_nonzero(np.isnan(output)))
+        by = np.repeat(sides, self.heads // self.kv_heads, axis=0)[:, None]
+        moved = (output - self.resting) * by  # [n, num_heads, L_q, head_dim]
         with np.errstate(invalid="ignore"):
-            distance = np.abs(outputs[1] - outputs[0]).max(axis=-1)  # [n, heads, L_q]
-            reach: npt.NDArray[np.bool_] = (distance > _MOVED).all(axis=1)
-            leaks: npt.NDArray[np.bool_] = (distance > _MOVED).any(axis=1)
+            reach: _Rows = (moved.min(axis=-1) > _SEEN).all(axis=1)
+            leaks: _Rows = (np.abs(moved).max(axis=-1) > _STILL).any(axis=1)
         return reach, leaks, bad
 
     def array(self, values: npt.NDArray[np.float32]) -> Any:
@@ -317,16 +350,21 @@ class _Maker:
             dtype = getattr(torch, np.dtype(dtype).name)
         return torch.tensor(values, device=self.device, dtype=dtype)
 
-    def output(self, results: Any) -> npt.NDArray[np.float64]:
+    def output(self, candidate: Callable[..., Any], q: npt.NDArray[np.float32],
+               k: npt.NDArray[np.float32], v: npt.NDArray[np.float32],
+               routes: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float64]:
+        """The candidate's output, NaN where it is not finite."""
+        arrays = [self.array(values) for values in (q, k, v)]
+        results = candidate(*arrays, [self.array(route) for route in routes])
         value = _fields(results)["output"]
         if value is None:
             raise ValueError(f"candidate's result of type {type(results).__name__}: no output")
         value = _to_host(value)
         array = np.asarray(value.double().numpy() if is_tensor(value) else value)
-        shape = (array.shape[0], self.heads, self.queries, self.head_dim)
-        if array.shape != shape:
-            raise ValueError(f"candidate's output of shape {array.shape}: {shape} here")
-        return array.astype(np.float64)
+        if array.shape != q.shape:
+            raise ValueError(f"candidate's output of shape {array.shape}: {q.shape} here")
+        output = array.astype(np.float64)
+        return np.where(np.isfinite(output), output, np.nan)
 
 
 def _wanted(pairs: Any, length: int, last_only: bool, seed: int

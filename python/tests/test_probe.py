@@ -80,8 +80,9 @@ def dense(mask):
     """Dense attention of the queries that ``mask`` [L, L] lets through, N = 1 without a search."""
     def candidate(q, k, v, routing):
         logits = np.where(mask, q @ np.swapaxes(k, 2, 3) / 8, -np.inf)
-        weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return weights / weights.sum(axis=-1, keepdims=True) @ v
+        with np.errstate(invalid="ignore"):  # a query that sees nothing
+            weights = np.exp(logits - logits.max(axis=-1, keepdims=True))
+            return weights / weights.sum(axis=-1, keepdims=True) @ v
     return candidate
 
 
@@ -115,22 +116,80 @@ def test_one_key_that_leaks_is_seen():
     assert report.acausal.tolist() == [[63, 64]] and not report
 
 
-def test_a_fault_in_one_sequence_of_a_batch_is_seen():
-    def forgets(q, k, v, routing):
-        output = multistep.attention(q, k, v, routing, Schedule())
-        if len(q) > 3:
-            output[3, :, 30] = 0
+def in_one_sequence(sequence, fault):
+    """A right kernel, but for one sequence of the batch, which ``fault`` computes."""
+    def candidate(q, k, v, routing):
+        output, wrong = (one(q, k, v, routing) for one in (dense(causal(20)), fault))
+        output[sequence : sequence + 1] = wrong[sequence : sequence + 1]
         return output
+    return candidate
 
-    report = probe(forgets, 40)
-    assert not report and len(report.unequal), f"\n{report}"
-    assert {query for query, _ in report.unequal.tolist()} == {30}
-    assert "NOT EQUAL" in repr(report)
 
+@pytest.mark.parametrize("batch", [None, 3, 16])
+def test_a_fault_in_one_sequence_of_a_batch_is_seen(batch):
+    """One pair that is missed, and one that leaks, in each sequence alone."""
+    options = {} if batch is None else {"batch": batch}
+    sizes = set()
+
+    def watched(q, k, v, routing):
+        sizes.add(len(q))
+        return dense(causal(20))(q, k, v, routing)
+
+    assert probe(watched, 20, steps=1, **options)
+    size, = sizes
+    hole, leak = causal(20), causal(20)
+    hole[11, 3], leak[7, 8] = False, True
+    for sequence in range(size):
+        for pairs in ("all", [(11, 3), (7, 7)]):
+            report = probe(in_one_sequence(sequence, dense(hole)), 20, pairs, steps=1, **options)
+            assert report.unequal.tolist() == [[11, 3]] == report.unreached.tolist()
+            assert "NOT EQUAL" in repr(report) and not report and not len(report.acausal)
+            report = probe(in_one_sequence(sequence, dense(leak)), 20, pairs, steps=1, **options)
+            assert report.acausal.tolist() == [[7, 8]] and not report
+            assert not len(report.unreached)
+
+
+def test_sequences_that_mix_are_seen():
     def mixes(q, k, v, routing):  # the last sequence's values for all
         return multistep.attention(q, k, np.broadcast_to(v[-1:], v.shape), routing, Schedule())
 
     assert not probe(mixes, 40)
+
+
+def test_a_key_that_counts_in_the_denominator_alone_is_seen():
+    def leaks(q, k, v, routing):
+        weights = np.exp(q @ np.swapaxes(k, 2, 3) / 8)
+        total = (weights * causal(40, 1)).sum(-1, keepdims=True)  # one key too many
+        return weights * causal(40) / total @ v
+
+    report = probe(leaks, 40, steps=1)
+    assert not report and not len(report.unreached)
+    assert report.acausal.tolist() == [[t, t + 1] for t in range(39)]
+
+
+def test_a_query_that_sees_nothing_has_not_seen_the_future():
+    report = probe(dense(causal(20, -1)), 20, steps=1)
+    assert report.not_finite > 0 and not len(report.acausal)
+
+    report = probe(lambda *given: np.nan_to_num(dense(causal(20, -1))(*given)), 20, steps=1)
+    assert report.unreached.tolist() == [[t, t] for t in range(20)] and not len(report.acausal)
+
+
+@pytest.mark.parametrize("fault", ["kv head", "half of the dimensions", "one dimension"])
+def test_wrong_heads_and_missing_dimensions_are_seen(fault):
+    def wrong(q, k, v, routing):
+        if fault == "kv head":  # h % num_kv_heads
+            v = v[:, [0, 1, 2, 0, 1, 2]]
+            k = np.repeat(k, 2, axis=1)
+        output = multistep.attention(q, k, v, routing, Schedule())
+        if fault == "half of the dimensions":
+            output[..., 4:] = 0
+        if fault == "one dimension":
+            output[:, 3, :, 7] = 0
+        return output
+
+    report = probe(wrong, 20, num_heads=6, num_kv_heads=3, head_dim=8)
+    assert len(report.unreached) == 210 and not len(report.acausal)
 
 
 @pytest.mark.parametrize("schedule", [
@@ -164,11 +223,12 @@ def test_a_batch_that_memory_has_no_room_for_is_lowered(monkeypatch):
         sizes.append(len(q))
         return multistep.attention(q, k, v, routing, Schedule())
 
-    assert probe(watched, 20, num_heads=2, head_dim=16) and max(sizes) < 16
+    assert probe(watched, 20, num_heads=2, head_dim=16, batch=16) and max(sizes) < 16
 
 
-def test_nan_is_not_reached():
-    report = probe(lambda q, k, v, routing: q * np.nan, 10)
+@pytest.mark.parametrize("at_rest, planted", [(np.nan, np.nan), (0, np.inf)])
+def test_what_is_not_finite_is_not_reached(at_rest, planted):
+    report = probe(lambda q, k, v, routing: np.full_like(q, planted if k.any() else at_rest), 10)
     assert len(report.unreached) == 55 and report.not_finite > 0 and not report
 
 
@@ -176,8 +236,9 @@ def test_pairs_heads_storage_types_and_the_last_query():
     ml_dtypes = pytest.importorskip("ml_dtypes")
     s = Schedule(steps=3)
     for dtype in (np.float64, np.float16, ml_dtypes.bfloat16):
-        assert probe(kernel(s), 600, pairs=[(599, 0), (599, 300), (7, 7)], steps=3, dtype=dtype,
-                     num_heads=4, num_kv_heads=2, head_dim=8).pairs == 3
+        report = probe(kernel(s), 600, pairs=[(599, 0), (599, 300), (7, 7)], steps=3, dtype=dtype,
+                       num_heads=4, num_kv_heads=2, head_dim=8)
+        assert report and report.pairs == 3, report
     report = probe(kernel(s, query_offset=299), 300, steps=3, last_only=True)
     assert report and report.pairs == 64
     assert probe(kernel(Schedule()), 1000, pairs=5)

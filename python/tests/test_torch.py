@@ -212,11 +212,26 @@ def test_compare_and_probe_take_tensors():
 
     assert multistep.compare(kernel, q, k, v, routing, S)
     assert not multistep.compare(lambda q, k, v, r: kernel(q, k, v.flip(2), r), q, k, v, routing, S)
-    assert multistep.probe(kernel, 40, steps=3, dtype=torch.bfloat16)
     spans = mt.attend(q, k, v, routing, S).spans
     back = multistep.to_authors(spans=spans)
     assert torch.equal(multistep.from_authors(qstart=back["qstart"], qend=back["qend"])["spans"],
                        spans)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_probe_raises_no_false_alarm(dtype):
+    def kernel(q, k, v, routing):
+        return mt.attention(q, k, v, routing, S)
+
+    def dense(q, k, v, routing):
+        k, v = (x.repeat_interleave(3, dim=1) for x in (k, v))
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    for candidate, steps in ((kernel, 3), (dense, 1)):
+        for head_dim in (16, 128):
+            report = multistep.probe(candidate, 40, steps=steps, dtype=dtype, num_heads=6,
+                                     num_kv_heads=2, head_dim=head_dim)
+            assert report, report
 
 
 def test_refused():
