@@ -120,9 +120,14 @@ def floats(name: str, value: Any) -> Floats:
     """
     array = as_numpy(name, value)
     storage = "bfloat16" if array.dtype == _BFLOAT16_BITS else array.dtype.name
-    if storage not in ("float64", "float32", "float16", "bfloat16"):
-        raise TypeError(f"{name} of dtype {array.dtype}: float64, float32, float16 or bfloat16")
+    require_float(name, storage)
     return Floats(name, array, storage)
+
+
+def require_float(name: str, dtype: str) -> None:
+    """Raises TypeError for another dtype than those that ``floats`` takes."""
+    if dtype not in ("float64", "float32", "float16", "bfloat16"):
+        raise TypeError(f"{name} of dtype {dtype}: float64, float32, float16 or bfloat16")
 
 
 def converted(name: str, value: Any) -> npt.NDArray[Any]:
@@ -194,6 +199,15 @@ def routing_list(value: Any, steps: int) -> list[Any]:
     if len(value) != levels:
         raise ValueError(f"routing_queries {len(value)}: one array per search level, {levels}")
     return list(value)
+
+
+def check_parts(outputs: Sequence[int], lses: Sequence[int]) -> None:
+    """Checks the shapes of what ``merge`` joins; raises ValueError naming the offender."""
+    if len(outputs) < 2 or outputs[0] < 1 or outputs[-1] < 1:
+        raise ValueError(f"outputs of shape {tuple(outputs)}: [parts, .., head_dim], 1 of each at "
+                         "least")
+    if tuple(lses) != tuple(outputs[:-1]):
+        raise ValueError(f"lses of shape {tuple(lses)}: {tuple(outputs[:-1])} here")
 
 
 def check_shapes(q: Sequence[int], k: Sequence[int], v: Sequence[int],

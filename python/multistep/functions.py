@@ -146,8 +146,10 @@ def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
     """Attention to the union of disjoint sets of keys from attention to each.
 
     Args:
-        outputs: [parts, .., head_dim]. What a part without keys, lse -inf, holds is not looked at.
-        lses: [parts, ..], base e; float32 tensors beside bfloat16 and float16 outputs.
+        outputs: [parts, .., head_dim], at least one. What a part holds that weighs nothing is not
+            looked at: its lse is -inf, as without keys, or so far below another that exp gives 0.
+        lses: [parts, ..], base e; float32 tensors beside bfloat16 and float16 outputs. Where some
+            are +inf, these share equally and the others weigh nothing.
 
     Returns:
         output [.., head_dim] and lse [..]: of NumPy arrays in double, of tensors in their dtypes.

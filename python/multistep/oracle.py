@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._arrays import (Sizes, check_shapes, converted, floats, positions, require_memory,
-                      routing_list)
+from ._arrays import (Sizes, check_parts, check_shapes, converted, floats, positions,
+                      require_memory, routing_list)
 from ._rational import integer
 from .schedule import MAX_LENGTH, Schedule
 
@@ -110,11 +110,7 @@ def merge(outputs: Any, lses: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray
     """See ``multistep.merge``."""
     given = np.asarray(converted("outputs", outputs), np.float64)
     sums = np.asarray(converted("lses", lses), np.float64)
-    if given.ndim < 2 or min(given.shape[0], given.shape[-1]) < 1:
-        raise ValueError(f"outputs of shape {given.shape}: [parts, .., head_dim], 1 of each at "
-                         "least")
-    if sums.shape != given.shape[:-1]:
-        raise ValueError(f"lses of shape {sums.shape}: {given.shape[:-1]} here")
+    check_parts(given.shape, sums.shape)
     rows = given[0, ..., 0].size
     output, lse = _core.merge(given.reshape(given.shape[0], rows, given.shape[-1]),
                               sums.reshape(given.shape[0], rows))

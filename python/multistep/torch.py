@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _kernels, _operators, oracle  # noqa: F401 (the operators register themselves)
-from ._arrays import integers
+from ._arrays import check_parts, integers, require_float
 from ._rational import integer
 from .oracle import Attended
 from .schedule import Schedule
@@ -88,20 +88,21 @@ def merge(outputs: Tensor, lses: Tensor) -> Tuple[Tensor, Tensor]:
     """Attention to the union of disjoint sets of keys; see ``multistep.merge``. In float32 (float64
     where one of the two is), with gradients, on any device."""
     _require_tensors(outputs=outputs, lses=lses)
-    if outputs.dim() < 2 or outputs.shape[:-1] != lses.shape:
-        raise ValueError(f"lses of shape {tuple(lses.shape)}: {tuple(outputs.shape[:-1])} here, "
-                         "[parts, ..], beside outputs [parts, .., head_dim]")
+    for name, tensor in (("outputs", outputs), ("lses", lses)):
+        require_float(name, str(tensor.dtype).removeprefix("torch."))
+    check_parts(outputs.shape, lses.shape)
     given = lses.to(torch.promote_types(torch.float32, lses.dtype))
     largest = given.detach().amax(0)
     largest = torch.where(largest.isneginf(), 0, largest)  # of no keys at all
-    shares = (given - largest).exp()
-    total = shares.sum(0)
+    # Equals weigh 1: never exp(inf - inf).
+    weights = torch.where(given.isposinf(), 0, given - largest).exp()
+    total = weights.sum(0)
     some = total != 0
     divisor = torch.where(some, total, 1)
     lse = torch.where(some, divisor.log() + largest, -torch.inf)
-    # Whatever a part without keys holds.
-    parts = torch.where(given.isneginf().unsqueeze(-1), 0, outputs)
-    output = (shares.unsqueeze(-1) * parts).sum(0) / divisor.unsqueeze(-1)
+    shares = (weights / divisor).unsqueeze(-1)
+    parts = torch.where(shares == 0, 0, outputs)  # whatever a part without weight holds
+    output = (shares * parts).sum(0)
     return output.to(outputs.dtype), lse.to(lses.dtype)
 
 

@@ -154,13 +154,46 @@ def test_attention_to_parts_of_the_keys_merges_to_attention_to_all(kind):
     assert (nothing[0] == 0).all() and (nothing[1] == -np.inf).all()
 
 
-def test_merge_refuses():
-    for outputs, lses, message in (((3,), (3,), "outputs of shape"), ((2, 3), (3,), "lses of"),
-                                   ((0, 3, 4), (0, 3), "outputs of shape")):
-        with pytest.raises(ValueError, match=message):
-            multistep.merge(np.zeros(outputs), np.zeros(lses))
-    with pytest.raises(TypeError, match="lses of dtype"):
-        multistep.merge(np.zeros((2, 3)), np.zeros(2, int))
+def maker(kind):
+    return np.asarray if kind == "numpy" else pytest.importorskip("torch").from_numpy
+
+
+INF, NAN = np.inf, np.nan
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+@pytest.mark.parametrize("outputs, lses, output, lse", [
+    ([[INF, 2], [3, 4]], [-1e5, 0], [3, 4], 0),  # weight 0: not looked at
+    ([[NAN, 2], [3, 4]], [0, 1e5], [3, 4], 1e5),
+    ([[1, 2], [NAN, INF]], [0, -INF], [1, 2], 0),
+    ([[INF, 2], [3, 4]], [0, 0], [INF, 3], np.log(2)),
+    ([[NAN, 2], [3, 4]], [-50, 0], [NAN, 4], 0),
+    ([[1, 2], [NAN, 4]], [INF, 1], [1, 2], INF),  # equal ones share, infinite or not
+    ([[1, 2], [3, 4]], [INF, INF], [2, 3], INF),
+    ([[1, 2], [3, 4]], [NAN, -INF], [NAN, NAN], NAN),
+    ([[NAN, 2], [3, INF]], [-INF, -INF], [0, 0], -INF),
+    ([[3e38, 2], [3e38, 4]], [0, 0], [3e38, 3], np.log(2)),  # no sum overflows
+], ids=str)
+def test_merge_of_what_is_not_finite(kind, outputs, lses, output, lse):
+    merged = multistep.merge(*(maker(kind)(np.array(x, np.float32)) for x in (outputs, lses)))
+    np.testing.assert_allclose(merged[0], output, rtol=1e-6)
+    np.testing.assert_allclose(merged[1], lse, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_merge_refuses(kind):
+    def merge(outputs, lses, *dtypes):
+        multistep.merge(*(maker(kind)(np.zeros(shape, dtype))
+                          for shape, dtype in zip((outputs, lses), dtypes or (float, float))))
+
+    for outputs, lses in (((3,), (3,)), ((0, 3, 4), (0, 3)), ((2, 3, 0), (2, 3))):
+        with pytest.raises(ValueError, match=r"outputs of shape .*: \[parts, .., head_dim\], 1 of"):
+            merge(outputs, lses)
+    with pytest.raises(ValueError, match=r"lses of shape \(3,\): \(2,\) here"):
+        merge((2, 3), (3,))
+    for name, *dtypes in (("outputs", int, float), ("lses", float, int)):
+        with pytest.raises(TypeError, match=f"{name} of dtype int64: float64, float32, float16 or"):
+            merge((2, 3), (2,), *dtypes)
 
 
 def test_storage_types_are_widened_exactly():
