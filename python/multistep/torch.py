@@ -1,11 +1,13 @@
 """The operators for PyTorch: on CUDA tensors the kernels on the current stream, on CPU tensors the
 oracle.
 
-``torch.ops.multistep.attention`` and ``.accumulate`` are custom operators with fake kernels, so that ``torch.compile(fullgraph=True)`` goes through them. On CUDA nothing waits for the
-device: after a first call, which makes a schedule's tables (or ``prepare``), calls can be captured
-in CUDA graphs. Gradients exist on the CPU, by the oracle. The kernels have none yet: inputs that
-require grad are refused at the forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over
-the operators; torch.func.grad and its kin, forward mode and second derivatives are refused.
+``torch.ops.multistep.attention`` and ``.accumulate`` are custom operators with fake kernels, so
+that ``torch.compile(fullgraph=True)`` goes through them; a scale is a constant of compiled code,
+which each new value compiles anew. On CUDA nothing waits for the device: after a first call, which
+makes a schedule's tables (or ``prepare``), calls can be captured in CUDA graphs. Gradients exist on
+the CPU, by the oracle. The kernels have none yet: inputs that require grad are refused at the
+forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over the operators; torch.func.grad
+and its kin, forward mode and second derivatives are refused.
 """
 
 from collections.abc import Sequence
