@@ -128,7 +128,9 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     much as a plain implementation in the storage type of q with float32 sums, plus a floor and what
     rounding may do to these very numbers; the mean error is judged over each head and over all rows
     as well. The output is judged on the spans and scores that were handed in; alone, on the rows
-    whose selection no rounding can change. A NaN is judged by where SPEC 7 allows it.
+    whose selection no rounding can change. A NaN is judged by where SPEC 7 allows it, and infinite
+    logits and scores as ``attention`` takes them: a kernel that gives NaN for them fails, and where
+    the oracle's value is NaN any passes.
 
     Raises ValueError where nothing was handed in that can be judged, or an array has a wrong shape.
     Source: ``reference/include/multistep/judge.hpp``, SPEC 8.

@@ -62,6 +62,10 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
     All arrays have one dtype: float64, float32, float16 or bfloat16 (PyTorch's or ml_dtypes');
     float16 or bfloat16 on CUDA.
 
+    Infinities in q, k and the routing queries make infinite logits and scores, which count as their
+    limit: the largest share equally and all others weigh nothing. A dot product that meets
+    inf - inf or 0 * inf is NaN: such a score is never selected, such a logit makes its row NaN.
+
     Returns:
         [batch, num_heads, L_q, head_dim].
 

@@ -16,9 +16,9 @@ from .schedule import Schedule
 
 _ATTEND = 3  # the dimension by which queries attend to the planted key; 0, 1, 2 are of the search
 
-# All values are at rest, the same and not 0, but for the planted key's. Outputs at rest are then the
-# same whatever a query sees, and lie between 0 and that where its weights are lost to a key that
-# counts in the denominator alone.
+# All values are at rest, the same and not 0, but for the planted key's. Outputs at rest are that too
+# whatever a query sees, and lie between it and 0 where weights are lost to a key that counts in the
+# denominator alone.
 _REST = 2.0**-5
 _PUSH = 64.0  # how far the planted value is pushed, up or down
 _SEEN = 2 * _REST  # how far an output moves at least that has seen it

@@ -233,6 +233,23 @@ def test_routing_queries_in_every_form():
                           multistep.attention(q, k, v, routing, Schedule()))
 
 
+def test_infinite_logits_and_scores_count_as_their_limit():
+    q, k, v, routing = arrays(Schedule())
+    q[..., 0], routing[0][..., 0] = 1, 1
+    k[0, 0, [3, 20], 0] = INF
+    dense = multistep.attend(q, k, v, [], Schedule(1))
+    assert np.array_equal(dense.output[0, :, 3:20], np.broadcast_to(v[0, 0, 3], (2, 17, 8)))
+    np.testing.assert_allclose(dense.output[0, :, 20:], np.broadcast_to(
+        (v[0, 0, 3] + v[0, 0, 20]) / 2, (2, 10, 8)), rtol=1e-12)
+    assert (dense.window_lse[..., 3:] == INF).all() and np.isfinite(dense.window_lse[..., :3]).all()
+    found = multistep.attend(q, k, v, routing, Schedule(rule="even", top_k=1))
+    seen = (found.scores[..., 0] == INF)
+    assert seen.any() and np.isin(found.anchors[..., 0, 0][seen], [3, 20]).all()
+    assert np.isfinite(found.output).all()
+    k[0, 0, 3, 1] = -INF
+    assert np.isnan(multistep.attention(q, k, v, [], Schedule(1))[0, :, 3:]).any()
+
+
 def test_a_nan_stays_in_its_row():
     s = Schedule(steps=2, window_index=1)
     q, k, v, routing = arrays(s)

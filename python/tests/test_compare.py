@@ -315,6 +315,22 @@ def test_a_nan_key_is_expected_where_it_can_be_seen_alone(problem):
     assert not multistep.compare(other, q, k, v, routing, S, rows=[0])
 
 
+@pytest.mark.parametrize("name", ["q", "k", "routing"])
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_infinite_logits_and_scores_are_judged_as_their_limit(problem, name):
+    q, k, v, routing = (x.copy() for x in (*problem[:3], problem[3][0]))
+    {"q": q, "k": k, "routing": routing}[name][0, 0, 25, 3] = np.inf
+    given = q, k, v, [routing]
+    found = multistep.attend(*given, S)
+    assert np.isfinite(found.output).all() and multistep.compare(found, *given, S)
+    assert not multistep.compare(run(*given), *given, S)  # which subtracts infinities
+    q[0, 0, 25] = np.inf  # of both signs in its logits
+    found = multistep.attend(*given, S)
+    anything = np.where(np.isnan(found.output), 7, found.output)
+    assert (anything[0, 0, 25] == 7).all()
+    assert multistep.compare(found._replace(output=anything), *given, S)
+
+
 @settings(deadline=None, max_examples=30)
 @given(problems())
 def test_the_oracle_passes(problem):
