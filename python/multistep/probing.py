@@ -16,8 +16,8 @@ from .schedule import Schedule
 
 _ATTEND = 3  # the dimension by which queries attend to the planted key; 0, 1, 2 are of the search
 
-# All values are at rest, the same and not 0, but for the planted key's. Outputs at rest are that too
-# whatever a query sees, and lie between it and 0 where weights are lost to a key that counts in the
+# All values are at rest, the same and not 0, but for the planted key's. Outputs at rest are the
+# same, whatever a query sees, and fall towards 0 where weights are lost to a key that counts in the
 # denominator alone.
 _REST = 2.0**-5
 _PUSH = 64.0  # how far the planted value is pushed, up or down
