@@ -101,16 +101,22 @@ Items merge_attention(const MergeAttentionArgs& args) {
   require_array(args.lses, "lses", args.parts * args.rows);
   Items merged{std::vector<double>(at(args.rows * args.head_dim), 0),
                std::vector<double>(at(args.rows), -kInfinity)};
-  for (Index part = 0; part < args.parts; ++part) {
-    for (Index row = 0; row < args.rows; ++row) {
-      const Index from = part * args.rows + row;
-      const Join<double> join(merged.lse[at(row)], args.lses[from]);
-      double* output = merged.output.data() + row * args.head_dim;
-      for (Index c = 0; c < args.head_dim; ++c) {
-        output[c] = join(output[c], args.outputs[from * args.head_dim + c]);
-      }
-      merged.lse[at(row)] = join.lse;
+  for (Index row = 0; row < args.rows; ++row) {
+    const auto lse = [&](Index part) { return args.lses[part * args.rows + row]; };
+    double max = -kInfinity;
+    for (Index part = 0; part < args.parts; ++part) {
+      if (std::isnan(lse(part)) || lse(part) > max) max = lse(part);
     }
+    if (max == -kInfinity) continue;
+    double sum = 0;
+    for (Index part = 0; part < args.parts; ++part) sum += weight(lse(part), max);
+    auto output = writable_at(merged.output.data(), row, args.head_dim);
+    for (Index part = 0; part < args.parts; ++part) {
+      const double share = weight(lse(part), max) / sum;
+      if (share == 0) continue;  // such a part may hold anything
+      output += share * vector_at(args.outputs, part * args.rows + row, args.head_dim);
+    }
+    merged.lse[at(row)] = max + std::log(sum);
   }
   return merged;
 }

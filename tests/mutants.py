@@ -210,8 +210,10 @@ MUTANTS = [
     Mutant("what counts nothing counts as NaN", "softmax.hpp",
            "(second == 0 ? 0 : second * b)", "second * b"),
     Mutant("the last part alone is merged", "span_attention.cpp",
-           "const Join<double> join(merged.lse[at(row)], args.lses[from]);",
-           "const Join<double> join(-kInfinity, args.lses[from]);"),
+           "if (std::isnan(lse(part)) || lse(part) > max) max = lse(part);",
+           "max = lse(part);"),
+    Mutant("a part that weighs nothing is merged", "span_attention.cpp",
+           "if (share == 0) continue;  // such", "// such"),
     Mutant("log-sum-exps of a part put into another", "attention.cpp",
            "result.window_lse.begin() + row);", "result.window_lse.begin());"),
     # The judge

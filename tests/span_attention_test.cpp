@@ -378,6 +378,10 @@ TEST_CASE("Merged parts are attention over all their keys", "[attention]") {
   const Items spoilt = merge_attention({1, 1, 1, outputs.data(), &bad});
   CHECK(std::isnan(spoilt.output[0]));
   CHECK(std::isnan(spoilt.lse[0]));
+  // What weighs nothing in the end counts nothing on the way.
+  const double far[] = {kInfinity, 1, 2}, lses_of[] = {0, 400, 800}, unknown[] = {1, kNaN, 1};
+  CHECK(merge_attention({3, 1, 1, far, lses_of}).output[0] == 2);
+  CHECK(std::isnan(merge_attention({3, 1, 1, far, unknown}).lse[0]));
   CHECK_THROWS_AS(merge_attention({1, 1, 1, outputs.data(), nullptr}), std::invalid_argument);
   CHECK_THROWS_AS(merge_attention({1, 1, 0, outputs.data(), lses.data()}), std::invalid_argument);
 }

@@ -173,6 +173,7 @@ INF, NAN = np.inf, np.nan
     ([[1, 2], [3, 4]], [NAN, -INF], [NAN, NAN], NAN),
     ([[NAN, 2], [3, INF]], [-INF, -INF], [0, 0], -INF),
     ([[3e38, 2], [3e38, 4]], [0, 0], [3e38, 3], np.log(2)),  # no sum overflows
+    ([[INF, 2], [0, 3], [3, 4]], [0, 400, 800], [3, 4], 800),  # nor counts on the way alone
 ], ids=str)
 def test_merge_of_what_is_not_finite(kind, outputs, lses, output, lse):
     merged = multistep.merge(*(maker(kind)(np.array(x, np.float32)) for x in (outputs, lses)))

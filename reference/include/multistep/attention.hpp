@@ -98,8 +98,8 @@ struct MergeAttentionArgs {
   const double* lses = nullptr;     // [parts, rows]
 };
 
-/// Attention over the union of disjoint sets of keys from the attention over each: parts are joined
-/// in order, [rows]. A part without keys, lse -inf, counts nothing, whatever its output holds.
+/// Attention over the union of disjoint sets of keys from the attention over each, [rows]. A part
+/// that weighs nothing, as one without keys, lse -inf, may hold anything.
 Items merge_attention(const MergeAttentionArgs& args);
 
 struct CombineArgs {
