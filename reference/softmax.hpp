@@ -14,23 +14,21 @@ Real weight(Real x, Real max) {
   return x == max ? Real{1} : std::exp(x - max);
 }
 
-/// How much attention over two disjoint sets of keys counts in that over their union, and the
-/// union's log-sum-exp (proofs/ResultsSoftmax.v, many_parts). Neither counts where both are empty.
+/// How much attention over two disjoint sets of keys counts in that over their union
+/// (proofs/ResultsSoftmax.v, many_parts). Neither counts where both are empty.
 template <class Real>
 struct Join {
   Real first = 0;
   Real second = 0;
-  Real lse = -std::numeric_limits<Real>::infinity();
 
   Join(Real a, Real b) {
     const Real max = std::isnan(a) || std::isnan(b) ? a + b : std::max(a, b);
-    if (max == lse) return;
+    if (max == -std::numeric_limits<Real>::infinity()) return;
     first = weight(a, max);
     second = weight(b, max);
     const Real sum = first + second;
     first /= sum;
     second /= sum;
-    lse = max + std::log(sum);
   }
 
   /// A value of the union from those of the two; what counts nothing may hold anything.

@@ -318,6 +318,12 @@ TEST_CASE("Combination joins every span with the window", "[combine]") {
                          window_lse.data()};
   // Slot 0: 3/4 of 1 and 1/4 of 5; slot 1 has no key: the window alone.
   CHECK(distance(combine(args), {0.5 * 2 + 0.5 * 5, 7}) <= kTolerance);
+  CombineArgs nothing = args;  // a window without keys, which may hold anything
+  const std::vector<double> any{kNaN, 7}, none{-kInfinity, 0}, both{0, std::log(3.0), 0, 0};
+  nothing.window_output = any.data();
+  nothing.window_lse = none.data();
+  nothing.lses = both.data();
+  CHECK(distance(combine(nothing), {0.5 * 1 + 0.5 * 3, 7}) <= kTolerance);
   CombineArgs half = args;
   half.window_lse = nullptr;
   CHECK_THROWS_AS(combine(half), std::invalid_argument);
@@ -379,8 +385,10 @@ TEST_CASE("Merged parts are attention over all their keys", "[attention]") {
   CHECK(std::isnan(spoilt.output[0]));
   CHECK(std::isnan(spoilt.lse[0]));
   // What weighs nothing in the end counts nothing on the way.
-  const double far[] = {kInfinity, 1, 2}, lses_of[] = {0, 400, 800}, unknown[] = {1, kNaN, 1};
+  const double far[] = {kInfinity, 1, 2, 1, kInfinity}, lses_of[] = {0, 400, 800, 400, 0};
   CHECK(merge_attention({3, 1, 1, far, lses_of}).output[0] == 2);
+  CHECK(merge_attention({3, 1, 1, far + 2, lses_of + 2}).output[0] == 2);
+  const double unknown[] = {1, kNaN, 1};
   CHECK(std::isnan(merge_attention({3, 1, 1, far, unknown}).lse[0]));
   CHECK_THROWS_AS(merge_attention({1, 1, 1, outputs.data(), nullptr}), std::invalid_argument);
   CHECK_THROWS_AS(merge_attention({1, 1, 0, outputs.data(), lses.data()}), std::invalid_argument);
