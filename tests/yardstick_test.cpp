@@ -156,4 +156,12 @@ TEST_CASE("an item's rounding is told beside its exact values", "[judge]") {
   CHECK(round_item({0, 60}, louder, row.problem.key.data(), row.problem.value.data(), 0.5,
                    Storage::float32)
             .lse_deviation > 100 * before);
+  // Two keys with one logit: of all roundings that of the logits alone takes their weights apart.
+  std::copy_n(row.problem.key.begin(), row.d, row.problem.key.begin() + row.d);
+  std::fill_n(row.problem.value.begin(), row.d, 1.0F);
+  std::fill_n(row.problem.value.begin() + row.d, row.d, -1.0F);
+  const RoundedItem apart = round_item({0, 2}, louder, row.problem.key.data(),
+                                       row.problem.value.data(), 0.5, Storage::float32);
+  CHECK(apart.output[0] == 0);
+  CHECK(apart.deviation[0] > kSingle * std::abs(apart.lse));
 }
