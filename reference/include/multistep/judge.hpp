@@ -87,10 +87,10 @@ float round_to(Storage storage, float value);
 /// The values of one row of one stage, and what they may be off by.
 struct RowValues {
   std::span<const double> got;
-  std::span<const double> want;   // the oracle's, given the stage's own input
-  std::span<const double> plain;  // the yardstick's
-  std::span<const double> luck;   // what rounding moves each value by: see rounding.hpp
-  std::span<const double> slack;  // what is explained of each value otherwise; empty: nothing
+  std::span<const double> want;       // the oracle's, given the stage's own input
+  std::span<const double> plain;      // the yardstick's
+  std::span<const double> luck;       // what rounding moves each value by: see rounding.hpp
+  std::span<const double> slack;      // what is explained of each value otherwise; empty: nothing
   std::span<const double> magnitude;  // sum of the absolute terms behind each value
 };
 
@@ -101,8 +101,8 @@ struct RowValues {
 /// of one twice as much. No value hides behind a louder one beside it: each is held, too, to the
 /// yardstick's largest error as a share of `magnitude`, twice, and the floor, both by its own
 /// magnitude, and to eight times its own luck. No error is a subnormal number of float32, which
-/// kernels may flush, and the last bit of those of float16. Where the oracle's value is NaN any will do; where rounding to the storage type makes it
-/// infinite, so may the submitted one be.
+/// kernels may flush, and the last bit of those of float16. Where the oracle's value is NaN any
+/// will do; where rounding to the storage type makes it infinite, so may the submitted one be.
 struct RowVerdict {
   Index values = 0;
   double max_error = 0;  // of the worst value, the one with the largest ratio to its limit
