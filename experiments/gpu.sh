@@ -73,7 +73,7 @@ tests() {
   say "the same of the code for 80, as chips later than Hopper run it"
   CUDA_FORCE_PTX_JIT=1 "$build/tests/gpu_tests"
   "$build/tests/gpu_tests_faulty" "[chunk]"
-  python3 tests/gpu_program_test.py "$multistep"
+  python3 tests/program/gpu_program_test.py "$multistep"
   say "faults that the comparison or the tests must catch"
   python3 tests/cuda/faults.py "$build/multistep_faulty" "$build/tests/gpu_tests_faulty"
 }

@@ -4,7 +4,7 @@
 #   check_axioms.sh SOURCES         the texts: among them that each theorem of Results*.v has its
 #                                   example, and each statement there its Print Assumptions
 #   check_axioms.sh SOURCES BUILT   also what Coq answered when it compiled Results*.v in BUILT, kept
-#                                   in Results*.log there
+#                                   in statements/Results*.log there
 #
 # Prints every theorem, example and lemma with what it rests on; ends with 1 where something is wrong, and says what.
 set -euo pipefail
@@ -30,15 +30,15 @@ check_texts() {
   words='Admitted|admit|give_up|Admit Obligations|Axioms?|Parameters?|Conjectures?'
   words+='|Context|Variables?|Hypothes[ie]s|Declare (Module|Instance)'  # of a Section just as well
   words+='|(Unset|Set) (Guard|Positivity|Universe) Checking|bypass_check|Type In Type'
-  for file in "$sources"/*.v; do
-    name=$(basename "$file")
+  for file in "$sources"/*/*.v; do
+    name=${file#"$sources"/}
     [ "$(wc -l <"$file")" -le $longest ] || complain "$name: more than $longest lines"
     grep -qx "$name" "$sources/_CoqProject" || complain "$name: not in _CoqProject"
     code "$file" | tr -s '[:space:]' ' ' > "$scratch/code"
     while read -r word; do
       complain "$name: $word"
     done < <(grep -oE "(^|[^A-Za-z0-9_'])($words)([^A-Za-z0-9_']|$)" "$scratch/code")
-    [[ $name != Results* ]] || check_order "$file" || bad=1
+    [[ $name != */Results* ]] || check_order "$file" || bad=1
   done
 }
 
@@ -95,10 +95,11 @@ check_order() {
 
 # What Coq answered, each answer behind what was asked about: "== Theorem Results.NAME".
 answers() {
-  local file name
-  for file in "$1"/Results*.v; do
+  local file name log
+  for file in "$1"/statements/Results*.v; do
     name=$(basename "$file" .v)
-    [ -e "$2/$name.log" ] || { complain "$name.log: not in $2"; continue; }
+    log=$2/statements/$name.log
+    [ -e "$log" ] || { complain "$name.log: not in $2/statements"; continue; }
     statements "$file" | awk -v file="$name" '
       $1 == "Asked" { print kind[$2], file "." $2; next }
       { kind[$2] = $1 }' > "$scratch/asked"
@@ -111,7 +112,7 @@ answers() {
           print "check_axioms: " file ".log: " answer+0 " answers to " count+0 > "/dev/stderr"
           exit 1
         }
-      }' "$scratch/asked" "$2/$name.log" || bad=1
+      }' "$scratch/asked" "$log" || bad=1
   done
 }
 

@@ -73,7 +73,7 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
         ValueError, TypeError: one line naming the offender, its value and the range.
         MemoryError: where a copy or a result cannot fit.
 
-    Source: ``reference/attention.cpp``, ``cuda/attention.cu``. Can be interrupted.
+    Source: ``reference/stages/attention.cpp``, ``cuda/api/attention.cu``. Can be interrupted.
     """
     return _attend(q, k, v, routing_queries, schedule, top_k, dtype, False,
                    softmax_scale=softmax_scale, search_scale=search_scale,
@@ -158,7 +158,7 @@ def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
     Returns:
         output [.., head_dim] and lse [..]: of NumPy arrays in double, of tensors in their dtypes.
 
-    Source: ``reference/span_attention.cpp``, ``cuda/merge.cu``.
+    Source: ``reference/stages/attend.cpp``, ``cuda/merge/merge.cu``.
     """
     if _tensors(outputs, lses):
         from . import torch as tensors
@@ -186,7 +186,7 @@ def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: An
         state], the next chunk's ``initial``: float64 from NumPy arrays and float64 tensors, float32
         from other tensors.
 
-    Source: ``reference/accumulation.cpp``, ``cuda/accumulation.cu``.
+    Source: ``reference/stages/accumulate.cpp``, ``cuda/accumulate/accumulate.cu``.
     """
     if _tensors(x, a, b, c):
         from . import torch as tensors

@@ -12,8 +12,8 @@
 #include <memory>
 #include <vector>
 
-#include "error.hpp"
 #include "multistep/count.hpp"
+#include "support/error.hpp"
 
 /// Arrays on the border: what comes in is looked at where it lies, what goes out is handed over.
 namespace multistep::python {

@@ -4,7 +4,7 @@
 
 #include "arrays.hpp"
 #include "multistep/attention.hpp"
-#include "shape.hpp"
+#include "stages/shape.hpp"
 
 /// The arguments of attention as they come from Python, and as the oracle takes them.
 namespace multistep::python {

@@ -2,7 +2,7 @@
 
 #include "judge/rounding.hpp"
 #include "multistep/judge.hpp"
-#include "parallel.hpp"
+#include "support/parallel.hpp"
 
 namespace multistep {
 

@@ -1,7 +1,7 @@
 #include "judge/items.hpp"
 
-#include "attend_row.hpp"
-#include "parallel.hpp"
+#include "stages/attend_row.hpp"
+#include "support/parallel.hpp"
 
 namespace multistep {
 

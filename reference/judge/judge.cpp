@@ -2,9 +2,9 @@
 
 #include <map>
 
-#include "parallel.hpp"
-#include "part.hpp"
-#include "watch.hpp"
+#include "stages/part.hpp"
+#include "support/parallel.hpp"
+#include "support/watch.hpp"
 
 namespace multistep {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "multistep/attention.hpp"
 #include "multistep/walk.hpp"
-#include "shape.hpp"
-#include "softmax.hpp"
+#include "stages/shape.hpp"
+#include "stages/softmax.hpp"
 
 namespace multistep {
 

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "error.hpp"
 #include "multistep/judge.hpp"
-#include "softmax.hpp"
+#include "stages/softmax.hpp"
+#include "support/error.hpp"
 
 namespace multistep {
 namespace {

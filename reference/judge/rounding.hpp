@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "attend_row.hpp"
 #include "multistep/judge.hpp"
+#include "stages/attend_row.hpp"
 
 /// By how much rounding moves what a correct implementation gives: a standard deviation for every
 /// value, from the row's own numbers. Rounded are the products of a logit and their sum, the

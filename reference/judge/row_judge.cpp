@@ -5,7 +5,7 @@
 
 #include "judge/items.hpp"
 #include "judge/possible_paths.hpp"
-#include "part.hpp"
+#include "stages/part.hpp"
 
 namespace multistep {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "multistep/judge.hpp"
 #include "multistep/power.hpp"
-#include "random.hpp"
-#include "shape.hpp"
+#include "stages/shape.hpp"
+#include "support/random.hpp"
 
 namespace multistep {
 namespace {

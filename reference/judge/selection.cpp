@@ -3,7 +3,7 @@
 
 #include "judge/possible_paths.hpp"
 #include "multistep/judge.hpp"
-#include "parallel.hpp"
+#include "support/parallel.hpp"
 
 namespace multistep {
 namespace {

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "attend_row.hpp"
 #include "multistep/judge.hpp"
+#include "stages/attend_row.hpp"
 
 /// The yardstick of SPEC 8.3: one row's attention as it is plainly written for matrix units that
 /// take a storage type and sum in float32.

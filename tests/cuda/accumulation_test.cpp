@@ -2,10 +2,10 @@
 
 #include <bit>
 
-#include "../catch.hpp"
-#include "../inputs.hpp"
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "support/catch.hpp"
+#include "support/inputs.hpp"
 
 using namespace multistep;
 using cuda::DeviceArray;

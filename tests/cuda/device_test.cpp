@@ -1,8 +1,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "../catch.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "support/catch.hpp"
 
 // What was compiled decides what the kernels do, not the device. CUDA_FORCE_PTX_JIT=1 has the
 // device compile the PTX for 80 anew, as a later chip does: then all tests are of that code.

@@ -4,7 +4,7 @@ or a test notices.
 
 Usage: faults.py PROGRAM TESTS [NAME...]    multistep_faulty and gpu_tests_faulty
 
-The faults are those of cuda/fault.cuh. Without one every command below must pass; with each of them
+The faults are those of cuda/device/fault.cuh. Without one every command below must pass; with each of them
 at least one must say FAIL. Those of TESTS_ALONE are not to be seen in one run's results: they need
 NaN, ties, lengths on the device, a race lost. Exits with 77, and counts what was not tried, where
 there is no GPU.
@@ -17,7 +17,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-FAULTS = pathlib.Path(__file__).resolve().parents[2] / "cuda" / "fault.cuh"
+FAULTS = pathlib.Path(__file__).resolve().parents[2] / "cuda" / "device" / "fault.cuh"
 TIMEOUT = 300  # seconds for one comparison
 NO_DEVICE = "exit code 77"
 

@@ -3,16 +3,16 @@
 #include <cstdlib>
 #include <string>
 
-#include "../catch.hpp"
 #include "multistep/cuda/types.hpp"
+#include "support/catch.hpp"
 
 #ifdef MULTISTEP_FAULTS
 #include "multistep/cuda/fault.hpp"
 #endif
 
 /// Linked with the kernels that can be told to go wrong, they do so as MULTISTEP_FAULT, a number of
-/// cuda/fault.cuh, says. Exit code 77: no GPU that runs the kernels, every test case skipped, and
-/// how many is printed.
+/// cuda/device/fault.cuh, says. Exit code 77: no GPU that runs the kernels, every test case
+/// skipped, and how many is printed.
 int main(int argc, char* argv[]) {
   Catch::Session session;
   if (const std::string why = multistep::cuda::why_unusable(); !why.empty()) {

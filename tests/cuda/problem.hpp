@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "../catch.hpp"
-#include "../inputs.hpp"
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "support/catch.hpp"
+#include "support/inputs.hpp"
 
 /// Seeded problems whose values the 16-bit type holds exactly, so that the GPU and the oracle
 /// compute with the same numbers, and the GPU's stages run on them.

@@ -1,9 +1,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "../../cuda/schedule.cuh"
-#include "../catch.hpp"
+#include "device/schedule.cuh"
 #include "multistep/cuda/memory.hpp"
+#include "support/catch.hpp"
 
 /// The device's schedule against the oracle's, bit for bit: every stripe and reach.
 namespace multistep::cuda {

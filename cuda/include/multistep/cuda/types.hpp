@@ -73,7 +73,7 @@ class DeviceSchedule {
   Index levels() const { return plan_.steps() - 1; }
   Index top_k() const { return plan_.schedule().top_k; }
 
-  struct Tables;  // cuda/schedule.cuh
+  struct Tables;  // cuda/device/schedule.cuh
   const Tables& tables() const { return *tables_; }
 
  private:

@@ -1,0 +1,182 @@
+#include "api/call.cuh"
+
+/// Search, attention and combination in one call.
+namespace multistep::cuda {
+namespace {
+
+constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
+constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
+
+/// The whole of attention for the queries [first, first + count) of every head.
+class Attention {
+ public:
+  explicit Attention(const AttentionArgs& args)
+      : args_(args),
+        tables_(args.schedule->tables()),
+        slots_(args.schedule->levels() > 0 ? args.schedule->top_k() : 0),
+        scale_(scale_of(args.softmax_scale, args.shape.head_dim)) {
+    const Shape& shape = args.shape;
+    const Rows all = rows_of(shape, tables_.window);
+    const bool few = shape.length || shape.queries * shape.group() <= kFewRows;
+    fast_ = args.rung == Rung::fast && (slots_ == 0 || search_is_fast(all, narrow(slots_))) &&
+            scale_ > 0;
+    decode_ = fast_ && few && shape.keys > 0 && decode_is_fast(all, narrow(slots_));
+    const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots_, 1);
+    chunk_ = decode_
+                 ? shape.queries
+                 : std::min(shape.queries, std::max<Index>(1, chunk_pairs(kChunkPairs) / of_query));
+  }
+
+  std::size_t bytes() const {
+    Arena arena;
+    const Index count = std::min(chunk_, args_.shape.queries);
+    run(arena, 0, count, nullptr, false);
+    return arena.used();
+  }
+
+  void launch(Stream stream) const {
+    if (slots_ == 0) {
+      const Index slots = args_.shape.rows() * args_.schedule->top_k();
+      no_paths(args_.spans, args_.scores, args_.span_lses, slots, stream);
+    }
+    for (Index first = 0; first < args_.shape.queries; first += chunk_) {
+      Arena arena(args_.workspace.data);
+      run(arena, first, std::min(chunk_, args_.shape.queries - first), stream, true);
+    }
+  }
+
+ private:
+  void run(Arena& arena, Index first, Index count, Stream stream, bool launch) const {
+    const Shape& shape = args_.shape;
+    const Rows rows = rows_of(shape, tables_.window, first, count);
+    SpanSearchArgs search{};
+    search.shape = shape;
+    search.dtype = args_.dtype;
+    search.schedule = args_.schedule;
+    search.routing_queries = args_.routing_queries;
+    search.search_keys = args_.search_keys ? args_.search_keys : args_.key;
+    search.search_scale = args_.search_scale;
+    search.rung = fast_ ? Rung::fast : Rung::plain;
+    search.anchors = args_.anchors;
+    const Index pairs = shape.rows() * slots_;
+    // Taken in any case: a workspace fits whether or not the selection is wanted.
+    search.spans = arena.take<DeviceSpan>(pairs);
+    search.scores = arena.take<float>(pairs);
+    if (args_.spans) search.spans = args_.spans;
+    if (args_.scores) search.scores = args_.scores;
+
+    const Index chunk_rows = rows.total();
+    SpanAttend attend{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
+                      args_.key, args_.value, search.spans, nullptr,        nullptr};
+    Combine combine{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
+                    args_.key, args_.value, search.spans, search.scores,  nullptr,
+                    nullptr,   nullptr,     nullptr,      args_.output,   args_.window_lse};
+    if (decode_) {
+      attend.lse = args_.span_lses;
+      return run_decode(arena, search, attend, combine, stream, launch);
+    }
+
+    const Index head_bytes = shape.head_dim * 2;
+    attend.output = arena.take<char>(chunk_rows * slots_ * head_bytes);
+    attend.lse = arena.take<float>(chunk_rows * slots_);
+    const bool whole = count == shape.queries;  // then the rows are the caller's
+    if (args_.span_lses && whole) attend.lse = args_.span_lses;
+    combine.span_outputs = attend.output;
+    combine.span_lses = attend.lse;
+    const bool tiles = fast_ && tiles_are_fast(shape, scale_);
+    char* sorting = nullptr;
+    if (tiles && slots_ > 0) {
+      sorting = arena.take<char>(static_cast<Index>(sort_pairs_bytes(rows, narrow(slots_))));
+    }
+    if (slots_ > 0) {
+      Search stage(search, rows, arena);
+      if (launch) {
+        stage.launch(stream);
+        tiles ? span_attention_tiles(attend, sort_pairs(attend, sorting, stream), stream)
+              : span_attention_plain(attend, stream);
+        if (args_.span_lses && !whole) {
+          place_rows(rows, attend.slots, attend.lse, args_.span_lses, stream);
+        }
+        stage.trace(stream);
+      }
+    }
+    if (launch) launch_combine(combine, shape, fast_ ? Rung::fast : Rung::plain, stream);
+  }
+
+  void run_decode(Arena& arena, const SpanSearchArgs& search, const SpanAttend& attend,
+                  const Combine& combine, Stream stream, bool launch) const {
+    const Rows& rows = attend.rows;
+    auto* counters = arena.take<std::int32_t>(rows.total());
+    char* partials =
+        arena.take<char>(static_cast<Index>(decode_bytes(rows, attend.slots, tables_)));
+    if (slots_ == 0) {
+      if (!launch) return;
+      check(cudaMemsetAsync(counters, 0, static_cast<std::size_t>(rows.total()) * 4, stream),
+            "cudaMemsetAsync");
+      return decode(attend, combine, tables_, counters, partials, stream);
+    }
+    Search stage(search, rows, arena);
+    stage.set_counters(counters, rows.total());
+    if (!launch) return;
+    stage.launch(stream);
+    decode(attend, combine, tables_, counters, partials, stream);
+    stage.trace(stream);
+  }
+
+  const AttentionArgs& args_;
+  const DeviceSchedule::Tables& tables_;
+  Index slots_;
+  float scale_;
+  bool fast_;
+  bool decode_;
+  Index chunk_;  // queries
+};
+
+void require_attention(const AttentionArgs& args) {
+  const Index levels = args.schedule ? args.schedule->levels() : 0;
+  require_problem(args.shape, args.dtype, args.schedule,
+                  args.schedule ? args.schedule->top_k() : 1);
+  const Shape& shape = args.shape;
+  require(shape.key_offset == 0, "key_offset {}: attention() takes whole contexts",
+          shape.key_offset);
+  require(shape.length || shape.keys >= shape.query_offset + shape.queries,
+          "keys {}: an integer in [{}, {}]", shape.keys, shape.query_offset + shape.queries,
+          kMaxContext);
+  require(static_cast<Index>(args.routing_queries.size()) == levels,
+          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
+          levels);
+  for (const void* level : args.routing_queries) {
+    require_pointer(level, "routing_queries", shape.rows());
+  }
+  require_scale(args.search_scale, "search_scale");
+  require_scale(args.softmax_scale.value_or(1), "softmax_scale");
+  require_pointer(args.query, "query", shape.rows());
+  require_pointer(args.key, "key", shape.keys);
+  require_pointer(args.value, "value", shape.keys);
+  require_pointer(args.search_keys, "search_keys", 0);
+  require_pointer(args.spans, "spans", 0);
+  require_pointer(args.scores, "scores", 0);
+  require_pointer(args.span_lses, "span_lses", 0);
+  require_pointer(args.window_lse, "window_lse", 0);
+  require_pointer(args.anchors, "anchors", 0);
+  require_pointer(args.output, "output", shape.rows());
+}
+
+}  // namespace
+
+std::size_t workspace_size(const AttentionArgs& args) {
+  AttentionArgs counted = args;
+  require_problem(args.shape, args.dtype, args.schedule,
+                  args.schedule ? args.schedule->top_k() : 1);
+  counted.routing_queries.resize(static_cast<std::size_t>(args.schedule->levels()));
+  return Attention(counted).bytes();
+}
+
+void attention(const AttentionArgs& args, Stream stream) {
+  require_attention(args);
+  const Attention attention(args);
+  require_workspace(args.workspace, attention.bytes());
+  attention.launch(stream);
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,299 @@
+#include "api/call.cuh"
+
+#include <cmath>
+
+/// The stages one by one: they check their arguments, lay out the workspace, and choose the
+/// kernels.
+namespace multistep::cuda {
+namespace {
+
+constexpr Index kMaxRows = Index{1} << 32;  // rows times slots: what a grid of blocks can cover
+constexpr Index kSortedPairs = 1 << 16;     // worth sorting before a level is searched
+
+void require_schedule(const DeviceSchedule* schedule, const Shape& shape) {
+  require(schedule, "schedule: a null pointer");
+  const Index last = shape.query_offset + shape.queries;
+  require(shape.length || schedule->plan().max_length() >= last,
+          "schedule for lengths up to {}: the last query stands at {}",
+          schedule->plan().max_length(), last - 1);
+}
+
+void require_search(const SpanSearchArgs& args) {
+  const Index top_k = args.schedule ? args.schedule->top_k() : 1;
+  require_problem(args.shape, args.dtype, args.schedule, top_k);
+  const Index levels = args.schedule->levels();
+  require(levels > 0, "schedule of 1 step: there is nothing to search");
+  require_within("level", args.level, 0, levels);
+  require(static_cast<Index>(args.routing_queries.size()) == levels,
+          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
+          levels);
+  for (const void* level : args.routing_queries) {
+    require_pointer(level, "routing_queries", args.shape.rows());
+  }
+  require_pointer(args.search_keys, "search_keys", args.shape.keys);
+  require_scale(args.search_scale, "search_scale");
+  require_pointer(args.spans, "spans", args.shape.rows());
+  require_pointer(args.scores, "scores", args.shape.rows());
+  require_pointer(args.anchors, "anchors", 0);
+  require_pointer(args.parent_ranks, "parent_ranks", 0);
+  if (args.level > 1) {
+    require_pointer(args.parents, "parents", args.shape.rows());
+    require_pointer(args.parent_scores, "parent_scores", args.shape.rows());
+  }
+}
+
+SpanAttend span_attend_of(const SpanAttentionArgs& args) {
+  const Rows rows = rows_of(args.shape, args.schedule->tables().window);
+  return {rows,
+          args.dtype,
+          scale_of(args.softmax_scale, args.shape.head_dim),
+          narrow(args.slots),
+          args.query,
+          args.key,
+          args.value,
+          args.spans,
+          args.output,
+          args.lse};
+}
+
+bool is_fast(const SpanAttentionArgs& args) {
+  return args.rung == Rung::fast &&
+         tiles_are_fast(args.shape, scale_of(args.softmax_scale, args.shape.head_dim)) &&
+         args.shape.rows() * args.slots < INT_MAX;
+}
+
+void require_attend(const SpanAttentionArgs& args) {
+  require_problem(args.shape, args.dtype, args.schedule, args.slots);
+  require_within("slots", args.slots, 1, args.spans ? 64 : 1);
+  require_scale(args.softmax_scale.value_or(1), "softmax_scale");
+  const Index rows = args.shape.rows();
+  require_pointer(args.query, "query", rows);
+  require_pointer(args.key, "key", args.shape.keys);
+  require_pointer(args.value, "value", args.shape.keys);
+  require_pointer(args.spans, "spans", args.spans ? rows : 0);
+  require_pointer(args.output, "output", rows);
+  require_pointer(args.lse, "lse", rows);
+}
+
+Combine combine_of(const CombineArgs& args) {
+  return {rows_of(args.shape, args.schedule->tables().window),
+          args.dtype,
+          scale_of(args.softmax_scale, args.shape.head_dim),
+          narrow(args.slots),
+          args.query,
+          args.key,
+          args.value,
+          args.spans,
+          args.scores,
+          args.span_outputs,
+          args.span_lses,
+          args.window_output,
+          args.window_lse,
+          args.output,
+          args.window_lse_out};
+}
+
+void require_combine(const CombineArgs& args) {
+  require_problem(args.shape, args.dtype, args.schedule, args.slots);
+  require_within("slots", args.slots, 0, 64);
+  require_scale(args.softmax_scale.value_or(1), "softmax_scale");
+  const Index rows = args.shape.rows();
+  const Index with_slots = args.slots > 0 ? rows : 0;
+  require_pointer(args.spans, "spans", with_slots);
+  require_pointer(args.scores, "scores", with_slots);
+  require_pointer(args.span_outputs, "span_outputs", with_slots);
+  require_pointer(args.span_lses, "span_lses", with_slots);
+  require_pointer(args.output, "output", rows);
+  require_pointer(args.window_output, "window_output", 0);
+  require_pointer(args.window_lse_out, "window_lse_out", 0);
+  require(args.window_output || !args.window_lse,
+          "window_output: a null pointer beside window_lse");
+  if (args.window_output) {
+    require_pointer(args.window_lse, "window_lse", rows);
+  } else if (args.schedule->tables().window > 0) {
+    require_pointer(args.query, "query", rows);
+    require_pointer(args.key, "key", args.shape.keys);
+    require_pointer(args.value, "value", args.shape.keys);
+  }
+}
+
+}  // namespace
+
+void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots) {
+  require_shape(shape);
+  require_dtype(dtype);
+  require_schedule(schedule, shape);
+  require(shape.rows() <= (kMaxRows - 1) / std::max<Index>(slots, 1),  // the product may overflow
+          "shape: {} rows of {} slots, below {}", shape.rows(), slots, kMaxRows);
+}
+
+void require_scale(double scale, const char* name) {
+  require(std::isfinite(static_cast<float>(scale)), "{} {}: a finite float32", name, scale);
+}
+
+float scale_of(std::optional<double> softmax_scale, Index head_dim) {
+  return static_cast<float>(softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
+}
+
+Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
+    : args_(args), rows_(rows) {
+  const DeviceSchedule& schedule = *args.schedule;
+  const Index slots = args.shape.rows() * schedule.top_k();
+  const Index first = args.level == 0 ? 1 : args.level;
+  const Index last = args.level == 0 ? schedule.levels() : args.level;
+  const bool trace = args.level == 0 && args.anchors && schedule.levels() > 1;
+  if (trace) {
+    anchors_ = arena.take<std::int32_t>(schedule.levels() * slots);
+    ranks_ = arena.take<std::int32_t>(schedule.levels() * slots);
+  }
+  const DeviceSpan* parents = args.parents;
+  const float* parent_scores = args.parent_scores;
+  if (args.level <= 1) parents = nullptr;
+  DeviceSpan* spans[2] = {};
+  float* scores[2] = {};
+  for (Index m = first; m <= last; ++m) {
+    LevelSearch level{rows,
+                      args.dtype,
+                      schedule.tables().levels[static_cast<std::size_t>(m - 1)],
+                      narrow(schedule.top_k()),
+                      static_cast<float>(args.search_scale),
+                      args.routing_queries[static_cast<std::size_t>(m - 1)],
+                      args.search_keys,
+                      parents,
+                      parent_scores,
+                      args.spans,
+                      args.scores,
+                      args.anchors,
+                      args.parent_ranks,
+                      schedule.tables().max_stripes[static_cast<std::size_t>(m - 1)]};
+    if (m < last) {
+      if (!spans[m % 2]) {
+        spans[m % 2] = arena.take<DeviceSpan>(slots);
+        scores[m % 2] = arena.take<float>(slots);
+      }
+      level.spans = spans[m % 2];
+      level.scores = scores[m % 2];
+    }
+    if (args.level == 0) {
+      level.anchors = trace ? anchors_ + (m - 1) * slots : args.anchors;
+      level.ranks = trace ? ranks_ + (m - 1) * slots : nullptr;
+    }
+    parents = level.spans;
+    parent_scores = level.scores;
+    levels_.push_back(level);
+    scratch_.push_back({});
+    sorting_.push_back(nullptr);
+    fast_ = args.rung == Rung::fast && search_is_fast(rows, narrow(schedule.top_k()));
+    if (fast_ && search_needs_lists(level)) take_lists(arena);
+  }
+}
+
+void Search::set_counters(std::int32_t* counters, std::int64_t count) {
+  scratch_.front().counters = counters;
+  scratch_.front().counter_count = count;
+}
+
+void Search::launch(Stream stream) {
+  for (std::size_t m = 0; m < levels_.size();) {
+    const LevelSearch& level = levels_[m];
+    if (!fast_) {
+      search_level_plain(level, stream);
+      ++m;
+      continue;
+    }
+    if (sorting_[m]) scratch_[m].order = sort_pairs(pairs_of(level), sorting_[m], stream).pair;
+    const int count = levels_at_once(&level, static_cast<int>(levels_.size() - m));
+    search_levels_fast(&level, count, scratch_[m], stream);
+    m += static_cast<std::size_t>(count);
+  }
+}
+
+void Search::trace(Stream stream) const {
+  if (!anchors_) return;
+  trace_paths({rows_, narrow(args_.schedule->top_k()), narrow(args_.schedule->levels()), anchors_,
+               ranks_, args_.anchors},
+              stream);
+}
+
+void Search::take_lists(Arena& arena) {
+  const LevelSearch& level = levels_.back();
+  const Index pairs = level.rows.total() * level.top_k;
+  scratch_.back().lists = arena.take<Found>(pairs * level.top_k);
+  if (pairs >= kSortedPairs && pairs < INT_MAX) {
+    sorting_.back() =
+        arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));
+  }
+}
+
+SpanAttend Search::pairs_of(const LevelSearch& level) {
+  SpanAttend pairs{};
+  pairs.rows = level.rows;
+  pairs.slots = level.top_k;
+  pairs.spans = level.parents;
+  return pairs;
+}
+
+bool tiles_are_fast(const Shape& shape, float scale) {
+  return current_device().tiles && (shape.head_dim == 64 || shape.head_dim == 128) && scale > 0 &&
+         shape.keys > 0;
+}
+
+void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream) {
+  const bool built = (shape.head_dim == 64 || shape.head_dim == 128) &&
+                     combine.slots <= kMaxTileSlots && !combine.window_output;
+  if (rung == Rung::plain || !built) return combine_plain(combine, stream);
+  if (combine.rows.window == 0) return combine_spans(combine, stream);
+  tiles_are_fast(shape, combine.scale) ? combine_tiles(combine, stream)
+                                       : combine_plain(combine, stream);
+}
+
+std::size_t workspace_size(const SpanSearchArgs& args) {
+  require_problem(args.shape, args.dtype, args.schedule,
+                  args.schedule ? args.schedule->top_k() : 1);
+  require(args.schedule->levels() > 0, "schedule of 1 step: there is nothing to search");
+  require_within("level", args.level, 0, args.schedule->levels());
+  require(static_cast<Index>(args.routing_queries.size()) == args.schedule->levels(),
+          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
+          args.schedule->levels());
+  Arena arena;
+  SpanSearchArgs counted = args;
+  // A level is one of parents where it is not the first, whether or not they are given yet.
+  static const DeviceSpan some{};
+  if (args.level > 1) counted.parents = &some;
+  Search(counted, rows_of(args.shape, args.schedule->tables().window), arena);
+  return arena.used();
+}
+
+void span_search(const SpanSearchArgs& args, Stream stream) {
+  require_search(args);
+  require_workspace(args.workspace, workspace_size(args));
+  Arena arena(args.workspace.data);
+  Search search(args, rows_of(args.shape, args.schedule->tables().window), arena);
+  search.launch(stream);
+  search.trace(stream);
+}
+
+std::size_t workspace_size(const SpanAttentionArgs& args) {
+  require_problem(args.shape, args.dtype, args.schedule, args.slots);
+  require_within("slots", args.slots, 1, 64);
+  if (!is_fast(args)) return 0;
+  return sort_pairs_bytes(rows_of(args.shape, args.schedule->tables().window), narrow(args.slots));
+}
+
+void span_attention(const SpanAttentionArgs& args, Stream stream) {
+  require_attend(args);
+  require_workspace(args.workspace, workspace_size(args));
+  const SpanAttend attend = span_attend_of(args);
+  is_fast(args)
+      ? span_attention_tiles(attend, sort_pairs(attend, args.workspace.data, stream), stream)
+      : span_attention_plain(attend, stream);
+}
+
+std::size_t workspace_size(const CombineArgs&) { return 0; }
+
+void combine(const CombineArgs& args, Stream stream) {
+  require_combine(args);
+  launch_combine(combine_of(args), args.shape, args.rung, stream);
+}
+
+}  // namespace multistep::cuda

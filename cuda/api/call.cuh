@@ -1,0 +1,54 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "api/check.cuh"
+#include "api/stages.cuh"
+
+/// What the public functions share: checks, and how a stage's arguments become launches.
+namespace multistep::cuda {
+
+/// What every stage asks of its shape. Throws std::invalid_argument.
+void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots);
+void require_scale(double scale, const char* name);
+
+float scale_of(std::optional<double> softmax_scale, Index head_dim);
+
+/// Of what a check has bounded.
+inline std::int32_t narrow(Index value) { return static_cast<std::int32_t>(value); }
+
+/// A whole search, or one level of it.
+class Search {
+ public:
+  /// Lays out scratch for the queries of `rows`; from an arena without a base it only counts.
+  Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena);
+
+  /// Sets counters to 0 on the way: whoever waits for the search can rely on it.
+  void set_counters(std::int32_t* counters, std::int64_t count);
+  void launch(Stream stream);
+  /// The anchors of more than one level, where they are wanted: what needs the spans alone goes
+  /// first.
+  void trace(Stream stream) const;
+
+ private:
+  void take_lists(Arena& arena);
+  static SpanAttend pairs_of(const LevelSearch& level);
+
+  const SpanSearchArgs& args_;
+  Rows rows_;
+  std::vector<LevelSearch> levels_;
+  std::vector<SearchScratch> scratch_;
+  std::vector<char*> sorting_;
+  std::int32_t* anchors_ = nullptr;  // [levels, rows, top_k]
+  std::int32_t* ranks_ = nullptr;
+  bool fast_ = false;
+};
+
+/// The tile kernels: code for Hopper, and a shape that they are built for.
+bool tiles_are_fast(const Shape& shape, float scale);
+
+/// Window attention by tiles where there is a window to attend to.
+void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream);
+
+}  // namespace multistep::cuda

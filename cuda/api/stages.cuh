@@ -1,0 +1,291 @@
+#pragma once
+
+#include "device/fault.cuh"
+#include "device/order.cuh"
+#include "device/schedule.cuh"
+#include "multistep/cuda/attention.hpp"
+
+/// What the kernels of the stages are given, and who launches them. The public functions check
+/// their arguments, fill these in, and choose the rung.
+namespace multistep::cuda {
+
+/// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
+/// hold `queries` rows a head, a chunk's own scratch arrays `count`.
+struct Rows {
+  std::int32_t batch;
+  std::int32_t heads;
+  std::int32_t kv_heads;
+  std::int32_t group_size;  // heads / kv_heads
+  std::int32_t queries;
+  std::int32_t first;
+  std::int32_t count;
+  std::int32_t head_dim;
+  std::int64_t keys;
+  std::int64_t key_offset;
+  Sequence sequence;
+  std::int32_t window;  // W of the schedule
+  std::int32_t fault;
+
+  struct Row {
+    std::int32_t batch;
+    std::int32_t head;
+    std::int32_t query;   // [0, queries)
+    std::int64_t index;   // in [batch, heads, queries]
+    std::int64_t dense;   // in [batch, heads, count]
+    std::int64_t kv_row;  // row 0 of the KV head in [batch, kv_heads, keys]
+    std::int32_t position;
+    std::int32_t start;
+  };
+
+  __host__ __device__ std::int64_t total() const {
+    return static_cast<std::int64_t>(batch) * heads * count;
+  }
+  __host__ __device__ std::int32_t group() const { return group_size; }
+
+#ifdef __CUDACC__
+  /// In [batch, heads, queries]: of a row whose position is not yet known.
+  __device__ std::int64_t index(std::int32_t b, std::int32_t head, std::int32_t query) const {
+    return (static_cast<std::int64_t>(b) * heads + head) * queries + query;
+  }
+
+  /// Row 0 of a KV head of [batch, kv_heads].
+  __device__ std::int64_t kv_row(std::int64_t kv_head) const {
+    return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
+  }
+
+  __device__ std::int32_t position(std::int32_t b, std::int32_t query) const {
+    if (faulty(fault, Fault::chunk_offset_dropped)) query -= first;
+    if (faulty(fault, Fault::length_ignored)) {
+      return static_cast<std::int32_t>(sequence.query_offset + query);
+    }
+    return sequence.position(b, query);
+  }
+
+  __device__ std::int32_t first_key(std::int32_t b) const {
+    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b);
+  }
+
+  __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
+    const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
+    const std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
+    return {b,
+            head,
+            query,
+            index(b, head, query),
+            sequence_head * count + query - first,
+            kv_row(kv_head),
+            position(b, query),
+            first_key(b)};
+  }
+
+  /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
+  __device__ Row at(std::int64_t r) const {
+    const bool small = r <= UINT_MAX;
+    const auto divisor = static_cast<std::uint32_t>(count);
+    const auto low = static_cast<std::uint32_t>(r);
+    const auto sequence_head = static_cast<std::uint32_t>(small ? low / divisor : r / count);
+    const auto query = static_cast<std::int32_t>(small ? low % divisor : r % count);
+    const auto heads_here = static_cast<std::uint32_t>(heads);
+    return row(static_cast<std::int32_t>(sequence_head / heads_here),
+               static_cast<std::int32_t>(sequence_head % heads_here), first + query);
+  }
+
+  /// The part of [begin, end) that the arrays hold, in their rows.
+  __device__ DeviceSpan held(DeviceSpan span) const {
+    const std::int64_t begin = max(span.begin - key_offset, std::int64_t{0});
+    const std::int64_t end = min(span.end - key_offset, keys);
+    return begin < end
+               ? DeviceSpan{static_cast<std::int32_t>(begin), static_cast<std::int32_t>(end)}
+               : DeviceSpan{0, 0};
+  }
+
+  /// A span without the keys that the window has, in rows of the arrays.
+  __device__ DeviceSpan attended(DeviceSpan span, const Row& row) const {
+    if (span.end <= span.begin) return {0, 0};
+    const DeviceSpan window_keys = window_of(window, row.position, row.start);
+    if (window > 0) span.end = min(span.end, window_keys.begin);
+    span.end = min(span.end, row.position + 1);
+    span.begin = max(span.begin, row.start);
+    if (faulty(fault, Fault::span_one_short)) --span.end;
+    if (faulty(fault, Fault::span_shifted)) --span.begin;
+    return held(span);
+  }
+
+  __device__ DeviceSpan window_keys(const Row& row) const {
+    DeviceSpan span = window_of(window, row.position, row.start);
+    if (faulty(fault, Fault::window_one_short)) ++span.begin;
+    return held(span);
+  }
+#endif
+};
+
+inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first = 0,
+                    std::int64_t count = -1) {
+  const auto narrow = [](Index value) { return static_cast<std::int32_t>(value); };
+  return {narrow(shape.batch),
+          narrow(shape.num_heads),
+          narrow(shape.num_kv_heads),
+          narrow(shape.group()),
+          narrow(shape.queries),
+          narrow(first),
+          narrow(count < 0 ? shape.queries : count),
+          narrow(shape.head_dim),
+          shape.keys,
+          shape.key_offset,
+          {shape.query_offset, narrow(shape.queries), shape.start, shape.length},
+          window,
+          current_fault()};
+}
+
+/// A query with up to kHeads heads of one KV head: what a matrix product takes together.
+template <int kHeads>
+struct HeadTile {
+  std::int32_t batch;
+  std::int32_t kv_head;  // of [batch, kv_heads]
+  std::int32_t first_head;
+  std::int32_t heads;
+  std::int32_t query;
+
+  static __host__ __device__ std::int32_t tiles(const Rows& rows) {
+    return (rows.group() + kHeads - 1) / kHeads;
+  }
+  static std::int64_t count(const Rows& rows) {
+    return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles(rows) * rows.count;
+  }
+
+#ifdef __CUDACC__
+  /// Neighbours are neighbouring queries of the same heads.
+  __device__ HeadTile(const Rows& rows, std::uint32_t i) {
+    const auto count = static_cast<std::uint32_t>(rows.count);
+    const auto of_group = static_cast<std::uint32_t>(tiles(rows));
+    // Kernels of decoding begin here, and wait for it: 1 is common, and a division takes long.
+    const std::uint32_t tile = count == 1 ? i : i / count;
+    const std::uint32_t both = of_group == 1 ? tile : tile / of_group;
+    const std::uint32_t skipped = (tile - both * of_group) * kHeads;
+    query = rows.first + static_cast<std::int32_t>(i - tile * count);
+    batch = static_cast<std::int32_t>(both / static_cast<std::uint32_t>(rows.kv_heads));
+    kv_head = static_cast<std::int32_t>(both);
+    const std::int32_t kv = kv_head - batch * rows.kv_heads;
+    first_head = kv * rows.group() + static_cast<std::int32_t>(skipped);
+    heads = min(kHeads, rows.group() - static_cast<std::int32_t>(skipped));
+  }
+#endif
+};
+
+/// One level of span-search.
+struct LevelSearch {
+  Rows rows;
+  Dtype dtype;
+  LevelTable level;
+  std::int32_t top_k;
+  float scale;
+  const void* routing;         // [batch, heads, queries, head_dim]
+  const void* keys;            // [batch, kv_heads, keys, head_dim]
+  const DeviceSpan* parents;   // [batch, heads, queries, top_k]; null: level 1
+  const float* parent_scores;  // the same
+  DeviceSpan* spans;           // [batch, heads, queries, top_k]
+  float* scores;               // the same
+  std::int32_t* anchors;       // the same, or null
+  std::int32_t* ranks;         // the same, or null
+  std::int32_t max_stripes;    // of one segment
+};
+void search_level_plain(const LevelSearch& search, Stream stream);
+
+struct SpanAttend {
+  Rows rows;
+  Dtype dtype;
+  float scale;
+  std::int32_t slots;
+  const void* query;
+  const void* key;
+  const void* value;
+  const DeviceSpan* spans;  // [batch, heads, queries, slots]; null: the window
+  void* output;             // [batch, heads, count, slots, head_dim]
+  float* lse;               // [batch, heads, count, slots]
+};
+void span_attention_plain(const SpanAttend& attend, Stream stream);
+
+struct Combine {
+  Rows rows;
+  Dtype dtype;
+  float scale;
+  std::int32_t slots;
+  const void* query;  // not looked at where the window's output is given
+  const void* key;
+  const void* value;
+  const DeviceSpan* spans;    // [batch, heads, queries, slots]
+  const float* scores;        // the same
+  const void* span_outputs;   // [batch, heads, count, slots, head_dim]
+  const float* span_lses;     // [batch, heads, count, slots]
+  const void* window_output;  // [batch, heads, queries, head_dim], or null
+  const float* window_lse;    // [batch, heads, queries], or null
+  void* output;               // [batch, heads, queries, head_dim]
+  float* window_lse_out;      // [batch, heads, queries], or null
+};
+void combine_plain(const Combine& combine, Stream stream);
+/// Fast, for head_dim 64 or 128 and few slots, where there is no window.
+void combine_spans(const Combine& combine, Stream stream);
+
+/// What the fast search of one level needs beside its arguments.
+struct SearchScratch {
+  Found* lists;               // [batch, heads, count, top_k, top_k], where search_needs_lists()
+  const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
+                              // keys; null: as they come
+  std::int32_t* counters;     // [counter_count], set to 0 on the way; or null
+  std::int64_t counter_count;
+};
+bool search_is_fast(const Rows& rows, int top_k);
+/// With many (query row, parent) pairs each has a list of candidates; otherwise the blocks of a row
+/// merge theirs in shared memory.
+bool search_needs_lists(const LevelSearch& search);
+/// How many of `count` levels that follow one another one launch searches, and the launch.
+int levels_at_once(const LevelSearch* levels, int count);
+void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
+                        Stream stream);
+
+/// The anchors along every kept path, from what each level kept.
+struct TracePaths {
+  Rows rows;
+  std::int32_t top_k;
+  std::int32_t levels;
+  const std::int32_t* anchors;  // [levels, batch, heads, queries, top_k]
+  const std::int32_t* ranks;    // [levels, batch, heads, queries, top_k], of the parent
+  std::int32_t* paths;          // [batch, heads, queries, top_k, levels]
+};
+void trace_paths(const TracePaths& trace, Stream stream);
+
+/// What a search without a level keeps, and attention finds there. Each array may be null.
+void no_paths(DeviceSpan* spans, float* scores, float* lses, std::int64_t count, Stream stream);
+
+/// From a chunk's own [batch, heads, count, slots] to the caller's [batch, heads, queries, slots].
+void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Stream stream);
+
+/// Attention and combination of few queries, in one launch behind the search. The spans' outputs
+/// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
+/// row of [batch, heads, count].
+bool decode_is_fast(const Rows& rows, int slots);
+std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
+void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
+            std::int32_t* counters, void* workspace, Stream stream);
+
+/// 64 rows that attend to nearly one range of keys.
+struct Tile {
+  DeviceSpan any;  // keys that some row attends to
+  DeviceSpan all;  // keys that every row attends to
+};
+/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
+/// row are a tile.
+struct Pairs {
+  const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
+  const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays
+  const Tile* tiles;         // [kv_heads, ceil(per_head / 64)]
+};
+std::size_t sort_pairs_bytes(const Rows& rows, int slots);
+Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream);
+
+/// Hopper's tile kernels: positive scale, head_dim 64 or 128, and for the combination few slots.
+inline constexpr int kMaxTileSlots = 4;
+void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream);
+void combine_tiles(const Combine& combine, Stream stream);
+
+}  // namespace multistep::cuda

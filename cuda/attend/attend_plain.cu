@@ -1,0 +1,45 @@
+#include "api/check.cuh"
+#include "api/stages.cuh"
+#include "attend/attend_row.cuh"
+
+namespace multistep::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+
+/// One warp a (query row, slot).
+template <class T>
+__global__ void span_attention(SpanAttend attend) {
+  const std::int64_t pair = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (pair >= attend.rows.total() * attend.slots) return;
+  const int head_dim = attend.rows.head_dim;
+  const Rows::Row row = attend.rows.at(pair / attend.slots);
+  const std::int64_t slot = row.index * attend.slots + pair % attend.slots;
+  const DeviceSpan span =
+      attend.spans ? attend.rows.attended(attend.spans[slot], row) : attend.rows.window_keys(row);
+  const RowOutput result = attend_row(static_cast<const T*>(attend.query) + row.index * head_dim,
+                                      static_cast<const T*>(attend.key) + row.kv_row * head_dim,
+                                      static_cast<const T*>(attend.value) + row.kv_row * head_dim,
+                                      span, head_dim, attend.scale);
+  store_row(result, static_cast<T*>(attend.output) + pair * head_dim, head_dim);
+  if (threadIdx.x % 32 == 0) attend.lse[pair] = result.lse;
+}
+
+}  // namespace
+
+void span_attention_plain(const SpanAttend& attend, Stream stream) {
+  const auto blocks =
+      static_cast<unsigned>((attend.rows.total() * attend.slots + kWarps - 1) / kWarps);
+  if (blocks == 0) return;
+  switch (attend.dtype) {
+    case Dtype::bf16:
+      span_attention<bf16><<<blocks, 32 * kWarps, 0, stream>>>(attend);
+      break;
+    case Dtype::fp16:
+      span_attention<fp16><<<blocks, 32 * kWarps, 0, stream>>>(attend);
+      break;
+  }
+  check_launch("span_attention");
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,290 @@
+#include <algorithm>
+
+#include "api/check.cuh"
+#include "attend/decode_join.cuh"
+#include "attend/decode_spans.cuh"
+#include "attend/decode_tile.cuh"
+
+/// Attention and combination of few queries, whose cost is the bytes of the keys and values that
+/// they choose. An item is a query row's window or one of its spans. Windows are cut into pieces of
+/// a number of keys that the schedule and the query's position decide, spans at the absolute
+/// multiples of that number: a row's sums depend neither on its neighbours nor on the cache's
+/// capacity, and yet whoever of a KV head attends to keys of a piece reads it in one go. A block
+/// streams one piece, each warp 16 keys at a time through shared memory of its own, and leaves
+/// partial softmaxes; the last of a row's blocks joins them in order. The launch overlaps the
+/// search: windows are attended to before it has ended.
+namespace multistep::cuda {
+namespace {
+
+/// Of a block: for tiles on their way, then for its warps' sums, then for the join.
+template <int kHeadDim>
+constexpr int kSharedBytes = std::max<int>({sizeof(Ring<kHeadDim>), sizeof(BlockSums<kHeadDim>),
+                                            32 * 1024});
+static_assert(kSharedBytes<128> / kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
+              "room for parts");
+
+/// What is left of seats whose piece was attended to.
+enum class Left {
+  nothing,
+  more,  // keys: the piece is long, and attended to in parts of kPartKeys
+  all,   // one seat at a time. Where a seat's sums are not finite, a value that is NaN or infinite
+         // may be another seat's, and a weight of 0 does not keep it out of a matrix product. Alone
+         // a seat reads no keys but its own, and its sums are the bits that they would have been.
+};
+
+/// Attends to a part of a piece for up to kSeats seats, and stores their partial softmaxes, joined
+/// with those of the `parts` before it. Whole block.
+template <class T, int kHeadDim>
+__device__ Left attend_seats(const Decode& decode, const Rows::Row& row, std::int64_t origin,
+                             int parts, const Seat* seats, int count, float* partials,
+                             char* memory) {
+  const int lane = threadIdx.x % 32;
+  Seat seat = seats[min(lane / 4, count - 1)];
+  const DeviceSpan range{__reduce_min_sync(kFullWarp, seat.keys.begin),
+                         __reduce_max_sync(kFullWarp, seat.keys.end)};
+  if (lane / 4 >= count) seat = {-1, 0, {0, 0}};
+  const int begin = (range.begin & -kPartKeys) + parts * kPartKeys;
+  const DeviceSpan keys{max(range.begin, begin), min(range.end, begin + kPartKeys)};
+  WarpSums<kHeadDim> sums;
+  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, keys, seat,
+                           *reinterpret_cast<Ring<kHeadDim>*>(memory));
+  __syncthreads();
+  auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
+  block.put(sums, count);
+  __syncthreads();
+  bool spoilt = false;
+#pragma unroll 1
+  for (int s = threadIdx.x / 32; s < count; s += kWarps) {
+    const std::int64_t at =
+        seats[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
+        seats[s].part;
+    const bool more = parts > 0 && !faulty(decode.attend.rows.fault, Fault::earlier_parts_lost);
+    const bool finite = block.store(s, more, partials + at * kStride<kHeadDim>);
+    const DeviceSpan own = seats[s].keys;
+    spoilt = spoilt || (!finite && (own.begin > range.begin || own.end < range.end));
+  }
+  if (faulty(decode.attend.rows.fault, Fault::repair_skipped)) spoilt = false;
+  if (__syncthreads_or(spoilt)) return Left::all;
+  return keys.end < range.end ? Left::more : Left::nothing;
+}
+
+/// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of the window for 8
+/// of them, then a piece of a span for all whose spans touch it; windows come first, as they need
+/// not wait for the search. Of spans that share a piece, the first one's block attends to it.
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(kThreads, 4)
+    decode_pieces(__grid_constant__ const Decode decode) {
+  extern __shared__ __align__(16) char memory[];
+  __shared__ Board board;
+  const Rows& rows = decode.attend.rows;
+  const int slots = decode.attend.slots;
+  const int lane = threadIdx.x % 32;
+  const HeadTile<kTileHeads> unit(rows, blockIdx.x);
+  const Rows::Row row = rows.row(unit.batch, unit.first_head, unit.query);
+  const DeviceSpan window = rows.window_keys(row);
+  const std::int32_t piece_keys = decode.piece_of(row.position);
+  int window_pieces = 0;  // of this query
+  if (window.end > window.begin) {
+    window_pieces = min((window.end - window.begin - 1) / piece_keys + 1, decode.window_pieces);
+  }
+  const unsigned window_blocks = decode.window_blocks();
+  const bool is_window = blockIdx.y < decode.window_pieces * window_blocks;
+
+  int first_head = 0;  // the heads that this block may be the last of
+  int heads = unit.heads;
+  bool first_of_all = false;         // of the blocks of these heads
+  std::int64_t origin = row.kv_row;  // of the piece, in [batch, kv_heads, keys]
+  int seats = 0;                     // taken
+  if (is_window) {
+    const int part = static_cast<int>(blockIdx.y / window_blocks);
+    first_head = static_cast<int>(blockIdx.y - part * window_blocks) * kSeats;
+    heads = min(unit.heads - first_head, kSeats);
+    first_of_all = part == 0;
+    if (heads <= 0 || (part >= window_pieces && !first_of_all)) return;
+    const std::int64_t begin = window.begin + static_cast<std::int64_t>(part) * piece_keys;
+    origin += begin;
+    seats = part < window_pieces ? heads : 0;
+    const auto left = static_cast<std::int32_t>(window.end - begin);
+    if (threadIdx.x < seats) {
+      board.seat[threadIdx.x] = {first_head + static_cast<int>(threadIdx.x),
+                                 slots * decode.span_pieces + part,
+                                 {0, min(left, piece_keys)}};
+    }
+  } else {
+    const auto rest = static_cast<int>(blockIdx.y - decode.window_pieces * window_blocks);
+    const int span = rest / decode.span_pieces;
+    first_of_all = decode.window_pieces == 0 && rest == 0;
+    if (span >= unit.heads * slots) return;
+    const TileSpans spans(decode, row, unit.heads, board);
+    const std::int32_t piece = spans.first_of(span) + rest - span * decode.span_pieces;
+    std::uint64_t touching = spans.touching(piece);
+    const bool mine = __ffsll(static_cast<long long>(touching)) - 1 == span;
+    if (!mine && !first_of_all) return;
+    if (!mine) touching = 0;
+    origin += static_cast<std::int64_t>(piece) * piece_keys;
+    seats = __popcll(touching);
+    if (threadIdx.x < 32) spans.take_seats(decode, piece, touching, board);
+  }
+  __syncthreads();
+
+  float* partials = decode.partials + row.dense * decode.row_parts() * kStride<kHeadDim>;
+  int alone = 0;  // seats before this one are attended to one by one
+  int parts = 0;  // of a long piece that they have attended to
+  for (int seat = 0; seat < seats;) {
+    const int count = seat < alone ? 1 : min(kSeats, seats - seat);
+    const Left left = attend_seats<T, kHeadDim>(decode, row, origin, parts, board.seat + seat,
+                                                count, partials, memory);
+    parts = left == Left::more ? parts + 1 : 0;
+    if (left == Left::all) alone = seat + count;
+    if (left == Left::nothing) seat += count;
+  }
+  if (is_window) TileSpans(decode, row, unit.heads, board);
+
+  // The last block of a row to come by joins its parts. All are there for it to see: the barrier
+  // that attend_seats() ends with, and the counters' order.
+  if (threadIdx.x < 32) {
+    __syncwarp();  // the board's choices
+    bool last = false;
+    if (lane >= first_head && lane < first_head + heads) {
+      int parts = window_pieces;
+#pragma unroll 1
+      for (int s = 0; s < slots; ++s) parts += max(board.choice[lane * slots + s].pieces, 0);
+      if (faulty(rows.fault, Fault::part_not_counted)) --parts;
+      int here = 0;
+#pragma unroll 1
+      for (int seat = 0; seat < seats; ++seat) here += board.seat[seat].head == lane;
+      // A row without keys is left to the first block.
+      last = first_of_all && parts == 0;
+      if (here > 0) {
+        std::int32_t* counter =
+            decode.counters + row.dense + lane * static_cast<std::int64_t>(rows.count);
+        last = add_in_order(counter, here) + here == parts;
+      }
+    }
+    const unsigned heads_last = __ballot_sync(kFullWarp, last);
+    if (lane == 0) board.last = heads_last;
+  }
+  __syncthreads();
+  const unsigned last = board.last;
+  if (last == 0) return;
+  // A warp joins a row: one row with all the memory, several side by side.
+  const bool one = (last & (last - 1)) == 0;
+  const int bytes = one ? kSharedBytes<kHeadDim> : kSharedBytes<kHeadDim> / kWarps;
+  const int warp = threadIdx.x / 32;
+  const JoinMemory<kHeadDim> join_memory(memory + (one ? 0 : warp * bytes), bytes);
+  int before = 0;
+#pragma unroll 1
+  for (unsigned rest = last; rest != 0; rest &= rest - 1, ++before) {
+    if (before % kWarps != warp) continue;
+    const int head = __ffs(static_cast<int>(rest)) - 1;
+    const std::int64_t parts = head * static_cast<std::int64_t>(rows.count) * decode.row_parts();
+    const std::int64_t index = row.index + head * static_cast<std::int64_t>(rows.queries);
+    float* const span_lses = decode.attend.lse;
+    float* const window_lse = decode.combine.window_lse_out;
+    const RowParts of_row{board.choice + head * slots,
+                          slots,
+                          window_pieces,
+                          decode.span_pieces,
+                          partials + parts * kStride<kHeadDim>,
+                          span_lses ? span_lses + index * slots : nullptr,
+                          window_lse ? window_lse + index : nullptr,
+                          rows.fault};
+    T* output = static_cast<T*>(decode.combine.output) + index * kHeadDim;
+    join_row<T, kHeadDim>(of_row, join_memory, output);
+  }
+}
+
+/// How many keys a piece has: a span is to touch up to 8 of them, and few keys where that would
+/// make them long; more keys only where an item would have more pieces than a warp weighs. Windows
+/// may be cut finer than spans need: they are attended to while the search runs.
+struct Pieces {
+  static constexpr std::int64_t kStep = kWarps * kKeys;  // every warp has as many tiles
+  static constexpr std::int64_t kFew = 8;
+  static constexpr std::int64_t kLong = 5 * kStep;
+  std::int32_t keys;
+  std::int32_t of_window;
+  std::int32_t of_span;
+
+  Pieces(const ItemBounds& bounds, int slots) {
+    const std::int64_t window = bounds.window;
+    const std::int64_t span = std::max(bounds.span, 1);
+    const auto ceil = [](std::int64_t value, std::int64_t by) { return (value + by - 1) / by; };
+    // A span of n + 1 keys touches up to ceil(n / piece) + 1 pieces.
+    const std::int64_t aim = slots > 0 ? std::max(span - 1, window / 4) : window;
+    const std::int64_t least = std::max(ceil(window, kMaxPieces), ceil(span - 1, kMaxPieces - 1));
+    const std::int64_t size = std::max({std::min(ceil(aim, kFew - 1), kLong), least, kStep});
+    keys = static_cast<std::int32_t>(ceil(size, kStep) * kStep);
+    of_window = static_cast<std::int32_t>(ceil(window, keys));
+    of_span = slots > 0 ? static_cast<std::int32_t>(ceil(span - 1, keys) + 1) : 0;
+  }
+};
+
+/// The pieces of every row of a call, each by its position; room is for those who have most.
+Decode with_pieces(const SpanAttend& attend, const Combine& combine,
+                   const DeviceSchedule::Tables& tables) {
+  const Rows& rows = attend.rows;
+  const Sequence& sequence = rows.sequence;
+  const std::int64_t longest =
+      sequence.length ? rows.key_offset + rows.keys : sequence.query_offset + sequence.queries;
+  Decode decode{attend, combine, {}, 0, 0, nullptr, nullptr};
+  for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+    const Pieces pieces(tables.items[static_cast<std::size_t>(magnitude)], attend.slots);
+    decode.piece[magnitude] = pieces.keys;
+    if ((std::int64_t{1} << magnitude) / 2 > longest) continue;
+    decode.window_pieces = std::max(decode.window_pieces, pieces.of_window);
+    decode.span_pieces = std::max(decode.span_pieces, pieces.of_span);
+  }
+  return decode;
+}
+
+template <class T, int kHeadDim>
+void launch(const Decode& decode, Stream stream) {
+  const Rows& rows = decode.attend.rows;
+  const auto kernel = decode_pieces<T, kHeadDim>;
+  constexpr int kBytes = kSharedBytes<kHeadDim>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "cudaFuncSetAttribute");
+  const int heads = std::min(rows.group(), kTileHeads);
+  Launch how{};
+  how.blocks = static_cast<unsigned>(HeadTile<kTileHeads>::count(rows));
+  how.blocks_y = static_cast<unsigned>(decode.window_pieces * decode.window_blocks() +
+                                       heads * decode.attend.slots * decode.span_pieces);
+  how.threads = kThreads;
+  how.stream = stream;
+  how.shared_bytes = kBytes;
+  how.mostly_shared = true;
+  how.early = decode.attend.slots > 0;  // else the kernel before may be what writes the keys
+  launch_kernel(how, kernel, decode);
+}
+
+}  // namespace
+
+bool decode_is_fast(const Rows& rows, int slots) {
+  return (rows.head_dim == 64 || rows.head_dim == 128) && slots <= kMaxSlots;
+}
+
+std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables) {
+  SpanAttend attend{};
+  attend.rows = rows;
+  attend.slots = slots;
+  Arena arena;
+  arena.take<float>(rows.total() * with_pieces(attend, {}, tables).row_parts() *
+                    (rows.head_dim + 4));
+  return arena.used();
+}
+
+void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
+            std::int32_t* counters, void* workspace, Stream stream) {
+  Decode decode = with_pieces(attend, combine, tables);
+  if (attend.rows.total() * decode.row_parts() == 0) return;
+  decode.partials = static_cast<float*>(workspace);
+  decode.counters = counters;
+  const bool wide = attend.rows.head_dim == 128;
+  if (attend.dtype == Dtype::bf16) {
+    wide ? launch<bf16, 128>(decode, stream) : launch<bf16, 64>(decode, stream);
+  } else {
+    wide ? launch<fp16, 128>(decode, stream) : launch<fp16, 64>(decode, stream);
+  }
+}
+
+}  // namespace multistep::cuda

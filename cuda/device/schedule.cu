@@ -1,0 +1,193 @@
+#include "device/schedule.cuh"
+
+#include <algorithm>
+#include <cmath>
+
+#include "api/check.cuh"
+#include "device/fault.cuh"
+#include "multistep/cuda/memory.hpp"
+#include "multistep/power.hpp"
+
+#ifdef MULTISTEP_FAULTS
+#include "multistep/cuda/fault.hpp"
+#endif
+
+namespace multistep::cuda {
+
+#ifdef MULTISTEP_FAULTS
+int injected_fault = 0;
+void inject_fault(int fault) { injected_fault = fault; }
+std::int64_t injected_chunk_pairs = 0;
+void set_chunk_pairs(Index pairs) { injected_chunk_pairs = pairs; }
+#endif
+
+namespace {
+
+constexpr Index kMaxEntries = Index{1} << 26;
+
+std::int32_t narrow_index(Index value) {
+  return static_cast<std::int32_t>(std::min<Index>(value, INT_MAX));
+}
+
+/// The smallest n in [1, max_length] with value(n) >= k, for k = 1, 2, ..., for a non-decreasing
+/// function. The search gallops on from the last answer: the function alone decides.
+template <class Value>
+std::vector<std::int32_t> steps_of(Index max_length, Value&& value, const char* name) {
+  const Index top = std::min(value(max_length), max_length);
+  require(top <= kMaxEntries, "{} {} at length {}: its table holds at most {}", name, top,
+          max_length, kMaxEntries);
+  std::vector<std::int32_t> from;
+  Index n = 1;       // value(m) < k for all m < n
+  Index stride = 1;  // the last distance between steps: where the next one is looked for
+  for (Index k = 1; k <= top; ++k) {
+    Index below = n - 1;
+    Index reached = n;
+    for (Index jump = stride; value(reached) < k; jump *= 2) {
+      below = reached;
+      reached = std::min(max_length, reached + jump);
+    }
+    while (reached - below > 1) {
+      const Index middle = below + (reached - below) / 2;
+      (value(middle) < k ? below : reached) = middle;
+    }
+    stride = std::max<Index>(1, reached - n);
+    n = reached;
+    from.push_back(narrow_index(n));
+  }
+  return from;
+}
+
+/// The last stripe i of a tight or power level with P(i) <= n, n >= 1.
+Index stripes_within(const Level& rules, Index n) {
+  Index inside = 1;       // P(1) = 1
+  Index outside = n + 1;  // P(i) >= i
+  while (outside - inside > 1) {
+    const Index middle = inside + (outside - inside) / 2;
+    (floor_power(middle, rules.exponent) <= n ? inside : outside) = middle;
+  }
+  return inside;
+}
+
+class Uploader {
+ public:
+  explicit Uploader(DeviceSchedule::Tables& tables) : tables_(tables) {}
+
+  const std::int32_t* upload(const std::vector<std::int32_t>& host) {
+    auto array = std::make_shared<DeviceArray<std::int32_t>>(host);
+    const std::int32_t* data = array->data();
+    tables_.memory.push_back(std::move(array));
+    return data;
+  }
+
+  /// `factor` and `power` estimate the value.
+  Steps upload_steps(const std::vector<std::int32_t>& from, double factor, double power) {
+    return {upload(from), narrow_index(static_cast<Index>(from.size())), static_cast<float>(factor),
+            static_cast<float>(power)};
+  }
+
+ private:
+  DeviceSchedule::Tables& tables_;
+};
+
+}  // namespace
+
+std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
+  std::vector<LevelBounds> result;
+  Index longest = length;  // segment of the level
+  for (Index m = 1; m < schedule.steps; ++m) {
+    const Level& rules = schedule.level(m);
+    const Index steps_left = schedule.steps - m + 1;
+    LevelBounds bounds{0, 0};
+    // Anchors and spans grow with the segment, but for an even level, which is bounded by its root.
+    if (longest > 0 && rules.rule == Rule::even) {
+      bounds.stripes = ceil_root(longest, steps_left);
+      // ceil(n / r) is greatest at the last n or at the last perfect power, r^M.
+      const Index root = ceil_root(longest + 1, steps_left) - 1;
+      bounds.span = std::max((longest - 1) / bounds.stripes + 1,
+                             floor_power(root, make_rational(steps_left - 1)));
+    } else if (longest > 0) {
+      const Index last = stripes_within(rules, longest);
+      bounds.stripes = std::max<Index>(last - (m == 1 ? schedule.window_index : 0), 0);
+      // Gaps between convex stripes grow, save for one key that rounding takes.
+      Index more = floor_power(last + 1, rules.exponent) - floor_power(last, rules.exponent);
+      if (rules.rule == Rule::power) {
+        const Reach far = reach(rules, longest);
+        more = far.backward + far.forward;
+      }
+      bounds.span = std::min(longest, more + 1);
+    }
+    result.push_back(bounds);
+    longest = bounds.span;
+  }
+  return result;
+}
+
+ItemBounds item_bounds(const Schedule& schedule, Index length) {
+  if (schedule.steps == 1) return {narrow_index(length), 0};
+  const Level& first = schedule.level(1);
+  const Index window = first.rule == Rule::even
+                           ? schedule.window_index
+                           : floor_power(schedule.window_index + 1, first.exponent) - 1;
+  return {narrow_index(std::min(window, length)),
+          narrow_index(level_bounds(schedule, length).back().span)};
+}
+
+DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
+  const Index max_length = plan_.max_length();
+  require(max_length <= kMaxContext, "length {}: the kernels take contexts of at most {}",
+          max_length, kMaxContext);
+  auto tables = std::make_shared<Tables>();
+  Uploader uploader(*tables);
+  const Index newest = max_length - 1;
+  tables->window = narrow_index(plan_.window(newest, 0).length());
+  if (plan_.steps() == 1) tables->window = INT_MAX;
+
+  for (Index m = 1; m < plan_.steps(); ++m) {
+    const Level& rules = plan_.schedule().level(m);
+    const Index steps_left = plan_.steps() - m + 1;
+    const Cut cut = plan_.cut(m, max_length);
+    LevelTable level;
+    level.rule = rules.rule;
+    level.first = narrow_index(cut.first());
+    const bool plain_window = m == 1 && rules.rule == Rule::even;
+    level.window = m == 1 && !plain_window ? tables->window : 0;
+    level.inset = plain_window ? tables->window : 0;
+    if (rules.rule == Rule::even) {
+      const auto parts = [&](Index n) { return ceil_root(n, steps_left) - 1; };
+      level.parts = uploader.upload_steps(steps_of(max_length, parts, "parts of a segment"), 1,
+                                          1 / static_cast<double>(steps_left));
+    } else {
+      require(cut.last() < kMaxEntries, "stripes {} at length {}: a table holds at most {}",
+              cut.last(), max_length, kMaxEntries);
+      std::vector<std::int32_t> stripes{0};
+      for (Index i = 1; i <= cut.last() + 1; ++i) {
+        stripes.push_back(narrow_index(floor_power(i, rules.exponent)));
+      }
+      level.stripe_count = narrow_index(static_cast<Index>(stripes.size()));
+      stripes.insert(stripes.end(), kStripePadding, INT_MAX);
+      level.stripes = uploader.upload(stripes);
+      level.inside = {level.stripes, level.stripe_count, 1,
+                      static_cast<float>(1 / to_double(rules.exponent))};
+    }
+    if (rules.rule == Rule::power) {
+      const auto backward = [&](Index n) { return reach(rules, n).backward; };
+      const auto forward = [&](Index n) { return reach(rules, n).forward; };
+      const double power = to_double(rules.span_exponent);
+      level.backward = uploader.upload_steps(steps_of(max_length, backward, "backward reach"),
+                                             to_double(rules.backward), power);
+      level.forward = uploader.upload_steps(steps_of(max_length, forward, "forward reach"),
+                                            to_double(rules.forward), power);
+    }
+    tables->levels.push_back(level);
+  }
+  for (const LevelBounds& level : level_bounds(plan_.schedule(), max_length)) {
+    tables->max_stripes.push_back(narrow_index(level.stripes));
+  }
+  for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
+    tables->items[static_cast<std::size_t>(magnitude)] =
+        item_bounds(plan_.schedule(), (Index{1} << magnitude) - 1);
+  }
+  tables_ = std::move(tables);
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,114 @@
+#pragma once
+
+#include "api/stages.cuh"
+#include "device/storage.cuh"
+
+/// The best candidates of a search: in registers, merged across lanes, put into slots.
+namespace multistep::cuda {
+
+/// One segment's best candidates, best first.
+template <int kTopK>
+struct TopK {
+  static_assert(2 <= kTopK && kTopK <= 4, "the networks below");
+  Candidate best[kTopK] = {};
+
+  /// The s-th best, where s is not a constant; 0 from kTopK on.
+  __device__ Candidate at(int s) const {
+    Candidate result = 0;
+#pragma unroll
+    for (int i = 0; i < kTopK; ++i) result = s == i ? best[i] : result;
+    return result;
+  }
+
+  __device__ void keep(Candidate candidate) {
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      const Candidate worse = min(best[s], candidate);
+      best[s] = max(best[s], candidate);
+      candidate = worse;
+    }
+  }
+
+  /// Unites the lists of lanes whose numbers differ in the bits of `mask`; all of them get it. Of
+  /// two lists in order, the larger of the first's i-th and the second's i-th from the end are the
+  /// best ones; of 4 they are bitonic, and half a sorting network brings them into order. Of 3 it
+  /// takes a whole one.
+  __device__ void merge_lanes(int mask) {
+    for (int bit = 1; bit < 32; bit *= 2) {
+      if (!(mask & bit)) continue;
+      Candidate other[kTopK];
+#pragma unroll
+      for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, best[s], bit);
+#pragma unroll
+      for (int s = 0; s < kTopK; ++s) best[s] = max(best[s], other[kTopK - 1 - s]);
+      if constexpr (kTopK > 2) order(0, 2);
+      if constexpr (kTopK == 4) order(1, 3);
+      order(0, 1);
+      if constexpr (kTopK > 2) order(kTopK - 2, kTopK - 1);
+    }
+  }
+
+ private:
+  __device__ void order(int a, int b) {
+    const Candidate better = max(best[a], best[b]);
+    best[b] = min(best[a], best[b]);
+    best[a] = better;
+  }
+};
+
+/// What a candidate of the segment so cut is to others.
+__device__ inline Found found_at(const LevelSearch& search, const DeviceCut& cut,
+                                 Candidate candidate) {
+  if (candidate == 0) return {};
+  std::int32_t stripe = stripe_of(candidate);
+  if (faulty(search.rows.fault, Fault::tie_turned)) stripe ^= INT_MAX;
+  return {path_of(candidate, cut.anchor(stripe)), cut.span(stripe)};
+}
+
+__device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, const Found& found,
+                                  std::int32_t rank) {
+  const bool any = found.path != 0;
+  search.spans[slot] = found.span;
+  search.scores[slot] = any ? score_of(found.path) : -kInfinity;
+  if (search.anchors) search.anchors[slot] = any ? anchor_of(found.path) : -1;
+  if (search.ranks) search.ranks[slot] = any ? rank : -1;
+}
+
+/// Calls store(slot, found) for each of a row's slots, from one lane: the best of what lanes
+/// [0, lanes), a power of two >= kTopK, bring, then nothing, Found{}. Paths that are equal have
+/// different parents, and are brought in the order of these: lane by lane [0], then [1]. Whole
+/// warp.
+template <int kTopK, int kEach, class Store>
+__device__ void choose_paths(const Found (&found)[kEach], int lanes, int top_k, Store&& store) {
+  const int lane = threadIdx.x % 32;
+  TopK<kTopK> chosen;
+  int slot[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    chosen.keep(found[i].path);
+    slot[i] = kTopK;
+  }
+  chosen.merge_lanes(lanes - 1);
+  int used = 0;
+#pragma unroll
+  for (int s = 0; s < kTopK; ++s) {
+    const Candidate path = chosen.best[s];
+    used += path != 0;
+    const bool first = path != 0 && (s == 0 || path != chosen.best[max(s - 1, 0)]);
+    int next = s;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const bool same = first && found[i].path == path;
+      const unsigned all = __ballot_sync(kFullWarp, same);
+      if (same) slot[i] = next + __popc(all & ((1u << lane) - 1));
+      next += __popc(all);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (slot[i] < top_k) store(slot[i], found[i]);
+  }
+  if (lane >= used && lane < top_k) store(lane, Found{});
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,405 @@
+#include <algorithm>
+
+#include "api/check.cuh"
+#include "api/stages.cuh"
+#include "device/ptx.cuh"
+#include "device/top_k.cuh"
+#include "search/search_anchors.cuh"
+
+/// Span-search on tensor cores. A unit is what searches one segment: at level 1 a query with up to
+/// 16 heads of one KV head, whose segment and anchors are the same; below it a query, a head and a
+/// parent. Where units are many, each has a warp (search_shared, search_parents, choose_rows).
+/// Where they are few, as in decoding, one launch takes several levels (search_few).
+namespace multistep::cuda {
+namespace {
+
+constexpr int kMaxCluster = 16;
+constexpr int kMaxAtOnce = 3;  // levels of a launch
+
+/// Passed to search_few.
+struct Levels {
+  std::int32_t count;
+  LevelSearch level[kMaxAtOnce];
+};
+
+/// What the warps of a block tell one another.
+template <int kTopK>
+struct BlockLists {
+  /// Level 1: the warps' best of each head. An odd number, so that banks differ.
+  Candidate of_warp[kHeads][kWarps * kTopK + 1];
+  /// Level 1, where blocks of a cluster put what they found: [head of this block, block, rank].
+  /// Below: what the warps found, [warp, rank].
+  Found found[kHeads * kTopK];
+  static_assert(kWarps <= kHeads);
+  /// The row's paths, in whose spans the next level searches.
+  DeviceSpan segment[kTopK];
+  float score[kTopK];
+  ptx::Inbox inbox;  // of `found`
+
+  __device__ void keep(int slot, const Found& path) {
+    segment[slot] = path.span;
+    score[slot] = path.path != 0 ? score_of(path.path) : -kInfinity;
+  }
+};
+
+__device__ void reset_counters(const SearchScratch& scratch) {
+  const std::int64_t block = static_cast<std::int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+  const std::int64_t threads = static_cast<std::int64_t>(gridDim.y) * gridDim.x * kThreads;
+#pragma unroll 1
+  for (std::int64_t i = block * kThreads + threadIdx.x; i < scratch.counter_count; i += threads) {
+    scratch.counters[i] = 0;
+  }
+}
+
+/// Level 1, one warp a unit.
+template <class T, int kHeadDim, int kTopK>
+__global__ void __launch_bounds__(kThreads, 2)
+    search_shared(__grid_constant__ const LevelSearch search, SearchScratch scratch,
+                  std::int64_t units) {
+  ptx::launch_dependents();
+  reset_counters(scratch);
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (i >= units) return;
+  const HeadTile<kHeads> unit(search.rows, static_cast<std::uint32_t>(i));
+  TopK<kTopK> best[2];
+  const DeviceCut cut = search_heads<T, kHeadDim, false>(search, unit, {0, 1}, best);
+  const std::int64_t row = search.rows.index(unit.batch, unit.first_head, unit.query);
+  const int lane = threadIdx.x % 32;
+  const int slot = lane % 4;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int head = lane / 4 + 8 * half;
+    if (head >= unit.heads || slot >= search.top_k) continue;
+    const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
+    store_slot(search, index * search.top_k + slot, found_at(search, cut, best[half].at(slot)), 0);
+  }
+}
+
+/// Levels from 2 on: a warp a unit, (query row, parent), which leaves a list.
+template <class T, int kHeadDim, int kTopK>
+__global__ void __launch_bounds__(kThreads, 2)
+    search_parents(__grid_constant__ const LevelSearch search, SearchScratch scratch,
+                   std::int64_t units) {
+  ptx::launch_dependents();
+  ptx::wait_for_previous_kernel();
+  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (i >= units) return;
+  const std::int64_t pair = scratch.order ? scratch.order[i] : i;
+  const int rank = static_cast<int>(pair % search.top_k);
+  const Rows::Row row = search.rows.at(pair / search.top_k);
+  const std::int64_t parent = row.index * search.top_k + rank;
+  const Found found = search_parent<T, kHeadDim, false, kTopK>(
+      search, row.index, row.kv_row, search.parents[parent], search.parent_scores[parent], {0, 1});
+  const int lane = threadIdx.x % 32;
+  if (lane < search.top_k) {
+    scratch.lists[(row.dense * search.top_k + rank) * search.top_k + lane] = found;
+  }
+}
+
+/// Chooses every row's paths from its parents' lists.
+template <int kTopK>
+__global__ void choose_rows(LevelSearch search, const Found* lists) {
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (r >= search.rows.total()) return;
+  const Rows::Row row = search.rows.at(r);
+  const int lane = threadIdx.x % 32;
+  const int top_k = search.top_k;
+  const int entries = top_k * top_k;
+  Found found[1];
+  if (lane < entries) found[0] = lists[row.dense * entries + lane];
+  choose_paths<kTopK>(found, 16, top_k, [&](int slot, const Found& path) {
+    store_slot(search, row.index * top_k + slot, path, lane / top_k);
+  });
+}
+
+/// Asks for what a level below will need: each thread of a cluster for a line of the tables, which
+/// is all of them but where they are very long; a block for its row's query.
+template <class T, int kHeadDim>
+__device__ void prefetch_level(const LevelSearch& search, std::int64_t row, int thread) {
+  constexpr int kEntries = 32;  // of a line
+  const auto table = [&](const std::int32_t* entries, std::int32_t count) {
+    if (thread < (count + kEntries - 1) / kEntries) ptx::prefetch(entries + kEntries * thread);
+  };
+  table(search.level.stripes, search.level.stripe_count);
+  table(search.level.backward.from, search.level.backward.count);
+  table(search.level.forward.from, search.level.forward.count);
+  table(search.level.parts.from, search.level.parts.count);
+  constexpr int kRowLines = kHeadDim / 64;
+  if (threadIdx.x < kRowLines) {
+    ptx::prefetch(static_cast<const T*>(search.routing) + row * kHeadDim + 64 * threadIdx.x);
+  }
+}
+
+/// Level 1 by the blocks of a cluster: each scores a share of the anchors for all heads and sends
+/// its best of a head to the block that the head belongs to, which chooses. `row` is head 0's.
+template <class T, int kHeadDim, int kTopK>
+__device__ void search_by_cluster(const Levels& levels, const SearchScratch& scratch,
+                                  const HeadTile<kHeads>& unit, std::int64_t row, int block,
+                                  int blocks, BlockLists<kTopK>& lists) {
+  const LevelSearch& search = levels.level[0];
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const auto row_of = [&](int head) {
+    return row + head * static_cast<std::int64_t>(search.rows.queries);
+  };
+  // Head h belongs to block h % blocks, a power of two.
+  const int heads = (unit.heads - block + blocks - 1) >> (__ffs(blocks) - 1);
+  if (threadIdx.x == 0) {
+    lists.inbox.open(heads * blocks * kTopK * static_cast<int>(sizeof(Found)));
+  }
+  ptx::cluster_arrive();
+  TopK<kTopK> best[2];
+  const DeviceCut cut =
+      search_heads<T, kHeadDim, true>(search, unit, {block * kWarps + warp, blocks * kWarps}, best);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (lane % 4 != half) continue;
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      lists.of_warp[lane / 4 + 8 * half][warp * kTopK + s] = best[half].best[s];
+    }
+  }
+  __syncthreads();
+  constexpr int kEach = kHeads / kWarps;  // heads that a warp merges
+  Found found[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    TopK<kTopK> merged;
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
+    }
+    merged.merge_lanes(kWarps - 1);
+    found[i] = found_at(search, cut, merged.at(lane));
+  }
+  ptx::cluster_wait();
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int head = warp + kWarps * i;
+    if (head >= unit.heads || lane >= kTopK) continue;
+    lists.inbox.send(&lists.found[((head & -blocks) + block) * kTopK + lane], head & (blocks - 1),
+                     reinterpret_cast<const uint4&>(found[i]));
+  }
+  // While the lists are on their way.
+  reset_counters(scratch);
+#pragma unroll 1
+  for (int m = 1; m < levels.count; ++m) {
+    const int thread = block * kThreads + static_cast<int>(threadIdx.x);
+    prefetch_level<T, kHeadDim>(levels.level[m], row_of(min(block, unit.heads - 1)), thread);
+  }
+  lists.inbox.wait();
+  for (int i = warp; i < heads; i += kWarps) {
+    constexpr int kOfLane = (kMaxCluster * kTopK + 31) / 32;
+    Found sent[kOfLane];
+#pragma unroll
+    for (int e = 0; e < kOfLane; ++e) {
+      const int at = lane + 32 * e;
+      if (at < blocks * kTopK) sent[e] = lists.found[i * blocks * kTopK + at];
+    }
+    const int lanes = min(blocks * (kTopK == 2 ? 2 : 4), 32);
+    const std::int64_t slots = row_of(block + blocks * i) * search.top_k;
+    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const Found& path) {
+      store_slot(search, slots + slot, path, 0);
+      if (levels.count > 1) lists.keep(slot, path);  // a block has one head
+    });
+  }
+}
+
+/// A level from 2 on of one row, whose parents are in `lists`, by a block. Warps share the parents
+/// out, in order.
+template <class T, int kHeadDim, int kTopK>
+__device__ void search_by_block(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
+                                BlockLists<kTopK>& lists) {
+  const int lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
+  const int top_k = search.top_k;
+  const auto rank_of = [&](int w) { return w * top_k / kWarps; };
+  const auto first_of = [&](int rank) { return (rank * kWarps + top_k - 1) / top_k; };
+  const int rank = rank_of(warp);
+  const Share share{warp - first_of(rank), first_of(rank + 1) - first_of(rank)};
+  __syncthreads();  // the parents stand, the lists before are read
+  const Found mine = search_parent<T, kHeadDim, true, kTopK>(
+      search, row, kv_row, lists.segment[rank], lists.score[rank], share);
+  if (lane < kTopK) lists.found[warp * kTopK + lane] = mine;
+  __syncthreads();
+  if (warp > 0) return;
+  Found found[1];
+  if (lane < kWarps * kTopK) found[0] = lists.found[lane];
+  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const Found& path) {
+    store_slot(search, row * top_k + slot, path, rank_of(lane / kTopK));
+    lists.keep(slot, path);
+  });
+}
+
+/// Few rows: gridDim.x blocks take a unit of level 1, blockIdx.y, through all levels of the launch.
+/// Where that begins with level 1 they are a cluster; from level 2 on each has a head of its own.
+template <class T, int kHeadDim, int kTopK>
+__global__ void __launch_bounds__(kThreads, 2)
+    search_few(__grid_constant__ const Levels levels, SearchScratch scratch) {
+  __shared__ BlockLists<kTopK> lists;
+  ptx::launch_dependents();
+  const LevelSearch& top = levels.level[0];
+  const Rows& rows = top.rows;
+  const auto block = static_cast<int>(blockIdx.x);
+  const HeadTile<kHeads> unit(rows, blockIdx.y);
+  const std::int64_t first_row = rows.index(unit.batch, unit.first_head, unit.query);
+  const std::int64_t row = first_row + block * static_cast<std::int64_t>(rows.queries);
+  int m = 0;
+  if (!top.parents) {
+    search_by_cluster<T, kHeadDim>(levels, scratch, unit, first_row, block,
+                                   static_cast<int>(gridDim.x), lists);
+    m = 1;
+  } else if (block < unit.heads) {
+    // Whoever waits for this launch waits for the searches before it too, as some block of it does.
+    ptx::wait_for_previous_kernel();
+    if (threadIdx.x < top.top_k) {
+      const std::int64_t slot = row * top.top_k + threadIdx.x;
+      lists.segment[threadIdx.x] = top.parents[slot];
+      lists.score[threadIdx.x] = top.parent_scores[slot];
+    }
+  }
+  if (block >= unit.heads) return;
+#pragma unroll 1
+  for (; m < levels.count; ++m) {
+    search_by_block<T, kHeadDim>(levels.level[m], row, rows.kv_row(unit.kv_head), lists);
+  }
+}
+
+std::int64_t units_of(const LevelSearch& search) {
+  const Rows& rows = search.rows;
+  if (search.parents) return rows.total() * search.top_k;
+  return HeadTile<kHeads>::count(rows);
+}
+
+/// Whether a warp for each unit would leave much of the device idle.
+bool are_few(const LevelSearch& search) {
+  constexpr int kBusyWarps = 8;  // of a multiprocessor
+  return units_of(search) <
+         static_cast<std::int64_t>(current_device().multiprocessors) * kBusyWarps;
+}
+
+/// The largest cluster that the device runs: none, 1, where the loaded code has no clusters. No
+/// chip need grant 16 blocks, and a share of one may lack the room for fewer.
+int largest_cluster() {
+  static PerDevice<int> sizes;
+  return sizes.of_current([](int) {
+    if (!current_device().clusters()) return 1;
+    const auto kernel = search_few<bf16, 128, 4>;  // no other needs more
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cudaFuncSetAttribute");
+    int blocks = kMaxCluster;
+    for (; blocks > 1; blocks /= 2) {
+      cudaLaunchAttribute cluster{};
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+      cudaLaunchConfig_t config{};
+      config.gridDim = static_cast<unsigned>(blocks);
+      config.blockDim = kThreads;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+      int fitting = 0;
+      if (cudaOccupancyMaxActiveClusters(&fitting, kernel, &config) == cudaSuccess && fitting > 0) {
+        break;
+      }
+      cudaGetLastError();  // too many blocks are an error: fewer may do
+    }
+    return blocks;
+  });
+}
+
+/// Blocks of a unit in search_few. At level 1 as many as there are groups of anchors for their
+/// warps, from two, which share the choice out, up to a cluster's size; with levels below at least
+/// one for each head, which levels_at_once() has seen to; a power of two.
+int blocks_of(const Levels& levels) {
+  const LevelSearch& top = levels.level[0];
+  const int heads = std::min(top.rows.group(), kHeads);
+  if (top.parents) return heads;
+  const int most = largest_cluster();
+  const int groups = (top.max_stripes + kAnchors - 1) / kAnchors;
+  int blocks = std::min(2, most);
+  while (blocks < most && (blocks * kWarps < groups || (levels.count > 1 && blocks < heads))) {
+    blocks *= 2;
+  }
+  return blocks;
+}
+
+template <class T, int kHeadDim, int kTopK>
+void launch_few(const LevelSearch* first, int count, const SearchScratch& scratch, Stream stream) {
+  Levels levels{count, {}};
+  std::copy_n(first, count, levels.level);
+  const int blocks = blocks_of(levels);
+  const auto kernel = search_few<T, kHeadDim, kTopK>;
+  Launch how{static_cast<unsigned>(blocks), kThreads, stream};
+  how.blocks_y = static_cast<unsigned>(HeadTile<kHeads>::count(first->rows));
+  how.mostly_shared = true;  // as the kernels of decoding that follow
+  how.early = first->parents != nullptr;
+  how.cluster = first->parents ? 1 : blocks;
+  if (how.cluster > 8) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cudaFuncSetAttribute");
+  }
+  launch_kernel(how, kernel, levels, scratch);
+}
+
+template <class T, int kHeadDim, int kTopK>
+void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
+  const LevelSearch& search = *levels;
+  if (are_few(search)) return launch_few<T, kHeadDim, kTopK>(levels, count, scratch, stream);
+  const std::int64_t units = units_of(search);
+  const auto blocks_for = [](std::int64_t warps) {
+    return static_cast<unsigned>((warps + kWarps - 1) / kWarps);
+  };
+  Launch how{blocks_for(units), kThreads, stream};
+  if (!search.parents) {
+    return launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, units);
+  }
+  how.early = true;
+  launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
+  launch_kernel({blocks_for(search.rows.total()), kThreads, stream}, choose_rows<kTopK>, search,
+                static_cast<const Found*>(scratch.lists));
+}
+
+template <class T, int kHeadDim>
+void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
+  switch (levels->top_k) {
+    case 1:
+    case 2:
+      return launch<T, kHeadDim, 2>(levels, count, scratch, stream);
+    case 3:
+      return launch<T, kHeadDim, 3>(levels, count, scratch, stream);
+    default:
+      return launch<T, kHeadDim, 4>(levels, count, scratch, stream);
+  }
+}
+
+template <class T>
+void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
+  levels->rows.head_dim == 64 ? launch<T, 64>(levels, count, scratch, stream)
+                              : launch<T, 128>(levels, count, scratch, stream);
+}
+
+}  // namespace
+
+bool search_is_fast(const Rows& rows, int top_k) {
+  return (rows.head_dim == 64 || rows.head_dim == 128) && top_k <= 4;
+}
+
+bool search_needs_lists(const LevelSearch& search) { return search.parents && !are_few(search); }
+
+int levels_at_once(const LevelSearch* levels, int count) {
+  if (!are_few(*levels)) return 1;
+  const int heads = std::min(levels->rows.group(), kHeads);
+  if (!levels->parents && largest_cluster() < heads) return 1;  // below, each has a block
+  int result = 1;
+  while (result < std::min(count, kMaxAtOnce) && are_few(levels[result])) ++result;
+  return result;
+}
+
+void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
+                        Stream stream) {
+  if (levels->rows.total() == 0) return;
+  levels->dtype == Dtype::bf16 ? launch<bf16>(levels, count, scratch, stream)
+                               : launch<fp16>(levels, count, scratch, stream);
+}
+
+}  // namespace multistep::cuda

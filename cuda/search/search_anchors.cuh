@@ -1,0 +1,270 @@
+#pragma once
+
+#include "api/stages.cuh"
+#include "device/ptx.cuh"
+#include "device/top_k.cuh"
+
+/// How one warp of search.cu scores a share of a segment's anchors on tensor cores, 8 at a
+/// time for all heads: the 16-byte pieces that its lanes load of 8 rows of keys are the B fragments
+/// of `mma` under an order of head_dim that the queries are loaded in too, which leaves the
+/// products as they are. Nothing goes through shared memory.
+///
+/// A segment's anchors are shared out among warps without a trace in the result: the scores are the
+/// same bits and the order of candidates is total.
+namespace multistep::cuda {
+
+constexpr int kWarps = 8;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kHeads = 16;   // rows of the matrix product
+constexpr int kAnchors = 8;  // scored at a time: its columns
+
+/// Groups of anchors being loaded. Few warps that score for many heads have few groups each, and
+/// need the registers.
+template <bool kFew, int kHalves>
+constexpr int kInFlight = kFew&& kHalves == 2 ? 2 : 3;
+
+/// Queries of up to 16 heads: lane (g, c) = (lane / 4, lane % 4) holds rows g and g + 8.
+template <int kHeadDim>
+struct QueryFragment {
+  static constexpr int kPieces = kHeadDim / 32;  // 16-byte pieces of a row that a lane holds
+  uint4 low[kPieces];
+  uint4 high[kPieces];
+};
+
+template <class T, int kHeadDim>
+__device__ void score_anchors(float (&scores)[4], const QueryFragment<kHeadDim>& query,
+                              const uint4 (&key)[kHeadDim / 32]) {
+  float odd[4] = {0, 0, 0, 0};  // two sums, so that products need not wait for one another
+#pragma unroll
+  for (int i = 0; i < 4; ++i) scores[i] = 0;
+#pragma unroll
+  for (int j = 0; j < kHeadDim / 32; ++j) {
+    const uint4 low = query.low[j];
+    const uint4 high = query.high[j];
+    ptx::mma<T>(scores, {low.x, high.x, low.y, high.y}, key[j].x, key[j].y);
+    ptx::mma<T>(odd, {low.z, high.z, low.w, high.w}, key[j].z, key[j].w);
+  }
+#pragma unroll
+  for (int i = 0; i < 4; ++i) scores[i] += odd[i];
+}
+
+/// Which groups of a segment's anchors a warp scores: part, part + parts, part + 2 parts, ...
+struct Share {
+  int part;
+  int parts;
+};
+
+/// How far from its segment's end the anchors of a share are, this lane's column of a group.
+struct Distances {
+  const LevelTable& level;
+  Share share;
+  int first;  // stripe
+
+  __device__ Distances(const LevelSearch& search, Share share) : level(search.level), share(share) {
+    first = level.first;
+    if (faulty(search.rows.fault, Fault::first_anchor_repeated)) first = max(first - 1, 1);
+  }
+  /// The first of the eight stripes of the share's `u`-th group from `group` on.
+  __device__ int stripe(int group, int u) const {
+    return first + kAnchors * (group + u * share.parts);
+  }
+  __device__ bool from_table() const { return level.rule != Rule::even; }
+  __device__ int at(int stripe, const DeviceCut& cut) const {
+    if (from_table()) return in_table(stripe);
+    const std::int64_t distance = static_cast<std::int64_t>(stripe - 1) * cut.stride + 1;
+    return distance > cut.length ? INT_MAX : static_cast<int>(distance);
+  }
+  __device__ int in_table(int stripe) const {
+    return __ldg(level.stripes + min(stripe, level.stripe_count));
+  }
+
+  /// Those of the first groups, asked for before the segment is known; they do not depend on it.
+  template <int kGroups>
+  __device__ void early(int (&ahead)[kGroups]) const {
+#pragma unroll
+    for (int u = 0; u < kGroups; ++u) {
+      const int column = threadIdx.x % 32 / 4;
+      const int i = min(stripe(share.part, u) + column, level.stripe_count);
+      ahead[u] = ptx::load_now(level.stripes + i, from_table());
+    }
+  }
+};
+
+/// Scores a share of a segment's anchors: of the heads in rows g and g + 8 of the fragment, this
+/// lane's best. kFew: warps are few and wait for memory; every candidate goes through the list, as
+/// most would find a place in it, and the keys of the next groups are on their way to the L2 cache.
+/// `ahead`: what distances.early() said. `meanwhile` is called once, while the first keys are on
+/// their way.
+template <class T, int kHeadDim, bool kFew, int kTopK, int kHalves, class Meanwhile>
+__device__ void score_share(const LevelSearch& search, const DeviceCut& cut, const T* keys,
+                            const QueryFragment<kHeadDim>& query, float parent_score,
+                            const Distances& distances, int (&ahead)[kInFlight<kFew, kHalves>],
+                            TopK<kTopK> (&best)[kHalves], Meanwhile&& meanwhile) {
+  constexpr int kGroups = kInFlight<kFew, kHalves>;
+  const int lane = threadIdx.x % 32;
+  const int column = lane / 4;
+  const int c = lane % 4;
+  const int fault = search.rows.fault;
+  const Share share = distances.share;
+  // In rows of the arrays, of which there are less than 2^31: the segment's end, and a key.
+  const auto past = static_cast<int>(max(cut.end - search.rows.key_offset, std::int64_t{0}));
+  const auto rows = static_cast<int>(min(search.rows.keys, std::int64_t{INT_MAX}));
+  const auto is_held = [&](int distance) {
+    return distance <= cut.length &&
+           static_cast<unsigned>(past - distance) < static_cast<unsigned>(rows);
+  };
+  constexpr int kPieces = kHeadDim / 8;  // of a row
+  const uint4* lane_keys = reinterpret_cast<const uint4*>(keys) + c;
+  ptx::settle_address(lane_keys);
+
+#pragma unroll
+  for (int u = 0; u < kGroups; ++u) {
+    if (distances.from_table()) continue;
+    ahead[u] = distances.at(distances.stripe(share.part, u) + column, cut);
+  }
+  float worst[kHalves];  // of the best: what scores below it need not be looked at twice
+#pragma unroll
+  for (float& score : worst) score = -kInfinity;
+  bool more = true;
+  for (int group = share.part; more; group += kGroups * share.parts) {
+    uint4 key[kGroups][kHeadDim / 32];
+    unsigned valid[kGroups];
+#pragma unroll
+    for (int u = 0; u < kGroups; ++u) {
+      const int distance = ahead[u];
+      bool use = is_held(distance);
+      const unsigned inside = __ballot_sync(kFullWarp, distance <= cut.length);
+      more = inside == kFullWarp;  // else all further ones are outside
+      if (faulty(fault, Fault::oldest_anchor_missed)) {
+        const int i = distances.stripe(group, u) + column;
+        use = use && distances.at(i + 1, cut) <= cut.length;
+      }
+      valid[u] = __ballot_sync(kFullWarp, use);
+      int scored = past - distance;
+      if (faulty(fault, Fault::older_key_scored)) scored = max(scored - 1, 0);
+      const uint4* row = lane_keys + static_cast<std::int64_t>(scored) * kPieces;
+      ptx::settle_address(row);
+#pragma unroll
+      for (int j = 0; j < kHeadDim / 32; ++j) {
+        key[u][j] = use ? __ldg(row + 4 * j) : uint4{0, 0, 0, 0};
+      }
+    }
+    if (group == share.part) meanwhile();
+    if (more) {
+#pragma unroll
+      for (int u = 0; u < kGroups; ++u) {
+        ahead[u] = distances.at(distances.stripe(group, kGroups + u) + column, cut);
+      }
+#pragma unroll
+      for (int u = 0; kFew && u < kGroups; ++u) {
+        if (!is_held(ahead[u])) continue;
+        const auto row = static_cast<std::int64_t>(past - ahead[u]);
+        ptx::prefetch(keys + row * kHeadDim + c * (kHeadDim / 4));  // a row's lanes: a quarter each
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kGroups; ++u) {
+      if (kFew && valid[u] == 0) continue;
+      float scores[4];
+      score_anchors<T, kHeadDim>(scores, query, key[u]);
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        int i = distances.stripe(group, u) + 2 * c + e;
+        if (faulty(fault, Fault::tie_turned)) i ^= INT_MAX;
+        const bool is_valid = valid[u] >> (4 * (2 * c + e)) & 1;
+        if (!kFew && !is_valid) continue;
+#pragma unroll
+        for (int half = 0; half < kHalves; ++half) {
+          // Rounded twice in every kernel: the same score wherever an anchor is scored.
+          float score = __fmul_rn(search.scale, scores[2 * half + e]);
+          if (search.parents && !faulty(fault, Fault::stale_parent_score)) {
+            score = __fadd_rn(score, parent_score);
+          }
+          if (kFew) {
+            best[half].keep(is_valid ? candidate_of(score, i) : 0);
+            continue;
+          }
+          if (score < worst[half]) continue;
+          best[half].keep(candidate_of(score, i));
+          if (best[half].best[kTopK - 1] != 0) worst[half] = score_of(best[half].best[kTopK - 1]);
+        }
+      }
+    }
+  }
+}
+
+/// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
+/// lane / 4 and lane / 4 + 8 the best of the share; the cut with its reaches. Whole warp.
+template <class T, int kHeadDim, bool kFew, int kTopK>
+__device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile<kHeads>& unit,
+                                  Share share, TopK<kTopK> (&best)[2]) {
+  const Rows& rows = search.rows;
+  const int lane = threadIdx.x % 32;
+  // Distances and queries are asked for before the position, for which all that follows waits.
+  const Distances distances(search, share);
+  int ahead[kInFlight<kFew, 2>];
+  distances.early(ahead);
+  QueryFragment<kHeadDim> query;
+  const std::int64_t index = rows.index(unit.batch, unit.first_head, unit.query);
+  const auto load = [&](int head, int piece) {
+    if (head >= unit.heads) return uint4{0, 0, 0, 0};
+    const T* from = static_cast<const T*>(search.routing) +
+                    (index + head * static_cast<std::int64_t>(rows.queries)) * kHeadDim;
+    return __ldg(reinterpret_cast<const uint4*>(from) + 4 * piece + lane % 4);
+  };
+#pragma unroll
+  for (int j = 0; j < kHeadDim / 32; ++j) {
+    query.low[j] = load(lane / 4, j);
+    query.high[j] = load(lane / 4 + 8, j);
+  }
+  const T* keys = static_cast<const T*>(search.keys) + rows.kv_row(unit.kv_head) * kHeadDim;
+  DeviceCut cut = cut_anchors(
+      search.level, searched(search.level, rows.window, rows.position(unit.batch, unit.query),
+                             rows.first_key(unit.batch)));
+  ReachLookup reaches{};  // early where others wait for this warp, else after the loop
+  if (cut.length > 0) {
+    score_share<T, kHeadDim, kFew>(search, cut, keys, query, 0, distances, ahead, best, [&] {
+      if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
+    });
+  }
+#pragma unroll
+  for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
+  if (!kFew) reaches = look_up_reaches(search.level, cut.length);
+  settle_reaches(search.level, reaches, cut);
+  return cut;
+}
+
+/// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
+template <class T, int kHeadDim, bool kFew, int kTopK>
+__device__ Found search_parent(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
+                               DeviceSpan segment, float parent_score, Share share) {
+  const int lane = threadIdx.x % 32;
+  const Distances distances(search, share);
+  int ahead[kInFlight<kFew, 1>];
+  distances.early(ahead);
+  QueryFragment<kHeadDim> query;
+  const T* from = static_cast<const T*>(search.routing) + row * kHeadDim;
+#pragma unroll
+  for (int j = 0; j < kHeadDim / 32; ++j) {
+    query.low[j] = query.high[j] = {0, 0, 0, 0};
+    if (lane < 4) query.low[j] = __ldg(reinterpret_cast<const uint4*>(from) + 4 * j + lane);
+  }
+  TopK<kTopK> best[1];
+  DeviceCut cut{};
+  if (segment.end > segment.begin) {
+    cut = cut_anchors(search.level, segment);
+    ReachLookup reaches{};
+    const T* keys = static_cast<const T*>(search.keys) + kv_row * kHeadDim;
+    score_share<T, kHeadDim, kFew>(
+        search, cut, keys, query, parent_score, distances, ahead, best, [&] {
+          if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
+        });
+    if (!kFew) reaches = look_up_reaches(search.level, cut.length);
+    settle_reaches(search.level, reaches, cut);
+  }
+  if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
+  best[0].merge_lanes(3);
+  return found_at(search, cut, best[0].at(lane));
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,193 @@
+#include "bench/gpu_bench.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "bench/gpu_compare.hpp"
+#include "bench/gpu_work.hpp"
+#include "multistep/cuda/timing.hpp"
+#include "multistep/power.hpp"
+#include "program/options.hpp"
+
+namespace multistep {
+namespace {
+
+/// The q-quantile of sorted times, between neighbours.
+double quantile(const std::vector<double>& sorted, double q) {
+  const double at = q * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<std::size_t>(truncated(at));
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+}
+
+std::vector<char> bytes_of(const cuda::DeviceBuffer& buffer) {
+  std::vector<char> bytes(buffer.size());
+  buffer.download(bytes.data(), bytes.size());
+  return bytes;
+}
+
+std::vector<cuda::DeviceSpan> kept_spans(const GpuResults& results) {
+  std::vector<cuda::DeviceSpan> spans(results.spans.size() / sizeof(cuda::DeviceSpan));
+  results.spans.download(spans.data(), results.spans.size());
+  return spans;
+}
+
+class CaseTimer {
+ public:
+  CaseTimer(const BenchCase& one, const GpuProblem& problem, const BenchSettings& settings)
+      : one_(one), problem_(problem), settings_(settings), results_(problem), timer_(stream_) {}
+
+  Json run(const JudgeReport& comparison) {
+    cuda::AttentionArgs whole = attention_into(problem_, results_);
+    const cuda::DeviceBuffer memory = with_workspace(whole);
+    cuda::attention(whole, stream_.get());
+    stream_.synchronize();
+    work_ = count_work(problem_, kept_spans(results_));
+    compared_ = {{"pass", comparison.pass()}, {"rows", comparison.rows}};
+    workspace_ = memory.size();
+    const std::vector<char> right = bytes_of(results_.output);
+    results_.output.fill(0xff);
+
+    if (one_.phase == "decode") {
+      // What decoding gives is the output alone.
+      whole.spans = nullptr;
+      whole.scores = nullptr;
+      const cuda::Graph graph(stream_, [&](cuda::Stream on) { cuda::attention(whole, on); });
+      const auto replay = [&](cuda::Stream) { graph.launch(stream_); };
+      measure("attention", replay, cuda::Cache::cold, work_.span_pairs + work_.window_pairs);
+      measure("attention", replay, cuda::Cache::warm, work_.span_pairs + work_.window_pairs);
+      require_same(right);
+      return records_;
+    }
+    if (one_.phase == "prefill" && problem_.levels() > 0) measure_stages();
+    whole.spans = nullptr;
+    whole.scores = nullptr;
+    measure(
+        "attention", [&](cuda::Stream on) { cuda::attention(whole, on); }, cuda::Cache::cold,
+        work_.span_pairs + work_.window_pairs);
+    require_same(right);
+    return records_;
+  }
+
+ private:
+  /// What was timed has to have given the bits of the run before.
+  void require_same(const std::vector<char>& right) const {
+    if (bytes_of(results_.output) != right) {
+      throw std::runtime_error(fmt::format("{} {} at {}: the timed runs gave another output",
+                                           one_.config, one_.phase, one_.shape.length));
+    }
+  }
+
+  void measure_stages() {
+    cuda::SpanSearchArgs search = search_into(problem_, results_);
+    search.anchors = nullptr;
+    const cuda::DeviceBuffer search_memory = with_workspace(search);
+    measure(
+        "search", [&](cuda::Stream on) { cuda::span_search(search, on); }, cuda::Cache::cold,
+        work_.anchors / 2);  // an anchor takes half the products of a key that is attended
+    cuda::SpanAttentionArgs attend = span_attention_into(problem_, results_);
+    const cuda::DeviceBuffer attend_memory = with_workspace(attend);
+    measure(
+        "span attention", [&](cuda::Stream on) { cuda::span_attention(attend, on); },
+        cuda::Cache::cold, work_.span_pairs);
+    cuda::CombineArgs combine = combine_into(problem_, results_);
+    const cuda::DeviceBuffer combine_memory = with_workspace(combine);
+    measure(
+        "window, combine", [&](cuda::Stream on) { cuda::combine(combine, on); }, cuda::Cache::cold,
+        work_.window_pairs);
+  }
+
+  void measure(const char* stage, const std::function<void(cuda::Stream)>& work, cuda::Cache cache,
+               double pairs) {
+    constexpr double kBudget = 2000;  // milliseconds
+    const double once = timer_.milliseconds(work, 1, 1, cache).front();
+    const auto affordable = truncated(kBudget / std::max(once, 1e-3));
+    const auto repeats = static_cast<int>(std::clamp<Index>(affordable, 5, settings_.repeats));
+    std::vector<double> times = timer_.milliseconds(work, std::min(repeats, 10), repeats, cache);
+    std::sort(times.begin(), times.end());
+    const double median = quantile(times, 0.5);
+    const double flops = 4 * static_cast<double>(problem_.sizes().head_dim);
+    const auto tera = [&](double of) { return flops * of / (median * 1e-3) * 1e-12; };
+    const bool whole = std::string(stage) == "attention";
+    Json record = {{"config", one_.config},
+                   {"schedule", describe(one_.schedule)},
+                   {"steps", one_.schedule.steps},
+                   {"top_k", one_.schedule.top_k},
+                   {"phase", one_.phase},
+                   {"length", one_.shape.length},
+                   {"queries", one_.shape.queries},
+                   {"stage", stage},
+                   {"graph", one_.phase == "decode"},
+                   {"l2", cache == cuda::Cache::cold ? "cold" : "warm"},
+                   {"median_ms", median},
+                   {"low_ms", quantile(times, 0.2)},
+                   {"high_ms", quantile(times, 0.8)},
+                   {"repeats", repeats},
+                   {"useful_tflops", tera(pairs)},
+                   {"dense_equivalent_tflops", whole ? Json(tera(work_.dense_pairs)) : Json()},
+                   {"bytes", nullptr},
+                   {"share_of_copy_bandwidth", nullptr},
+                   {"workspace_bytes", whole ? Json(workspace_) : Json()},
+                   {"compared", compared_}};
+    if (whole && work_.key_rows > 0) {
+      const double bytes = work_.key_rows * 2 * static_cast<double>(problem_.sizes().head_dim);
+      record["bytes"] = bytes;
+      record["share_of_copy_bandwidth"] = bytes / (median * 1e-3) / settings_.copy_bandwidth;
+    }
+    records_.push_back(record);
+  }
+
+  const BenchCase& one_;
+  const GpuProblem& problem_;
+  BenchSettings settings_;
+  GpuResults results_;
+  cuda::OwnedStream stream_;
+  cuda::Timer timer_;
+  GpuWork work_;
+  Json compared_;
+  std::size_t workspace_ = 0;
+  Json records_ = Json::array();
+};
+
+/// Seconds that a dense run of the case would take, from one with few queries.
+double dense_seconds(const BenchCase& one, const StripePlan& plan,
+                     const std::shared_ptr<const DeviceKeys>& keys) {
+  GpuShape few = one.shape;
+  few.queries = std::min<Index>(few.queries, 256);
+  const GpuProblem problem(few, plan, keys);
+  const GpuResults results(problem);
+  cuda::AttentionArgs args = attention_into(problem, results);
+  const cuda::DeviceBuffer memory = with_workspace(args);
+  const cuda::OwnedStream stream;
+  const auto work = [&](cuda::Stream on) { cuda::attention(args, on); };
+  const double once =
+      cuda::Timer(stream).milliseconds(work, 1, 1, cuda::Cache::warm).front() * 1e-3;
+  return once * static_cast<double>(one.shape.queries) / static_cast<double>(few.queries);
+}
+
+}  // namespace
+
+BenchOutcome bench_case(const BenchCase& one, const std::shared_ptr<const DeviceKeys>& keys,
+                        const BenchSettings& settings) {
+  BenchOutcome outcome;
+  const StripePlan plan(one.schedule, one.shape.length);
+  if (one.schedule.steps == 1) {
+    const double seconds = dense_seconds(one, plan, keys);
+    if (seconds > settings.longest_seconds) {
+      outcome.skipped =
+          fmt::format("about {:.0f} s, more than {:.0f} s", seconds, settings.longest_seconds);
+      return outcome;
+    }
+  }
+  const GpuProblem problem(one.shape, plan, keys);
+  const JudgeReport comparison = compare_stages(problem, {cuda::Rung::fast, settings.sample});
+  if (!comparison.pass()) {
+    outcome.failed = comparison.table();
+    return outcome;
+  }
+  outcome.records = CaseTimer(one, problem, settings).run(comparison);
+  return outcome;
+}
+
+}  // namespace multistep

@@ -1,0 +1,20 @@
+#pragma once
+
+#include "bench/gpu_problem.hpp"
+
+namespace multistep {
+
+/// What a run has to do, over all rows; exact but for inner levels' anchors.
+struct GpuWork {
+  double anchors = 0;       // scored; below level 1 the mean of seeded random routing
+  double span_pairs = 0;    // pairs of a query row and a key in a kept span, outside the window
+  double window_pairs = 0;  // pairs of a query row and a key in its window
+  double dense_pairs = 0;   // pairs of a query row and an eligible key
+  double key_rows = 0;      // of decoding: key and value rows that some head of a group reads, once
+                            // for each; 0 for more than one query
+};
+
+/// Counts from the spans that the GPU kept: [rows, top_k], or none where N = 1.
+GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans);
+
+}  // namespace multistep

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "program/options.hpp"
+
+namespace multistep {
+
+/// A schedule with the short name that results know it by.
+struct Config {
+  std::string name;    // "dense", "paper", "released", or a rule and N: "nstep3", "even2", "tight4"
+  std::string family;  // the name without N
+  Schedule schedule;
+};
+
+/// What --configs takes, for help and errors.
+inline constexpr char kConfigNames[] =
+    "dense, paper, released, or nstepN, evenN, tightN with N in [2, 64]";
+
+/// The configuration of that name; "tight" is the tight rule at every level. Throws
+/// std::invalid_argument.
+Config config_of(const std::string& option, const std::string& name);
+
+/// Those of a comma-separated list.
+std::vector<Config> configs_of(const std::string& option, const std::string& list);
+
+/// The schedule that the options give, for a list of one.
+Config config_of(const ScheduleOptions& options, const std::string& steps);
+
+}  // namespace multistep

@@ -1,0 +1,192 @@
+#include <fmt/format.h>
+
+#include "multistep/coverage.hpp"
+#include "multistep/walk.hpp"
+#include "program/commands.hpp"
+#include "program/options.hpp"
+#include "program/output.hpp"
+
+namespace multistep {
+namespace {
+
+constexpr Index kMaxNodes = 1'000'000;  // of a tree that is shown whole
+
+struct Options {
+  std::string position;
+  std::string start = "0";
+  std::string key;
+  std::string limit = "16";
+  ScheduleOptions schedule;
+  OutputOptions output;
+};
+
+Json span_json(Span span) { return {{"begin", span.begin}, {"end", span.end}}; }
+
+/// A query's tree of anchors, or the part of it that matters to one key.
+class Tree {
+ public:
+  explicit Tree(const StripePlan& plan) : plan_(plan) {}
+
+  Json whole(Index m, Span segment) {
+    Json nodes = Json::array();
+    if (m == plan_.steps()) return nodes;
+    for (const Choice choice : Choices(plan_, m, segment)) {
+      nodes.push_back(node(m, choice, whole(m + 1, choice.span)));
+    }
+    return nodes;
+  }
+
+  /// The branches that end in a final span with the key.
+  Json paths(Span searched, Index key) {
+    Json root = Json::array();
+    for_each_path(plan_, searched, key, [&](const std::vector<Choice>& path) {
+      Json* nodes = &root;
+      for (std::size_t m = 0; m < path.size(); ++m) {  // paths that begin alike come in a row
+        if (nodes->empty() || nodes->back()["stripe"] != path[m].stripe) {
+          nodes->push_back(node(static_cast<Index>(m) + 1, path[m], Json::array()));
+        }
+        nodes = &nodes->back()["children"];
+      }
+    });
+    return root;
+  }
+
+  /// The spans around a key that none reaches: at every level those that hold it, and the nearest
+  /// on either side.
+  Json around(Index m, Span segment, Index key) {
+    if (m == plan_.steps()) return Json::array();
+    Json newer;
+    Json older;
+    Json nodes = Json::array();
+    for (const Choice choice : Choices(plan_, m, segment)) {
+      if (choice.span.contains(key)) {
+        nodes.push_back(node(m, choice, around(m + 1, choice.span, key)));
+      } else if (choice.span.begin > key) {
+        newer = node(m, choice, Json::array());
+      } else if (older.is_null()) {
+        older = node(m, choice, Json::array());
+      }
+    }
+    if (!newer.is_null()) nodes.insert(nodes.begin(), newer);
+    if (!older.is_null()) nodes.push_back(older);
+    return nodes;
+  }
+
+ private:
+  Json node(Index m, const Choice& choice, Json children) {
+    if (++count_ > kMaxNodes) {
+      throw std::invalid_argument(
+          fmt::format("--position {}: a query with at most {} anchors to show; --key shows the "
+                      "paths to one key",
+                      plan_.max_length() - 1, kMaxNodes));
+    }
+    return {{"level", m},
+            {"stripe", choice.stripe},
+            {"anchor", choice.key},
+            {"span", span_json(choice.span)},
+            {"children", std::move(children)}};
+  }
+
+  const StripePlan& plan_;
+  Index count_ = 0;
+};
+
+std::string span_text(const Json& span) {
+  if (span["begin"] == span["end"]) return "none";
+  return fmt::format("[{}, {})", span["begin"].get<Index>(), span["end"].get<Index>());
+}
+
+void print_nodes(const Json& nodes, std::size_t limit, std::size_t depth, std::string& out) {
+  for (std::size_t at = 0; at < nodes.size(); ++at) {
+    const std::string indent(2 * depth, ' ');
+    if (nodes.size() > limit && at == limit - 1) {
+      out += fmt::format("{}... {} more\n", indent, nodes.size() - limit);
+      at = nodes.size() - 1;
+    }
+    const Json& node = nodes[at];
+    out += fmt::format("{}level {} stripe {}: anchor {}, span {}\n", indent,
+                       node["level"].get<Index>(), node["stripe"].get<Index>(),
+                       node["anchor"].get<Index>(), span_text(node["span"]));
+    print_nodes(node["children"], limit, depth + 1, out);
+  }
+}
+
+std::string text(const Json& result, std::size_t limit) {
+  std::string out = fmt::format("schedule  {}\n", result["schedule"].get<std::string>());
+  out += fmt::format("query     {}, eligible keys [{}, {})\n", result["position"].get<Index>(),
+                     result["start"].get<Index>(), result["position"].get<Index>() + 1);
+  out += fmt::format("window    {}\n", span_text(result["window"]));
+  if (result.contains("key")) {
+    const Index key = result["key"].get<Index>();
+    if (result["in_window"].get<bool>()) {
+      out += fmt::format("key {} is always attended: the window has it\n", key);
+    } else if (result["reachable"].get<bool>()) {
+      out += fmt::format("key {} is reached by:\n", key);
+    } else {
+      out += fmt::format(
+          "key {} is EXCLUDED: no choice of anchors leads to the gap {}\nthe spans nearest to "
+          "it:\n",
+          key, span_text(result["gap"]));
+    }
+  }
+  print_nodes(result["anchors"], limit, 0, out);
+  return out;
+}
+
+int explain(const Options& options) {
+  const Index position = parse_size("--position", options.position, 0, kMaxLength - 1);
+  const Index start = parse_size("--start", options.start, 0, position);
+  const Index limit = parse_size("--limit", options.limit, 2, kMaxNodes);
+  std::optional<Index> key;
+  if (!options.key.empty()) key = parse_size("--key", options.key, start, position);
+
+  const Schedule schedule = options.schedule.schedule();
+  const auto plan =
+      naming_options([&] { return StripePlan(schedule, position + 1); }, "--position");
+  const Span window = plan.window(position, start);
+  Json result = {{"schedule", describe(schedule)},
+                 {"position", position},
+                 {"start", start},
+                 {"window", span_json(window)}};
+  const Span searched = plan.searched(position, start);
+  Tree tree(plan);
+  Json anchors = key ? tree.paths(searched, *key) : tree.whole(1, searched);
+  const bool reachable = !key || window.contains(*key) || !anchors.empty();
+  if (key) {
+    result["key"] = *key;
+    result["in_window"] = window.contains(*key);
+    result["reachable"] = reachable;
+    if (!reachable) {
+      for (const Span& hole : SegmentChecker(plan).holes(position, start)) {
+        if (hole.contains(*key)) result["gap"] = span_json(hole);
+      }
+      anchors = tree.around(1, searched, *key);
+    }
+  }
+  result["anchors"] = std::move(anchors);
+  options.output.json ? options.output.write(result)
+                      : options.output.write(text(result, static_cast<std::size_t>(limit)));
+  return reachable ? 0 : 1;
+}
+
+}  // namespace
+
+void add_explain(CLI::App& app, Run& run) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand(
+      "explain", "The tree of anchors and spans of one query, or its paths to one key");
+  command->add_option("--position", options->position, "the query t, in [0, 2^48)")->required();
+  command->add_option("--key", options->key, "show the paths to this key, in [start, t]");
+  command->add_option("--start", options->start, "first eligible key, in [0, t] (default 0)");
+  command->add_option("--limit", options->limit,
+                      "anchors printed of a segment, at least 2 (default 16); JSON has them all");
+  options->schedule.add(*command);
+  options->output.add(*command);
+  command->footer(
+      "Examples:\n"
+      "  multistep explain --position 29 --steps 3\n"
+      "  multistep explain --position 7 --key 0 --rule power --backward 1 --forward 1");
+  command->callback([options, &run] { run = [options] { return explain(*options); }; });
+}
+
+}  // namespace multistep

@@ -1,0 +1,238 @@
+#include "multistep/schedule.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+#include "multistep/host_memory.hpp"
+#include "multistep/power.hpp"
+#include "support/error.hpp"
+#include "support/watch.hpp"
+
+namespace multistep {
+namespace {
+
+constexpr Index kMaxStripes = Index{1} << 27;
+constexpr Index kMaxExponentDenominator = 10'000;
+
+void require_exponent(std::string_view name, Rational value, Index low, Index high) {
+  require(value.denominator > 0 && value.denominator <= kMaxExponentDenominator &&
+              value.numerator >= low * value.denominator &&
+              value.numerator <= high * value.denominator,
+          "{} {}: a rational in [{}, {}] with a denominator of at most {}", name, to_string(value),
+          low, high, kMaxExponentDenominator);
+}
+
+void require_factor(std::string_view name, Rational value) {
+  require(value.numerator >= 0 && value.denominator > 0, "{} {}: a factor is a rational >= 0", name,
+          to_string(value));
+}
+
+/// The last stripe i with floor(i^e) <= max_length.
+Index last_stripe(Rational exponent, Index max_length) {
+  const auto inside = [&](Index i) { return floor_power(i, exponent) <= max_length; };
+  require(!inside(kMaxStripes),
+          "length {}: with stripe exponent {} it needs more than {} stripes; raise the exponent or "
+          "shorten the sequence",
+          max_length, to_string(exponent), kMaxStripes);
+  Index last = 1;
+  for (Index beyond = kMaxStripes; beyond - last > 1;) {
+    const Index middle = last + (beyond - last) / 2;
+    (inside(middle) ? last : beyond) = middle;
+  }
+  return last;
+}
+
+/// P(0) = 0 (unused), P(1), ..., up to and including the first stripe beyond `last`.
+std::vector<Index> tabulate(Rational exponent, Index last, Watch& watch) {
+  constexpr Index kBlock = 1024;  // stripes between two looks at the watch
+  std::vector<Index> stripes(static_cast<std::size_t>(last) + 2);
+  const auto put = [&](Index i) {
+    stripes[static_cast<std::size_t>(i)] = floor_power(i, exponent);
+  };
+  for (Index i = 1; i <= last; ++i) {
+    put(i);
+    if (i % kBlock == 0) watch.add(kBlock);
+  }
+  put(last + 1);
+  watch.add(last % kBlock);
+  return stripes;
+}
+
+}  // namespace
+
+Rule parse_rule(std::string_view name) {
+  if (name == "tight") return Rule::tight;
+  if (name == "power") return Rule::power;
+  if (name == "even") return Rule::even;
+  throw std::invalid_argument(fmt::format("rule {}: tight, power or even", name));
+}
+
+std::string_view to_string(Rule rule) {
+  switch (rule) {
+    case Rule::tight:
+      return "tight";
+    case Rule::power:
+      return "power";
+    case Rule::even:
+      return "even";
+  }
+  throw std::invalid_argument(fmt::format("rule {}: unknown", static_cast<int>(rule)));
+}
+
+Level default_level(Rule rule, Index steps_left) {
+  const Index M = steps_left;
+  require(M >= 2 && M <= 64, "steps left {}: a search level has 2 to 64", M);
+  return {rule, make_rational(M), make_rational(M), make_rational(0), make_rational(M - 1, M)};
+}
+
+Schedule preset(std::string_view name, Index steps) {
+  const bool fixed = name == "paper" || name == "released";
+  require(fixed || name == "nstep" || name == "even", "preset {}: nstep, even, paper or released",
+          name);
+  require(!fixed || steps == 2, "steps {}: preset {} has 2 steps", steps, name);
+  require(steps >= 1 && steps <= 64, "steps {}: an integer in [1, 64]", steps);
+
+  Schedule schedule;
+  schedule.steps = steps;
+  for (Index m = 1; m < steps; ++m) {
+    const bool stripes = m == 1 && name == "nstep";
+    const Rule rule = fixed ? Rule::power : stripes ? Rule::tight : Rule::even;
+    schedule.levels.push_back(default_level(rule, steps - m + 1));
+  }
+  if (name == "released") {
+    schedule.levels.front() = {Rule::power, make_rational(20, 11), make_rational(3),
+                               make_rational(1), make_rational(11, 20)};
+    schedule.window_index = 65;
+    schedule.top_k = 3;
+  }
+  return schedule;
+}
+
+void validate(const Schedule& schedule) {
+  require(schedule.steps >= 1 && schedule.steps <= 64, "steps {}: an integer in [1, 64]",
+          schedule.steps);
+  require(static_cast<Index>(schedule.levels.size()) == schedule.steps - 1,
+          "levels {}: a schedule of {} steps has {} search levels", schedule.levels.size(),
+          schedule.steps, schedule.steps - 1);
+  require(schedule.window_index >= 0 && schedule.window_index <= kMaxLength,
+          "window-index {}: an integer in [0, 2^48]", schedule.window_index);
+  require(schedule.top_k >= 1 && schedule.top_k <= 64, "top-k {}: an integer in [1, 64]",
+          schedule.top_k);
+  for (const Level& level : schedule.levels) {
+    to_string(level.rule);
+    require_exponent("exponent", level.exponent, 1, 64);
+    require_exponent("span-exponent", level.span_exponent, 0, 1);
+    require_factor("backward", level.backward);
+    require_factor("forward", level.forward);
+  }
+}
+
+Reach reach(const Level& level, Index n) {
+  return {ceil_scaled_power(level.backward, n, level.span_exponent),
+          ceil_scaled_power(level.forward, n, level.span_exponent)};
+}
+
+Cut::Distances Cut::span(Index i) const {
+  if (rule_ == Rule::power) {
+    const Index a = anchor(i);
+    return {std::max(window_, a - reach_.forward), std::min(length_, a + reach_.backward + 1)};
+  }
+  return {anchor(i), std::min(length_, anchor(i + 1))};
+}
+
+StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& progress)
+    : schedule_(std::move(schedule)), max_length_(max_length) {
+  validate(schedule_);
+  require(max_length >= 1 && max_length <= kMaxLength, "length {}: an integer in [1, 2^48]",
+          max_length);
+  std::vector<Index> last;
+  for (const Level& level : schedule_.levels) {
+    last.push_back(level.rule == Rule::even ? 0 : last_stripe(level.exponent, max_length));
+  }
+  const Index stripes = std::reduce(last.begin(), last.end());
+  require_memory(fmt::format("length {}: its stripes take", max_length),
+                 sizeof(Index) * static_cast<double>(stripes));
+  Watch watch(progress, stripes);
+  for (std::size_t m = 0; m < last.size(); ++m) {
+    stripes_.push_back(last[m] == 0 ? nullptr
+                                    : std::make_shared<const std::vector<Index>>(
+                                          tabulate(schedule_.levels[m].exponent, last[m], watch)));
+  }
+  watch.finish();
+  if (steps() == 1) {
+    window_length_ = max_length;
+  } else if (plain_window()) {
+    window_length_ = schedule_.window_index;
+  } else {
+    window_length_ = floor_power(schedule_.window_index + 1, schedule_.level(1).exponent) - 1;
+  }
+}
+
+bool StripePlan::plain_window() const {
+  return steps() > 1 && schedule_.level(1).rule == Rule::even;
+}
+
+Span StripePlan::window(Index query, Index start) const {
+  const Index begin = query - std::min(window_length_, query + 1) + 1;
+  return {std::min(std::max(start, begin), query + 1), query + 1};
+}
+
+Span StripePlan::searched(Index query, Index start) const {
+  const Index n = query + 1 - start;
+  if (n <= window_length_) return {start, start};
+  return {start, plain_window() ? query + 1 - window_length_ : query + 1};
+}
+
+Reach StripePlan::reach_at(Index m, Index n) const {
+  const Level& level = schedule_.level(m);
+  return level.rule == Rule::power ? multistep::reach(level, n) : Reach{};
+}
+
+Cut StripePlan::cut(Index m, Index n, Reach known) const {
+  Cut cut;
+  cut.rule_ = schedule_.level(m).rule;
+  cut.length_ = n;
+  if (n == 0) return cut;
+  if (cut.rule_ == Rule::even) {
+    const Index parts = ceil_root(n, steps() - m + 1);
+    cut.stride_ = (n + parts - 1) / parts;
+    cut.last_ = (n + cut.stride_ - 1) / cut.stride_;
+    return cut;
+  }
+  const std::vector<Index>& stripes = *stripes_[static_cast<std::size_t>(m - 1)];
+  cut.stripes_ = stripes.data();
+  cut.last_ = std::upper_bound(stripes.begin(), stripes.end(), n) - stripes.begin() - 1;
+  if (m == 1) {
+    cut.first_ = schedule_.window_index + 1;
+    cut.window_ = std::min(window_length_, n);
+  }
+  cut.reach_ = known;
+  return cut;
+}
+
+StripePlan StripePlan::with_backward(Rational factor) const {
+  StripePlan changed = *this;
+  for (Level& level : changed.schedule_.levels) level.backward = factor;
+  return changed;
+}
+
+StripePlan StripePlan::with_top_k(Index top_k) const {
+  StripePlan changed = *this;
+  changed.schedule_.top_k = top_k;
+  validate(changed.schedule_);
+  return changed;
+}
+
+std::vector<Index> greedy_path(Index steps, Index offset) {
+  require(steps >= 1 && steps <= 64, "steps {}: an integer in [1, 64]", steps);
+  require(offset >= 0 && offset < kMaxLength, "offset {}: an integer in [0, 2^48)", offset);
+  std::vector<Index> digits;
+  for (Index left = steps; left >= 1; --left) {
+    Index digit = ceil_root(offset + 2, left) - 1;  // the largest i with i^left <= offset + 1
+    offset -= floor_power(digit, make_rational(left)) - 1;
+    digits.push_back(digit);
+  }
+  return digits;
+}
+
+}  // namespace multistep

@@ -1,0 +1,227 @@
+#!/usr/bin/env python3
+"""The committed results hold what experiments/schema.json says, and agree with what is known; and
+the check itself notices a field that is missing, misspelt, of the wrong kind or out of range.
+
+Usage: results_test.py [unittest arguments]
+"""
+
+import copy
+import fnmatch
+import json
+import pathlib
+import re
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results"
+SCHEMA = json.loads((ROOT / "experiments/schema.json").read_text())
+TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int,
+         "number": (int, float), "null": type(None)}
+# What of JSON Schema is understood here; anything else in the schema is an error.
+KEYWORDS = {"$ref", "description", "type", "enum", "pattern", "minimum", "maximum",
+            "exclusiveMinimum", "required", "properties", "additionalProperties", "minItems",
+            "items"}
+
+
+def is_a(value, name):
+    if isinstance(value, bool):
+        return name == "boolean"
+    return isinstance(value, TYPES[name])
+
+
+def problems(value, schema, where=""):
+    """What keeps `value` from the schema, a line each: the place and what should be there."""
+    unknown = set(schema) - KEYWORDS
+    if unknown:
+        raise ValueError(f"schema of {where}: {', '.join(sorted(unknown))}: not understood")
+    found = []
+    if "$ref" in schema:
+        name = schema["$ref"].removeprefix("#/definitions/")
+        found += problems(value, SCHEMA["definitions"][name], where)
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    if types and not any(is_a(value, name) for name in types):
+        return found + [f"{where}: {' or '.join(types)}"]
+    if "enum" in schema and not any(value == one and type(value) is type(one)
+                                    for one in schema["enum"]):
+        found.append(f"{where}: one of {schema['enum']}")
+    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        found.append(f"{where}: text like {schema['pattern']}")
+    if is_a(value, "number"):
+        for name, holds in (("minimum", lambda limit: value >= limit),
+                            ("maximum", lambda limit: value <= limit),
+                            ("exclusiveMinimum", lambda limit: value > limit)):
+            if name in schema and not holds(schema[name]):
+                found.append(f"{where}: {name} {schema[name]}")
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        found += [f"{where}.{name}: is missing" for name in schema.get("required", [])
+                  if name not in value]
+        for name, inner in value.items():
+            if name in fields:
+                found += problems(inner, fields[name], f"{where}.{name}")
+            elif schema.get("additionalProperties", True) is False:
+                found.append(f"{where}.{name}: no such field")
+    if isinstance(value, list):
+        if len(value) < schema.get("minItems", 0):
+            found.append(f"{where}: at least {schema['minItems']} entries")
+        for index, inner in enumerate(value):
+            found += problems(inner, schema.get("items", {}), f"{where}[{index}]")
+    return found
+
+
+def schema_of(name):
+    """The schema of a path below results/; None where no pattern has it."""
+    fitting = [one for pattern, one in SCHEMA["files"].items() if fnmatch.fnmatch(name, pattern)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def result(name):
+    return json.loads((RESULTS / name).read_text())
+
+
+class Committed(unittest.TestCase):
+    def test_every_file_holds_what_the_schema_says(self):
+        files = sorted(RESULTS.rglob("*.json"))
+        self.assertTrue(files)
+        for file in files:
+            name = file.relative_to(RESULTS).as_posix()
+            with self.subTest(file=name):
+                schema = schema_of(name)
+                self.assertIsNotNone(schema, "a pattern of experiments/schema.json for it")
+                self.assertEqual(problems(json.loads(file.read_text()), schema)[:10], [])
+
+    def test_no_file_is_left_half_written(self):
+        self.assertEqual(list(RESULTS.rglob("*.partial")), [])
+
+    def test_scaling_adds_up(self):
+        document = result("cpu/scaling.json")
+        lengths = [point["length"] for point in document["runs"][0]["points"]]
+        self.assertEqual((lengths[0], lengths[-1]), (2**10, 2**40))
+        for run in document["runs"]:
+            with self.subTest(config=run["config"]):
+                self.assertEqual([point["length"] for point in run["points"]], lengths)
+                for point in run["points"]:
+                    self.assertAlmostEqual(point["drawn_work"] / (point["anchors_scored"]
+                                                                  + point["keys_attended"]), 1)
+                    if point["ratio"] is None:  # the window has every key
+                        self.assertEqual((run["config"], point["choices"]), ("released", 0))
+                        continue
+                    self.assertAlmostEqual(point["ratio"], point["choices"] / point["lower_bound"])
+                    self.assertGreaterEqual(point["ratio"], 1 - 1e-12)  # no scheme is below it
+                self.assertAlmostEqual(run["fit"]["exponent"], run["fit"]["theory"], delta=0.06)
+        steps = {length: [one["steps"] for one in document["last_query"]
+                          if (one["rule"], one["length"]) == ("even", length)]
+                 for length in lengths}
+        for length, found in steps.items():
+            self.assertEqual(found, list(range(1, length.bit_length())))
+        for one in document["last_query"]:  # SPEC 2.5.8
+            self.assertGreaterEqual(one["work"], one["lower_bound"] * (1 - 1e-12))
+        # SPEC 10: the mean work of one path at 2^20.
+        mean = {(one["rule"], one["steps"]): one["work"] for one in document["last_query"]
+                if one["length"] == 2**20}
+        for key, known in {("nstep", 2): 2389.3, ("nstep", 3): 363.9, ("nstep", 4): 154.2,
+                           ("even", 2): 2048.0, ("even", 3): 304.8}.items():
+            self.assertAlmostEqual(mean[key], known, delta=0.05)
+
+    def test_audit_agrees_with_what_is_known(self):
+        document = result("cpu/audit.json")
+        stripes = {(one["exponent"], one["method"], one["limit"]): one
+                   for one in document["exponents"]}
+        for one in stripes.values():
+            self.assertAlmostEqual(one["share"], one["wrong"] / one["stripes"])
+            self.assertEqual(one["first_wrong"] is None, one["wrong"] == 0)
+            self.assertEqual(one["largest_error"] > 0, one["wrong"] > 0)
+        # With each step rounded correctly; a C library whose expf is not always may differ by one.
+        million = stripes["20/11", "float exp(log)", 10**6]
+        self.assertEqual((million["stripes"], million["wrong"]), (1995, 359))
+        ten = stripes["20/11", "float exp(log)", 10**7]
+        self.assertEqual((ten["stripes"], ten["wrong"], ten["largest_error"]), (7079, 4661, 23))
+        for one in document["coverage"]:
+            self.assertEqual(one["covered"], one["excluded_pairs"] == 0)
+            self.assertEqual(one["covered"], one["excluded_queries"] == 0)
+            self.assertEqual(one["covered"], one["first_excluded"] is None)
+            self.assertEqual(one["covered"], one["least_slack"] >= 0)
+            if one["method"] == "exact" or one["rule"] == "tight":
+                self.assertTrue(one["covered"], one["schedule"])
+
+    def test_perfect_routing_finds_every_needle(self):
+        document = result("cpu/needles.json")
+        self.assertTrue(any(one["noise"] == 0 for one in document["records"]))
+        for one in document["records"] + document["baselines"]:
+            self.assertLessEqual(one["found"], one["trials"])
+        for one in document["records"]:
+            if one["noise"] == 0:
+                self.assertEqual(one["found"], one["trials"])
+        self.assertTrue(all("baseline" in one for one in document["baselines"]))
+        self.assertFalse(any("baseline" in one for one in document["records"]))
+
+
+def places(value, where=()):
+    """Every place of a document, of lists the first entry alone."""
+    yield where
+    if isinstance(value, dict):
+        for name in value:
+            yield from places(value[name], (*where, name))
+    if isinstance(value, list) and value:
+        yield from places(value[0], (*where, 0))
+
+
+class Check(unittest.TestCase):
+    """Wrong documents, made from the committed ones."""
+
+    def setUp(self):
+        self.files = [name for name in ("cpu/scaling.json", "cpu/oracle.json", "cpu/audit.json",
+                                        "cpu/needles.json")]
+
+    def small(self, name):
+        """The document with the first entries of its lists alone."""
+        def cut(value):
+            if isinstance(value, dict):
+                return {key: cut(inner) for key, inner in value.items()}
+            return [cut(inner) for inner in value[:3]] if isinstance(value, list) else value
+        return cut(result(name))
+
+    def edited(self, document, where, edit):
+        changed = copy.deepcopy(document)
+        holder = changed
+        for step in where[:-1]:
+            holder = holder[step]
+        edit(holder, where[-1])
+        return changed
+
+    def refused(self, name, document, where, edit):
+        wrong = self.edited(document, where, edit)
+        self.assertNotEqual(problems(wrong, schema_of(name)), [], (name, where))
+
+    def test_each_field_is_needed_and_of_a_kind(self):
+        for name in self.files:
+            document = self.small(name)
+            self.assertEqual(problems(document, schema_of(name)), [])
+            for where in places(document):
+                if not where or isinstance(where[-1], int):
+                    continue
+                self.refused(name, document, where, lambda holder, key: holder.pop(key))
+                self.refused(name, document, where,
+                             lambda holder, key: holder.__setitem__(key, {"is": "wrong"}))
+                self.refused(name, document, where,
+                             lambda holder, key: holder.__setitem__(key + "_", holder.pop(key)))
+
+    def test_numbers_have_ranges(self):
+        for schema, wrong in (({"type": "integer"}, 1.5), ({"type": "integer"}, True),
+                              ({"type": "integer", "minimum": 1}, 0),
+                              ({"type": "number", "maximum": 1}, 1.1),
+                              ({"type": "number", "exclusiveMinimum": 0}, 0),
+                              ({"type": ["number", "null"]}, "1"), ({"enum": [True]}, 1),
+                              ({"type": "string", "pattern": "^[0-9a-f]{40}$"}, "dc8ac6f"),
+                              ({"type": "array", "minItems": 1}, [])):
+            self.assertEqual(len(problems(wrong, schema)), 1, (schema, wrong))
+        self.assertRaises(ValueError, problems, 1, {"oneOf": []})
+
+    def test_a_file_without_a_schema_is_refused(self):
+        self.assertIsNone(schema_of("cpu/notes.json"))
+        self.assertIsNotNone(schema_of("h100/context_10M.json"))
+
+
+if __name__ == "__main__":
+    unittest.main()
