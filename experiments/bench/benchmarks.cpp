@@ -9,7 +9,7 @@
 #include "program/inputs.hpp"
 
 /// The times that the README reports. Every benchmark checks its result and fails on a wrong one.
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 void expect_covered(benchmark::State& state, const CoverageReport& report) {
@@ -94,10 +94,10 @@ void add_benchmarks() {
 }
 
 }  // namespace
-}  // namespace multistep
+}  // namespace multistep::program
 
 int main(int count, char** arguments) {
-  multistep::add_benchmarks();
+  multistep::program::add_benchmarks();
   benchmark::Initialize(&count, arguments);
   if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;
   benchmark::RunSpecifiedBenchmarks();

@@ -10,7 +10,7 @@
 #include "multistep/power.hpp"
 #include "program/options.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 /// The q-quantile of sorted times, between neighbours.
@@ -190,4 +190,4 @@ BenchOutcome bench_case(const BenchCase& one, const std::shared_ptr<const Device
   return outcome;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -7,7 +7,7 @@
 #include "program/output.hpp"
 
 /// Times of the stages on the GPU, each behind a passed comparison with the oracle.
-namespace multistep {
+namespace multistep::program {
 
 struct BenchCase {
   std::string config;
@@ -32,4 +32,4 @@ struct BenchOutcome {
 BenchOutcome bench_case(const BenchCase& one, const std::shared_ptr<const DeviceKeys>& keys,
                         const BenchSettings& settings);
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 #include "bench/gpu_stages.hpp"
 #include "multistep/cuda/timing.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 /// One query of one head with its arrays in float; keys and values are the KV head's.
@@ -143,4 +143,4 @@ JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& opti
   return joined(stages.report(), whole.report(), problem.levels() == 0);
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

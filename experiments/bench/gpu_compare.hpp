@@ -5,7 +5,7 @@
 #include "program/output.hpp"
 
 /// The stages on the GPU against the oracle (SPEC 8), on sampled rows.
-namespace multistep {
+namespace multistep::program {
 
 struct CompareOptions {
   cuda::Rung rung = cuda::Rung::fast;
@@ -20,4 +20,4 @@ JudgeReport compare_stages(const GpuProblem& problem, const CompareOptions& opti
 /// {name, memory_gib, driver, cuda, ...}.
 Json device_json();
 
-}  // namespace multistep
+}  // namespace multistep::program

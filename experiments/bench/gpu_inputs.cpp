@@ -5,7 +5,7 @@
 #include "multistep/power.hpp"
 #include "program/inputs.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr std::uint64_t kCentres = 1000;  // streams beyond those of the arrays
@@ -122,4 +122,4 @@ Index needle_of(const StripePlan& plan, const GpuShape& shape) {
   return searched.end - 1 - cut.anchor((cut.first() + cut.last()) / 2);
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

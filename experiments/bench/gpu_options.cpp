@@ -4,7 +4,7 @@
 
 #include "multistep/host_memory.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr int kNoDevice = 77;
@@ -74,4 +74,4 @@ int no_device(const std::string& command, const std::string& reason) {
   return kNoDevice;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

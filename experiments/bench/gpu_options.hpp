@@ -9,7 +9,7 @@
 
 /// What the subcommands that need a GPU ask for. Options are read and refused the same way in a
 /// program that was built without CUDA.
-namespace multistep {
+namespace multistep::program {
 
 /// Longest context that the kernels take.
 inline constexpr Index kMaxGpuLength = (Index{1} << 31) - 2;
@@ -61,4 +61,4 @@ void require_host_memory(const GpuShape& shape, const Schedule& schedule);
 /// Says on standard error why nothing ran, and returns the exit code 77.
 int no_device(const std::string& command, const std::string& reason);
 
-}  // namespace multistep
+}  // namespace multistep::program

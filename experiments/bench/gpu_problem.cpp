@@ -2,7 +2,7 @@
 
 #include "multistep/judge.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 std::size_t size(Index count) { return static_cast<std::size_t>(count); }
@@ -152,4 +152,4 @@ cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& 
   return args;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -7,7 +7,7 @@
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 inline cuda::Dtype dtype_of(const GpuShape& shape) {
   return shape.half ? cuda::Dtype::fp16 : cuda::Dtype::bf16;
@@ -122,4 +122,4 @@ cuda::SpanAttentionArgs span_attention_into(const GpuProblem& problem, const Gpu
 cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& results);
 cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& results);
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-namespace multistep {
+namespace multistep::program {
 
 Json shape_json(const GpuShape& shape) {
   return {{"batch", shape.batch},
@@ -24,4 +24,4 @@ std::string shape_text(const Json& shape) {
                      shape["dtype"].get<std::string>(), shape["inputs"].get<std::string>());
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

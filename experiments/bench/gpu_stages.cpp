@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 std::size_t size(Index count) { return static_cast<std::size_t>(count); }
@@ -118,4 +118,4 @@ Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
   return found(problem, Gather(problem, rows), results);
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

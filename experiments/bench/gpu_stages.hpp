@@ -5,7 +5,7 @@
 #include "bench/gpu_problem.hpp"
 #include "multistep/judge.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 /// What the GPU gave for the sampled rows.
 struct Submitted : SubmittedArrays {
@@ -21,4 +21,4 @@ Submitted run_stages(const GpuProblem& problem, cuda::Rung rung, const std::vect
 Submitted run_composition(const GpuProblem& problem, cuda::Rung rung,
                           const std::vector<Index>& rows, const cuda::OwnedStream& stream);
 
-}  // namespace multistep
+}  // namespace multistep::program

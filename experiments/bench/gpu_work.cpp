@@ -5,7 +5,7 @@
 #include "multistep/attention.hpp"
 #include "multistep/work.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 double real(Index count) { return static_cast<double>(count); }
@@ -85,4 +85,4 @@ GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan
   return work;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -2,7 +2,7 @@
 
 #include "bench/gpu_problem.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 /// What a run has to do, over all rows; exact but for inner levels' anchors.
 struct GpuWork {
@@ -17,4 +17,4 @@ struct GpuWork {
 /// Counts from the spans that the GPU kept: [rows, top_k], or none where N = 1.
 GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans);
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -9,7 +9,7 @@
 #include "program/options.hpp"
 #include "program/output.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr Index kMaxHeadDim = 1024;
@@ -170,4 +170,4 @@ void add_attend(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return attend(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -10,7 +10,7 @@
 #include "program/provenance.hpp"
 #include "studies/rounded_coverage.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 // Beyond it single precision cannot even hold the stripes, and the tables grow without a lesson.
@@ -249,4 +249,4 @@ void add_audit(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return audit(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -14,7 +14,7 @@
 #include "multistep/cuda/timing.hpp"
 #endif
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 struct Options {
@@ -227,4 +227,4 @@ void add_bench(CLI::App& app, Run& run) {
       [options, &run] { run = [options] { return bench(*options, read(*options)); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 /// The subcommands of the program. Each adds its options to `app` and, once they are parsed, sets
 /// `run`, whose result is the exit code: 0 holds, 1 a hole or a mismatch was found,
 /// 77 no such device.
-namespace multistep {
+namespace multistep::program {
 
 using Run = std::function<int()>;
 
@@ -21,4 +21,4 @@ void add_needles(CLI::App& app, Run& run);
 void add_compare(CLI::App& app, Run& run);
 void add_bench(CLI::App& app, Run& run);
 
-}  // namespace multistep
+}  // namespace multistep::program

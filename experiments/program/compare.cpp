@@ -12,7 +12,7 @@
 #include "multistep/cuda/fault.hpp"
 #endif
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 struct Options {
@@ -111,4 +111,4 @@ void add_compare(CLI::App& app, Run& run) {
       [options, &run] { run = [options] { return compare_on_device(*options, read(*options)); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

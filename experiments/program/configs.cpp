@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-namespace multistep {
+namespace multistep::program {
 
 Config config_of(const std::string& option, const std::string& name) {
   if (name == "dense") return {name, name, preset("nstep", 1)};
@@ -38,4 +38,4 @@ Config config_of(const ScheduleOptions& options, const std::string& steps) {
   return {fixed ? family : fmt::format("{}{}", family, schedule.steps), family, schedule};
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

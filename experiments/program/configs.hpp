@@ -5,7 +5,7 @@
 
 #include "program/options.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 /// A schedule with the short name that results know it by.
 struct Config {
@@ -28,4 +28,4 @@ std::vector<Config> configs_of(const std::string& option, const std::string& lis
 /// The schedule that the options give, for a list of one.
 Config config_of(const ScheduleOptions& options, const std::string& steps);
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -13,7 +13,7 @@
 #include "multistep/host_memory.hpp"
 #include "program/printable.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr std::string_view kHeader = "query,begin,end";
@@ -122,4 +122,4 @@ std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Ind
   return spans;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -5,7 +5,7 @@
 
 #include "multistep/coverage.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 /// Reads `query,begin,end` rows, with or without that header, in capitals or not, behind a
 /// byte-order mark or none, with spaces around fields, blank lines, lines ended by LF or CRLF; "-"
@@ -13,4 +13,4 @@ namespace multistep {
 /// wanted, also for rows that verify_spans would refuse.
 std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Index start);
 
-}  // namespace multistep
+}  // namespace multistep::program

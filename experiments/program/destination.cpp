@@ -12,7 +12,7 @@
 #include <filesystem>
 #include <stdexcept>
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 namespace fs = std::filesystem;
@@ -152,4 +152,4 @@ void write_whole(const std::string& path, const std::string& text) {
   check(close(descriptor) == 0, path);
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 #include "program/options.hpp"
 #include "program/output.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr Index kMaxNodes = 1'000'000;  // of a tree that is shown whole
@@ -189,4 +189,4 @@ void add_explain(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return explain(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

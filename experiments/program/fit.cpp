@@ -5,7 +5,7 @@
 #include <cmath>
 #include <stdexcept>
 
-namespace multistep {
+namespace multistep::program {
 
 PowerFit fit_exponent(const std::vector<double>& lengths, const std::vector<double>& work) {
   if (lengths.size() != work.size() || lengths.size() < 3) {
@@ -37,4 +37,4 @@ PowerFit fit_exponent(const std::vector<double>& lengths, const std::vector<doub
   return {slope, slope - margin, slope + margin};
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

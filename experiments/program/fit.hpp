@@ -2,7 +2,7 @@
 
 #include <vector>
 
-namespace multistep {
+namespace multistep::program {
 
 /// Least squares of log2(work) on log2(length), with the 95 % interval of the slope by Student's t.
 /// Counted work deviates from a power law by its rounding, not by noise: the interval describes the
@@ -14,4 +14,4 @@ struct PowerFit {
 };
 PowerFit fit_exponent(const std::vector<double>& lengths, const std::vector<double>& work);
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-namespace multistep {
+namespace multistep::program {
 
 /// Entry i of array `stream`: a hash of (seed, stream, i), uniform with mean 0 and variance 1.
 inline double random_input(std::uint64_t seed, std::uint64_t stream, std::uint64_t i) {
@@ -28,4 +28,4 @@ std::vector<T> random_inputs(std::size_t count, std::uint64_t seed, std::uint64_
   return values;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

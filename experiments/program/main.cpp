@@ -17,7 +17,7 @@ constexpr int kUsageError = 2;
 int fail(const std::string& name, std::string_view message) {
   std::string line;
   for (const char letter : message) line += letter == '\n' ? ' ' : letter;
-  fmt::print(stderr, "{}: {}\n", name, multistep::printable(line));
+  fmt::print(stderr, "{}: {}\n", name, multistep::program::printable(line));
   return kUsageError;
 }
 
@@ -62,17 +62,17 @@ int main(int count, char** arguments) {
       "multistep");
   app.set_version_flag("--version", MULTISTEP_VERSION);
   app.require_subcommand(1);
-  multistep::Run run;
-  multistep::add_verify(app, run);
-  multistep::add_explain(app, run);
-  multistep::add_map(app, run);
-  multistep::add_memory(app, run);
-  multistep::add_attend(app, run);
-  multistep::add_scale(app, run);
-  multistep::add_audit(app, run);
-  multistep::add_needles(app, run);
-  multistep::add_compare(app, run);
-  multistep::add_bench(app, run);
+  multistep::program::Run run;
+  multistep::program::add_verify(app, run);
+  multistep::program::add_explain(app, run);
+  multistep::program::add_map(app, run);
+  multistep::program::add_memory(app, run);
+  multistep::program::add_attend(app, run);
+  multistep::program::add_scale(app, run);
+  multistep::program::add_audit(app, run);
+  multistep::program::add_needles(app, run);
+  multistep::program::add_compare(app, run);
+  multistep::program::add_bench(app, run);
   std::string name = "multistep";
   for (const CLI::App* command : app.get_subcommands({})) {
     if (count > 1 && command->get_name() == arguments[1]) name += " " + command->get_name();

@@ -9,7 +9,7 @@
 #include "program/options.hpp"
 #include "program/output.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr Index kMaxMapLength = 4096;  // the map has a row for every pair of query and key
@@ -114,4 +114,4 @@ void add_map(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return map(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -12,7 +12,7 @@
 #include "multistep/cuda/attention.hpp"
 #endif
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr Index kMaxHeadDim = 1024;
@@ -161,4 +161,4 @@ void add_memory(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return memory(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

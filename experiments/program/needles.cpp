@@ -11,7 +11,7 @@
 #include "program/provenance.hpp"
 #include "studies/routing.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 // A query's search is a loop over its anchors; two steps score 2^20 of them at this length.
@@ -298,4 +298,4 @@ void add_needles(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return needles(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 #include <charconv>
 #include <map>
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 const char kScheduleGroup[] = "Schedule";
@@ -168,4 +168,4 @@ std::string describe(const Schedule& schedule) {
   return text;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -7,7 +7,7 @@
 #include "multistep/schedule.hpp"
 
 /// Options arrive as text and are read here, so that every error names option, value and range.
-namespace multistep {
+namespace multistep::program {
 
 /// "1000", "1k" = 1000, "1Ki" = 1024, likewise M, Mi, G, Gi. Throws std::invalid_argument unless
 /// low <= value <= high.
@@ -74,4 +74,4 @@ auto naming_options(Body&& body, const std::string& length_option = "--length") 
   }
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -11,6 +11,13 @@
 #include "program/destination.hpp"
 
 namespace multistep {
+
+void to_json(nlohmann::ordered_json& json, const Count& count) {
+  const std::optional<Index> index = count.index();
+  json = index ? program::Json(*index) : program::Json(to_string(count));
+}
+
+namespace program {
 namespace {
 
 /// JSON text, by default in one line; bytes of an argument that are no UTF-8 come as U+FFFD.
@@ -42,11 +49,6 @@ void append_lines(std::string& text, const Json& json, std::size_t indent) {
 }
 
 }  // namespace
-
-void to_json(Json& json, const Count& count) {
-  const std::optional<Index> index = count.index();
-  json = index ? Json(*index) : Json(to_string(count));
-}
 
 std::string count_text(const Json& count) {
   return count.is_string() ? count.get<std::string>() : count.dump();
@@ -98,4 +100,5 @@ Progress ProgressBar::callback() {
   };
 }
 
+}  // namespace program
 }  // namespace multistep

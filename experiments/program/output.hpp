@@ -9,10 +9,12 @@
 
 namespace multistep {
 
-using Json = nlohmann::ordered_json;
+/// A number below 2^63, beyond it a string of its decimal digits. Found beside the type.
+void to_json(nlohmann::ordered_json& json, const Count& count);
 
-/// A number below 2^63, beyond it a string of its decimal digits.
-void to_json(Json& json, const Count& count);
+namespace program {
+
+using Json = nlohmann::ordered_json;
 
 /// A count as people read it, from its JSON.
 std::string count_text(const Json& count);
@@ -64,4 +66,5 @@ class Timer {
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
 };
 
+}  // namespace program
 }  // namespace multistep

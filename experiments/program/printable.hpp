@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace multistep {
+namespace multistep::program {
 
 /// The text with every byte that is not printable ASCII as \xNN: what a file or an argument holds
 /// must not command the terminal.
@@ -21,4 +21,4 @@ inline std::string printable(std::string_view text) {
   return shown;
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 #include <set>
 #include <stdexcept>
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 std::string command_line() {
@@ -40,4 +40,4 @@ Json Provenance::json() const {
   return {{"command", command_line()}, {"commit", commit}, {"dirty", dirty}};
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -5,7 +5,7 @@
 
 #include "program/output.hpp"
 
-namespace multistep {
+namespace multistep::program {
 
 /// What a result that is kept says of its making.
 struct Provenance {
@@ -20,4 +20,4 @@ struct Provenance {
   Json json() const;
 };
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -14,7 +14,7 @@
 #include "program/provenance.hpp"
 #include "support/parallel.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 constexpr Index kMaxScaleLength = Index{1} << 40;
@@ -293,4 +293,4 @@ void add_scale(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return scale(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -8,7 +8,7 @@
 #include "program/output.hpp"
 #include "program/printable.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 struct Options {
@@ -156,4 +156,4 @@ void add_verify(CLI::App& app, Run& run) {
   command->callback([options, &run] { run = [options] { return verify(*options); }; });
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

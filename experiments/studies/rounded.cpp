@@ -7,7 +7,7 @@
 
 #include "multistep/power.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 // A function of double rounded to float is the correctly rounded function of float, but for one
@@ -115,4 +115,4 @@ Reach rounded_reach(const Rounding& rounding, const Level& level, Index n) {
           truncated(std::ceil(static_cast<float>(f) * power))};
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -6,7 +6,7 @@
 #include "multistep/schedule.hpp"
 
 /// Stripes and reaches as programs commonly compute them, in rounded arithmetic.
-namespace multistep {
+namespace multistep::program {
 
 enum class Power {
   exact,
@@ -38,4 +38,4 @@ std::string reach_formula(const Rounding& rounding);
 Index rounded_stripe(const Rounding& rounding, Index i, Rational exponent);
 Reach rounded_reach(const Rounding& rounding, const Level& level, Index n);
 
-}  // namespace multistep
+}  // namespace multistep::program

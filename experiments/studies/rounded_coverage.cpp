@@ -8,7 +8,7 @@
 
 #include "multistep/power.hpp"
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 /// The searched anchors of all queries, as distances from the query, and what lies between them.
@@ -185,4 +185,4 @@ std::vector<CandidateSpan> rounded_spans(const Schedule& schedule, const Roundin
   return spans_of(Anchors(schedule, rounding, query + 1), query);
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -7,7 +7,7 @@
 #include "studies/rounded.hpp"
 
 /// Which keys a two-step schedule reaches when its stripes and reaches come out rounded.
-namespace multistep {
+namespace multistep::program {
 
 /// Stripes i = 1, 2, ... as `rounding` has them, up to the first two beyond `limit` both exactly
 /// and as computed. Entry 0 is unused.
@@ -33,4 +33,4 @@ RoundedCoverage rounded_coverage(const Schedule& schedule, const Rounding& round
 std::vector<CandidateSpan> rounded_spans(const Schedule& schedule, const Rounding& rounding,
                                          Index query);
 
-}  // namespace multistep
+}  // namespace multistep::program

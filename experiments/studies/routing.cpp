@@ -4,7 +4,7 @@
 #include <cmath>
 #include <vector>
 
-namespace multistep {
+namespace multistep::program {
 namespace {
 
 /// Standard normal draws from SplitMix64's finalizer over a counter (Steele, Lea and Flood, 2014),
@@ -134,4 +134,4 @@ Hunt hunt_in_blocks(const StripePlan& plan, Index query, Index needle, double no
           length};
 }
 
-}  // namespace multistep
+}  // namespace multistep::program

@@ -10,7 +10,7 @@
 /// 0 otherwise - what routing is trained towards, an anchor's key standing for its span - plus
 /// `noise` times a standard normal draw of its own; without noise, equal scores are ranked by lot.
 /// The needle is found if one of the top_k final spans kept, or the window, holds it.
-namespace multistep {
+namespace multistep::program {
 
 struct Hunt {
   bool found = false;
@@ -31,4 +31,4 @@ Hunt hunt_at_random(const StripePlan& plan, Index query, Index needle, double no
 Hunt hunt_in_blocks(const StripePlan& plan, Index query, Index needle, double noise,
                     std::uint64_t seed, const Hunt& like);
 
-}  // namespace multistep
+}  // namespace multistep::program
