@@ -198,7 +198,7 @@ class Definition {
   Index reach(Rational factor, Index n, Rational exponent) const {
     const auto [entry, fresh] = reaches_.try_emplace(
         {n, factor.numerator, factor.denominator, exponent.numerator, exponent.denominator});
-    if (fresh) entry->second = ceil_scaled_power(factor, n, exponent);
+    if (fresh) entry->second = brute_force::ceil_scaled_power(factor, n, exponent);
     return entry->second;
   }
 
