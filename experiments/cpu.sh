@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 multistep=$build/multistep
 [ -x "$multistep" ] || { echo "experiments/cpu.sh $build: a folder with the multistep program" >&2; exit 2; }
 commit=${COMMIT:-$(git rev-parse HEAD)}
-dirty=${DIRTY:-$([ -z "$(git status --porcelain -- . ':!results' ':!README.md')" ] && echo no || echo yes)}
+dirty=${DIRTY:-$([ -z "$(git status --porcelain -- . ':!results' ':!docs/results.md' ':!README.md')" ] && echo no || echo yes)}
 folder=${RESULTS:-results/cpu}
 
 # 2^10 ... 2^40 by doubling, and one and a half times every second of them.

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
 #   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy]    some of the four, or all
-# Results go to results/<device>/, and the README's tables are made anew from results/. What is
+# Results go to results/<device>/, and the tables of docs/results.md are made anew from results/. What is
 # there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
 # where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
 set -euo pipefail
@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 build=$(realpath --relative-to=. "$build")  # results name no folder of this machine
 multistep=$build/multistep
 commit=${COMMIT:-$(git rev-parse HEAD)}
-dirty=${DIRTY:-$([ -z "$(git status --porcelain -- . ':!results' ':!README.md')" ] && echo no || echo yes)}
+dirty=${DIRTY:-$([ -z "$(git status --porcelain -- . ':!results' ':!docs/results.md' ':!README.md')" ] && echo no || echo yes)}
 
 SCHEDULES=(
   "--preset paper --window-index 31"  # A

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes what the README shows of results/: times, figures with their findings, exponents.
+"""Writes what README.md and docs/results.md show of results/: times, figures with their findings,
+exponents.
 
 Usage: experiments/readme.py [--check | --pictures FOLDER]
 
-With --check, fails where README, pictures and results disagree. With --pictures, puts the README's
+With --check, fails where they, pictures and results disagree. With --pictures, puts the pages'
 pictures from that folder beside the results that they were drawn from, where those there are of
 other results.
 """
@@ -187,7 +188,7 @@ def untimed(reports):
             yield f"{name} ({reason})"
 
 
-# The README's pictures: where they are, of what, and what they show.
+# The pages' pictures: where they are, of what, and what they show.
 PICTURES = [("results/cpu/counted.png", captions_cpu.counted, "Counted work against length for "
              "every number of steps, with fits; the most choices over their lower bound."),
             ("results/h100/timed.png", captions.timed, "Times on the GPU against length, with "
@@ -233,7 +234,7 @@ def pictures(folder=None):
 
 def figure_blocks():
     """The pictures with their findings; empty without results."""
-    return "\n".join(f"![{alternative}]({name})\n\n*{text.brief}*\n"
+    return "\n".join(f"![{alternative}](../{name})\n\n*{text.brief}*\n"
                      for name, text, alternative in pictures(PICTURE_FOLDER))
 
 
@@ -248,18 +249,41 @@ def exponent_table():
     return "\n".join([*lines, "", exponents.fixed_costs(results).markdown()]) + "\n"
 
 
-TABLES = {"figures": figure_blocks, "exponents": exponent_table, "times": cpu_table,
-          "gpu": gpu_table}
+# PyTorch's SDPA (FlashAttention backend) and the authors' Triton kernels of A, decoding as here,
+# measured by this project at cbbe9d8 on one H100 80GB with PyTorch 2.11, in microseconds.
+RIVALS = {MI: (414, 285), TEN_MILLION: (3358, 450)}
+
+
+def speed_line():
+    """What a token costs beside what others reach; empty without results."""
+    reports = gpu_reports()
+    times = {(record["config"], record["length"]): record["median_ms"] / SECOND
+             for report in reports for record in report["records"]
+             if (record["phase"], record["stage"], record["l2"]) == ("decode", "attention", "cold")}
+    if not all((config, length) in times for config in ("A", "nstep3") for length in RIVALS):
+        return ""
+    cases = "; ".join(
+        f"at {size(length)} keys {duration(times['nstep3', length])} with N = 3 and "
+        f"{duration(times['A', length])} with the paper's N = 2, where PyTorch's FlashAttention takes "
+        f"{duration(dense / 1e6)} and the authors' kernels {duration(authors / 1e6)}"
+        for length, (dense, authors) in RIVALS.items())
+    return (f"A decoded token: {cases} ({gpu_sources(reports)[0].split(', copies')[0]}; "
+            "[more](docs/results.md)).\n")
+
+
+TABLES = {"docs/results.md": {"figures": figure_blocks, "exponents": exponent_table,
+                              "times": cpu_table, "gpu": gpu_table},
+          "README.md": {"speed": speed_line}}
 PICTURE_FOLDER = None  # where pictures of other results are replaced from
 
 
-def with_table(text, name):
-    """The README with one table made anew."""
+def with_table(page, text, name):
+    """The page with one table made anew."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     block = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
     if len(block.findall(text)) != 1:
-        sys.exit(f"README.md: one block between {begin.strip()} and {end}")
-    return block.sub(lambda _: begin + TABLES[name]() + end, text)
+        sys.exit(f"{page}: one block between {begin.strip()} and {end}")
+    return block.sub(lambda _: begin + TABLES[page][name]() + end, text)
 
 
 def main():
@@ -270,16 +294,16 @@ def main():
         PICTURE_FOLDER = arguments[1]
     elif arguments and not check:
         sys.exit(f"readme.py {' '.join(arguments)}: --check or --pictures FOLDER")
-    readme = ROOT / "README.md"
-    text = fresh = readme.read_text()
-    for name in TABLES:
-        fresh = with_table(fresh, name)
-    if check:
+    for page, tables in TABLES.items():
+        text = fresh = (ROOT / page).read_text()
+        for name in tables:
+            fresh = with_table(page, fresh, name)
+        if check and fresh != text:
+            sys.exit(f"{page}: its tables and findings are not those of results/")
         if fresh != text:
-            sys.exit("README.md: its tables and findings are not those of results/")
-        print("the README's tables and pictures are those of results/")
-    elif fresh != text:
-        readme.write_text(fresh)
+            (ROOT / page).write_text(fresh)
+    if check:
+        print("the tables and pictures of README.md and docs/results.md are those of results/")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The examples, and the lines of README.md that a PyTorch user copies."""
+"""The examples, and the lines of docs/python.md that a PyTorch user copies."""
 
 import pathlib
 import re
@@ -22,9 +22,9 @@ def test_example(example):
         assert text in done.stdout
 
 
-def test_readme():
+def test_documents():
     pytest.importorskip("torch")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
     assert blocks
     for block in blocks:
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Every figure of results is drawn from small made-up ones: pictures that are not blank, with fonts
-embedded, captions with the data's numbers; one page of all; and a README that agrees with them.
+embedded, captions with the data's numbers; one page of all; and pages that agree with them.
 
 Usage: figures_test.py [unittest arguments]
 """
@@ -173,7 +173,7 @@ class Figures(unittest.TestCase):
 
 
 class Readme(unittest.TestCase):
-    """The README's blocks, in a copy with the sample results."""
+    """The blocks of README.md and docs/results.md, in a copy with the sample results."""
 
     def setUp(self):
         self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
@@ -183,6 +183,8 @@ class Readme(unittest.TestCase):
         shutil.copytree(ALL.results, self.root / "results")
         shutil.copy(ROOT / "results/cpu/benchmarks.json", self.root / "results/cpu")
         shutil.copy(ROOT / "README.md", self.root)
+        shutil.copytree(ROOT / "docs", self.root / "docs")
+        self.page = self.root / "docs/results.md"
 
     def readme(self, *arguments):
         return subprocess.run([sys.executable, self.root / "experiments/readme.py", *arguments],
@@ -198,16 +200,21 @@ class Readme(unittest.TestCase):
         done = self.readme("--pictures", ALL.drawn)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(self.readme("--check").returncode, 0)
-        text = (self.root / "README.md").read_text()
-        for part in ("](results/cpu/counted.png)", "](results/h100/timed.png)",
-                     "](results/h100/crossover.png)", "| nstep, N = 3 | 1.333 | 1.333 [1.333, ",
+        text = self.page.read_text()
+        for part in ("](../results/cpu/counted.png)", "](../results/h100/timed.png)",
+                     "](../results/h100/crossover.png)", "| nstep, N = 3 | 1.333 | 1.333 [1.333, ",
                      "| A (paper), N = 2 | "):
             self.assertIn(part, text)
 
-        # The README is changed, or a picture, or a result.
-        (self.root / "README.md").write_text(text.replace("1.333 [1.333,", "1.334 [1.333,", 1))
+        # A page is changed, or a picture, or a result.
+        self.page.write_text(text.replace("1.333 [1.333,", "1.334 [1.333,", 1))
+        self.disagrees("docs/results.md: its tables and findings")
+        self.page.write_text(text)
+        readme = self.root / "README.md"
+        text = readme.read_text()
+        readme.write_text(text.replace("A decoded token: ", "A decoded token: only ", 1))
         self.disagrees("README.md: its tables and findings")
-        (self.root / "README.md").write_text(text)
+        readme.write_text(text)
         shutil.copy(self.root / "results/h100/timed.png",
                     self.root / "results/h100/crossover.png")
         self.disagrees("results/h100/crossover.png: not of these results")
@@ -233,7 +240,7 @@ class Readme(unittest.TestCase):
         done = self.readme("--pictures", ALL.drawn)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(self.readme("--check").returncode, 0)
-        self.assertNotIn("results/h100/timed.png", (self.root / "README.md").read_text())
+        self.assertNotIn("results/h100/timed.png", self.page.read_text())
 
     def test_usage(self):
         done = self.readme("--pictures")

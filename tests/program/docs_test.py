@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Runs every command that README.md and docs/ show with its output, and compares the two; their C++
+must be that of the consumer project, which another test builds and runs. Commands for a GPU stand in
+indented blocks, which are not run. Links lead somewhere.
+
+Usage: docs_test.py PROGRAM            compare
+       docs_test.py PROGRAM --write    write the outputs and the C++ into the pages
+Seconds and checksums are not compared: the first differ from run to run, the second between
+mathematical libraries.
+"""
+
+import difflib
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+CONSUMERS = [ROOT / "tests/package/consumer" / name for name in ("main.cpp", "gpu.cpp")]
+
+
+def session(program, block):
+    """The commands of a console block, each with what it prints now."""
+    lines = []
+    for command in re.findall(r"^\$ (multistep .*)$", block, re.MULTILINE):
+        arguments = shlex.split(command)[1:]
+        done = subprocess.run([program, *arguments], capture_output=True, text=True)
+        lines.append(f"$ {command}\n{done.stdout}{done.stderr}".rstrip())
+    return "\n\n".join(lines) + "\n"
+
+
+def comparable(text):
+    return re.sub(r"\d+\.\d\d s\b|checksum [0-9a-f]{16}", "...", text)
+
+
+def broken_links(page, text):
+    """Links to files that are not there, and to headings that a page does not have."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, heading = target.partition("#")
+        file = page.parent / path if path else page
+        if "://" in target:
+            continue
+        if not file.exists():
+            yield f"{page.relative_to(ROOT)}: {target}: no such file"
+        elif heading:
+            titles = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            names = {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+            if heading not in names:
+                yield f"{page.relative_to(ROOT)}: {target}: no such heading"
+
+
+def main():
+    sources = iter(CONSUMERS)
+    commands = blocks = 0
+    problems = []
+    for page in PAGES:
+        text = page.read_text()
+        fresh = re.sub(r"(?<=```console\n).*?(?=```)", lambda found: session(sys.argv[1], found[0]),
+                       text, flags=re.DOTALL)
+        fresh, count = re.subn(r"(?<=```cpp\n).*?(?=```)",
+                               lambda _: next(sources, pathlib.Path("/dev/null")).read_text(), fresh,
+                               flags=re.DOTALL)
+        blocks += count
+        commands += fresh.count("\n$ multistep ")
+        problems += broken_links(page, text)
+        if "--write" in sys.argv:
+            page.write_text(fresh)
+        elif comparable(fresh) != comparable(text):
+            problems += difflib.unified_diff(text.splitlines(), fresh.splitlines(),
+                                             str(page.relative_to(ROOT)), "what comes out",
+                                             lineterm="")
+    if blocks != len(CONSUMERS):
+        problems.append(f"{blocks} blocks of C++, not {len(CONSUMERS)}")
+    print("\n".join(problems) or f"{commands} commands of {len(PAGES)} pages, and their C++")
+    return 1 if problems or not commands else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
