@@ -149,9 +149,9 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     LevelTable level;
     level.rule = rules.rule;
     level.first = narrow_index(cut.first());
-    const bool plain_window = m == 1 && rules.rule == Rule::even;
-    level.window = m == 1 && !plain_window ? tables->window : 0;
-    level.inset = plain_window ? tables->window : 0;
+    const bool window_counts_keys = m == 1 && rules.rule == Rule::even;
+    level.window = m == 1 && !window_counts_keys ? tables->window : 0;
+    level.inset = window_counts_keys ? tables->window : 0;
     if (rules.rule == Rule::even) {
       const auto parts = [&](Index n) { return ceil_root(n, steps_left) - 1; };
       level.parts = uploader.upload_steps(steps_of(max_length, parts, "parts of a segment"), 1,

@@ -23,9 +23,9 @@ struct Steps {
 /// One search level.
 struct LevelTable {
   Rule rule = Rule::tight;
-  std::int32_t first = 1;                 // first searched stripe
-  std::int32_t window = 0;                // keys of the window, at level 1
-  std::int32_t inset = 0;                 // keys of a plain window: the segment ends before them
+  std::int32_t first = 1;   // first searched stripe
+  std::int32_t window = 0;  // keys of the window, at level 1
+  std::int32_t inset = 0;   // keys of an even level's window: the segment ends before them
   const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]; P(0) = 0
   std::int32_t stripe_count = 0;          // stripes[stripe_count - 1] is beyond max_length
   Steps inside;    // tight, power: how many of the stripes are <= n, with P(0)

@@ -10,12 +10,12 @@ double stored_deviation(Storage storage, double value) {
 }
 
 RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
-                         const std::vector<const PlainItem*>& plain, const double* got,
+                         const std::vector<const YardstickItem*>& yardsticks, const double* got,
                          Storage storage) {
   std::vector<double> want, yardstick, luck, magnitude;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     const RoundedItem& item = *exact[i];
-    const std::vector<double> stored = plain[i]->stored(storage);
+    const std::vector<double> stored = yardsticks[i]->stored(storage);
     want.insert(want.end(), item.output.begin(), item.output.end());
     yardstick.insert(yardstick.end(), stored.begin(), stored.end());
     for (std::size_t c = 0; c < item.output.size(); ++c) {
@@ -27,11 +27,11 @@ RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
 }
 
 RowVerdict judge_lses(const std::vector<const RoundedItem*>& exact,
-                      const std::vector<const PlainItem*>& plain, const double* got) {
+                      const std::vector<const YardstickItem*>& yardsticks, const double* got) {
   std::vector<double> want, yardstick, luck, magnitude;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     want.push_back(exact[i]->lse);
-    yardstick.push_back(static_cast<double>(plain[i]->lse));
+    yardstick.push_back(static_cast<double>(yardsticks[i]->lse));
     luck.push_back(std::hypot(exact[i]->lse_deviation, kSingle * exact[i]->lse));
     // A logarithm as well as the logits: four times the floor of an output.
     magnitude.push_back(4 * std::max(1.0, std::abs(exact[i]->lse)));
@@ -59,10 +59,10 @@ ItemsReport judge_items(const SpanAttentionArgs<T>& args, Storage storage, const
         const Span keys = item_keys(args, rows, slot);
         const RoundedItem exact =
             round_item(keys, query, args.key + first, args.value + first, scale, storage);
-        const PlainItem plain = plain_item(keys, args.query + row * d, args.key + first,
-                                           args.value + first, d, scale, storage);
-        of_outputs[at(slot)] = judge_outputs({&exact}, {&plain}, outputs + slot * d, storage);
-        of_lses[at(slot)] = judge_lses({&exact}, {&plain}, lses + slot);
+        const YardstickItem yardstick = yardstick_item(keys, args.query + row * d, args.key + first,
+                                                       args.value + first, d, scale, storage);
+        of_outputs[at(slot)] = judge_outputs({&exact}, {&yardstick}, outputs + slot * d, storage);
+        of_lses[at(slot)] = judge_lses({&exact}, {&yardstick}, lses + slot);
         heads[at(slot)] = row / args.shape.queries;
       }
     };

@@ -13,11 +13,11 @@ double stored_deviation(Storage storage, double value);
 
 /// `got`: [items, head_dim].
 RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
-                         const std::vector<const PlainItem*>& plain, const double* got,
+                         const std::vector<const YardstickItem*>& yardsticks, const double* got,
                          Storage storage);
 
 /// `got`: [items].
 RowVerdict judge_lses(const std::vector<const RoundedItem*>& exact,
-                      const std::vector<const PlainItem*>& plain, const double* got);
+                      const std::vector<const YardstickItem*>& yardsticks, const double* got);
 
 }  // namespace multistep

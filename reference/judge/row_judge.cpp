@@ -114,21 +114,21 @@ class RowJudge {
     Chosen chosen = choose();
     const Span window = window_;
     exact_window_ = exact(window);
-    plain_window_ = plain(window);
+    yardstick_window_ = yardstick(window);
     if (wanted[kSpanAttention] || wanted[kSpanLse] || wanted[kOutput]) {
       for (const Span& span : chosen.spans) {
         exact_.push_back(exact(outside_window(span, window)));
-        plain_.push_back(plain(outside_window(span, window)));
+        yardstick_.push_back(yardstick(outside_window(span, window)));
       }
     }
     if (wanted[kSpanAttention] || wanted[kSpanLse]) judge_items(wanted, chosen);
     if (wanted[kWindowAttention]) {
       findings_.values[kWindowAttention] =
-          judge_outputs({&exact_window_}, {&plain_window_}, given_.window_output, storage_);
+          judge_outputs({&exact_window_}, {&yardstick_window_}, given_.window_output, storage_);
     }
     if (wanted[kWindowLse]) {
       findings_.values[kWindowLse] =
-          judge_lses({&exact_window_}, {&plain_window_}, given_.window_lse);
+          judge_lses({&exact_window_}, {&yardstick_window_}, given_.window_lse);
     }
     if (wanted[kOutput]) judge_results(wanted[kCombination], chosen);
     return findings_;
@@ -138,8 +138,8 @@ class RowJudge {
   RoundedItem exact(Span keys) const {
     return round_item(keys, query_, one_.key, one_.value, scale_, storage_);
   }
-  PlainItem plain(Span keys) const {
-    return plain_item(keys, one_.query, one_.key, one_.value, d_, scale_, storage_);
+  YardstickItem yardstick(Span keys) const {
+    return yardstick_item(keys, one_.query, one_.key, one_.value, d_, scale_, storage_);
   }
 
   // The paths
@@ -241,15 +241,17 @@ class RowJudge {
       return;
     }
     std::vector<const RoundedItem*> exact;  // of slots in use: others may hold anything
-    std::vector<const PlainItem*> plain;
+    std::vector<const YardstickItem*> yardstick;
     for (std::size_t i = 0; i < at(chosen.count); ++i) {
       exact.push_back(&exact_[i]);
-      plain.push_back(&plain_[i]);
+      yardstick.push_back(&yardstick_[i]);
     }
     if (wanted[kSpanAttention]) {
-      findings_.values[kSpanAttention] = judge_outputs(exact, plain, given_.span_outputs, storage_);
+      findings_.values[kSpanAttention] =
+          judge_outputs(exact, yardstick, given_.span_outputs, storage_);
     }
-    if (wanted[kSpanLse]) findings_.values[kSpanLse] = judge_lses(exact, plain, given_.span_lses);
+    if (wanted[kSpanLse])
+      findings_.values[kSpanLse] = judge_lses(exact, yardstick, given_.span_lses);
   }
 
   // What is made of them
@@ -320,14 +322,14 @@ class RowJudge {
       if (has_items) findings_.values[kCombination] = wrong_row();
       return;
     }
-    std::vector<double> outputs, lses, plain_outputs, plain_lses;
+    std::vector<double> outputs, lses, yardstick_outputs, yardstick_lses;
     std::vector<Part> parts;
     for (std::size_t i = 0; i < exact_.size(); ++i) {
-      const std::vector<double> stored = plain_[i].stored(storage_);
+      const std::vector<double> stored = yardstick_[i].stored(storage_);
       outputs.insert(outputs.end(), exact_[i].output.begin(), exact_[i].output.end());
-      plain_outputs.insert(plain_outputs.end(), stored.begin(), stored.end());
+      yardstick_outputs.insert(yardstick_outputs.end(), stored.begin(), stored.end());
       lses.push_back(exact_[i].lse);
-      plain_lses.push_back(static_cast<double>(plain_[i].lse));
+      yardstick_lses.push_back(static_cast<double>(yardstick_[i].lse));
       parts.push_back({exact_[i].output.data(), exact_[i].lse, &exact_[i]});
     }
     const Part window = window_part();
@@ -340,11 +342,16 @@ class RowJudge {
     const auto of_gates = allowance_of_gates(chosen, parts, window);
     findings_.undecided = largest_of(of_gates) > kDecided * largest_of(want);
     if (findings_.undecided) return;
-    const std::vector<double> plain = plain_combine(
-        combination(chosen, plain_outputs, plain_lses, window), plain_window_, storage_);
-    findings_.values[kOutput] = judge_row(
-        {{given_.output, at(d_)}, want, plain, allowed.luck(), allowed.slack, allowed.magnitude},
-        storage_);
+    const std::vector<double> yardstick =
+        yardstick_combine(combination(chosen, yardstick_outputs, yardstick_lses, window),
+                          yardstick_window_, storage_);
+    findings_.values[kOutput] = judge_row({{given_.output, at(d_)},
+                                           want,
+                                           yardstick,
+                                           allowed.luck(),
+                                           allowed.slack,
+                                           allowed.magnitude},
+                                          storage_);
     if (has_items) judge_combination(chosen);
   }
 
@@ -367,11 +374,11 @@ class RowJudge {
     const std::vector<double> outputs(given_.span_outputs, given_.span_outputs + top_k_ * d_);
     const std::vector<double> lses(given_.span_lses, given_.span_lses + top_k_);
     Part window = window_part();
-    PlainItem plain_window = plain_window_;
+    YardstickItem yardstick_window = yardstick_window_;
     if (given_.window_output && given_.window_lse) {
       window = {given_.window_output, *given_.window_lse, nullptr};
-      plain_window.output.assign(given_.window_output, given_.window_output + d_);
-      plain_window.lse = static_cast<float>(*given_.window_lse);
+      yardstick_window.output.assign(given_.window_output, given_.window_output + d_);
+      yardstick_window.lse = static_cast<float>(*given_.window_lse);
     }
     std::vector<Part> parts;
     for (Index s = 0; s < chosen.count; ++s) {
@@ -382,7 +389,7 @@ class RowJudge {
     const Allowance allowed = allowance(chosen, parts, window, gates(args), want);
     findings_.values[kCombination] = judge_row({{given_.output, at(d_)},
                                                 want,
-                                                plain_combine(args, plain_window, storage_),
+                                                yardstick_combine(args, yardstick_window, storage_),
                                                 allowed.luck(),
                                                 allowed.slack,
                                                 allowed.magnitude},
@@ -412,9 +419,9 @@ class RowJudge {
   double scale_;
   Vector query_;
   RoundedItem exact_window_;
-  PlainItem plain_window_;
+  YardstickItem yardstick_window_;
   std::vector<RoundedItem> exact_;  // [top_k], of the chosen spans
-  std::vector<PlainItem> plain_;
+  std::vector<YardstickItem> yardstick_;
   RowFindings findings_;
 };
 

@@ -52,7 +52,7 @@ struct Sums {
   double base = 0;
   double luck = 0;
   double luck_squares = 0;
-  double plain = 0;
+  double yardstick = 0;
 
   void add(const RowVerdict& row) {
     const auto count = static_cast<double>(row.values);
@@ -62,7 +62,7 @@ struct Sums {
     base += count * row.mean_base;
     luck += count * row.mean_luck;
     if (row.luck_values > 0) luck_squares += std::pow(count * row.mean_luck, 2) / row.luck_values;
-    plain += count * row.plain_mean;
+    yardstick += count * row.yardstick_mean;
   }
   double mean(double sum) const { return values > 0 ? sum / values : 0; }
   double limit() const {
@@ -103,18 +103,18 @@ double RowVerdict::mean_limit() const { return mean_base + share_of_luck(luck_va
 
 RowVerdict judge_row(const RowValues& values, Storage storage) {
   const std::size_t count = values.want.size();
-  require(values.got.size() == count && values.plain.size() == count &&
+  require(values.got.size() == count && values.yardstick.size() == count &&
               values.luck.size() == count && values.magnitude.size() == count &&
               (values.slack.empty() || values.slack.size() == count),
           "values {}, yardstick {}, luck {}, magnitude {}: as many as the oracle's, {}",
-          values.got.size(), values.plain.size(), values.luck.size(), values.magnitude.size(),
+          values.got.size(), values.yardstick.size(), values.luck.size(), values.magnitude.size(),
           count);
   const auto finite = [](double x) { return std::isfinite(x) ? x : 0; };
   RowVerdict row;
   double luck_max = 0;
   double luck_squares = 0;
   double magnitude_max = 0;
-  double plain_share = 0;  // the yardstick's largest error, by a value's own magnitude
+  double yardstick_share = 0;  // the yardstick's largest error, by a value's own magnitude
   std::vector<double> errors(count, 0);
   for (std::size_t i = 0; i < count; ++i) {
     const double got = values.got[i];
@@ -125,13 +125,14 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
     row.infs += std::isinf(got) && got != want;
     const double slack = values.slack.empty() ? 0 : values.slack[i];
     errors[i] = error_of(got, want, tiny(storage) + slack);
-    const double plain = error_of(values.plain[i], want, tiny(storage));
+    const double yardstick = error_of(values.yardstick[i], want, tiny(storage));
     const double magnitude = finite(values.magnitude[i]);
-    row.plain_max = std::max(row.plain_max, plain);
+    row.yardstick_max = std::max(row.yardstick_max, yardstick);
     row.mean_error += errors[i];
-    row.plain_mean += plain;
-    if (plain > 0)
-      plain_share = std::max(plain_share, magnitude > 0 ? plain / magnitude : kInfinity);
+    row.yardstick_mean += yardstick;
+    if (yardstick > 0)
+      yardstick_share =
+          std::max(yardstick_share, magnitude > 0 ? yardstick / magnitude : kInfinity);
     magnitude_max = std::max(magnitude_max, magnitude);
     const double luck = finite(values.luck[i]);
     luck_max = std::max(luck_max, luck);
@@ -141,16 +142,16 @@ RowVerdict judge_row(const RowValues& values, Storage storage) {
   if (row.values == 0) return row;
   const auto number = static_cast<double>(row.values);
   row.mean_error /= number;
-  row.plain_mean /= number;
+  row.yardstick_mean /= number;
   row.luck_values = equal_values(row.mean_luck, luck_squares);
   row.mean_luck /= number;
-  row.mean_base = 2 * row.plain_mean + kFloor * magnitude_max;
-  const double limit = 2 * row.plain_max + kFloor * magnitude_max + kLuckOfMaximum * luck_max;
+  row.mean_base = 2 * row.yardstick_mean + kFloor * magnitude_max;
+  const double limit = 2 * row.yardstick_max + kFloor * magnitude_max + kLuckOfMaximum * luck_max;
   row.max_limit = limit;
   double worst = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (errors[i] == 0) continue;
-    const double own = (2 * plain_share + kFloor) * finite(values.magnitude[i]) +
+    const double own = (2 * yardstick_share + kFloor) * finite(values.magnitude[i]) +
                        kLuckOfValue * finite(values.luck[i]);
     const double of_value = std::isnan(own) ? limit : std::min(limit, own);
     const double ratio = quotient(errors[i], of_value);
@@ -186,7 +187,7 @@ ValueReport judge_rows(std::span<const RowVerdict> rows, std::span<const Index> 
       all.add(row);
       report.nans += row.nans;
       report.infs += row.infs;
-      report.plain_max = std::max(report.plain_max, row.plain_max);
+      report.yardstick_max = std::max(report.yardstick_max, row.yardstick_max);
       report.wrong_rows += !row.pass();
       if (row.mean_error > rows[loudest].mean_error) loudest = past;
       if (row.worst >= 0 && row.ratio() > worst) {
@@ -207,7 +208,7 @@ ValueReport judge_rows(std::span<const RowVerdict> rows, std::span<const Index> 
   report.values = static_cast<Index>(all.values);
   report.mean_error = all.mean(all.error);
   report.mean_limit = all.limit();
-  report.plain_mean = all.mean(all.plain);
+  report.yardstick_mean = all.mean(all.yardstick);
   return report;
 }
 

@@ -12,16 +12,16 @@ float product(const T* a, const T* b, Index size) {
 
 }  // namespace
 
-std::vector<double> PlainItem::stored(Storage storage) const {
+std::vector<double> YardstickItem::stored(Storage storage) const {
   std::vector<double> rounded;
   for (const float x : output) rounded.push_back(round_to(storage, x));
   return rounded;
 }
 
 template <class T>
-PlainItem plain_item(Span keys, const T* query, const T* key, const T* value, Index head_dim,
-                     double scale, Storage storage) {
-  PlainItem item{std::vector<float>(at(head_dim), 0.0F)};
+YardstickItem yardstick_item(Span keys, const T* query, const T* key, const T* value,
+                             Index head_dim, double scale, Storage storage) {
+  YardstickItem item{std::vector<float>(at(head_dim), 0.0F)};
   std::vector<float> logits(at(keys.length()));
   float max = item.lse;
   bool nan = false;
@@ -47,15 +47,15 @@ PlainItem plain_item(Span keys, const T* query, const T* key, const T* value, In
   return item;
 }
 
-std::vector<double> plain_combine(const CombineArgs& args, const PlainItem& window,
-                                  Storage storage) {
+std::vector<double> yardstick_combine(const CombineArgs& args, const YardstickItem& window,
+                                      Storage storage) {
   const Index count = *args.count;
   const auto score = [&](Index s) { return static_cast<float>(args.scores[s]); };
   float best = -std::numeric_limits<float>::infinity();
   for (Index s = 0; s < count; ++s) best = std::max(best, score(s));
   float total = 0;
   for (Index s = 0; s < count; ++s) total += weight(score(s), best);
-  PlainItem sum;
+  YardstickItem sum;
   sum.output = count == 0 ? window.output : std::vector<float>(window.output.size(), 0.0F);
   for (Index s = 0; s < count; ++s) {
     const Join<float> join(static_cast<float>(args.lses[s]), window.lse);
@@ -68,9 +68,9 @@ std::vector<double> plain_combine(const CombineArgs& args, const PlainItem& wind
   return sum.stored(storage);
 }
 
-template PlainItem plain_item(Span, const float*, const float*, const float*, Index, double,
-                              Storage);
-template PlainItem plain_item(Span, const double*, const double*, const double*, Index, double,
-                              Storage);
+template YardstickItem yardstick_item(Span, const float*, const float*, const float*, Index, double,
+                                      Storage);
+template YardstickItem yardstick_item(Span, const double*, const double*, const double*, Index,
+                                      double, Storage);
 
 }  // namespace multistep

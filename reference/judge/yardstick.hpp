@@ -10,7 +10,7 @@ namespace multistep {
 /// Attention to an item's keys with logits, exponentials and sums in float32. The output [head_dim]
 /// is not rounded to the storage type yet; the weights exp(logit - max) are before they meet the
 /// values, their sum is not.
-struct PlainItem {
+struct YardstickItem {
   std::vector<float> output;
   float lse = -std::numeric_limits<float>::infinity();
 
@@ -20,12 +20,12 @@ struct PlainItem {
 
 /// `query` [head_dim]; `key` and `value` point at the KV head's row 0.
 template <class T>
-PlainItem plain_item(Span keys, const T* query, const T* key, const T* value, Index head_dim,
-                     double scale, Storage storage);
+YardstickItem yardstick_item(Span keys, const T* query, const T* key, const T* value,
+                             Index head_dim, double scale, Storage storage);
 
 /// Combination of one row, `args` of rows = 1 but for its window, in float32: [head_dim] of the
 /// storage type.
-std::vector<double> plain_combine(const CombineArgs& args, const PlainItem& window,
-                                  Storage storage);
+std::vector<double> yardstick_combine(const CombineArgs& args, const YardstickItem& window,
+                                      Storage storage);
 
 }  // namespace multistep

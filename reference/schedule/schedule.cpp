@@ -161,14 +161,14 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
   watch.finish();
   if (steps() == 1) {
     window_length_ = max_length;
-  } else if (plain_window()) {
+  } else if (window_counts_keys()) {
     window_length_ = schedule_.window_index;
   } else {
     window_length_ = floor_power(schedule_.window_index + 1, schedule_.level(1).exponent) - 1;
   }
 }
 
-bool StripePlan::plain_window() const {
+bool StripePlan::window_counts_keys() const {
   return steps() > 1 && schedule_.level(1).rule == Rule::even;
 }
 
@@ -180,7 +180,7 @@ Span StripePlan::window(Index query, Index start) const {
 Span StripePlan::searched(Index query, Index start) const {
   const Index n = query + 1 - start;
   if (n <= window_length_) return {start, start};
-  return {start, plain_window() ? query + 1 - window_length_ : query + 1};
+  return {start, window_counts_keys() ? query + 1 - window_length_ : query + 1};
 }
 
 Reach StripePlan::reach_at(Index m, Index n) const {

@@ -11,7 +11,7 @@ namespace {
 
 /// Values of one row as an implementation in bf16 gives them: a little off.
 struct Answers {
-  std::vector<double> want, plain, got, luck, slack, magnitude;
+  std::vector<double> want, yardstick, got, luck, slack, magnitude;
 
   explicit Answers(Index size, std::uint64_t seed = 21) {
     Random random(seed);
@@ -21,14 +21,14 @@ struct Answers {
     };
     for (double& x : want) {
       x *= 1 + 0x1p-10;
-      plain.push_back(stored(x));
+      yardstick.push_back(stored(x));
       got.push_back(stored(x * (1 + 0x1p-12)));
       luck.push_back(0x1p-20);
     }
     magnitude.assign(want.size(), 1);
   }
   RowVerdict judge() const {
-    return judge_row({got, want, plain, luck, slack, magnitude}, Storage::bfloat16);
+    return judge_row({got, want, yardstick, luck, slack, magnitude}, Storage::bfloat16);
   }
 };
 
@@ -58,8 +58,8 @@ TEST_CASE("right values pass, in the limits that the yardstick, the floor and lu
   const RowVerdict row = answers.judge();
   CHECK(row.pass());
   CHECK(row.values == 100'000);
-  CHECK(row.max_limit == 2 * row.plain_max + 4 * 0x1p-23 + 2 * 0x1p-19);
-  CHECK(row.mean_base == 2 * row.plain_mean + 4 * 0x1p-23);
+  CHECK(row.max_limit == 2 * row.yardstick_max + 4 * 0x1p-23 + 2 * 0x1p-19);
+  CHECK(row.mean_base == 2 * row.yardstick_mean + 4 * 0x1p-23);
   CHECK(row.mean_luck == Approx(0x1p-20).epsilon(1e-3));
   CHECK(row.luck_values > 90'000);
   CHECK(row.mean_limit() == row.mean_base + (1 + 1 / std::sqrt(row.luck_values)) * row.mean_luck);
@@ -70,8 +70,9 @@ TEST_CASE("right values pass, in the limits that the yardstick, the floor and lu
 
 TEST_CASE("one value may be rounded as far as the largest of many", "[judge]") {
   const double ulp = 0x1p-7;  // the yardstick happens to be right, the kernel rounds the other way
-  const std::vector<double> want{1 + 0.49 * ulp}, plain = want, got{1}, luck{0.29 * ulp}, one{1};
-  const RowVerdict row = judge_row({got, want, plain, luck, {}, one}, Storage::bfloat16);
+  const std::vector<double> want{1 + 0.49 * ulp}, yardstick = want, got{1}, luck{0.29 * ulp},
+                                                  one{1};
+  const RowVerdict row = judge_row({got, want, yardstick, luck, {}, one}, Storage::bfloat16);
   CHECK(row.pass());
   CHECK(judge_rows(std::vector{row}, heads_of(1, 1)).pass());
   // The same beside values that are 0.
@@ -79,7 +80,7 @@ TEST_CASE("one value may be rounded as far as the largest of many", "[judge]") {
   const std::vector<double> ones(4, 1);
   CHECK(judge_row({beside, more, more, alone, {}, ones}, Storage::bfloat16).pass());
   const std::vector<double> other{1 + 1.2 * ulp};
-  CHECK_FALSE(judge_row({other, want, plain, luck, {}, one}, Storage::bfloat16).pass());
+  CHECK_FALSE(judge_row({other, want, yardstick, luck, {}, one}, Storage::bfloat16).pass());
 }
 
 TEST_CASE("wrong values fail", "[judge]") {
@@ -101,7 +102,7 @@ TEST_CASE("wrong values fail", "[judge]") {
     answers.got[at(where)] = answers.want[at(where)] + 1.001 * answers.judge().max_limit;
   }
   SECTION("a zero for a value") {
-    answers.want[at(where)] = answers.plain[at(where)] = 1;
+    answers.want[at(where)] = answers.yardstick[at(where)] = 1;
     answers.got[at(where)] = 0;
   }
   const RowVerdict row = answers.judge();
@@ -113,7 +114,7 @@ TEST_CASE("a mean that is off fails although the maximum is not", "[judge]") {
   Answers answers(100'000);
   const RowVerdict right = answers.judge();
   for (std::size_t i = 0; i < answers.got.size(); ++i) {
-    answers.got[i] = answers.want[i] + 3 * right.plain_mean;
+    answers.got[i] = answers.want[i] + 3 * right.yardstick_mean;
   }
   const RowVerdict row = answers.judge();
   CHECK(row.max_error < row.max_limit);
@@ -125,7 +126,7 @@ TEST_CASE("a loud value hides no other of its row: each has a limit by its own m
   for (const double loud : {300.0, 10'000.0}) {
     Answers answers(128);
     for (auto* array :
-         {&answers.want, &answers.plain, &answers.got, &answers.luck, &answers.magnitude}) {
+         {&answers.want, &answers.yardstick, &answers.got, &answers.luck, &answers.magnitude}) {
       array->front() *= loud;
     }
     CHECK(answers.judge().pass());
@@ -153,7 +154,7 @@ TEST_CASE("subnormal numbers may be flushed", "[judge]") {
 
 TEST_CASE("a yardstick that is no number excuses nothing", "[judge]") {
   Answers answers(100);
-  answers.plain[7] = kNaN;
+  answers.yardstick[7] = kNaN;
   CHECK_FALSE(answers.judge().pass());
   answers.got = answers.want;
   CHECK(answers.judge().pass());
@@ -192,7 +193,7 @@ TEST_CASE("arrays of different sizes are refused", "[judge]") {
   const std::vector<double> two(2), three(3);
   const RowValues fit{three, three, three, three, three, three};
   CHECK_NOTHROW(judge_row(fit, Storage::float32));
-  for (auto array : {&RowValues::got, &RowValues::plain, &RowValues::luck, &RowValues::slack,
+  for (auto array : {&RowValues::got, &RowValues::yardstick, &RowValues::luck, &RowValues::slack,
                      &RowValues::magnitude}) {
     RowValues values = fit;
     values.*array = two;
@@ -208,7 +209,7 @@ TEST_CASE("a loud row hides no other: each has its own limits", "[judge]") {
     Answers answers(128, seed);
     if (seed == 4) {  // a thousand times louder, and right
       for (auto* array :
-           {&answers.want, &answers.plain, &answers.got, &answers.luck, &answers.magnitude}) {
+           {&answers.want, &answers.yardstick, &answers.got, &answers.luck, &answers.magnitude}) {
         for (double& x : *array) x *= 1024;
       }
     }
@@ -233,12 +234,12 @@ TEST_CASE("a head that is off in the mean fails among right ones, and is named",
   for (std::uint64_t seed = 0; seed < 400; ++seed) {
     Answers answers(128, seed);
     const RowVerdict right = answers.judge();
-    for (double& luck : answers.luck) luck = 3 * right.plain_mean;
+    for (double& luck : answers.luck) luck = 3 * right.yardstick_mean;
     // Each row within what luck allows it, all of a head together not. One row alone is off by
     // more.
     const double off = seed / 100 == 2 ? 4 : seed == 5 ? 4.5 : 0;
     for (std::size_t i = 0; off > 0 && i < 128; ++i) {
-      answers.got[i] = answers.want[i] + off * right.plain_mean;
+      answers.got[i] = answers.want[i] + off * right.yardstick_mean;
     }
     rows.push_back(answers.judge());
     CHECK(rows.back().pass());

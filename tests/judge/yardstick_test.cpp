@@ -29,9 +29,9 @@ struct Row {
     sizes.head_dim = 8;
     return sizes;
   }
-  PlainItem plain(Span keys, Storage storage) const {
-    return plain_item(keys, problem.query.data(), problem.key.data(), problem.value.data(), d, 0.5,
-                      storage);
+  YardstickItem yardstick(Span keys, Storage storage) const {
+    return yardstick_item(keys, problem.query.data(), problem.key.data(), problem.value.data(), d,
+                          0.5, storage);
   }
   Items exact(Span keys) const {
     const std::vector<Span> spans{keys};
@@ -48,19 +48,19 @@ std::vector<double> wide(const std::vector<float>& values) {
 
 TEST_CASE("in float32 the yardstick is close to the oracle, but not equal", "[judge]") {
   const Row row(60);
-  const PlainItem plain = row.plain({3, 50}, Storage::float32);
+  const YardstickItem yardstick = row.yardstick({3, 50}, Storage::float32);
   const Items exact = row.exact({3, 50});
-  const double off = inputs::distance(wide(plain.output), exact.output);
+  const double off = inputs::distance(wide(yardstick.output), exact.output);
   CHECK(off > 0);
   CHECK(off < 1e-6);
-  CHECK(close(static_cast<double>(plain.lse), exact.lse[0], 1e-6));
-  CHECK(static_cast<double>(plain.lse) != exact.lse[0]);
+  CHECK(close(static_cast<double>(yardstick.lse), exact.lse[0], 1e-6));
+  CHECK(static_cast<double>(yardstick.lse) != exact.lse[0]);
 }
 
 TEST_CASE("the yardstick rounds weights and outputs to the storage type", "[judge]") {
   const Row row(60);
-  const PlainItem plain = row.plain({0, 60}, Storage::bfloat16);
-  const std::vector<double> stored = plain.stored(Storage::bfloat16);
+  const YardstickItem yardstick = row.yardstick({0, 60}, Storage::bfloat16);
+  const std::vector<double> stored = yardstick.stored(Storage::bfloat16);
   for (const double x : stored) {
     CHECK(static_cast<double>(round_to(Storage::bfloat16, static_cast<float>(x))) == x);
   }
@@ -69,20 +69,20 @@ TEST_CASE("the yardstick rounds weights and outputs to the storage type", "[judg
   CHECK(off > 0x1p-13);
   CHECK(off < 0x1p-9);
   // The weights are rounded before they meet the values, their sum is not.
-  CHECK(plain.lse == row.plain({0, 60}, Storage::float32).lse);
-  CHECK(inputs::distance(wide(plain.output), wide(row.plain({0, 60}, Storage::float32).output)) >
-        1e-5);
+  CHECK(yardstick.lse == row.yardstick({0, 60}, Storage::float32).lse);
+  CHECK(inputs::distance(wide(yardstick.output),
+                         wide(row.yardstick({0, 60}, Storage::float32).output)) > 1e-5);
 }
 
 TEST_CASE("a yardstick without keys is 0, and NaN stays NaN", "[judge]") {
   Row row(20);
-  const PlainItem none = row.plain({7, 7}, Storage::float16);
+  const YardstickItem none = row.yardstick({7, 7}, Storage::float16);
   CHECK(none.output == std::vector<float>(8, 0));
   CHECK(static_cast<double>(none.lse) == -kInfinity);
   row.problem.key[at(5 * row.d)] = static_cast<float>(kNaN);
-  CHECK(std::isnan(row.plain({5, 9}, Storage::float32).lse));
-  CHECK(std::isnan(row.plain({5, 9}, Storage::float32).output[3]));
-  CHECK_FALSE(std::isnan(row.plain({6, 9}, Storage::float32).lse));
+  CHECK(std::isnan(row.yardstick({5, 9}, Storage::float32).lse));
+  CHECK(std::isnan(row.yardstick({5, 9}, Storage::float32).output[3]));
+  CHECK_FALSE(std::isnan(row.yardstick({6, 9}, Storage::float32).lse));
 }
 
 TEST_CASE("the yardstick's combination joins and gates as the oracle's does", "[judge]") {
@@ -94,12 +94,12 @@ TEST_CASE("the yardstick's combination joins and gates as the oracle's does", "[
     const double window_lse = 0.25;
     const CombineArgs args{
         1, 3, 8, &count, scores.data(), outputs.data(), lses.data(), window.data(), &window_lse};
-    PlainItem of_window{{window.begin(), window.end()}, 0.25F};
-    const std::vector<double> plain = plain_combine(args, of_window, Storage::float32);
-    const double off = inputs::distance(plain, combine(args));
+    YardstickItem of_window{{window.begin(), window.end()}, 0.25F};
+    const std::vector<double> yardstick = yardstick_combine(args, of_window, Storage::float32);
+    const double off = inputs::distance(yardstick, combine(args));
     CHECK(off < 1e-6);
     CHECK((off > 0) == (count > 0));
-    const std::vector<double> coarse = plain_combine(args, of_window, Storage::bfloat16);
+    const std::vector<double> coarse = yardstick_combine(args, of_window, Storage::bfloat16);
     CHECK(inputs::distance(coarse, combine(args)) > 1e-4);
   }
 }

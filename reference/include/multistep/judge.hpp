@@ -88,7 +88,7 @@ float round_to(Storage storage, float value);
 struct RowValues {
   std::span<const double> got;
   std::span<const double> want;       // the oracle's, given the stage's own input
-  std::span<const double> plain;      // the yardstick's
+  std::span<const double> yardstick;  // the yardstick's
   std::span<const double> luck;       // what rounding moves each value by: see rounding.hpp
   std::span<const double> slack;      // what is explained of each value otherwise; empty: nothing
   std::span<const double> magnitude;  // sum of the absolute terms behind each value
@@ -111,8 +111,8 @@ struct RowVerdict {
   double mean_base = 0;  // of mean_limit(), all but the luck
   double mean_luck = 0;
   double luck_values = 0;  // so many values with equal luck would be as uncertain in the mean
-  double plain_max = 0;
-  double plain_mean = 0;
+  double yardstick_max = 0;
+  double yardstick_mean = 0;
   Index worst = -1;  // the first of equals; -1 where all errors are 0
   Index nans = 0;    // values that are NaN where the oracle's is not
   Index infs = 0;    // values that are infinite where the oracle's is another
@@ -133,8 +133,8 @@ struct ValueReport {
   double max_limit = 0;   // of that row
   double mean_error = 0;  // over all rows
   double mean_limit = 0;
-  double plain_max = 0;
-  double plain_mean = 0;
+  double yardstick_max = 0;
+  double yardstick_mean = 0;
   double ratio = 0;  // largest over rows, heads, and all
   Index wrong_rows = 0;
   Index wrong_heads = 0;

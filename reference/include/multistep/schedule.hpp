@@ -123,7 +123,7 @@ class StripePlan {
 
  private:
   Reach reach_at(Index m, Index n) const;
-  bool plain_window() const;  // level 1 is even: w counts keys
+  bool window_counts_keys() const;  // level 1 is even: w counts keys
 
   Schedule schedule_;
   Index max_length_ = 0;
