@@ -55,27 +55,27 @@ void DeviceBuffer::download(void* host, std::size_t bytes, std::size_t offset) c
         "download");
 }
 
-std::uint16_t narrow(Dtype dtype, float value) {
+std::uint16_t to_16_bits(Dtype dtype, float value) {
   return dtype == Dtype::bf16 ? __nv_bfloat16_raw(__float2bfloat16_rn(value)).x
                               : __half_raw(__float2half_rn(value)).x;
 }
 
-float widen(Dtype dtype, std::uint16_t bits) {
+float from_16_bits(Dtype dtype, std::uint16_t bits) {
   return dtype == Dtype::bf16 ? __bfloat162float(__nv_bfloat16_raw{bits})
                               : __half2float(__half_raw{bits});
 }
 
-std::vector<std::uint16_t> narrow(Dtype dtype, std::span<const float> values) {
+std::vector<std::uint16_t> to_16_bits(Dtype dtype, std::span<const float> values) {
   std::vector<std::uint16_t> bits(values.size());
 #pragma omp parallel for
-  for (std::size_t i = 0; i < values.size(); ++i) bits[i] = narrow(dtype, values[i]);
+  for (std::size_t i = 0; i < values.size(); ++i) bits[i] = to_16_bits(dtype, values[i]);
   return bits;
 }
 
-std::vector<float> widen(Dtype dtype, std::span<const std::uint16_t> bits) {
+std::vector<float> from_16_bits(Dtype dtype, std::span<const std::uint16_t> bits) {
   std::vector<float> values(bits.size());
 #pragma omp parallel for
-  for (std::size_t i = 0; i < bits.size(); ++i) values[i] = widen(dtype, bits[i]);
+  for (std::size_t i = 0; i < bits.size(); ++i) values[i] = from_16_bits(dtype, bits[i]);
   return values;
 }
 

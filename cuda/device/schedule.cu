@@ -25,7 +25,7 @@ namespace {
 
 constexpr Index kMaxEntries = Index{1} << 26;
 
-std::int32_t narrow_index(Index value) {
+std::int32_t clamp_to_32_bits(Index value) {
   return static_cast<std::int32_t>(std::min<Index>(value, INT_MAX));
 }
 
@@ -52,7 +52,7 @@ std::vector<std::int32_t> steps_of(Index max_length, Value&& value, const char* 
     }
     stride = std::max<Index>(1, reached - n);
     n = reached;
-    from.push_back(narrow_index(n));
+    from.push_back(clamp_to_32_bits(n));
   }
   return from;
 }
@@ -81,8 +81,8 @@ class Uploader {
 
   /// `factor` and `power` estimate the value.
   Steps upload_steps(const std::vector<std::int32_t>& from, double factor, double power) {
-    return {upload(from), narrow_index(static_cast<Index>(from.size())), static_cast<float>(factor),
-            static_cast<float>(power)};
+    return {upload(from), clamp_to_32_bits(static_cast<Index>(from.size())),
+            static_cast<float>(factor), static_cast<float>(power)};
   }
 
  private:
@@ -123,13 +123,13 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
 }
 
 ItemBounds item_bounds(const Schedule& schedule, Index length) {
-  if (schedule.steps == 1) return {narrow_index(length), 0};
+  if (schedule.steps == 1) return {clamp_to_32_bits(length), 0};
   const Level& first = schedule.level(1);
   const Index window = first.rule == Rule::even
                            ? schedule.window_index
                            : floor_power(schedule.window_index + 1, first.exponent) - 1;
-  return {narrow_index(std::min(window, length)),
-          narrow_index(level_bounds(schedule, length).back().span)};
+  return {clamp_to_32_bits(std::min(window, length)),
+          clamp_to_32_bits(level_bounds(schedule, length).back().span)};
 }
 
 DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
@@ -139,7 +139,7 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
   auto tables = std::make_shared<Tables>();
   Uploader uploader(*tables);
   const Index newest = max_length - 1;
-  tables->window = narrow_index(plan_.window(newest, 0).length());
+  tables->window = clamp_to_32_bits(plan_.window(newest, 0).length());
   if (plan_.steps() == 1) tables->window = INT_MAX;
 
   for (Index m = 1; m < plan_.steps(); ++m) {
@@ -148,7 +148,7 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     const Cut cut = plan_.cut(m, max_length);
     LevelTable level;
     level.rule = rules.rule;
-    level.first = narrow_index(cut.first());
+    level.first = clamp_to_32_bits(cut.first());
     const bool window_counts_keys = m == 1 && rules.rule == Rule::even;
     level.window = m == 1 && !window_counts_keys ? tables->window : 0;
     level.inset = window_counts_keys ? tables->window : 0;
@@ -161,9 +161,9 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
               cut.last(), max_length, kMaxEntries);
       std::vector<std::int32_t> stripes{0};
       for (Index i = 1; i <= cut.last() + 1; ++i) {
-        stripes.push_back(narrow_index(floor_power(i, rules.exponent)));
+        stripes.push_back(clamp_to_32_bits(floor_power(i, rules.exponent)));
       }
-      level.stripe_count = narrow_index(static_cast<Index>(stripes.size()));
+      level.stripe_count = clamp_to_32_bits(static_cast<Index>(stripes.size()));
       stripes.insert(stripes.end(), kStripePadding, INT_MAX);
       level.stripes = uploader.upload(stripes);
       level.inside = {level.stripes, level.stripe_count, 1,
@@ -181,7 +181,7 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     tables->levels.push_back(level);
   }
   for (const LevelBounds& level : level_bounds(plan_.schedule(), max_length)) {
-    tables->max_stripes.push_back(narrow_index(level.stripes));
+    tables->max_stripes.push_back(clamp_to_32_bits(level.stripes));
   }
   for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
     tables->items[static_cast<std::size_t>(magnitude)] =

@@ -70,7 +70,7 @@ void InputSource::row(std::uint64_t array, Index head, Index position, std::uint
   }
   if (array != value) shape_row(array == key, position, values);
   for (std::size_t c = 0; c < values.size(); ++c) {
-    bits[c] = cuda::narrow(dtype_of(shape_), values[c]);
+    bits[c] = cuda::to_16_bits(dtype_of(shape_), values[c]);
   }
 }
 
@@ -87,7 +87,7 @@ std::unique_ptr<float[]> InputSource::rows(std::uint64_t array, Index head, Inde
     row(array, head, position, bits.data());
     float* const out = values.get() + (position - begin) * d;
     for (Index c = 0; c < d; ++c) {
-      out[c] = cuda::widen(dtype_of(shape_), bits[static_cast<std::size_t>(c)]);
+      out[c] = cuda::from_16_bits(dtype_of(shape_), bits[static_cast<std::size_t>(c)]);
     }
   }
   return values;

@@ -37,7 +37,7 @@ class Gather {
   std::vector<double> values(const cuda::DeviceBuffer& array, Index width) const {
     std::vector<double> result;
     for (const std::uint16_t bits : rows<std::uint16_t>(array, width)) {
-      result.push_back(static_cast<double>(cuda::widen(problem_.dtype(), bits)));
+      result.push_back(static_cast<double>(cuda::from_16_bits(problem_.dtype(), bits)));
     }
     return result;
   }

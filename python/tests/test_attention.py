@@ -206,8 +206,8 @@ def test_storage_types_are_widened_exactly():
         want = multistep.attention(*(x.astype(np.float32) for x in small[:3]),
                                    [small[3].astype(np.float32)], s)
         assert found.dtype == np.float64 and np.array_equal(found, want)
-        narrow = multistep.attention(*small[:3], small[3:], s, dtype=dtype)
-        assert narrow.dtype == dtype and np.array_equal(narrow, want.astype(dtype))
+        stored = multistep.attention(*small[:3], small[3:], s, dtype=dtype)
+        assert stored.dtype == dtype and np.array_equal(stored, want.astype(dtype))
 
 
 def test_top_k_and_dense():

@@ -64,7 +64,7 @@ Recurrence random_recurrence(Dtype dtype, Index length, Index head_dim, Index st
   for (const auto& [array, width] : result.rows()) {
     const std::vector<double> values = random.tensor(6 * length * width, Values::rough);
     array = {values.begin(), values.end()};
-    array = cuda::widen(dtype, cuda::narrow(dtype, array));
+    array = cuda::from_16_bits(dtype, cuda::to_16_bits(dtype, array));
   }
   for (float& decay : result.a) {
     const Index k = random.below(256);
@@ -89,9 +89,9 @@ struct Result {
 /// A recurrence on the device.
 struct Device {
   Device(const Recurrence& r, Rung rung, bool in_place = false)
-      : x(cuda::narrow(r.dtype, r.x)),
-        b(cuda::narrow(r.dtype, r.b)),
-        c(cuda::narrow(r.dtype, r.c)),
+      : x(cuda::to_16_bits(r.dtype, r.x)),
+        b(cuda::to_16_bits(r.dtype, r.b)),
+        c(cuda::to_16_bits(r.dtype, r.c)),
         output(r.x.size()),
         a(r.a),
         initial(r.initial),
@@ -149,7 +149,7 @@ std::vector<double> entries(AccumulationResult result) {
   return all;
 }
 std::vector<double> entries(Dtype dtype, const Result& result) {
-  const std::vector<float> output = cuda::widen(dtype, result.output);
+  const std::vector<float> output = cuda::from_16_bits(dtype, result.output);
   return entries(AccumulationResult{{output.begin(), output.end()},
                                     {result.final_state.begin(), result.final_state.end()}});
 }

@@ -143,7 +143,7 @@ TEST_CASE("GPU combination of no slots is the window", "[combine]") {
           args.output = output.data();
           args.window_lse_out = lse.data();
           run(args, cuda::combine);
-          const Attended got{cuda::widen(dtype, output.download()), lse.download()};
+          const Attended got{cuda::from_16_bits(dtype, output.download()), lse.download()};
           CHECK(wrong_items(problem, dtype, row_windows(problem), got) == "");
         }
       }

@@ -129,9 +129,9 @@ TEST_CASE("Every GPU stage can be captured", "[graph]") {
       const Paths kept{2, 0, spans.download(), scores.download(), {}, {}};
       CHECK(difference(kept, span_search(problem.search())) == "");
       SubmittedArrays given = handed(kept);
-      given.span_outputs = cast<double>(cuda::widen(Dtype::bf16, outputs.download()));
+      given.span_outputs = cast<double>(cuda::from_16_bits(Dtype::bf16, outputs.download()));
       given.span_lses = cast<double>(lses.download());
-      given.output = cast<double>(cuda::widen(Dtype::bf16, output.download()));
+      given.output = cast<double>(cuda::from_16_bits(Dtype::bf16, output.download()));
       CHECK(wrong(problem.attention(), Dtype::bf16, given) == "");
     }
   }

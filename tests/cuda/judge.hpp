@@ -108,7 +108,7 @@ inline multistep::Items attended(const Problem& problem, const std::vector<Span>
 
 /// The oracle's values as the GPU keeps them.
 inline Attended stored(Dtype dtype, const multistep::Items& items) {
-  return {cuda::widen(dtype, cuda::narrow(dtype, cast<float>(items.output))),
+  return {cuda::from_16_bits(dtype, cuda::to_16_bits(dtype, cast<float>(items.output))),
           cast<float>(items.lse)};
 }
 

@@ -26,9 +26,9 @@ struct Cache {
         block[i + j] = static_cast<float>(static_cast<int>(bits >> 3 * j & 7) % 5 - 2);
       }
     }
-    const auto narrowed = cuda::narrow(dtype, block);
+    const auto stored = cuda::to_16_bits(dtype, block);
     for (Index head = 0; head < kHeads; ++head) {
-      device.upload(narrowed.data() + kShift * head * kHeadDim, at(kKeys * kHeadDim) * 2,
+      device.upload(stored.data() + kShift * head * kHeadDim, at(kKeys * kHeadDim) * 2,
                     at(head * kKeys * kHeadDim) * 2);
     }
   }

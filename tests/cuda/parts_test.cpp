@@ -54,7 +54,7 @@ struct Long {
       for (std::size_t i = 0; i < block.size(); ++i) {
         block[i] = of_key(first + static_cast<Index>(i) / shape.head_dim);
       }
-      const auto bits = cuda::narrow(Dtype::bf16, block);
+      const auto bits = cuda::to_16_bits(Dtype::bf16, block);
       value.upload(bits.data(), bits.size() * 2, at(first * shape.head_dim) * 2);
     }
   }
@@ -107,7 +107,7 @@ void check_long(Index keys, Index queries, Rung rung) {
   window.output = output.data();
   window.lse = lse.data();
   run(window, cuda::span_attention);
-  check_rows(problem, cuda::widen(Dtype::bf16, output.download()), lse.download());
+  check_rows(problem, cuda::from_16_bits(Dtype::bf16, output.download()), lse.download());
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ inline std::vector<float> tensor(inputs::Random& random, Index size, const Optio
         : options.values == Values::exact  ? static_cast<float>(random.value(inputs::Values::exact))
                                           : static_cast<float>(random.value(inputs::Values::rough));
   }
-  return cuda::widen(options.dtype, cuda::narrow(options.dtype, result));
+  return cuda::from_16_bits(options.dtype, cuda::to_16_bits(options.dtype, result));
 }
 
 /// The plan is for all rows of the cache, so that a cache length may move.
@@ -175,7 +175,7 @@ struct OnDevice {
   }
 
   DeviceArray<std::uint16_t> upload(const std::vector<float>& values) const {
-    return DeviceArray<std::uint16_t>(cuda::narrow(dtype, values));
+    return DeviceArray<std::uint16_t>(cuda::to_16_bits(dtype, values));
   }
 
   /// From now on the positions come from the device.

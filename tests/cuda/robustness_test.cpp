@@ -262,7 +262,7 @@ TEST_CASE("GPU attention on two streams at once", "[robust]") {
       streams[i].synchronize();
       const OnDevice& device = devices[i];
       Whole got = gpu::attention(device, rung);
-      CHECK(same_bits(cuda::widen(Dtype::bf16, outputs[i].download()), got.output));
+      CHECK(same_bits(cuda::from_16_bits(Dtype::bf16, outputs[i].download()), got.output));
       CHECK(wrong_exactly(*problems[i], Dtype::bf16, got) == "");
     }
   }

@@ -133,7 +133,7 @@ Attended merged_attention(const Problem& problem, const std::vector<OnDevice>& s
   for (const OnDevice& device : shards) {
     const Attended part = attend(device, rung, spans);
     CHECK(wrong_items(problem, device.dtype, inside(device, items), part) == "");
-    const auto bits = cuda::narrow(device.dtype, part.output);
+    const auto bits = cuda::to_16_bits(device.dtype, part.output);
     outputs.insert(outputs.end(), bits.begin(), bits.end());
     lses.insert(lses.end(), part.lse.begin(), part.lse.end());
   }
@@ -154,8 +154,8 @@ Attended merged_attention(const Problem& problem, const std::vector<OnDevice>& s
   const cuda::OwnedStream stream;
   cuda::merge_attention(merge, stream.get());
   stream.synchronize();
-  Attended merged{cuda::widen(any.dtype, output.download()), lse.download()};
-  CHECK(wrong_merge(any.dtype, {cuda::widen(any.dtype, outputs), lses}, merged) == "");
+  Attended merged{cuda::from_16_bits(any.dtype, output.download()), lse.download()};
+  CHECK(wrong_merge(any.dtype, {cuda::from_16_bits(any.dtype, outputs), lses}, merged) == "");
   return merged;
 }
 

@@ -112,7 +112,7 @@ inline Attended attend(const OnDevice& device, Rung rung, const std::vector<Devi
   args.output = output.data();
   args.lse = lse.data();
   run(args, cuda::span_attention);
-  return {cuda::widen(device.dtype, output.download()), lse.download()};
+  return {cuda::from_16_bits(device.dtype, output.download()), lse.download()};
 }
 
 /// What combination takes from the stages before it.
@@ -137,7 +137,7 @@ inline std::vector<float> combine(const OnDevice& device, cuda::CombineArgs args
   const auto output = poisoned<std::uint16_t>(device.shape.rows() * device.shape.head_dim);
   args.output = output.data();
   run(args, cuda::combine);
-  return cuda::widen(device.dtype, output.download());
+  return cuda::from_16_bits(device.dtype, output.download());
 }
 
 inline std::vector<float> combine(const OnDevice& device, Rung rung, const Partials& partials) {
@@ -209,7 +209,7 @@ struct WholeArrays {
     args.anchors = anchors.data();
   }
   Whole download() const {
-    return {cuda::widen(dtype, output.download()),
+    return {cuda::from_16_bits(dtype, output.download()),
             {top_k, levels, spans.download(), scores.download(), anchors.download(), {}},
             span_lses.download(),
             window_lse.download()};

@@ -72,9 +72,9 @@ Recurrence<T> random_recurrence(Index length, Index head_dim, Index state, std::
   result.sizes.state = state;
   const auto tensor = [&](Index size) {
     const std::vector<double> array = random.tensor(size, values);
-    std::vector<T> narrow;
-    for (const double value : array) narrow.push_back(static_cast<T>(value));
-    return narrow;
+    std::vector<T> converted;
+    for (const double value : array) converted.push_back(static_cast<T>(value));
+    return converted;
   };
   result.x = tensor(6 * length * head_dim);
   result.a = decays<T>(random, 6 * length);

@@ -259,12 +259,12 @@ TEST_CASE("Float inputs give the bits of the same values in double", "[attention
     Shape sizes = inputs::grouped_sizes(5, 30, 6, 1);
     sizes.head_dim = head_dim;
     const auto problem = inputs::random_problem(busy_schedule(), sizes, 48, Values::rough, {0, 5});
-    const auto narrow = inputs::converted<float>(problem);
-    const Selection wide_search = span_search(problem.search());
-    const Selection narrow_search = span_search(narrow.search());
-    CHECK(same_bits(narrow_search.scores, wide_search.scores));
-    CHECK(narrow_search.anchors == wide_search.anchors);
-    CHECK(same_bits(attention(narrow.attention()).output, attention(problem.attention()).output));
+    const auto single = inputs::converted<float>(problem);
+    const Selection double_search = span_search(problem.search());
+    const Selection single_search = span_search(single.search());
+    CHECK(same_bits(single_search.scores, double_search.scores));
+    CHECK(single_search.anchors == double_search.anchors);
+    CHECK(same_bits(attention(single.attention()).output, attention(problem.attention()).output));
   }
 }
 
@@ -275,11 +275,11 @@ TEST_CASE("The alignment of the arrays does not change a bit", "[attention]") {
     Shape sizes = inputs::grouped_sizes(5, 20, 6, 1);
     sizes.head_dim = head_dim;
     const auto problem = inputs::random_problem(busy_schedule(), sizes, 49, Values::rough);
-    const auto narrow = inputs::converted<float>(problem);
+    const auto single = inputs::converted<float>(problem);
     for (const std::size_t shift : {1U, 2U, 3U}) {
       CAPTURE(shift);
       CHECK(same_bits(attention_at_shift(problem, shift), attention_at_shift(problem, 0)));
-      CHECK(same_bits(attention_at_shift(narrow, shift), attention_at_shift(narrow, 0)));
+      CHECK(same_bits(attention_at_shift(single, shift), attention_at_shift(single, 0)));
     }
   }
 }

@@ -329,10 +329,10 @@ TEST_CASE("Where the keys are searched too, their derivative is the sum of both"
 
 TEST_CASE("Float inputs have the derivatives of the same values in double", "[gradients]") {
   const auto problem = small_problem(windowed(3, 1), 79);
-  const auto narrow = inputs::converted<float>(problem);
+  const auto single = inputs::converted<float>(problem);
   const auto out = weights(problem.sizes.rows() * 3);
   const AttentionGradients a = attention_backward(problem.attention(), {out.data()});
-  const AttentionGradients b = attention_backward(narrow.attention(), {out.data()});
+  const AttentionGradients b = attention_backward(single.attention(), {out.data()});
   CHECK(distance(b.attention.query, a.attention.query) <= kTolerance);
   CHECK(distance(b.attention.key, a.attention.key) <= kTolerance);
   CHECK(distance(b.attention.value, a.attention.value) <= kTolerance);

@@ -308,8 +308,8 @@ TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
 TEST_CASE("Scores of float inputs are summed in double", "[search]") {
   const auto problem =
       inputs::random_problem(preset("nstep", 3), inputs::grouped_sizes(3, 30, 5, 0), 25);
-  const auto narrow = inputs::converted<float>(problem);
-  CHECK(agrees(span_search(narrow.search()), narrow));
+  const auto single = inputs::converted<float>(problem);
+  CHECK(agrees(span_search(single.search()), single));
   CHECK(
-      inputs::same_bits(span_search(narrow.search()).scores, span_search(problem.search()).scores));
+      inputs::same_bits(span_search(single.search()).scores, span_search(problem.search()).scores));
 }

@@ -10,7 +10,7 @@ int main() {
   const Index length = 4096, d = 128;
   const auto ones = [](Index count) {
     const std::vector<float> host(static_cast<std::size_t>(count), 1);
-    return cuda::DeviceArray<std::uint16_t>(cuda::narrow(cuda::Dtype::bf16, host));
+    return cuda::DeviceArray<std::uint16_t>(cuda::to_16_bits(cuda::Dtype::bf16, host));
   };
   const auto query = ones(32 * d), key = ones(2 * length * d), value = ones(2 * length * d);
   const cuda::DeviceArray<std::uint16_t> output(32 * d);
@@ -31,5 +31,5 @@ int main() {
   const cuda::OwnedStream stream;
   cuda::attention(args, stream.get());  // enqueues: no allocation, no waiting, fit for CUDA graphs
   stream.synchronize();
-  return cuda::widen(cuda::Dtype::bf16, output.download())[0] == 1 ? 0 : 1;
+  return cuda::from_16_bits(cuda::Dtype::bf16, output.download())[0] == 1 ? 0 : 1;
 }

@@ -58,12 +58,12 @@ class DeviceArray {
 };
 
 /// The bits of the nearest value of the storage type, ties to even.
-std::uint16_t narrow(Dtype dtype, float value);
-std::vector<std::uint16_t> narrow(Dtype dtype, std::span<const float> values);
+std::uint16_t to_16_bits(Dtype dtype, float value);
+std::vector<std::uint16_t> to_16_bits(Dtype dtype, std::span<const float> values);
 
 /// The value of the bits, exactly.
-float widen(Dtype dtype, std::uint16_t bits);
-std::vector<float> widen(Dtype dtype, std::span<const std::uint16_t> bits);
+float from_16_bits(Dtype dtype, std::uint16_t bits);
+std::vector<float> from_16_bits(Dtype dtype, std::span<const std::uint16_t> bits);
 
 /// A stream of its own; joined when it ends.
 class OwnedStream {
