@@ -77,7 +77,7 @@ std::string shown(std::string_view line) {
 
 }  // namespace
 
-std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Index start) {
+std::vector<QuerySpan> read_spans(const std::string& path, Index length, Index start) {
   std::ifstream file;
   if (path != "-") file.open(path);
   std::istream& in = path == "-" ? std::cin : file;
@@ -88,7 +88,7 @@ std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Ind
     throw std::invalid_argument(fmt::format("--spans {}: a readable file of {}", path, kHeader));
   }
 
-  std::vector<CandidateSpan> spans;
+  std::vector<QuerySpan> spans;
   std::array<char, 256> buffer{};  // three integers and some spaces fit
   bool first = true;
   for (Index line = 1; in.peek() != std::char_traits<char>::eof(); ++line) {
@@ -113,7 +113,7 @@ std::vector<CandidateSpan> read_spans(const std::string& path, Index length, Ind
     }
     if (spans.size() == spans.capacity()) {  // as many again
       require_memory(fmt::format("--spans {}: its spans take", path),
-                     2 * sizeof(CandidateSpan) * static_cast<double>(spans.size()));
+                     2 * sizeof(QuerySpan) * static_cast<double>(spans.size()));
     }
     spans.push_back({query, {begin, end}});
   }

@@ -92,10 +92,10 @@ class Anchors {
   std::vector<Index> widest_;     // widest gap of distances 0 ... j
 };
 
-std::vector<CandidateSpan> spans_of(const Anchors& anchors, Index query) {
+std::vector<QuerySpan> spans_of(const Anchors& anchors, Index query) {
   const Index n = query + 1;
   const Index window = std::min(anchors.window(), n);
-  std::vector<CandidateSpan> spans;
+  std::vector<QuerySpan> spans;
   const auto add = [&](Index near, Index far) {
     if (near < far) spans.push_back({query, {n - far, n - near}});
   };
@@ -180,8 +180,8 @@ RoundedCoverage rounded_coverage(const Schedule& schedule, const Rounding& round
   return result;
 }
 
-std::vector<CandidateSpan> rounded_spans(const Schedule& schedule, const Rounding& rounding,
-                                         Index query) {
+std::vector<QuerySpan> rounded_spans(const Schedule& schedule, const Rounding& rounding,
+                                     Index query) {
   return spans_of(Anchors(schedule, rounding, query + 1), query);
 }
 

@@ -30,7 +30,7 @@ struct RoundedCoverage {
 RoundedCoverage rounded_coverage(const Schedule& schedule, const Rounding& rounding, Index length);
 
 /// The spans of query t in that schedule, its window first: none empty, clipped as in SPEC 2.3.
-std::vector<CandidateSpan> rounded_spans(const Schedule& schedule, const Rounding& rounding,
-                                         Index query);
+std::vector<QuerySpan> rounded_spans(const Schedule& schedule, const Rounding& rounding,
+                                     Index query);
 
 }  // namespace multistep::program

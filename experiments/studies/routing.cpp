@@ -58,7 +58,7 @@ class Scores {
   Normal normal_;
 };
 
-/// The top_k best candidates, of which all that matters is whether one holds the needle.
+/// The top_k best scores, of which all that matters is whether one holds the needle.
 class Best {
  public:
   explicit Best(Index top_k) : top_k_(static_cast<std::size_t>(top_k)) {}
@@ -67,21 +67,21 @@ class Best {
       if (score <= kept_.back().score) return;
       kept_.pop_back();
     }
-    const auto after = [](double value, const Candidate& other) { return value > other.score; };
+    const auto after = [](double value, const Scored& other) { return value > other.score; };
     kept_.insert(std::upper_bound(kept_.begin(), kept_.end(), score, after), {score, holds});
   }
   Index count() const { return static_cast<Index>(kept_.size()); }
   bool found() const {
-    return std::any_of(kept_.begin(), kept_.end(), [](const Candidate& one) { return one.holds; });
+    return std::any_of(kept_.begin(), kept_.end(), [](const Scored& one) { return one.holds; });
   }
 
  private:
-  struct Candidate {
+  struct Scored {
     double score;
     bool holds;
   };
   std::size_t top_k_;
-  std::vector<Candidate> kept_;  // best first
+  std::vector<Scored> kept_;  // best first
 };
 
 }  // namespace

@@ -43,11 +43,11 @@ nb::tuple verify_lists(const Array& query, const Array& begin, const Array& end,
   const Index* ends = elements<Index>(end, "end", {count});
   const auto verify = [&] {
     const Unlocked unlocked;
-    std::vector<CandidateSpan> candidates(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < candidates.size(); ++i) {
-      candidates[i] = {queries[i], {begins[i], ends[i]}};
+    std::vector<QuerySpan> spans(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < spans.size(); ++i) {
+      spans[i] = {queries[i], {begins[i], ends[i]}};
     }
-    return verify_spans(std::move(candidates), length, start);
+    return verify_spans(std::move(spans), length, start);
   };
   return to_python(verify());
 }

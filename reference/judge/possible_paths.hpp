@@ -13,7 +13,7 @@
 namespace multistep {
 
 /// A path of one query's search and how far float32 may see its score from the truth.
-struct Candidate {
+struct PossiblePath {
   double score = 0;
   double bound = 0;
   Span span;
@@ -21,15 +21,15 @@ struct Candidate {
   bool sure = true;  // no rounding drops it
 };
 
-/// What the k best candidates of any right search are as good as.
+/// What the k best paths of any right search are as good as.
 struct Threshold {
   double score = -kInfinity;  // the k-th best; -inf where there are fewer
   double bound = 0;           // largest among the k best
-  Index count = 0;            // candidates, at most k
+  Index count = 0;            // paths, at most k
 };
 
 /// Regret of a path in sums of bounds; 0 where it is as good as the threshold.
-inline double regret_of(const Candidate& path, const Threshold& threshold) {
+inline double regret_of(const PossiblePath& path, const Threshold& threshold) {
   if (path.score >= threshold.score) return 0;
   return (threshold.score - path.score) / (threshold.bound + path.bound);
 }
@@ -46,7 +46,7 @@ class RowOracle {
         row_(row),
         first_key_(rows.kv_row(row, 0)),
         searched_(plan_.searched(rows.position(row), rows.start(row))) {
-    Candidate root;
+    PossiblePath root;
     root.span = searched_;
     final_.push_back(root);
     for (Index m = 1; m < plan_.steps(); ++m) search_level(m);
@@ -60,12 +60,12 @@ class RowOracle {
   Index count() const { return thresholds_.empty() ? 0 : thresholds_.back().count; }
 
   /// The final paths that some rounding keeps; every right search has the sure ones.
-  const std::vector<Candidate>& kept() const { return final_; }
+  const std::vector<PossiblePath>& kept() const { return final_; }
 
   /// The path along `anchors` with its largest regret over the levels; none where the schedule does
   /// not offer it.
-  std::optional<Candidate> walk(const Index* anchors, double& regret) const {
-    Candidate path;
+  std::optional<PossiblePath> walk(const Index* anchors, double& regret) const {
+    PossiblePath path;
     path.span = searched_;
     regret = 0;
     for (Index m = 1; m < plan_.steps(); ++m) {
@@ -79,9 +79,9 @@ class RowOracle {
   }
 
   /// The final paths with this span, from every parent that some rounding keeps.
-  std::vector<Candidate> with_span(Span span) const {
-    std::vector<Candidate> found;
-    for (const Candidate& path : last_level_) {
+  std::vector<PossiblePath> with_span(Span span) const {
+    std::vector<PossiblePath> found;
+    for (const PossiblePath& path : last_level_) {
       if (path.span == span) found.push_back(path);
     }
     return found;
@@ -89,10 +89,10 @@ class RowOracle {
 
  private:
   void search_level(Index m) {
-    std::vector<Candidate> all;
-    for (const Candidate& parent : final_) {
+    std::vector<PossiblePath> all;
+    for (const PossiblePath& parent : final_) {
       for (const Choice choice : Choices(plan_, m, parent.span)) {
-        Candidate path = child(parent, m, choice);
+        PossiblePath path = child(parent, m, choice);
         if (!std::isnan(path.score)) all.push_back(std::move(path));
       }
     }
@@ -101,8 +101,8 @@ class RowOracle {
     if (m + 1 == plan_.steps()) last_level_ = std::move(all);
   }
 
-  Candidate child(const Candidate& parent, Index m, const Choice& choice) const {
-    Candidate path = parent;
+  PossiblePath child(const PossiblePath& parent, Index m, const Choice& choice) const {
+    PossiblePath path = parent;
     const auto query = vector_at(args_.routing_queries[at(m - 1)], row_, d_);
     const auto key = vector_at(args_.search_keys, first_key_ + choice.key, d_);
     path.score += args_.search_scale * dot(query, key);
@@ -127,9 +127,9 @@ class RowOracle {
   }
 
   /// Over the children of sure parents: a right search has had all of them to choose from.
-  Threshold threshold_of(const std::vector<Candidate>& all) const {
-    std::vector<const Candidate*> sure;
-    for (const Candidate& path : all) {
+  Threshold threshold_of(const std::vector<PossiblePath>& all) const {
+    std::vector<const PossiblePath*> sure;
+    for (const PossiblePath& path : all) {
       if (path.sure) sure.push_back(&path);
     }
     const auto top_k = std::min(at(plan_.schedule().top_k), sure.size());
@@ -146,16 +146,16 @@ class RowOracle {
 
   /// Keeps the paths that some rounding keeps, and marks those that every rounding keeps: fewer
   /// than top_k others can come out ahead of them.
-  void keep_possible(const std::vector<Candidate>& all, const Threshold& threshold) {
+  void keep_possible(const std::vector<PossiblePath>& all, const Threshold& threshold) {
     final_.clear();
     std::vector<double> reach;
-    for (const Candidate& path : all) {
+    for (const PossiblePath& path : all) {
       if (regret_of(path, threshold) > 1) continue;
       final_.push_back(path);
       reach.push_back(path.score + path.bound);
     }
     std::sort(reach.begin(), reach.end());
-    for (Candidate& path : final_) {
+    for (PossiblePath& path : final_) {
       const auto ahead =
           reach.end() - std::lower_bound(reach.begin(), reach.end(), path.score - path.bound);
       path.sure = path.sure && ahead - 1 < plan_.schedule().top_k;  // it counts itself
@@ -168,9 +168,9 @@ class RowOracle {
   Index row_;
   Index first_key_;
   Span searched_;
-  std::vector<Threshold> thresholds_;  // [N - 1]
-  std::vector<Candidate> final_;       // the last level's, of the paths that some rounding keeps
-  std::vector<Candidate> last_level_;  // all of the last level's
+  std::vector<Threshold> thresholds_;     // [N - 1]
+  std::vector<PossiblePath> final_;       // the last level's, of the paths that some rounding keeps
+  std::vector<PossiblePath> last_level_;  // all of the last level's
 };
 
 }  // namespace multistep

@@ -166,10 +166,10 @@ class RowJudge {
   }
 
   void choose_of_oracle(const RowOracle<T>& oracle, Chosen& chosen) const {
-    const std::vector<Candidate>& kept = oracle.kept();
+    const std::vector<PossiblePath>& kept = oracle.kept();
     chosen.decided = static_cast<Index>(kept.size()) == oracle.count();
     if (!chosen.decided) return;
-    for (const Candidate& path : kept) {
+    for (const PossiblePath& path : kept) {
       chosen.spans[at(chosen.count)] = path.span;
       chosen.scores[at(chosen.count)] = path.score;
       chosen.slack = std::max(chosen.slack, path.bound);
@@ -189,14 +189,14 @@ class RowJudge {
     for (std::size_t i = 0; i < slots.size(); ++i) {
       Slot& slot = slots[i];
       slot.span = chosen.spans[i];
-      std::optional<Candidate> path;
+      std::optional<PossiblePath> path;
       double regret = 0;
       if (given_.anchors) {
         const Index* from = given_.anchors + static_cast<Index>(i) * levels_;
         slot.anchors.assign(from, from + levels_);
         if (slot.anchors[0] >= 0) path = oracle.walk(slot.anchors.data(), regret);
       } else if (!slot.span.empty()) {
-        for (const Candidate& other : oracle.with_span(slot.span)) {
+        for (const PossiblePath& other : oracle.with_span(slot.span)) {
           const bool taken = std::any_of(slots.begin(), slots.end(),
                                          [&](const Slot& s) { return s.anchors == other.anchors; });
           if (!taken && (!path || other.score > path->score)) path = other;

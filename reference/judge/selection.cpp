@@ -62,13 +62,13 @@ class PathJudge {
     if (slot > first_ && submitted_.scores[slot] > submitted_.scores[slot - 1]) ++report_.unordered;
 
     double regret = 0;
-    const std::optional<Candidate> path =
+    const std::optional<PossiblePath> path =
         submitted_.anchors ? told_path(slot, regret) : likely_path(slot, regret);
     if (!path) {
       ++report_.not_candidates;
       return;
     }
-    for (const Candidate& other : chosen_) {
+    for (const PossiblePath& other : chosen_) {
       if (other.anchors == path->anchors) ++report_.duplicates;
     }
     judge_score(submitted_.scores[slot], *path);
@@ -80,19 +80,19 @@ class PathJudge {
     chosen_.push_back(*path);
   }
 
-  std::optional<Candidate> told_path(Index slot, double& regret) const {
-    std::optional<Candidate> path = oracle_.walk(anchors(slot), regret);
+  std::optional<PossiblePath> told_path(Index slot, double& regret) const {
+    std::optional<PossiblePath> path = oracle_.walk(anchors(slot), regret);
     const Span span = submitted_.spans[slot];
     const bool same = path && (path->span == span || (path->span.empty() && span.empty()));
     return same ? path : std::nullopt;
   }
 
   /// Of the paths with the submitted span that no earlier slot has, the one closest in score.
-  std::optional<Candidate> likely_path(Index slot, double& regret) const {
+  std::optional<PossiblePath> likely_path(Index slot, double& regret) const {
     const double score = submitted_.scores[slot];
-    std::optional<Candidate> best;
-    for (Candidate& path : oracle_.with_span(submitted_.spans[slot])) {
-      const auto same = [&](const Candidate& other) { return other.anchors == path.anchors; };
+    std::optional<PossiblePath> best;
+    for (PossiblePath& path : oracle_.with_span(submitted_.spans[slot])) {
+      const auto same = [&](const PossiblePath& other) { return other.anchors == path.anchors; };
       const bool taken = std::any_of(chosen_.begin(), chosen_.end(), same);
       if (taken) continue;
       if (!best || std::abs(path.score - score) < std::abs(best->score - score)) best = path;
@@ -101,7 +101,7 @@ class PathJudge {
     return best;
   }
 
-  void judge_score(double score, const Candidate& path) {
+  void judge_score(double score, const PossiblePath& path) {
     if (std::isnan(score)) ++report_.nans;
     if (std::isinf(score) && score != path.score) ++report_.infs;
     if (!close(score, path.score, path.bound)) ++report_.wrong_scores;
@@ -115,8 +115,8 @@ class PathJudge {
   void count_missing(Index used) {
     report_.missing = std::max<Index>(0, oracle_.count() - used);
     if (report_.missing > 0) return;
-    for (const Candidate& path : oracle_.kept()) {
-      const auto same = [&](const Candidate& other) { return other.anchors == path.anchors; };
+    for (const PossiblePath& path : oracle_.kept()) {
+      const auto same = [&](const PossiblePath& other) { return other.anchors == path.anchors; };
       if (path.sure && std::none_of(chosen_.begin(), chosen_.end(), same)) ++report_.missing;
     }
   }
@@ -127,7 +127,7 @@ class PathJudge {
   Span eligible_;
   Index first_;
   RowOracle<T> oracle_;
-  std::vector<Candidate> chosen_;
+  std::vector<PossiblePath> chosen_;
   SelectionReport report_;
 };
 

@@ -171,22 +171,22 @@ CoverageReport verify_sampled(const Schedule& schedule, Index length, Index star
       watch);
 }
 
-CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length, Index start) {
+CoverageReport verify_spans(std::vector<QuerySpan> spans, Index length, Index start) {
   require_range(length, start);
-  for (const auto& [query, span] : candidates) {
+  for (const auto& [query, span] : spans) {
     require(query >= start && query < length, "query {}: an integer in [start {}, length {})",
             query, start, length);
     require(start <= span.begin && span.begin < span.end && span.end <= query + 1,
             "span [{}, {}) of query {}: start {} <= begin < end <= query + 1", span.begin, span.end,
             query, start);
   }
-  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+  std::sort(spans.begin(), spans.end(), [](const auto& a, const auto& b) {
     return a.query != b.query ? a.query < b.query : a.span.begin < b.span.begin;
   });
 
   CoverageReport report{length, start, 0, 0, 0, {}};
-  for (std::size_t at = 0; at < candidates.size();) {
-    const Index query = candidates[at].query;
+  for (std::size_t at = 0; at < spans.size();) {
+    const Index query = spans[at].query;
     Index reached = start;
     bool holed = false;
     const auto hole = [&](Index end) {
@@ -195,9 +195,9 @@ CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length,
       report.excluded_pairs += end - reached;
       if (!report.first_excluded) report.first_excluded = {query, reached, {reached, end}, {}};
     };
-    for (; at < candidates.size() && candidates[at].query == query; ++at) {
-      hole(candidates[at].span.begin);
-      reached = std::max(reached, candidates[at].span.end);
+    for (; at < spans.size() && spans[at].query == query; ++at) {
+      hole(spans[at].span.begin);
+      reached = std::max(reached, spans[at].span.end);
     }
     hole(query + 1);
     ++report.queries_checked;

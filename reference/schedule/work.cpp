@@ -150,7 +150,7 @@ std::vector<Index> MostChoices::of_cut(Index m, Index n) {
   return most;
 }
 
-std::vector<Span> routed_spans(const StripePlan& plan, Index query, const CandidateScore& score,
+std::vector<Span> routed_spans(const StripePlan& plan, Index query, const AnchorScore& score,
                                WorkCount& work) {
   std::vector<Span> spans;
   for (const Path& path : search_row(plan, query, 0, score, work)) {

@@ -14,12 +14,12 @@
 using brute_force::Definition;
 using brute_force::schedule_of;
 using brute_force::with_factors;
-using multistep::CandidateSpan;
 using multistep::CoverageReport;
 using multistep::Index;
 using multistep::Level;
 using multistep::multiplicity;
 using multistep::preset;
+using multistep::QuerySpan;
 using multistep::Rational;
 using multistep::Rule;
 using multistep::Schedule;
@@ -484,7 +484,7 @@ TEST_CASE("Length and start out of range are refused", "[coverage]") {
 
 TEST_CASE("A list of spans is checked for the queries that it has", "[coverage]") {
   // Query 9: out of order, overlapping and nested. Query 4: in two parts.
-  const std::vector<CandidateSpan> whole = {
+  const std::vector<QuerySpan> whole = {
       {9, {6, 10}}, {4, {2, 5}}, {9, {0, 7}}, {4, {0, 2}}, {9, {1, 3}}};
   const CoverageReport covered = verify_spans(whole, 10);
   CHECK(covered.covered());
@@ -518,7 +518,7 @@ TEST_CASE("A list of spans is checked for the queries that it has", "[coverage]"
 TEST_CASE("More pairs than 64 bits count are counted, and a hole is a hole", "[coverage]") {
   // 2^17 queries, each without 2^47 keys: 2^64 pairs, which wrap to none.
   const Index half = Index{1} << 47;
-  std::vector<CandidateSpan> newest;
+  std::vector<QuerySpan> newest;
   for (Index i = 0; i < (1 << 17); ++i) newest.push_back({half + i, {half, half + i + 1}});
   const CoverageReport report = verify_spans(newest, 2 * half);
   CHECK_FALSE(report.covered());
@@ -542,20 +542,20 @@ TEST_CASE("More pairs than 64 bits count are counted, and a hole is a hole", "[c
 
 TEST_CASE("A span list and the schedule that made it agree", "[coverage]") {
   const Definition definition(one_sided(), 600);
-  std::vector<CandidateSpan> candidates;
+  std::vector<QuerySpan> spans;
   for (Index t = 599; t >= 0; --t) {
     definition.for_each_path(t, 0, [&](const brute_force::Path& path) {
-      candidates.push_back({t, path.span});
+      spans.push_back({t, path.span});
     });
   }
-  std::shuffle(candidates.begin(), candidates.end(), std::mt19937(7));
+  std::shuffle(spans.begin(), spans.end(), std::mt19937(7));
   CoverageReport expected = verify_all(one_sided(), 600);
   expected.first_excluded->closing_backward.reset();
-  CHECK(equal(verify_spans(candidates, 600), expected));
+  CHECK(equal(verify_spans(spans, 600), expected));
 }
 
 TEST_CASE("A span that no query can attend is refused", "[coverage]") {
-  const auto refused = [](CandidateSpan bad, const std::string& error) {
+  const auto refused = [](QuerySpan bad, const std::string& error) {
     CHECK_THROWS_AS(verify_spans({bad}, 10, 2), std::invalid_argument);
     CHECK_THROWS_WITH(verify_spans({{5, {2, 6}}, bad, {6, {2, 7}}}, 10, 2), error);
   };

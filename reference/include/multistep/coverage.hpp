@@ -86,7 +86,7 @@ CoverageReport verify_sampled(const Schedule& schedule, Index length, Index star
                               std::uint64_t seed, const Progress& progress = {});
 
 /// One final span that a query of anybody's kernel can choose.
-struct CandidateSpan {
+struct QuerySpan {
   Index query = 0;
   Span span;
 };
@@ -94,7 +94,7 @@ struct CandidateSpan {
 /// The same question for a list of final spans, window included as one more span: is each eligible
 /// key of each query that occurs in the list in one of its spans? Throws std::invalid_argument for
 /// a span that is empty, not causal, older than `start`, or of a query outside [start, length).
-CoverageReport verify_spans(std::vector<CandidateSpan> candidates, Index length, Index start = 0);
+CoverageReport verify_spans(std::vector<QuerySpan> spans, Index length, Index start = 0);
 
 /// How many final spans hold each eligible key of query t: [query + 1 - start], oldest first. The
 /// window counts as one more span.

@@ -69,12 +69,12 @@ struct WorkCount {
 
 /// What a candidate of search level `level` adds to its path's score: an anchor key and the span
 /// that it stands for.
-using CandidateScore = std::function<double(Index level, Index anchor, Span span)>;
+using AnchorScore = std::function<double(Index level, Index anchor, Span span)>;
 
 /// Span-search of query t with these scores in place of dot products: the final spans of the top_k
 /// paths kept, best first, some perhaps empty. `work` gains what was scored and attended, the
 /// window included. N = 1 has none: its window is every key.
-std::vector<Span> routed_spans(const StripePlan& plan, Index query, const CandidateScore& score,
+std::vector<Span> routed_spans(const StripePlan& plan, Index query, const AnchorScore& score,
                                WorkCount& work);
 
 /// The work of query t when every anchor's score is a fair draw: the span-search of the oracle with
