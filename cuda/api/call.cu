@@ -218,7 +218,7 @@ void Search::trace(Stream stream) const {
 void Search::take_lists(Arena& arena) {
   const LevelSearch& level = levels_.back();
   const Index pairs = level.rows.total() * level.top_k;
-  scratch_.back().lists = arena.take<Found>(pairs * level.top_k);
+  scratch_.back().lists = arena.take<FoundPath>(pairs * level.top_k);
   if (pairs >= kSortedPairs && pairs < INT_MAX) {
     sorting_.back() =
         arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));

@@ -228,7 +228,7 @@ void combine_spans(const Combine& combine, Stream stream);
 
 /// What the fast search of one level needs beside its arguments.
 struct SearchScratch {
-  Found* lists;               // [batch, heads, count, top_k, top_k], where search_needs_lists()
+  FoundPath* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
                               // keys; null: as they come
   std::int32_t* counters;     // [counter_count], set to 0 on the way; or null

@@ -17,16 +17,16 @@ struct Path {
   std::int32_t rank;  // of the parent
 };
 
-/// A scored anchor of one segment, as a number: the greater the better. The score's bits stand in
-/// front, in an order that integers compare, then the stripe: of equal scores the smaller key,
-/// which is the greater stripe. 0: none.
-using Candidate = unsigned long long;
+/// A score and what breaks its ties, as a number: the greater the better. The score's bits stand in
+/// front, in an order that integers compare. Of an anchor beside others of its segment the stripe
+/// follows: of equal scores the smaller key, which is the greater stripe. 0: none.
+using PackedScore = unsigned long long;
 
-/// A candidate beside those of other segments: its path, in the same order as a candidate but with
-/// the bits of the anchor's key turned around in place of the stripe, and the span it stands for.
-/// Of equal paths the one whose parent is ranked first is the better. path 0: none.
-struct alignas(16) Found {
-  Candidate path = 0;
+/// A path beside those of other segments: its packed score, where the bits of the anchor's key
+/// turned around follow in place of the stripe, and the span it stands for. Of equal paths the one
+/// whose parent is ranked first is the better. path 0: none.
+struct alignas(16) FoundPath {
+  PackedScore path = 0;
   DeviceSpan span{0, 0};
 };
 
@@ -37,25 +37,25 @@ __device__ inline bool better(const Path& a, const Path& b) {
   return a.anchor != b.anchor ? a.anchor < b.anchor : a.rank < b.rank;
 }
 
-__device__ inline Candidate candidate_of(float score, std::int32_t stripe) {
+__device__ inline PackedScore packed_score(float score, std::int32_t stripe) {
   if (isnan(score)) return 0;                                // never kept
   const std::uint32_t bits = __float_as_uint(score + 0.0f);  // -0 ties with 0
   const std::uint32_t ordered = bits >> 31 ? ~bits : bits | 0x80000000u;
-  return static_cast<Candidate>(ordered) << 32 | static_cast<std::uint32_t>(stripe);
+  return static_cast<PackedScore>(ordered) << 32 | static_cast<std::uint32_t>(stripe);
 }
-__device__ inline float score_of(Candidate candidate) {
-  const auto ordered = static_cast<std::uint32_t>(candidate >> 32);
+__device__ inline float score_of(PackedScore packed) {
+  const auto ordered = static_cast<std::uint32_t>(packed >> 32);
   return __uint_as_float(ordered >> 31 ? ordered & 0x7fffffffu : ~ordered);
 }
-__device__ inline std::int32_t stripe_of(Candidate candidate) {
-  return static_cast<std::int32_t>(candidate & 0xffffffffu);
+__device__ inline std::int32_t stripe_of(PackedScore packed) {
+  return static_cast<std::int32_t>(packed & 0xffffffffu);
 }
 
-/// The path of a segment's candidate, whose anchor is `anchor`; and back.
-__device__ inline Candidate path_of(Candidate candidate, std::int32_t anchor) {
-  return candidate >> 32 << 32 | ~static_cast<std::uint32_t>(anchor);
+/// The path of an anchor of a segment, which is key `anchor`; and back.
+__device__ inline PackedScore path_of(PackedScore of_segment, std::int32_t anchor) {
+  return of_segment >> 32 << 32 | ~static_cast<std::uint32_t>(anchor);
 }
-__device__ inline std::int32_t anchor_of(Candidate path) {
+__device__ inline std::int32_t anchor_of(PackedScore path) {
   return static_cast<std::int32_t>(~static_cast<std::uint32_t>(path & 0xffffffffu));
 }
 

@@ -10,20 +10,20 @@ namespace multistep::cuda {
 template <int kTopK>
 struct TopK {
   static_assert(2 <= kTopK && kTopK <= 4, "the networks below");
-  Candidate best[kTopK] = {};
+  PackedScore best[kTopK] = {};
 
   /// The s-th best, where s is not a constant; 0 from kTopK on.
-  __device__ Candidate at(int s) const {
-    Candidate result = 0;
+  __device__ PackedScore at(int s) const {
+    PackedScore result = 0;
 #pragma unroll
     for (int i = 0; i < kTopK; ++i) result = s == i ? best[i] : result;
     return result;
   }
 
-  __device__ void keep(Candidate candidate) {
+  __device__ void keep(PackedScore candidate) {
 #pragma unroll
     for (int s = 0; s < kTopK; ++s) {
-      const Candidate worse = min(best[s], candidate);
+      const PackedScore worse = min(best[s], candidate);
       best[s] = max(best[s], candidate);
       candidate = worse;
     }
@@ -36,7 +36,7 @@ struct TopK {
   __device__ void merge_lanes(int mask) {
     for (int bit = 1; bit < 32; bit *= 2) {
       if (!(mask & bit)) continue;
-      Candidate other[kTopK];
+      PackedScore other[kTopK];
 #pragma unroll
       for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, best[s], bit);
 #pragma unroll
@@ -50,23 +50,23 @@ struct TopK {
 
  private:
   __device__ void order(int a, int b) {
-    const Candidate better = max(best[a], best[b]);
+    const PackedScore better = max(best[a], best[b]);
     best[b] = min(best[a], best[b]);
     best[a] = better;
   }
 };
 
-/// What a candidate of the segment so cut is to others.
-__device__ inline Found found_at(const LevelSearch& search, const DeviceCut& cut,
-                                 Candidate candidate) {
+/// What an anchor of the segment so cut is beside those of others.
+__device__ inline FoundPath found_path(const LevelSearch& search, const DeviceCut& cut,
+                                       PackedScore candidate) {
   if (candidate == 0) return {};
   std::int32_t stripe = stripe_of(candidate);
   if (faulty(search.rows.fault, Fault::tie_turned)) stripe ^= INT_MAX;
   return {path_of(candidate, cut.anchor(stripe)), cut.span(stripe)};
 }
 
-__device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, const Found& found,
-                                  std::int32_t rank) {
+__device__ inline void store_slot(const LevelSearch& search, std::int64_t slot,
+                                  const FoundPath& found, std::int32_t rank) {
   const bool any = found.path != 0;
   search.spans[slot] = found.span;
   search.scores[slot] = any ? score_of(found.path) : -kInfinity;
@@ -75,11 +75,11 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot, 
 }
 
 /// Calls store(slot, found) for each of a row's slots, from one lane: the best of what lanes
-/// [0, lanes), a power of two >= kTopK, bring, then nothing, Found{}. Paths that are equal have
+/// [0, lanes), a power of two >= kTopK, bring, then nothing, FoundPath{}. Paths that are equal have
 /// different parents, and are brought in the order of these: lane by lane [0], then [1]. Whole
 /// warp.
 template <int kTopK, int kEach, class Store>
-__device__ void choose_paths(const Found (&found)[kEach], int lanes, int top_k, Store&& store) {
+__device__ void choose_paths(const FoundPath (&found)[kEach], int lanes, int top_k, Store&& store) {
   const int lane = threadIdx.x % 32;
   TopK<kTopK> chosen;
   int slot[kEach];
@@ -92,7 +92,7 @@ __device__ void choose_paths(const Found (&found)[kEach], int lanes, int top_k, 
   int used = 0;
 #pragma unroll
   for (int s = 0; s < kTopK; ++s) {
-    const Candidate path = chosen.best[s];
+    const PackedScore path = chosen.best[s];
     used += path != 0;
     const bool first = path != 0 && (s == 0 || path != chosen.best[max(s - 1, 0)]);
     int next = s;
@@ -108,7 +108,7 @@ __device__ void choose_paths(const Found (&found)[kEach], int lanes, int top_k, 
   for (int i = 0; i < kEach; ++i) {
     if (slot[i] < top_k) store(slot[i], found[i]);
   }
-  if (lane >= used && lane < top_k) store(lane, Found{});
+  if (lane >= used && lane < top_k) store(lane, FoundPath{});
 }
 
 }  // namespace multistep::cuda

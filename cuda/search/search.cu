@@ -26,17 +26,17 @@ struct Levels {
 template <int kTopK>
 struct BlockLists {
   /// Level 1: the warps' best of each head. An odd number, so that banks differ.
-  Candidate of_warp[kHeads][kWarps * kTopK + 1];
+  PackedScore of_warp[kHeads][kWarps * kTopK + 1];
   /// Level 1, where blocks of a cluster put what they found: [head of this block, block, rank].
   /// Below: what the warps found, [warp, rank].
-  Found found[kHeads * kTopK];
+  FoundPath found[kHeads * kTopK];
   static_assert(kWarps <= kHeads);
   /// The row's paths, in whose spans the next level searches.
   DeviceSpan segment[kTopK];
   float score[kTopK];
   ptx::Inbox inbox;  // of `found`
 
-  __device__ void keep(int slot, const Found& path) {
+  __device__ void keep(int slot, const FoundPath& path) {
     segment[slot] = path.span;
     score[slot] = path.path != 0 ? score_of(path.path) : -kInfinity;
   }
@@ -71,7 +71,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int head = lane / 4 + 8 * half;
     if (head >= unit.heads || slot >= search.top_k) continue;
     const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
-    store_slot(search, index * search.top_k + slot, found_at(search, cut, best[half].at(slot)), 0);
+    store_slot(search, index * search.top_k + slot, found_path(search, cut, best[half].at(slot)),
+               0);
   }
 }
 
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int rank = static_cast<int>(pair % search.top_k);
   const Rows::Row row = search.rows.at(pair / search.top_k);
   const std::int64_t parent = row.index * search.top_k + rank;
-  const Found found = search_parent<T, kHeadDim, false, kTopK>(
+  const FoundPath found = search_parent<T, kHeadDim, false, kTopK>(
       search, row.index, row.kv_row, search.parents[parent], search.parent_scores[parent], {0, 1});
   const int lane = threadIdx.x % 32;
   if (lane < search.top_k) {
@@ -98,16 +99,16 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 /// Chooses every row's paths from its parents' lists.
 template <int kTopK>
-__global__ void choose_rows(LevelSearch search, const Found* lists) {
+__global__ void choose_rows(LevelSearch search, const FoundPath* lists) {
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (r >= search.rows.total()) return;
   const Rows::Row row = search.rows.at(r);
   const int lane = threadIdx.x % 32;
   const int top_k = search.top_k;
   const int entries = top_k * top_k;
-  Found found[1];
+  FoundPath found[1];
   if (lane < entries) found[0] = lists[row.dense * entries + lane];
-  choose_paths<kTopK>(found, 16, top_k, [&](int slot, const Found& path) {
+  choose_paths<kTopK>(found, 16, top_k, [&](int slot, const FoundPath& path) {
     store_slot(search, row.index * top_k + slot, path, lane / top_k);
   });
 }
@@ -145,7 +146,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
   // Head h belongs to block h % blocks, a power of two.
   const int heads = (unit.heads - block + blocks - 1) >> (__ffs(blocks) - 1);
   if (threadIdx.x == 0) {
-    lists.inbox.open(heads * blocks * kTopK * static_cast<int>(sizeof(Found)));
+    lists.inbox.open(heads * blocks * kTopK * static_cast<int>(sizeof(FoundPath)));
   }
   ptx::cluster_arrive();
   TopK<kTopK> best[2];
@@ -161,7 +162,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
   }
   __syncthreads();
   constexpr int kEach = kHeads / kWarps;  // heads that a warp merges
-  Found found[kEach];
+  FoundPath found[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
     TopK<kTopK> merged;
@@ -170,7 +171,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
     }
     merged.merge_lanes(kWarps - 1);
-    found[i] = found_at(search, cut, merged.at(lane));
+    found[i] = found_path(search, cut, merged.at(lane));
   }
   ptx::cluster_wait();
 #pragma unroll
@@ -190,7 +191,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
   lists.inbox.wait();
   for (int i = warp; i < heads; i += kWarps) {
     constexpr int kOfLane = (kMaxCluster * kTopK + 31) / 32;
-    Found sent[kOfLane];
+    FoundPath sent[kOfLane];
 #pragma unroll
     for (int e = 0; e < kOfLane; ++e) {
       const int at = lane + 32 * e;
@@ -198,7 +199,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
     }
     const int lanes = min(blocks * (kTopK == 2 ? 2 : 4), 32);
     const std::int64_t slots = row_of(block + blocks * i) * search.top_k;
-    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const Found& path) {
+    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const FoundPath& path) {
       store_slot(search, slots + slot, path, 0);
       if (levels.count > 1) lists.keep(slot, path);  // a block has one head
     });
@@ -218,14 +219,14 @@ __device__ void search_by_block(const LevelSearch& search, std::int64_t row, std
   const int rank = rank_of(warp);
   const Share share{warp - first_of(rank), first_of(rank + 1) - first_of(rank)};
   __syncthreads();  // the parents stand, the lists before are read
-  const Found mine = search_parent<T, kHeadDim, true, kTopK>(
+  const FoundPath mine = search_parent<T, kHeadDim, true, kTopK>(
       search, row, kv_row, lists.segment[rank], lists.score[rank], share);
   if (lane < kTopK) lists.found[warp * kTopK + lane] = mine;
   __syncthreads();
   if (warp > 0) return;
-  Found found[1];
+  FoundPath found[1];
   if (lane < kWarps * kTopK) found[0] = lists.found[lane];
-  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const Found& path) {
+  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const FoundPath& path) {
     store_slot(search, row * top_k + slot, path, rank_of(lane / kTopK));
     lists.keep(slot, path);
   });
@@ -356,7 +357,7 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
   how.early = true;
   launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
   launch_kernel({blocks_for(search.rows.total()), kThreads, stream}, choose_rows<kTopK>, search,
-                static_cast<const Found*>(scratch.lists));
+                static_cast<const FoundPath*>(scratch.lists));
 }
 
 template <class T, int kHeadDim>

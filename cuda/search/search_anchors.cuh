@@ -181,11 +181,11 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
             score = __fadd_rn(score, parent_score);
           }
           if (kFew) {
-            best[half].keep(is_valid ? candidate_of(score, i) : 0);
+            best[half].keep(is_valid ? packed_score(score, i) : 0);
             continue;
           }
           if (score < worst[half]) continue;
-          best[half].keep(candidate_of(score, i));
+          best[half].keep(packed_score(score, i));
           if (best[half].best[kTopK - 1] != 0) worst[half] = score_of(best[half].best[kTopK - 1]);
         }
       }
@@ -236,8 +236,8 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile<kHea
 
 /// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK>
-__device__ Found search_parent(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
-                               DeviceSpan segment, float parent_score, Share share) {
+__device__ FoundPath search_parent(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
+                                   DeviceSpan segment, float parent_score, Share share) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
   int ahead[kInFlight<kFew, 1>];
@@ -264,7 +264,7 @@ __device__ Found search_parent(const LevelSearch& search, std::int64_t row, std:
   }
   if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
   best[0].merge_lanes(3);
-  return found_at(search, cut, best[0].at(lane));
+  return found_path(search, cut, best[0].at(lane));
 }
 
 }  // namespace multistep::cuda
