@@ -32,13 +32,13 @@ std::int32_t clamp_to_32_bits(Index value) {
 /// The smallest n in [1, max_length] with value(n) >= k, for k = 1, 2, ..., for a non-decreasing
 /// function. The search gallops on from the last answer: the function alone decides.
 template <class Value>
-std::vector<std::int32_t> steps_of(Index max_length, Value&& value, const char* name) {
+std::vector<std::int32_t> entries_of(Index max_length, Value&& value, const char* name) {
   const Index top = std::min(value(max_length), max_length);
   require(top <= kMaxEntries, "{} {} at length {}: its table holds at most {}", name, top,
           max_length, kMaxEntries);
   std::vector<std::int32_t> from;
   Index n = 1;       // value(m) < k for all m < n
-  Index stride = 1;  // the last distance between steps: where the next one is looked for
+  Index stride = 1;  // the last distance between entries: where the next one is looked for
   for (Index k = 1; k <= top; ++k) {
     Index below = n - 1;
     Index reached = n;
@@ -80,7 +80,7 @@ class Uploader {
   }
 
   /// `factor` and `power` estimate the value.
-  Steps upload_steps(const std::vector<std::int32_t>& from, double factor, double power) {
+  StepFunction upload_function(const std::vector<std::int32_t>& from, double factor, double power) {
     return {upload(from), clamp_to_32_bits(static_cast<Index>(from.size())),
             static_cast<float>(factor), static_cast<float>(power)};
   }
@@ -154,8 +154,8 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     level.inset = window_counts_keys ? tables->window : 0;
     if (rules.rule == Rule::even) {
       const auto parts = [&](Index n) { return ceil_root(n, steps_left) - 1; };
-      level.parts = uploader.upload_steps(steps_of(max_length, parts, "parts of a segment"), 1,
-                                          1 / static_cast<double>(steps_left));
+      level.parts = uploader.upload_function(entries_of(max_length, parts, "parts of a segment"), 1,
+                                             1 / static_cast<double>(steps_left));
     } else {
       require(cut.last() < kMaxEntries, "stripes {} at length {}: a table holds at most {}",
               cut.last(), max_length, kMaxEntries);
@@ -173,10 +173,10 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
       const auto backward = [&](Index n) { return reach(rules, n).backward; };
       const auto forward = [&](Index n) { return reach(rules, n).forward; };
       const double power = to_double(rules.span_exponent);
-      level.backward = uploader.upload_steps(steps_of(max_length, backward, "backward reach"),
-                                             to_double(rules.backward), power);
-      level.forward = uploader.upload_steps(steps_of(max_length, forward, "forward reach"),
-                                            to_double(rules.forward), power);
+      level.backward = uploader.upload_function(entries_of(max_length, backward, "backward reach"),
+                                                to_double(rules.backward), power);
+      level.forward = uploader.upload_function(entries_of(max_length, forward, "forward reach"),
+                                               to_double(rules.forward), power);
     }
     tables->levels.push_back(level);
   }

@@ -13,7 +13,7 @@ namespace multistep::cuda {
 /// A non-decreasing step function of a segment's length n, 1 <= n <= max_length: its value is how
 /// many entries are <= n, and about factor * n^power. The entries decide; the estimate only says
 /// where to look first.
-struct Steps {
+struct StepFunction {
   const std::int32_t* from = nullptr;  // [count], from[k - 1]: the smallest n with value >= k
   std::int32_t count = 0;
   float factor = 0;
@@ -28,10 +28,10 @@ struct LevelTable {
   std::int32_t inset = 0;   // keys of an even level's window: the segment ends before them
   const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]; P(0) = 0
   std::int32_t stripe_count = 0;          // stripes[stripe_count - 1] is beyond max_length
-  Steps inside;    // tight, power: how many of the stripes are <= n, with P(0)
-  Steps backward;  // power: B(n)
-  Steps forward;   // power: F(n)
-  Steps parts;     // even: ceil(n^(1/M)) - 1
+  StepFunction inside;    // tight, power: how many of the stripes are <= n, with P(0)
+  StepFunction backward;  // power: B(n)
+  StepFunction forward;   // power: F(n)
+  StepFunction parts;     // even: ceil(n^(1/M)) - 1
 };
 
 /// Entries of `stripes` past stripe_count, all INT_MAX, so that a group of stripes can be read.
@@ -77,32 +77,32 @@ struct Lookup {
   std::int32_t first;  // entry looked up by lane 0
   std::int32_t entry;  // by this lane
 };
-__device__ inline Lookup look_up(const Steps& steps, std::int32_t n) {
-  const float estimate = steps.factor * __powf(static_cast<float>(n), steps.power);
+__device__ inline Lookup look_up(const StepFunction& function, std::int32_t n) {
+  const float estimate = function.factor * __powf(static_cast<float>(n), function.power);
   const std::int32_t first = max(static_cast<std::int32_t>(fminf(estimate, 2e9f)) - 16, 0);
   const std::int32_t at = first + static_cast<std::int32_t>(threadIdx.x % 32);
-  return {first, at < steps.count ? __ldg(steps.from + at) : INT_MAX};
+  return {first, at < function.count ? __ldg(function.from + at) : INT_MAX};
 }
-__device__ inline std::int32_t settle(const Steps& steps, std::int32_t n, Lookup lookup) {
+__device__ inline std::int32_t settle(const StepFunction& function, std::int32_t n, Lookup lookup) {
   const int count = __popc(__ballot_sync(kFullWarp, lookup.entry <= n));
   if ((count > 0 || lookup.first == 0) && count < 32) return lookup.first + count;
   // The estimate was off: a search by 33rds.
   const int lane = threadIdx.x % 32;
   std::int32_t low = 0;  // entries below `low` are <= n, those from `high` on are not
-  std::int32_t high = steps.count;
+  std::int32_t high = function.count;
   while (high - low > 32) {
     const std::int32_t step = (high - low) / 33 + 1;
     const std::int32_t at = low + (lane + 1) * step - 1;
-    const bool below = at < high && __ldg(steps.from + at) <= n;
+    const bool below = at < high && __ldg(function.from + at) <= n;
     const int steps_below = __popc(__ballot_sync(kFullWarp, below));
     high = min(high, low + (steps_below + 1) * step - 1);
     low += steps_below * step;
   }
-  const bool below = low + lane < high && __ldg(steps.from + low + lane) <= n;
+  const bool below = low + lane < high && __ldg(function.from + low + lane) <= n;
   return low + __popc(__ballot_sync(kFullWarp, below));
 }
-__device__ inline std::int32_t value_at(const Steps& steps, std::int32_t n) {
-  return settle(steps, n, look_up(steps, n));
+__device__ inline std::int32_t value_at(const StepFunction& function, std::int32_t n) {
+  return settle(function, n, look_up(function, n));
 }
 
 /// A segment [end - length, end) as one level cuts it. Stripe i's anchor is key end - P(i).

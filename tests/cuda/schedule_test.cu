@@ -43,8 +43,8 @@ Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, I
                        Index max_length, Estimate estimate) {
   constexpr std::int32_t kBatch = 1 << 20;
   LevelTable level = schedule.tables().levels[static_cast<std::size_t>(m - 1)];
-  for (Steps* steps : {&level.inside, &level.backward, &level.forward, &level.parts}) {
-    if (estimate != Estimate::made) steps->factor = estimate == Estimate::far_below ? 0 : 1e9f;
+  for (StepFunction* function : {&level.inside, &level.backward, &level.forward, &level.parts}) {
+    if (estimate != Estimate::made) function->factor = estimate == Estimate::far_below ? 0 : 1e9f;
   }
   DeviceArray<CutValues> device(kBatch);
   for (Index begin = 1; begin <= max_length; begin += kBatch) {
