@@ -3,18 +3,16 @@
 #include <cstdint>
 #include <vector>
 
+#include "support/random.hpp"
+
 namespace multistep::program {
 
 /// Entry i of array `stream`: a hash of (seed, stream, i), uniform with mean 0 and variance 1.
 inline double random_input(std::uint64_t seed, std::uint64_t stream, std::uint64_t i) {
-  const std::uint64_t key = (seed * 0x9e3779b97f4a7c15) ^ (stream * 0xd1b54a32d192ed03);
-  // The finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
-  std::uint64_t z = key + i * 0x9e3779b97f4a7c15;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  z ^= z >> 31;
+  const std::uint64_t key = (seed * kRandomStride) ^ (stream * 0xd1b54a32d192ed03);
+  const std::uint64_t bits = mixed_bits(key + i * kRandomStride);
   constexpr double kSqrt12 = 3.4641016151377544;
-  return (static_cast<double>(z >> 11) * 0x1p-53 - 0.5) * kSqrt12;
+  return (static_cast<double>(bits >> 11) * 0x1p-53 - 0.5) * kSqrt12;
 }
 
 /// Seeded inputs: the same bits on every machine, whatever the number of threads.

@@ -4,21 +4,17 @@
 #include <cmath>
 #include <vector>
 
+#include "support/random.hpp"
+
 namespace multistep::program {
 namespace {
 
-/// Standard normal draws from SplitMix64's finalizer over a counter (Steele, Lea and Flood, 2014),
-/// two at a time (Box and Muller, 1958).
+/// Standard normal draws, two at a time (Box and Muller, 1958).
 class Normal {
  public:
   explicit Normal(std::uint64_t seed) : state_(seed) {}
 
-  std::uint64_t bits() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
+  std::uint64_t bits() { return next_random(state_); }
   double operator()() {
     if (has_other_) {
       has_other_ = false;
@@ -27,7 +23,7 @@ class Normal {
     constexpr double kTurn = 6.283185307179586;
     const double open = (static_cast<double>(bits() >> 11) + 0.5) * 0x1p-53;  // in (0, 1)
     const double radius = std::sqrt(-2 * std::log(open));
-    const double angle = kTurn * (static_cast<double>(bits() >> 11) * 0x1p-53);
+    const double angle = kTurn * next_uniform(state_);
     other_ = radius * std::sin(angle);
     has_other_ = true;
     return radius * std::cos(angle);

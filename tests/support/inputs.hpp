@@ -12,6 +12,7 @@
 
 #include "multistep/attention.hpp"
 #include "schedule/brute_force.hpp"
+#include "support/random.hpp"
 
 /// Seeded tensors, and the struct that owns one problem.
 namespace inputs {
@@ -33,17 +34,12 @@ enum class Values {
   coarse,  // -1, 0 or 1: ties everywhere
 };
 
-/// SplitMix64.
+/// Seeded draws, the same on every machine.
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
 
-  std::uint64_t next() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
+  std::uint64_t next() { return multistep::next_random(state_); }
 
   /// An integer in [0, n).
   Index below(Index n) { return static_cast<Index>(next() % static_cast<std::uint64_t>(n)); }
