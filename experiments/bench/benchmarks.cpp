@@ -17,11 +17,12 @@ void expect_covered(benchmark::State& state, const CoverageReport& report) {
 }
 
 void verify(benchmark::State& state, const char* name, Index steps) {
-  for (auto _ : state) expect_covered(state, verify_all(preset(name, steps), state.range(0)));
+  for (auto _ : state)
+    expect_covered(state, verify_all(preset_schedule(name, steps), state.range(0)));
 }
 
 void verify_failing(benchmark::State& state) {
-  Schedule schedule = preset("paper");
+  Schedule schedule = preset_schedule("paper");
   schedule.levels.front().backward = make_rational(19, 10);
   for (auto _ : state) {
     const CoverageReport report = verify_all(schedule, state.range(0));
@@ -31,7 +32,7 @@ void verify_failing(benchmark::State& state) {
 
 void sample(benchmark::State& state, const char* name, Index steps) {
   for (auto _ : state) {
-    expect_covered(state, verify_sampled(preset(name, steps), state.range(0), 0, 1000, 1));
+    expect_covered(state, verify_sampled(preset_schedule(name, steps), state.range(0), 0, 1000, 1));
   }
 }
 
@@ -43,7 +44,7 @@ void attend(benchmark::State& state) {
   for (std::uint64_t stream = 0; stream < 4; ++stream) {
     arrays.push_back(random_inputs<float>(count, 1, stream));
   }
-  const StripePlan plan(preset("nstep"), length);
+  const StripePlan plan(preset_schedule("nstep"), length);
   const AttentionArgs<float> args{
       shape, &plan, arrays[0].data(), arrays[1].data(), arrays[2].data(), {arrays[3].data()}};
   AttentionResult result;

@@ -37,7 +37,7 @@ struct Named {
 /// Two steps, stripes of exponent e and the least reach that suffices for them in exact arithmetic:
 /// b = e, f = 0, q = (e - 1) / e, as i^e is convex.
 Schedule least(Rational e) {
-  Schedule schedule = preset("paper");
+  Schedule schedule = preset_schedule("paper");
   schedule.levels.front() = {Rule::power, e, e, make_rational(0),
                              make_rational(e.numerator - e.denominator, e.numerator)};
   return schedule;
@@ -57,11 +57,11 @@ std::vector<Named> schedules(const Options& options) {
     }
     return {{"given", schedule}};
   }
-  std::vector<Named> all{{"paper", preset("paper")}};
-  all.push_back({"A", preset("paper")});
+  std::vector<Named> all{{"paper", preset_schedule("paper")}};
+  all.push_back({"A", preset_schedule("paper")});
   all.back().schedule.window_index = 31;
-  all.push_back({"released", preset("released")});
-  all.push_back({"released, no window", preset("released")});
+  all.push_back({"released", preset_schedule("released")});
+  all.push_back({"released, no window", preset_schedule("released")});
   all.back().schedule.window_index = 0;
   for (const char* text : {"20/11", "3/2", "9/5", "5/2", "3"}) {
     all.push_back({fmt::format("least reach, e = {}", text), least(parse_rational(text))});
@@ -167,10 +167,10 @@ int audit(const Options& options) {
   }
   std::vector<Rational> exponents;
   for (const std::string& exponent : split("--exponents", options.exponents)) {
-    Schedule probe = preset("nstep");
+    Schedule probe = preset_schedule("nstep");
     try {
       probe.levels.front().exponent = parse_rational(exponent);
-      validate(probe);
+      validate_schedule(probe);
     } catch (const std::invalid_argument&) {
       throw std::invalid_argument(fmt::format(
           "--exponents {}: a rational in [1, 64] with a denominator of at most 10000", exponent));

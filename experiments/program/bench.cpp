@@ -49,18 +49,18 @@ struct Task {
 /// model's.
 Schedule schedule_of(const std::string& config) {
   if (config == "A") {
-    Schedule schedule = preset("paper");
+    Schedule schedule = preset_schedule("paper");
     schedule.window_index = 31;
     return schedule;
   }
-  if (config == "B") return preset("released");
-  if (config == "nstep2") return preset("nstep", 2);
-  if (config == "nstep3") return preset("nstep", 3);
-  if (config == "nstep4") return preset("nstep", 4);
-  if (config == "even2") return preset("even", 2);
-  if (config == "even3") return preset("even", 3);
-  if (config == "even4") return preset("even", 4);
-  if (config == "dense") return preset("nstep", 1);
+  if (config == "B") return preset_schedule("released");
+  if (config == "nstep2") return preset_schedule("nstep", 2);
+  if (config == "nstep3") return preset_schedule("nstep", 3);
+  if (config == "nstep4") return preset_schedule("nstep", 4);
+  if (config == "even2") return preset_schedule("even", 2);
+  if (config == "even3") return preset_schedule("even", 3);
+  if (config == "even4") return preset_schedule("even", 4);
+  if (config == "dense") return preset_schedule("nstep", 1);
   throw std::invalid_argument(fmt::format(
       "--configs {}: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense", config));
 }

@@ -7,15 +7,15 @@
 namespace multistep::program {
 
 Config config_of(const std::string& option, const std::string& name) {
-  if (name == "dense") return {name, name, preset("nstep", 1)};
-  if (name == "paper" || name == "released") return {name, name, preset(name)};
+  if (name == "dense") return {name, name, preset_schedule("nstep", 1)};
+  if (name == "paper" || name == "released") return {name, name, preset_schedule(name)};
   for (const std::string family : {"nstep", "even", "tight"}) {
     if (name.rfind(family, 0) != 0) continue;
     Index steps = 0;
     const char* const end = name.data() + name.size();
     const auto [stop, error] = std::from_chars(name.data() + family.size(), end, steps);
     if (error != std::errc() || stop != end || steps < 2 || steps > 64) break;
-    Schedule schedule = preset(family == "tight" ? "nstep" : family, steps);
+    Schedule schedule = preset_schedule(family == "tight" ? "nstep" : family, steps);
     if (family == "tight") {
       for (Level& level : schedule.levels) level.rule = Rule::tight;
     }

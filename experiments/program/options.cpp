@@ -120,15 +120,15 @@ void ScheduleOptions::add(CLI::App& command) {
 
 Schedule ScheduleOptions::schedule(const std::string& steps_text) const {
   const Index N = parse_size("--steps", steps_text, 1, 64);
-  Schedule schedule = naming_options([&] { return multistep::preset(preset, N); });
+  Schedule schedule = naming_options([&] { return multistep::preset_schedule(preset, N); });
   for_each_level("--rule", rule, schedule, [](Level& level, const std::string& value) {
     level.rule = naming_options([&] { return parse_rule(value); });
   });
   if (!exponent.empty()) {
     const Rational value = read_rational("--exponent", exponent);
-    Schedule probe = multistep::preset("nstep", 2);
+    Schedule probe = multistep::preset_schedule("nstep", 2);
     probe.levels.front().exponent = value;
-    naming_options([&] { validate(probe); });
+    naming_options([&] { validate_schedule(probe); });
     if (N > 1) schedule.levels.front().exponent = value;
   }
   for_each_level("--backward", backward, schedule, [](Level& level, const std::string& value) {
@@ -145,7 +145,7 @@ Schedule ScheduleOptions::schedule(const std::string& steps_text) const {
     schedule.window_index = parse_size("--window-index", window_index, 0, kMaxLength);
   }
   if (!top_k.empty()) schedule.top_k = parse_size("--top-k", top_k, 1, 64);
-  naming_options([&] { validate(schedule); });
+  naming_options([&] { validate_schedule(schedule); });
   return schedule;
 }
 

@@ -124,7 +124,7 @@ Json last_query_json(const std::vector<Index>& lengths) {
     const Index most = std::bit_width(static_cast<std::uint64_t>(length)) - 1;
     for (const char* rule : {"nstep", "even"}) {
       for (Index steps = 1; steps <= std::max<Index>(most, 1); ++steps) {
-        const StripePlan plan(preset(rule, steps), length);
+        const StripePlan plan(preset_schedule(rule, steps), length);
         const PathWork work = path_work(plan, length - 1).value();
         records.push_back({{"length", length},
                            {"rule", rule},

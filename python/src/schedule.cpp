@@ -25,7 +25,7 @@ Schedule make_schedule(Index steps, const std::vector<LevelText>& levels, Index 
     schedule.levels.push_back({parse_rule(rule), parse_rational(exponent), parse_rational(backward),
                                parse_rational(forward), parse_rational(span_exponent)});
   }
-  validate(schedule);
+  validate_schedule(schedule);
   return schedule;
 }
 
@@ -153,7 +153,8 @@ void bind_schedule(nb::module_& core) {
       .def_ro("top_k", &Schedule::top_k)
       .def_prop_ro("levels", &levels_of);
   core.def("make_schedule", &make_schedule);
-  core.def("preset", [](const std::string& name, Index steps) { return preset(name, steps); });
+  core.def("preset",
+           [](const std::string& name, Index steps) { return preset_schedule(name, steps); });
   core.def("default_level", [](const std::string& rule, Index steps_left) {
     Schedule one;
     one.levels.push_back(default_level(parse_rule(rule), steps_left));

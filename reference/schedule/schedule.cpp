@@ -85,7 +85,7 @@ Level default_level(Rule rule, Index steps_left) {
   return {rule, make_rational(M), make_rational(M), make_rational(0), make_rational(M - 1, M)};
 }
 
-Schedule preset(std::string_view name, Index steps) {
+Schedule preset_schedule(std::string_view name, Index steps) {
   const bool fixed = name == "paper" || name == "released";
   require(fixed || name == "nstep" || name == "even", "preset {}: nstep, even, paper or released",
           name);
@@ -108,7 +108,7 @@ Schedule preset(std::string_view name, Index steps) {
   return schedule;
 }
 
-void validate(const Schedule& schedule) {
+void validate_schedule(const Schedule& schedule) {
   require(schedule.steps >= 1 && schedule.steps <= 64, "steps {}: an integer in [1, 64]",
           schedule.steps);
   require(static_cast<Index>(schedule.levels.size()) == schedule.steps - 1,
@@ -142,7 +142,7 @@ Cut::Distances Cut::span(Index i) const {
 
 StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& progress)
     : schedule_(std::move(schedule)), max_length_(max_length) {
-  validate(schedule_);
+  validate_schedule(schedule_);
   require(max_length >= 1 && max_length <= kMaxLength, "length {}: an integer in [1, 2^48]",
           max_length);
   std::vector<Index> last;
@@ -219,7 +219,7 @@ StripePlan StripePlan::with_backward(Rational factor) const {
 StripePlan StripePlan::with_top_k(Index top_k) const {
   StripePlan changed = *this;
   changed.schedule_.top_k = top_k;
-  validate(changed.schedule_);
+  validate_schedule(changed.schedule_);
   return changed;
 }
 

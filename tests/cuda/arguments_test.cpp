@@ -9,7 +9,7 @@ namespace {
 
 Problem small_problem() {
   Options options;
-  options.schedule = preset("nstep", 3);
+  options.schedule = preset_schedule("nstep", 3);
   options.schedule.window_index = 1;
   options.queries = 5;
   options.query_offset = 20;
@@ -163,6 +163,6 @@ TEST_CASE("GPU merges refuse bad arguments", "[arguments]") {
 }
 
 TEST_CASE("Schedules too long for the GPU are refused", "[arguments]") {
-  CHECK_THROWS_AS(cuda::DeviceSchedule(StripePlan(preset("nstep"), cuda::kMaxContext + 1)),
+  CHECK_THROWS_AS(cuda::DeviceSchedule(StripePlan(preset_schedule("nstep"), cuda::kMaxContext + 1)),
                   std::invalid_argument);
 }

@@ -33,7 +33,7 @@ std::vector<float> rows(const Problem& problem, const std::vector<float>& output
 }
 
 Schedule windowed(const char* rules, Index steps) {
-  Schedule schedule = preset(rules, steps);
+  Schedule schedule = preset_schedule(rules, steps);
   schedule.window_index = 2;
   return schedule;
 }
@@ -45,7 +45,7 @@ TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention
     for (const char* rules : {"nstep", "even"}) {
       for (const Dtype dtype : kDtypes) {
         CAPTURE(steps, rules);
-        Options options = prefill(preset(rules, steps));
+        Options options = prefill(preset_schedule(rules, steps));
         options.dtype = dtype;
         check_attention(options);
         options.query_offset = 1022;
@@ -58,7 +58,7 @@ TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention
   for (const char* rules : {"paper", "released"}) {
     for (const Index offset : {0, 2000, 4095}) {  // within W = 2032, across it, beyond it
       CAPTURE(rules, offset);
-      Options options = prefill(preset(rules));
+      Options options = prefill(preset_schedule(rules));
       if (options.schedule.window_index == 0) options.schedule.window_index = 31;
       options.batch = 1;
       options.start = {17};
@@ -114,7 +114,7 @@ TEST_CASE("GPU attention of queries without a key is 0", "[attention]") {
   for (Index steps = 1; steps <= 3; ++steps) {
     for (const Index queries : {1, 70}) {
       CAPTURE(steps, queries);
-      Options options = prefill(preset("nstep", steps));
+      Options options = prefill(preset_schedule("nstep", steps));
       options.queries = queries;
       options.start = {0, 500};
       check_attention(options);

@@ -11,14 +11,14 @@ namespace {
 constexpr Index kKeys = 4500;
 
 Schedule paper_schedule() {
-  Schedule schedule = preset("paper");
+  Schedule schedule = preset_schedule("paper");
   schedule.window_index = 31;
   return schedule;
 }
 
 std::vector<Schedule> schedules() {
-  return {paper_schedule(), preset("released"), preset("nstep", 3), preset("even"),
-          preset("nstep", 1)};
+  return {paper_schedule(), preset_schedule("released"), preset_schedule("nstep", 3),
+          preset_schedule("even"), preset_schedule("nstep", 1)};
 }
 
 /// The last `queries` positions of a context of kKeys keys.

@@ -27,7 +27,7 @@ TEST_CASE("GPU prefill in chunks of queries gives the bits of one chunk", "[chun
     for (const char* rules : {"nstep", "even"}) {
       for (const Index head_dim : {64, 96}) {
         Options options;
-        options.schedule = preset(rules, steps);
+        options.schedule = preset_schedule(rules, steps);
         options.schedule.window_index = 2;
         options.queries = 300;
         options.query_offset = 31;

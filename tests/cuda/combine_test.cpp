@@ -38,7 +38,7 @@ TEST_CASE("GPU combination for every head_dim and group", "[combine]") {
   for (const Index head_dim : {1, 5, 32, 64, 96, 128, 200, 256}) {
     for (const Dtype dtype : kDtypes) {
       CAPTURE(head_dim);
-      Options options = prefill(preset("nstep"), 3);
+      Options options = prefill(preset_schedule("nstep"), 3);
       options.dtype = dtype;
       options.head_dim = head_dim;
       check_combine(options);
@@ -47,7 +47,7 @@ TEST_CASE("GPU combination for every head_dim and group", "[combine]") {
   for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(group, queries);
-      Options options = prefill(preset("nstep"), 3);
+      Options options = prefill(preset_schedule("nstep"), 3);
       options.num_heads = 2 * group;
       options.queries = queries;
       options.query_offset = 190;
@@ -61,14 +61,14 @@ TEST_CASE("GPU combination for any number of queries, slots and window", "[combi
   for (const Index queries : {1, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200}) {
     for (const Index window_index : {0, 1, 7, 20}) {
       CAPTURE(queries, window_index);
-      Options options = prefill(preset("nstep", 3), window_index);
+      Options options = prefill(preset_schedule("nstep", 3), window_index);
       options.queries = queries;
       options.query_offset = queries % 2 ? 0 : 300;
       options.schedule.top_k = 1 + queries % 5;
       check_combine(options);
     }
   }
-  Options many = prefill(preset("nstep"), 1);
+  Options many = prefill(preset_schedule("nstep"), 1);
   many.query_offset = 4000;
   many.queries = 9;
   many.schedule.top_k = 64;
@@ -81,7 +81,7 @@ TEST_CASE("GPU combination of infinite and far apart scores", "[combine]") {
       {inf, inf, 9, -inf},         {inf, 0, 0, 0}, {-inf, -inf, -inf, -inf},
       {0, -inf, -inf, -inf},       {3, 3, 3, 3},   {1000, 999, 998, -1e30F},
       {-1e30F, -1e30F, -inf, -inf}};
-  Options options = prefill(preset("nstep"), 2);
+  Options options = prefill(preset_schedule("nstep"), 2);
   options.schedule.top_k = 4;
   options.query_offset = 100;
   options.start = {};
@@ -94,7 +94,7 @@ TEST_CASE("GPU combination of infinite and far apart scores", "[combine]") {
 }
 
 TEST_CASE("GPU combination does not look at slots without a span", "[combine]") {
-  Options options = prefill(preset("nstep"), 1);
+  Options options = prefill(preset_schedule("nstep"), 1);
   options.schedule.top_k = 5;  // the first queries have fewer paths
   const Problem problem = make_problem(options);
   Partials given = partials(problem, options.dtype, span_search(problem.search()));
@@ -111,7 +111,7 @@ TEST_CASE("GPU combination does not look at slots without a span", "[combine]") 
 TEST_CASE("GPU combination where spans or windows have no weight", "[combine]") {
   for (const Index window_index : {0, 2}) {
     CAPTURE(window_index);
-    Options options = prefill(preset("nstep"), window_index);
+    Options options = prefill(preset_schedule("nstep"), window_index);
     const Problem problem = make_problem(options);
     Partials given = partials(problem, options.dtype, span_search(problem.search()));
     for (std::size_t slot = 0; slot < given.lses.size(); slot += 3) {  // all logits -inf
@@ -129,7 +129,7 @@ TEST_CASE("GPU combination of no slots is the window", "[combine]") {
     for (const Index queries : {1, 130}) {
       for (const Dtype dtype : kDtypes) {
         CAPTURE(steps, queries, name(dtype));
-        Options options = prefill(preset("nstep", steps), 4);
+        Options options = prefill(preset_schedule("nstep", steps), 4);
         options.dtype = dtype;
         options.queries = queries;
         options.query_offset = 77;
@@ -155,7 +155,7 @@ TEST_CASE("GPU combination tells the window's log-sum-exp", "[combine]") {
   for (const Index window_index : {0, 3}) {
     for (const Index head_dim : {64, 96, 128}) {
       for (const Index queries : {1, 130}) {
-        Options options = prefill(preset("nstep"), window_index);
+        Options options = prefill(preset_schedule("nstep"), window_index);
         options.head_dim = head_dim;
         options.queries = queries;
         options.query_offset = 30;  // padding to the second sequence's first rows
@@ -187,7 +187,7 @@ TEST_CASE("GPU combination tells the window's log-sum-exp", "[combine]") {
 TEST_CASE("GPU combination takes a window that is given", "[combine]") {
   for (const Dtype dtype : kDtypes) {
     const Options options = [&] {
-      Options result = prefill(preset("nstep"), 3);
+      Options result = prefill(preset_schedule("nstep"), 3);
       result.dtype = dtype;
       return result;
     }();

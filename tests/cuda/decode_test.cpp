@@ -24,7 +24,7 @@ Options decoding(const Schedule& schedule) {
 
 /// Long spans that overlap, a window, top_k of them. Twice as long, pieces have two tiles a warp.
 Schedule overlapping(Index top_k, Index times = 1) {
-  Schedule schedule = preset("paper");
+  Schedule schedule = preset_schedule("paper");
   schedule.window_index = 7;
   schedule.levels[0].backward = make_rational(4 * times);
   schedule.levels[0].forward = make_rational(3 * times);
@@ -179,7 +179,7 @@ TEST_CASE("GPU decoding with many steps keeps the oracle's paths", "[decode]") {
       for (const Index head_dim : {64, 128}) {
         for (const Index heads : {1, 5, 7, 16, 20, 24, 32, 48}) {  // of a KV head
           CAPTURE(steps, rules, head_dim, heads);
-          Options options = decoding(preset(rules, steps));
+          Options options = decoding(preset_schedule(rules, steps));
           options.values = Values::integers;
           options.head_dim = head_dim;
           options.num_heads = 2 * heads;
@@ -201,7 +201,7 @@ TEST_CASE("GPU decoding of more sequences than one launch of a search takes", "[
   for (const Index batch : {16, 33, 70}) {
     for (const Index steps : {2, 3, 5}) {
       CAPTURE(batch, steps);
-      Options options = decoding(preset("nstep", steps));
+      Options options = decoding(preset_schedule("nstep", steps));
       options.schedule.window_index = 2;
       options.values = Values::integers;
       options.batch = batch;

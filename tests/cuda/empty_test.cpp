@@ -14,7 +14,7 @@ const std::vector<Index> kStarts{0, 3, 90};
 
 Options options_for(Index steps, Index window_index, Index queries) {
   Options options;
-  options.schedule = preset("nstep", steps);
+  options.schedule = preset_schedule("nstep", steps);
   options.schedule.window_index = window_index;
   options.batch = 3;
   options.num_heads = 8;

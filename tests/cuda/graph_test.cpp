@@ -10,7 +10,7 @@ namespace {
 /// A cache of 160 keys.
 Problem cache(Index steps, Index queries) {
   Options options;
-  options.schedule = preset("nstep", steps);
+  options.schedule = preset_schedule("nstep", steps);
   options.schedule.window_index = 2;
   options.queries = queries;
   options.query_offset = 160 - queries;

@@ -48,7 +48,7 @@ TEST_CASE("GPU caches of more than 2^31 elements", "[large]") {
   for (const Index steps : {1, 2, 3}) {
     for (const Index queries : {1, 16, 70}) {
       Options options;
-      options.schedule = preset("nstep", steps);
+      options.schedule = preset_schedule("nstep", steps);
       options.schedule.window_index = steps == 1 ? 0 : 3;
       options.batch = 1;
       options.num_heads = options.num_kv_heads = kHeads;

@@ -32,7 +32,7 @@ struct Long {
 
   Long(Index count, Index queries, Index head_dim)
       : keys(count),
-        schedule(StripePlan(preset("nstep", 1), count)),
+        schedule(StripePlan(preset_schedule("nstep", 1), count)),
         query(at(queries * head_dim) * 2),
         key(at(keys * head_dim) * 2),
         value(at(keys * head_dim) * 2) {

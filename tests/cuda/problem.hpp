@@ -39,7 +39,7 @@ enum class Values {
 };
 
 struct Options {
-  Schedule schedule = multistep::preset("nstep");
+  Schedule schedule = multistep::preset_schedule("nstep");
   Dtype dtype = Dtype::bf16;
   Index batch = 2;
   Index num_heads = 4;

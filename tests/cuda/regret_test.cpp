@@ -35,7 +35,7 @@ TEST_CASE("GPU search of rounded scores has no regret", "[search]") {
     for (const char* rules : {"nstep", "even"}) {
       for (const Dtype dtype : kDtypes) {
         CAPTURE(steps, rules);
-        Options options = rough(preset(rules, steps));
+        Options options = rough(preset_schedule(rules, steps));
         options.dtype = dtype;
         options.schedule.top_k = 3;
         check_regret(options);
@@ -48,7 +48,7 @@ TEST_CASE("GPU search of rounded scores has no regret for any head_dim or scale"
   for (const Index head_dim : {32, 64, 96, 128, 256}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(head_dim, queries);
-      Options options = rough(preset("paper"));
+      Options options = rough(preset_schedule("paper"));
       options.schedule.window_index = 3;
       options.head_dim = head_dim;
       options.queries = queries;
@@ -59,7 +59,7 @@ TEST_CASE("GPU search of rounded scores has no regret for any head_dim or scale"
 }
 
 TEST_CASE("GPU search of rounded scores has no regret for the released schedule", "[search]") {
-  Options options = rough(preset("released"));
+  Options options = rough(preset_schedule("released"));
   options.query_offset = 4000;
   options.head_dim = 128;
   options.batch = 1;

@@ -11,14 +11,15 @@ const float kNaN = static_cast<float>(inputs::kNaN);
 
 /// Three steps, a window, overlapping spans: every stage has something to do.
 Schedule busy_schedule() {
-  Schedule schedule = preset("nstep", 3);
+  Schedule schedule = preset_schedule("nstep", 3);
   schedule.levels[1] = default_level(Rule::power, 2);
   schedule.window_index = 1;
   return schedule;
 }
 
 std::vector<Schedule> schedules() {
-  return {preset("nstep", 1), preset("nstep", 2), busy_schedule(), preset("even", 3)};
+  return {preset_schedule("nstep", 1), preset_schedule("nstep", 2), busy_schedule(),
+          preset_schedule("even", 3)};
 }
 
 Options options_for(const Schedule& schedule, Index queries, Values values) {

@@ -112,19 +112,19 @@ constexpr Index kFar = 10'000'000;
 TEST_CASE("the device cuts every segment up to 10^7 keys as the oracle does", "[gpu][schedule]") {
   for (const char* name : {"paper", "released"}) {
     INFO(name);
-    require_equal(preset(name), kFar);
+    require_equal(preset_schedule(name), kFar);
   }
-  for (const Index steps : {2, 3, 4}) require_equal(preset("nstep", steps), kFar);
-  for (const Index steps : {2, 3}) require_equal(preset("even", steps), kFar);
+  for (const Index steps : {2, 3, 4}) require_equal(preset_schedule("nstep", steps), kFar);
+  for (const Index steps : {2, 3}) require_equal(preset_schedule("even", steps), kFar);
 }
 
 TEST_CASE("the device holds every stripe up to 10^7", "[gpu][schedule]") {
-  for (const char* name : {"paper", "released"}) require_stripes(preset(name), kFar);
-  for (const Index steps : {2, 3, 4}) require_stripes(preset("nstep", steps), kFar);
+  for (const char* name : {"paper", "released"}) require_stripes(preset_schedule(name), kFar);
+  for (const Index steps : {2, 3, 4}) require_stripes(preset_schedule("nstep", steps), kFar);
 }
 
 TEST_CASE("the device cuts short segments under odd rules as the oracle does", "[gpu][schedule]") {
-  Schedule rules = preset("nstep", 4);
+  Schedule rules = preset_schedule("nstep", 4);
   rules.levels[0] = {Rule::power, parse_rational("7/2"), parse_rational("5/3"),
                      parse_rational("2/7"), parse_rational("3/5")};
   rules.levels[1] = default_level(Rule::power, 3);
@@ -135,24 +135,26 @@ TEST_CASE("the device cuts short segments under odd rules as the oracle does", "
   rules.levels[2] = {Rule::power, parse_rational("3/2"), parse_rational("0"), parse_rational("9"),
                      parse_rational("1")};
   require_equal(rules, 20'000);
-  require_equal(preset("nstep", 12), 20'000);
+  require_equal(preset_schedule("nstep", 12), 20'000);
 }
 
 TEST_CASE("the device's estimates decide nothing", "[gpu][schedule]") {
   for (const Estimate estimate : {Estimate::far_below, Estimate::far_above}) {
-    for (const char* name : {"paper", "released"}) require_equal(preset(name), 20'000, estimate);
-    for (const char* name : {"nstep", "even"}) require_equal(preset(name, 3), 20'000, estimate);
+    for (const char* name : {"paper", "released"})
+      require_equal(preset_schedule(name), 20'000, estimate);
+    for (const char* name : {"nstep", "even"})
+      require_equal(preset_schedule(name, 3), 20'000, estimate);
     // Tables of 33, 66, 1122 entries, which a search by 33rds cuts without a rest.
-    Schedule rules = preset("paper");
+    Schedule rules = preset_schedule("paper");
     rules.levels[0].backward = parse_rational("1000");
     for (const Index length : {33, 66, 1122}) require_equal(rules, length, estimate);
   }
 }
 
 TEST_CASE("schedules that the kernels do not take are refused", "[gpu][schedule]") {
-  CHECK_THROWS_WITH(DeviceSchedule(StripePlan(preset("nstep", 3), Index{1} << 31)),
+  CHECK_THROWS_WITH(DeviceSchedule(StripePlan(preset_schedule("nstep", 3), Index{1} << 31)),
                     ContainsSubstring("length 2147483648"));
-  Schedule rules = preset("paper");
+  Schedule rules = preset_schedule("paper");
   rules.levels[0].span_exponent = parse_rational("1");
   CHECK_THROWS_WITH(DeviceSchedule(StripePlan(rules, Index{1} << 30)),
                     ContainsSubstring("backward reach"));

@@ -211,11 +211,11 @@ const std::vector<std::vector<Index>> kCuts{
 TEST_CASE("GPU shards of a context, merged, are the whole", "[shard]") {
   std::vector<Schedule> schedules;
   for (Index steps = 2; steps <= 4; ++steps) {
-    schedules.push_back(preset("nstep", steps));
-    schedules.push_back(preset("even", steps));
+    schedules.push_back(preset_schedule("nstep", steps));
+    schedules.push_back(preset_schedule("even", steps));
     schedules.back().window_index = 5;
   }
-  schedules.push_back(preset("paper"));
+  schedules.push_back(preset_schedule("paper"));
   schedules.back().window_index = 3;
   schedules.push_back(inputs::uniform_schedule(Rule::power, 3, 1, 5));
   for (const Schedule& schedule : schedules) {
@@ -229,7 +229,7 @@ TEST_CASE("GPU shards when decoding, for head_dims and groups", "[shard]") {
   for (const Index head_dim : {64, 96, 128}) {
     for (const Index queries : {1, 9}) {
       CAPTURE(head_dim, queries);
-      Options options = sharded(preset("nstep", 3));
+      Options options = sharded(preset_schedule("nstep", 3));
       options.schedule.window_index = 1;
       options.dtype = kDtypes[queries % 2];
       options.head_dim = head_dim;
@@ -244,7 +244,7 @@ TEST_CASE("GPU shards when decoding, for head_dims and groups", "[shard]") {
 }
 
 TEST_CASE("GPU shards with a spare tail and padding of NaN", "[shard]") {
-  Options options = sharded(preset("nstep", 3));
+  Options options = sharded(preset_schedule("nstep", 3));
   options.query_offset = 200;  // the last shards lie behind the last position
   options.tail = 60;
   Problem problem = make_problem(options);
@@ -257,7 +257,7 @@ TEST_CASE("GPU shards with a spare tail and padding of NaN", "[shard]") {
 TEST_CASE("Merging GPU paths keeps the order of ties", "[shard]") {
   for (const Index steps : {2, 3}) {
     CAPTURE(steps);
-    Options options = sharded(preset("nstep", steps));
+    Options options = sharded(preset_schedule("nstep", steps));
     options.schedule.top_k = 4;
     Problem problem = make_problem(options);
     std::fill(problem.search_keys.begin(), problem.search_keys.end(), 1.0F);

@@ -56,7 +56,7 @@ Options prefill(const Schedule& schedule) {
 }
 
 Options windowed(Index window_index) {
-  Options options = prefill(preset("nstep"));
+  Options options = prefill(preset_schedule("nstep"));
   options.schedule.window_index = window_index;
   return options;
 }
@@ -82,7 +82,7 @@ TEST_CASE("GPU attention to the spans of a search, for every group of heads", "[
   for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index queries : {1, 66}) {
       CAPTURE(group, queries);
-      Options options = prefill(preset("nstep", group % 2 ? 2 : 3));
+      Options options = prefill(preset_schedule("nstep", group % 2 ? 2 : 3));
       options.num_heads = 2 * group;
       options.head_dim = group % 2 ? 64 : 128;
       options.queries = queries;
@@ -115,7 +115,7 @@ TEST_CASE("GPU attention to long spans", "[attention]") {
     for (const Dtype dtype : kDtypes) {
       CAPTURE(rules);
       Options options;
-      options.schedule = preset(rules);
+      options.schedule = preset_schedule(rules);
       options.dtype = dtype;
       options.num_heads = 8;
       options.queries = 70;
@@ -167,7 +167,7 @@ TEST_CASE("GPU window attention", "[attention]") {
       }
     }
   }
-  Options even = prefill(preset("even"));
+  Options even = prefill(preset_schedule("even"));
   even.schedule.window_index = 65;
   check_windows(make_problem(even), even.dtype);
 }
@@ -176,7 +176,7 @@ TEST_CASE("The GPU's window of one step is the whole context", "[attention]") {
   for (const Index queries : {1, 130, 300}) {
     for (const Dtype dtype : kDtypes) {
       CAPTURE(queries);
-      Options options = prefill(preset("nstep", 1));
+      Options options = prefill(preset_schedule("nstep", 1));
       options.queries = queries;
       options.query_offset = 200;
       options.dtype = dtype;

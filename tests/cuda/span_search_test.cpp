@@ -31,10 +31,10 @@ Options prefill(const Schedule& schedule) {
 
 std::vector<Schedule> presets() {
   std::vector<Schedule> result;
-  for (Index steps = 2; steps <= 5; ++steps) result.push_back(preset("nstep", steps));
-  for (Index steps = 2; steps <= 4; ++steps) result.push_back(preset("even", steps));
-  result.push_back(preset("paper"));
-  result.push_back(preset("paper"));
+  for (Index steps = 2; steps <= 5; ++steps) result.push_back(preset_schedule("nstep", steps));
+  for (Index steps = 2; steps <= 4; ++steps) result.push_back(preset_schedule("even", steps));
+  result.push_back(preset_schedule("paper"));
+  result.push_back(preset_schedule("paper"));
   result.back().window_index = 3;
   return result;
 }
@@ -56,8 +56,8 @@ TEST_CASE("GPU search keeps the oracle's paths for every preset", "[search]") {
 
 TEST_CASE("GPU search at perfect powers and their neighbours", "[search]") {
   std::vector<Schedule> schedules = presets();
-  schedules.push_back(preset("released"));
-  schedules.push_back(preset("paper"));
+  schedules.push_back(preset_schedule("released"));
+  schedules.push_back(preset_schedule("paper"));
   schedules.back().window_index = 31;  // W = 1023
   for (const Schedule& schedule : schedules) {
     for (const Index power : {64, 256, 1024, 4096}) {
@@ -77,12 +77,12 @@ TEST_CASE("GPU search for every head_dim", "[search]") {
   for (const Index head_dim : {1, 5, 32, 40, 64, 80, 96, 128, 200, 256}) {
     for (const Dtype dtype : kDtypes) {
       CAPTURE(head_dim);
-      Options options = prefill(preset("nstep", 2));
+      Options options = prefill(preset_schedule("nstep", 2));
       options.dtype = dtype;
       options.head_dim = head_dim;
       options.queries = 70;
       check_equal(options);
-      options.schedule = preset("nstep", 3);
+      options.schedule = preset_schedule("nstep", 3);
       options.schedule.window_index = 1;
       check_equal(options);
     }
@@ -94,7 +94,7 @@ TEST_CASE("GPU search for every group of heads", "[search]") {
     for (const Index steps : {2, 3}) {
       for (const Index queries : {1, 66}) {  // decoding, prefill
         CAPTURE(group, steps, queries);
-        Options options = prefill(preset("nstep", steps));
+        Options options = prefill(preset_schedule("nstep", steps));
         options.query_offset = 190;
         options.num_heads = 2 * group;
         options.head_dim = group % 2 ? 64 : 128;
@@ -111,7 +111,7 @@ TEST_CASE("GPU search for any number of queries", "[search]") {
       for (const char* rules : {"nstep", "even", "paper"}) {
         CAPTURE(queries, offset, rules);
         Options options;
-        options.schedule = preset(rules);
+        options.schedule = preset_schedule(rules);
         options.schedule.window_index = 2;
         options.batch = 3;
         options.num_heads = 2;
@@ -141,7 +141,7 @@ TEST_CASE("GPU search keeps top_k paths", "[search]") {
   for (const Index top_k : {1, 2, 3, 4, 5, 8, 16, 33, 64}) {
     for (const Index steps : {2, 3, 4}) {
       CAPTURE(top_k, steps);
-      Options options = prefill(preset("nstep", steps));
+      Options options = prefill(preset_schedule("nstep", steps));
       options.schedule.top_k = top_k;
       check_equal(options);
       options.query_offset = 500;
@@ -172,7 +172,7 @@ TEST_CASE("GPU search with a scale, and with K searched", "[search]") {
   for (const double scale : {-0.5, 0.25, 0.0, 3.0}) {  // exact products
     for (const bool separate : {false, true}) {
       CAPTURE(scale, separate);
-      Options options = prefill(preset("nstep", 3));
+      Options options = prefill(preset_schedule("nstep", 3));
       options.separate_search = separate;
       Problem problem = make_problem(options);
       problem.search_scale = scale;
@@ -204,7 +204,7 @@ TEST_CASE("GPU search of NaN and infinite keys", "[search]") {
   for (const char* rules : {"nstep", "even"}) {
     for (const Index steps : {2, 3}) {
       CAPTURE(rules, steps);
-      Options options = prefill(preset(rules, steps));
+      Options options = prefill(preset_schedule(rules, steps));
       options.schedule.top_k = 5;
       Problem problem = make_problem(options);
       inputs::Random random(77);
@@ -223,7 +223,7 @@ TEST_CASE("GPU search of NaN and infinite keys", "[search]") {
 TEST_CASE("GPU search without a path", "[search]") {
   for (const Index steps : {2, 3}) {
     CAPTURE(steps);
-    Options options = prefill(preset("nstep", steps));
+    Options options = prefill(preset_schedule("nstep", steps));
     options.start = {0, 500};  // beyond every query
     Problem problem = make_problem(options);
     // Every third query of the first sequence scores NaN at level 1.
@@ -250,7 +250,7 @@ TEST_CASE("GPU search one level at a time is the search of all levels", "[search
 }
 
 TEST_CASE("GPU search without anchors or ranks wanted", "[search]") {
-  const Options options = prefill(preset("nstep", 3));
+  const Options options = prefill(preset_schedule("nstep", 3));
   const Problem problem = make_problem(options);
   const Selection want = span_search(problem.search());
   const OnDevice device(problem, options.dtype);

@@ -367,9 +367,9 @@ struct Case {
   }
 
   static Problem<float> make(std::uint64_t seed, Random& random, Storage storage) {
-    using multistep::preset;
+    using multistep::preset_schedule;
     multistep::Schedule schedule =
-        random.below(2) ? preset("paper") : preset("nstep", 1 + random.below(4));
+        random.below(2) ? preset_schedule("paper") : preset_schedule("nstep", 1 + random.below(4));
     const Index windows[] = {0, 3, 7};
     schedule.window_index = windows[random.below(3)];
     schedule.top_k = 1 + random.below(3);

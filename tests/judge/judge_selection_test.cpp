@@ -65,7 +65,7 @@ struct Submitted {
 };
 
 Schedule paper(Index top_k) {
-  Schedule schedule = preset("paper");
+  Schedule schedule = preset_schedule("paper");
   schedule.window_index = 3;
   schedule.top_k = top_k;
   return schedule;
@@ -235,7 +235,7 @@ TEST_CASE("near-ties may fall either way, further ones may not", "[judge]") {
 }
 
 TEST_CASE("inner levels are held against every parent that rounding may keep", "[judge]") {
-  Submitted three(preset("nstep", 3), 3);
+  Submitted three(preset_schedule("nstep", 3), 3);
   CHECK(three.judge().pass());
   SECTION("a path through a parent that no rounding keeps") {
     // The newest stripe's parent has one key, its own anchor.
@@ -254,7 +254,7 @@ TEST_CASE("inner levels are held against every parent that rounding may keep", "
 }
 
 TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[judge]") {
-  Schedule schedule = preset("nstep", 3);
+  Schedule schedule = preset_schedule("nstep", 3);
   schedule.top_k = 1;
   Submitted wrong(schedule);
   const double best = wrong.selection.scores[0];

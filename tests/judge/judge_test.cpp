@@ -24,7 +24,7 @@ struct Handed {
   Handed& operator=(const Handed&) = delete;
 
   static Schedule windowed() {
-    Schedule schedule = preset("nstep");
+    Schedule schedule = preset_schedule("nstep");
     schedule.window_index = 3;
     return schedule;
   }
@@ -306,7 +306,7 @@ TEST_CASE("all rows are looked at for NaN, infinities and bounds", "[judge]") {
 }
 
 TEST_CASE("dense attention is judged by its output", "[judge]") {
-  Handed handed(preset("nstep", 1));
+  Handed handed(preset_schedule("nstep", 1));
   Submission given = handed.submission();
   CHECK(failing(handed.judge(given)).empty());
   CHECK(handed.judge(given).not_supplied.empty());
@@ -344,7 +344,7 @@ TEST_CASE("samples have both ends, edges and every head, and are the same for a 
   shape.keys = 9000;
   shape.query_offset = 4000;
   shape.head_dim = 4;
-  const StripePlan plan(preset("released"), 9000);
+  const StripePlan plan(preset_schedule("released"), 9000);
   for (const Index count : {1, 2, 64, 1000, 79'000, 80'000, 90'000}) {
     CAPTURE(count);
     const std::vector<Index> rows = sample_rows(shape, plan, count, 7);

@@ -19,7 +19,7 @@ struct Row {
 
   explicit Row(Index keys, std::uint64_t seed = 41)
       : problem(inputs::converted<float>(
-            inputs::random_problem(preset("nstep"), sizes(keys), seed, Values::exact))) {}
+            inputs::random_problem(preset_schedule("nstep"), sizes(keys), seed, Values::exact))) {}
 
   static Shape sizes(Index keys) {
     Shape sizes;

@@ -18,7 +18,7 @@ using multistep::CoverageReport;
 using multistep::Index;
 using multistep::Level;
 using multistep::multiplicity;
-using multistep::preset;
+using multistep::preset_schedule;
 using multistep::QuerySpan;
 using multistep::Rational;
 using multistep::Rule;
@@ -154,14 +154,14 @@ TEST_CASE("Anchors and spans too sparse together first leave a key out at 83", "
 TEST_CASE("The presets reach every key", "[coverage]") {
   for (Index steps = 1; steps <= 6; ++steps) {
     for (const char* name : {"nstep", "even"}) {
-      CHECK(check_against_definition(preset(name, steps), 1500) == 0);
+      CHECK(check_against_definition(preset_schedule(name, steps), 1500) == 0);
     }
   }
-  CHECK(check_against_definition(preset("paper"), 2000) == 0);
-  CHECK(check_against_definition(preset("released"), 3000) == 0);
-  CHECK(check_against_definition(preset("released"), 2600, 100) == 0);
-  CHECK(verify_all(preset("released"), 200'000).covered());
-  CHECK(verify_all(preset("nstep", 3), 200'000).covered());
+  CHECK(check_against_definition(preset_schedule("paper"), 2000) == 0);
+  CHECK(check_against_definition(preset_schedule("released"), 3000) == 0);
+  CHECK(check_against_definition(preset_schedule("released"), 2600, 100) == 0);
+  CHECK(verify_all(preset_schedule("released"), 200'000).covered());
+  CHECK(verify_all(preset_schedule("nstep", 3), 200'000).covered());
 }
 
 TEST_CASE("Tight and even levels mix, with any window and start", "[coverage]") {
@@ -178,7 +178,7 @@ TEST_CASE("Tight and even levels mix, with any window and start", "[coverage]") 
 TEST_CASE("Every query below 2000, presets and mixed rules of 2 to 6 steps", "[.exhaustive]") {
   for (Index steps = 2; steps <= 6; ++steps) {
     for (const char* name : {"nstep", "even"}) {
-      CHECK(check_against_definition(preset(name, steps), 2000) == 0);
+      CHECK(check_against_definition(preset_schedule(name, steps), 2000) == 0);
     }
   }
   const Rational none{0, 1}, one{1, 1};
@@ -296,12 +296,14 @@ TEST_CASE("A checker answers the same in any order of queries", "[coverage]") {
 
 TEST_CASE("Multiplicity counts the final spans that hold a key", "[coverage]") {
   // Spans [10,20) [7,17) [2,12) [0,5).
-  CHECK(multiplicity(StripePlan(preset("paper"), 20), 19) ==
+  CHECK(multiplicity(StripePlan(preset_schedule("paper"), 20), 19) ==
         std::vector<Index>{1, 1, 2, 2, 2, 1, 1, 2, 2, 2, 3, 3, 2, 2, 2, 2, 2, 1, 1, 1});
-  CHECK(multiplicity(StripePlan(preset("nstep", 1), 9), 4, 2) == std::vector<Index>{1, 1, 1});
+  CHECK(multiplicity(StripePlan(preset_schedule("nstep", 1), 9), 4, 2) ==
+        std::vector<Index>{1, 1, 1});
   for (const Schedule& schedule :
-       {preset("nstep", 3), schedule_of({T}, 3), schedule_of({E}, 6), preset("paper"), one_sided(),
-        schedule_of({P, P}, 2), with_factors(schedule_of({P, P, P}), 2, {3, 2}, {1, 1})}) {
+       {preset_schedule("nstep", 3), schedule_of({T}, 3), schedule_of({E}, 6),
+        preset_schedule("paper"), one_sided(), schedule_of({P, P}, 2),
+        with_factors(schedule_of({P, P, P}), 2, {3, 2}, {1, 1})}) {
     const StripePlan plan(schedule, 400);
     const Definition definition(schedule, 400);
     for (const Index t : {0, 1, 2, 7, 8, 63, 64, 99, 180}) {
@@ -310,7 +312,7 @@ TEST_CASE("Multiplicity counts the final spans that hold a key", "[coverage]") {
       }
     }
   }
-  const StripePlan plan(preset("paper"), 100);
+  const StripePlan plan(preset_schedule("paper"), 100);
   CHECK_THROWS_WITH(multiplicity(plan, 100), "query 100: an integer in [start 0, 100)");
   CHECK_THROWS_WITH(multiplicity(plan, 5, 6), "query 5: an integer in [start 6, 100)");
 }
@@ -387,7 +389,8 @@ TEST_CASE("A sample checks as many queries as it is asked for", "[coverage]") {
     CHECK(report.length == 2000);
     CHECK(report.start == 0);
   }
-  for (const Schedule& schedule : {one_sided(), preset("nstep", 3), preset("even", 4)}) {
+  for (const Schedule& schedule :
+       {one_sided(), preset_schedule("nstep", 3), preset_schedule("even", 4)}) {
     for (const Index start : {0, 3, 900}) {
       const CoverageReport all = verify_all(schedule, 1000, start);
       CHECK(equal(verify_sampled(schedule, 1000, start, 1000 - start, 1), all));
@@ -435,17 +438,18 @@ TEST_CASE("A sample is seeded, has the last query and looks near the stripes", "
 TEST_CASE("Samples of great lengths agree with what is proved", "[coverage]") {
   const Index length = 1'000'000'000'000;
   for (const char* name : {"nstep", "even", "paper"}) {
-    CHECK(verify_sampled(preset(name), length, 0, 60, 1).covered());
+    CHECK(verify_sampled(preset_schedule(name), length, 0, 60, 1).covered());
   }
   for (const Index steps : {3, 4}) {
-    const CoverageReport report = verify_sampled(preset("nstep", steps), length, 12'345, 200, 1);
+    const CoverageReport report =
+        verify_sampled(preset_schedule("nstep", steps), length, 12'345, 200, 1);
     CHECK(report.covered());
     CHECK(report.queries_checked == 200);
     CHECK(verify_sampled(schedule_of(std::vector<Rule>(static_cast<std::size_t>(steps - 1), P)),
                          length, 0, 100, 1)
               .covered());
   }
-  CHECK(verify_sampled(preset("released"), 100'000'000, 0, 300, 1).covered());
+  CHECK(verify_sampled(preset_schedule("released"), 100'000'000, 0, 300, 1).covered());
   const CoverageReport holed = verify_sampled(one_sided(), length, 0, 60, 1);
   CHECK_FALSE(holed.covered());
   REQUIRE(holed.first_excluded);
@@ -470,14 +474,16 @@ TEST_CASE("The number of threads does not change a report", "[coverage]") {
 }
 
 TEST_CASE("Length and start out of range are refused", "[coverage]") {
-  CHECK_THROWS_WITH(verify_all(preset("nstep"), 0), "length 0: an integer in [1, 2^48]");
-  CHECK_THROWS_WITH(verify_all(preset("nstep"), multistep::kMaxLength + 1),
+  CHECK_THROWS_WITH(verify_all(preset_schedule("nstep"), 0), "length 0: an integer in [1, 2^48]");
+  CHECK_THROWS_WITH(verify_all(preset_schedule("nstep"), multistep::kMaxLength + 1),
                     "length 281474976710657: an integer in [1, 2^48]");
-  CHECK_THROWS_WITH(verify_all(preset("nstep"), 10, 10), "start 10: an integer in [0, length 10)");
-  CHECK_THROWS_WITH(verify_all(preset("nstep"), 10, -1), "start -1: an integer in [0, length 10)");
+  CHECK_THROWS_WITH(verify_all(preset_schedule("nstep"), 10, 10),
+                    "start 10: an integer in [0, length 10)");
+  CHECK_THROWS_WITH(verify_all(preset_schedule("nstep"), 10, -1),
+                    "start -1: an integer in [0, length 10)");
   CHECK_THROWS_WITH(verify_spans({}, 0), "length 0: an integer in [1, 2^48]");
   CHECK_THROWS_WITH(verify_spans({}, 5, 5), "start 5: an integer in [0, length 5)");
-  Schedule bad = preset("nstep");
+  Schedule bad = preset_schedule("nstep");
   bad.top_k = 0;
   CHECK_THROWS_AS(verify_all(bad, 10), std::invalid_argument);
 }

@@ -18,7 +18,7 @@ using multistep::default_level;
 using multistep::greedy_path;
 using multistep::Index;
 using multistep::kMaxLength;
-using multistep::preset;
+using multistep::preset_schedule;
 using multistep::Rational;
 using multistep::Rule;
 using multistep::Schedule;
@@ -53,15 +53,15 @@ std::vector<Schedule> mixed_schedules() {
   Schedule three_stripes = schedule_of({T, T});
   three_stripes.levels[0].exponent = {5, 2};
   three_stripes.levels[1].exponent = {3, 2};
-  return {preset("nstep"),
-          preset("nstep", 3),
-          preset("nstep", 4),
-          preset("nstep", 6),
-          preset("even"),
-          preset("even", 3),
-          preset("even", 5),
-          preset("paper"),
-          preset("released"),
+  return {preset_schedule("nstep"),
+          preset_schedule("nstep", 3),
+          preset_schedule("nstep", 4),
+          preset_schedule("nstep", 6),
+          preset_schedule("even"),
+          preset_schedule("even", 3),
+          preset_schedule("even", 5),
+          preset_schedule("paper"),
+          preset_schedule("released"),
           schedule_of({T}, 3),
           schedule_of({E}, 5),
           schedule_of({E, T}, 7),
@@ -109,10 +109,10 @@ Schedule any_schedule(const std::vector<Rule>& rules) {
 }  // namespace
 
 TEST_CASE("Two steps cut the query at 19 as the specification shows", "[schedule]") {
-  const StripePlan tight(preset("nstep"), 100);
+  const StripePlan tight(preset_schedule("nstep"), 100);
   CHECK(first_choices(tight, 19) ==
         std::vector<Choice>{{19, {17, 20}}, {16, {12, 17}}, {11, {5, 12}}, {4, {0, 5}}});
-  const StripePlan power(preset("paper"), 100);
+  const StripePlan power(preset_schedule("paper"), 100);
   CHECK(first_choices(power, 19) ==
         std::vector<Choice>{{19, {10, 20}}, {16, {7, 17}}, {11, {2, 12}}, {4, {0, 5}}});
 }
@@ -123,14 +123,14 @@ TEST_CASE("Three steps cut the query at 29 as the specification shows", "[schedu
         std::vector<Choice>{{29, {23, 30}}, {22, {4, 23}}, {3, {0, 4}}});
   CHECK(choices(tight, 2, {4, 23}) ==
         std::vector<Choice>{{22, {20, 23}}, {19, {15, 20}}, {14, {8, 15}}, {7, {4, 8}}});
-  const StripePlan even(preset("nstep", 3), 100);
+  const StripePlan even(preset_schedule("nstep", 3), 100);
   CHECK(choices(even, 2, {4, 23}) ==
         std::vector<Choice>{
             {22, {19, 23}}, {18, {15, 19}}, {14, {11, 15}}, {10, {7, 11}}, {6, {4, 7}}});
 }
 
 TEST_CASE("The authors' schedule has the published stripes, window and reach", "[schedule]") {
-  const StripePlan plan(preset("released"), 10'000'000);
+  const StripePlan plan(preset_schedule("released"), 10'000'000);
   CHECK(plan.window(5000, 0) == Span{5001 - 2032, 5001});
   const auto stripes = [&](Index n) {  // those of the window included
     const Cut cut = plan.cut(1, n);
@@ -200,13 +200,13 @@ TEST_CASE("The window has its stripes and no more", "[schedule]") {
   CHECK(even.searched(2, 0).empty());
   CHECK(first_choices(even, 3) == std::vector<Choice>{{0, {0, 1}}});
 
-  const StripePlan none(preset("nstep"), 100);
+  const StripePlan none(preset_schedule("nstep"), 100);
   CHECK(none.window(40, 0).empty());
   CHECK(none.searched(40, 3) == Span{3, 41});
 }
 
 TEST_CASE("One step is dense attention", "[schedule]") {
-  const StripePlan plan(preset("nstep", 1), 50);
+  const StripePlan plan(preset_schedule("nstep", 1), 50);
   CHECK(plan.window(49, 0) == Span{0, 50});
   CHECK(plan.window(20, 4) == Span{4, 21});
   CHECK(plan.searched(20, 4).empty());
@@ -218,38 +218,38 @@ TEST_CASE("Presets are the table of the specification", "[schedule]") {
     return level.rule == rule && level.exponent == exponent && level.backward == backward &&
            level.forward == forward && level.span_exponent == span_exponent;
   };
-  const Schedule nstep = preset("nstep");
+  const Schedule nstep = preset_schedule("nstep");
   CHECK(nstep.steps == 2);
   CHECK(nstep.window_index == 0);
   CHECK(nstep.top_k == 2);
   REQUIRE(nstep.levels.size() == 1);
   CHECK(is_level(nstep.level(1), T, {2, 1}, {2, 1}, {0, 1}, {1, 2}));
-  const Schedule four = preset("nstep", 4);
+  const Schedule four = preset_schedule("nstep", 4);
   REQUIRE(four.levels.size() == 3);
   CHECK(is_level(four.level(1), T, {4, 1}, {4, 1}, {0, 1}, {3, 4}));
   CHECK(is_level(four.level(2), E, {3, 1}, {3, 1}, {0, 1}, {2, 3}));
   CHECK(is_level(four.level(3), E, {2, 1}, {2, 1}, {0, 1}, {1, 2}));
-  const Schedule even = preset("even", 3);
+  const Schedule even = preset_schedule("even", 3);
   REQUIRE(even.levels.size() == 2);
   CHECK(even.level(1).rule == E);
   CHECK(even.level(2).rule == E);
-  const Schedule paper = preset("paper");
+  const Schedule paper = preset_schedule("paper");
   REQUIRE(paper.levels.size() == 1);
   CHECK(paper.window_index == 0);
   CHECK(paper.top_k == 2);
   CHECK(is_level(paper.level(1), P, {2, 1}, {2, 1}, {0, 1}, {1, 2}));
-  const Schedule released = preset("released");
+  const Schedule released = preset_schedule("released");
   REQUIRE(released.levels.size() == 1);
   CHECK(released.window_index == 65);
   CHECK(released.top_k == 3);
   CHECK(is_level(released.level(1), P, {20, 11}, {3, 1}, {1, 1}, {11, 20}));
-  CHECK(preset("even", 1).levels.empty());
-  CHECK(preset("nstep", 64).levels.size() == 63);
+  CHECK(preset_schedule("even", 1).levels.empty());
+  CHECK(preset_schedule("nstep", 64).levels.size() == 63);
 
-  CHECK_THROWS_WITH(preset("dense"), "preset dense: nstep, even, paper or released");
-  CHECK_THROWS_WITH(preset("paper", 3), "steps 3: preset paper has 2 steps");
-  CHECK_THROWS_WITH(preset("nstep", 0), "steps 0: an integer in [1, 64]");
-  CHECK_THROWS_WITH(preset("even", 65), "steps 65: an integer in [1, 64]");
+  CHECK_THROWS_WITH(preset_schedule("dense"), "preset dense: nstep, even, paper or released");
+  CHECK_THROWS_WITH(preset_schedule("paper", 3), "steps 3: preset paper has 2 steps");
+  CHECK_THROWS_WITH(preset_schedule("nstep", 0), "steps 0: an integer in [1, 64]");
+  CHECK_THROWS_WITH(preset_schedule("even", 65), "steps 65: an integer in [1, 64]");
   CHECK_THROWS_WITH(default_level(T, 1), "steps left 1: a search level has 2 to 64");
 }
 
@@ -263,10 +263,10 @@ TEST_CASE("Rules have names", "[schedule]") {
 
 TEST_CASE("A parameter out of range is refused by name", "[schedule]") {
   const auto refused = [](const std::function<void(Schedule&)>& change, const std::string& error) {
-    Schedule schedule = preset("nstep", 3);
+    Schedule schedule = preset_schedule("nstep", 3);
     change(schedule);
-    CHECK_THROWS_AS(validate(schedule), std::invalid_argument);
-    CHECK_THROWS_WITH(validate(schedule), error);
+    CHECK_THROWS_AS(validate_schedule(schedule), std::invalid_argument);
+    CHECK_THROWS_WITH(validate_schedule(schedule), error);
     CHECK_THROWS_WITH(StripePlan(schedule, 10), error);
   };
   refused([](Schedule& s) { s.steps = 0; }, "steps 0: an integer in [1, 64]");
@@ -309,9 +309,9 @@ TEST_CASE("A parameter out of range is refused by name", "[schedule]") {
       },
       "forward -1/2: a factor is a rational >= 0");
 
-  validate(preset("released"));
-  CHECK_THROWS_WITH(StripePlan(preset("nstep"), 0), "length 0: an integer in [1, 2^48]");
-  CHECK_THROWS_WITH(StripePlan(preset("nstep"), kMaxLength + 1),
+  validate_schedule(preset_schedule("released"));
+  CHECK_THROWS_WITH(StripePlan(preset_schedule("nstep"), 0), "length 0: an integer in [1, 2^48]");
+  CHECK_THROWS_WITH(StripePlan(preset_schedule("nstep"), kMaxLength + 1),
                     "length 281474976710657: an integer in [1, 2^48]");
   CHECK_THROWS_WITH(StripePlan(exponent_schedule(T, {1, 1}, 0), kMaxLength),
                     "length 281474976710656: with stripe exponent 1 it needs more than 134217728 "
@@ -429,7 +429,7 @@ TEST_CASE("A plan takes another backward factor at every power level", "[schedul
 }
 
 TEST_CASE("A plan takes another top_k, and keeps its tables", "[schedule]") {
-  const StripePlan plan(preset("released"), 10'000);
+  const StripePlan plan(preset_schedule("released"), 10'000);
   const StripePlan more = plan.with_top_k(64);
   CHECK(more.schedule().top_k == 64);
   CHECK(plan.schedule().top_k == 3);

@@ -28,7 +28,7 @@ using multistep::lower_bound;
 using multistep::MostChoices;
 using multistep::path_work;
 using multistep::PathWork;
-using multistep::preset;
+using multistep::preset_schedule;
 using multistep::random_routing_work;
 using multistep::routed_spans;
 using multistep::Rule;
@@ -154,20 +154,20 @@ TEST_CASE("The final spans of query 4095 are as many and as long as published", 
   CHECK(final_spans(all_tight(3), t) == FinalSpans{215, 51});
   CHECK(final_spans(all_tight(4), t) == FinalSpans{363, 37});
   CHECK(final_spans(all_tight(5), t) == FinalSpans{511, 27});
-  CHECK(final_spans(preset("nstep", 2), t) == FinalSpans{64, 127});
-  CHECK(final_spans(preset("nstep", 3), t) == FinalSpans{229, 27});
-  CHECK(final_spans(preset("nstep", 4), t) == FinalSpans{466, 12});
-  CHECK(final_spans(preset("nstep", 5), t) == FinalSpans{821, 7});
-  CHECK(final_spans(preset("even", 2), t) == FinalSpans{64, 64});
-  CHECK(final_spans(preset("even", 3), t) == FinalSpans{256, 16});
-  CHECK(final_spans(preset("even", 4), t) == FinalSpans{512, 8});
-  CHECK(final_spans(preset("even", 5), t) == FinalSpans{900, 5});
+  CHECK(final_spans(preset_schedule("nstep", 2), t) == FinalSpans{64, 127});
+  CHECK(final_spans(preset_schedule("nstep", 3), t) == FinalSpans{229, 27});
+  CHECK(final_spans(preset_schedule("nstep", 4), t) == FinalSpans{466, 12});
+  CHECK(final_spans(preset_schedule("nstep", 5), t) == FinalSpans{821, 7});
+  CHECK(final_spans(preset_schedule("even", 2), t) == FinalSpans{64, 64});
+  CHECK(final_spans(preset_schedule("even", 3), t) == FinalSpans{256, 16});
+  CHECK(final_spans(preset_schedule("even", 4), t) == FinalSpans{512, 8});
+  CHECK(final_spans(preset_schedule("even", 5), t) == FinalSpans{900, 5});
 }
 
 TEST_CASE("The stripes of the first 4096 queries sum to the published numbers", "[work]") {
   const std::map<Index, Index> sums = {{2, 172768}, {3, 47056}, {4, 24004}};
   for (const auto& [steps, expected] : sums) {
-    const StripePlan plan(preset("nstep", steps), 4096);
+    const StripePlan plan(preset_schedule("nstep", steps), 4096);
     Index sum = 0;
     for (Index t = 0; t < 4096; ++t) sum += plan.cut(1, t + 1).count();
     CHECK(sum == expected);
@@ -175,19 +175,20 @@ TEST_CASE("The stripes of the first 4096 queries sum to the published numbers", 
 }
 
 TEST_CASE("The work of one path is as published at 2^20 keys", "[work]") {
-  check_published(preset("nstep", 2), 1025, 2389.3, 3071, 1.167);
-  check_published(preset("nstep", 3), 105, 363.9, 450, 1.194);
-  check_published(preset("nstep", 4), 35, 154.2, 183, 1.205);
-  check_published(preset("even", 2), 2048, 2048, 2048, 1);
-  check_published(preset("even", 3), 284, 304.8, 305, 1);
+  check_published(preset_schedule("nstep", 2), 1025, 2389.3, 3071, 1.167);
+  check_published(preset_schedule("nstep", 3), 105, 363.9, 450, 1.194);
+  check_published(preset_schedule("nstep", 4), 35, 154.2, 183, 1.205);
+  check_published(preset_schedule("even", 2), 2048, 2048, 2048, 1);
+  check_published(preset_schedule("even", 3), 284, 304.8, 305, 1);
   check_published(all_tight(3), 106, 406.2, 622, 1.333);
 }
 
 TEST_CASE("The work of one path is that of the definition's paths", "[work]") {
   for (const Schedule& schedule :
-       {preset("nstep"), preset("nstep", 3), preset("nstep", 5), preset("even", 3),
-        preset("even", 4), preset("paper"), all_tight(4), schedule_of({T}, 3), schedule_of({E}, 6),
-        schedule_of({E, T}, 2), schedule_of({P, P}, 1), schedule_of({T, P, E}),
+       {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 5),
+        preset_schedule("even", 3), preset_schedule("even", 4), preset_schedule("paper"),
+        all_tight(4), schedule_of({T}, 3), schedule_of({E}, 6), schedule_of({E, T}, 2),
+        schedule_of({P, P}, 1), schedule_of({T, P, E}),
         with_factors(schedule_of({P, E}, 2), 1, {1, 1}, {3, 2})}) {
     const StripePlan plan(schedule, 700);
     const Definition definition(schedule, 700);
@@ -203,13 +204,15 @@ TEST_CASE("The work of one path is that of the definition's paths", "[work]") {
 
 TEST_CASE("Work where nothing is searched", "[work]") {
   // One step: one path, whose span is every key.
-  CHECK(equal(path_work(StripePlan(preset("nstep", 1), 10), 9), PathWork{10, 10, "10", 10, 10, 1}));
-  CHECK(equal(path_work(StripePlan(preset("even", 1), 10), 9, 3), PathWork{7, 7, "7", 7, 7, 1}));
+  CHECK(equal(path_work(StripePlan(preset_schedule("nstep", 1), 10), 9),
+              PathWork{10, 10, "10", 10, 10, 1}));
+  CHECK(equal(path_work(StripePlan(preset_schedule("even", 1), 10), 9, 3),
+              PathWork{7, 7, "7", 7, 7, 1}));
   // The window has every key.
-  CHECK_FALSE(path_work(StripePlan(preset("released"), 4000), 2031));
-  CHECK(path_work(StripePlan(preset("released"), 4000), 2032));
+  CHECK_FALSE(path_work(StripePlan(preset_schedule("released"), 4000), 2031));
+  CHECK(path_work(StripePlan(preset_schedule("released"), 4000), 2032));
 
-  const StripePlan plan(preset("nstep"), 100);
+  const StripePlan plan(preset_schedule("nstep"), 100);
   CHECK_THROWS_WITH(path_work(plan, 100), "query 100: an integer in [start 0, 100)");
   CHECK_THROWS_WITH(path_work(plan, 5, 6), "query 5: an integer in [start 6, 100)");
 }
@@ -258,7 +261,7 @@ TEST_CASE("No covering schedule is below the lower bounds", "[work]") {
 TEST_CASE("Where even parts divide a window's rest evenly, mean work is the lower bound",
           "[work]") {
   for (const Index steps : {2, 3, 4}) {
-    Schedule schedule = preset("even", steps);
+    Schedule schedule = preset_schedule("even", steps);
     schedule.window_index = 60'000;
     const Index n = Index{1} << 12;
     const auto work = path_work(StripePlan(schedule, 70'000), 60'000 + n - 1);
@@ -302,7 +305,7 @@ TEST_CASE("A mean is the double nearest to it", "[work]") {
   cpp_int sum = cpp_int(stripes) * n;
   for (Index i = 1; i < stripes; ++i) sum += cpp_int(2 * i + 1) * (2 * i + 1);
   sum += 1;  // the oldest stripe stands for the oldest key alone
-  const auto work = path_work(StripePlan(preset("nstep"), n), n - 1);
+  const auto work = path_work(StripePlan(preset_schedule("nstep"), n), n - 1);
   REQUIRE(work);
   CHECK(work->pairs == std::to_string(n));
   // The denominator is a power of two, so that the quotient is the sum, rounded once.
@@ -311,8 +314,9 @@ TEST_CASE("A mean is the double nearest to it", "[work]") {
 
 TEST_CASE("The most choices of each step are those of the definition", "[work]") {
   for (Schedule schedule :
-       {preset("nstep"), preset("nstep", 3), preset("nstep", 4), preset("even", 3),
-        schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1), preset("paper")}) {
+       {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 4),
+        preset_schedule("even", 3), schedule_of({T}, 2), schedule_of({E, T}, 3),
+        schedule_of({P, P}, 1), preset_schedule("paper")}) {
     schedule.top_k = 3;
     const StripePlan plan(schedule, 70);
     const Definition definition(schedule, 70);
@@ -324,16 +328,18 @@ TEST_CASE("The most choices of each step are those of the definition", "[work]")
             most.front() + 3 * std::accumulate(most.begin() + 1, most.end(), Index{0}));
     }
   }
-  CHECK(MostChoices(StripePlan(preset("even", 3), 4096)).of(4095) ==
+  CHECK(MostChoices(StripePlan(preset_schedule("even", 3), 4096)).of(4095) ==
         std::vector<Index>{16, 16, 16});
-  CHECK(MostChoices(StripePlan(preset("nstep", 1), 9)).of(8, 2) == std::vector<Index>{7});
-  CHECK(MostChoices(StripePlan(preset("released"), 4000)).of(2031) == std::vector<Index>{0, 0});
+  CHECK(MostChoices(StripePlan(preset_schedule("nstep", 1), 9)).of(8, 2) == std::vector<Index>{7});
+  CHECK(MostChoices(StripePlan(preset_schedule("released"), 4000)).of(2031) ==
+        std::vector<Index>{0, 0});
 }
 
 TEST_CASE("Random routing that keeps every path counts all of them", "[work]") {
   for (Schedule schedule :
-       {preset("nstep"), preset("nstep", 3), preset("nstep", 4), preset("even", 3),
-        schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1), preset("paper")}) {
+       {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 4),
+        preset_schedule("even", 3), schedule_of({T}, 2), schedule_of({E, T}, 3),
+        schedule_of({P, P}, 1), preset_schedule("paper")}) {
     schedule.top_k = 64;
     const StripePlan plan(schedule, 40);
     const Definition definition(schedule, 40);
@@ -351,7 +357,7 @@ TEST_CASE("Random routing that keeps every path counts all of them", "[work]") {
 
 TEST_CASE("Random routing does the same work everywhere where the parts are even", "[work]") {
   for (const Index top_k : {1, 2, 5}) {
-    Schedule schedule = preset("even", 3);
+    Schedule schedule = preset_schedule("even", 3);
     schedule.top_k = top_k;
     const StripePlan plan(schedule, 4096);
     for (const std::uint64_t seed : {1U, 2U, 3U}) {
@@ -361,7 +367,7 @@ TEST_CASE("Random routing does the same work everywhere where the parts are even
       CHECK(work.total() == 16 + 32 * top_k);
     }
   }
-  const WorkCount dense = random_routing_work(StripePlan(preset("nstep", 1), 50), 30, 1);
+  const WorkCount dense = random_routing_work(StripePlan(preset_schedule("nstep", 1), 50), 30, 1);
   CHECK(dense.anchors_scored == 0);
   CHECK(dense.keys_attended == 31);
 }
@@ -383,7 +389,7 @@ TEST_CASE("Random routing draws every path, with its work and the window once", 
 }
 
 TEST_CASE("Every anchor has the same chance", "[work]") {
-  Schedule schedule = preset("nstep");
+  Schedule schedule = preset_schedule("nstep");
   schedule.top_k = 1;
   const StripePlan plan(schedule, 20);
   std::map<Index, Index> times;  // by length of the span: 3, 5, 7 and twice 5
@@ -400,7 +406,7 @@ TEST_CASE("Every anchor has the same chance", "[work]") {
 
 TEST_CASE("Routed spans are those that the scores ask for", "[work]") {
   // t = 19: anchors 19, 16, 11, 4 with the spans [17, 20) [12, 17) [5, 12) [0, 5).
-  const StripePlan plan(preset("nstep"), 20);
+  const StripePlan plan(preset_schedule("nstep"), 20);
   WorkCount work;
   const auto wanted = [](Index level, Index anchor, Span span) {
     CHECK(level == 1);

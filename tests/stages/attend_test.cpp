@@ -98,7 +98,7 @@ Problem<double> grouped_problem(std::uint64_t seed) {
   sizes.keys = 24;
   sizes.head_dim = 5;
   sizes.query_offset = 12;
-  return inputs::random_problem(preset("nstep"), sizes, seed, Values::exact, {0, 15});
+  return inputs::random_problem(preset_schedule("nstep"), sizes, seed, Values::exact, {0, 15});
 }
 
 /// One query of head_dim 1 at position n - 1, with q = 1 and scale 1: key j has logit logits[j].
@@ -109,7 +109,7 @@ Problem<double> logit_problem(const std::vector<double>& logits,
   sizes.keys = static_cast<Index>(logits.size());
   sizes.query_offset = sizes.keys - 1;
   sizes.head_dim = 1;
-  auto problem = inputs::random_problem(preset("nstep"), sizes, 1);
+  auto problem = inputs::random_problem(preset_schedule("nstep"), sizes, 1);
   problem.query = {1};
   problem.key = logits;
   problem.value = values;
@@ -237,7 +237,7 @@ TEST_CASE("The softmax scale is 1 / sqrt(head_dim) unless given", "[attention]")
   sizes.keys = 2;
   sizes.query_offset = 1;
   sizes.head_dim = 16;
-  auto problem = inputs::random_problem(preset("nstep"), sizes, 1);
+  auto problem = inputs::random_problem(preset_schedule("nstep"), sizes, 1);
   std::fill(problem.query.begin(), problem.query.end(), 0.5);
   std::fill(problem.key.begin(), problem.key.begin() + 16, 0.0);
   std::fill(problem.key.begin() + 16, problem.key.end(), 1.0);  // <q, k> = 8

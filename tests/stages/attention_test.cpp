@@ -18,7 +18,7 @@ constexpr double kTolerance = 1e-13;
 
 /// Three steps, a window, overlapping spans: every stage has something to do.
 Schedule busy_schedule() {
-  Schedule schedule = preset("nstep", 3);
+  Schedule schedule = preset_schedule("nstep", 3);
   schedule.levels[1] = default_level(Rule::power, 2);
   schedule.window_index = 1;
   return schedule;
@@ -79,8 +79,9 @@ TEST_CASE("Attention is search, span attention and combination in turn", "[atten
   const inputs::Threads one(1);
   for (Index steps = 1; steps <= 4; ++steps) {
     CAPTURE(steps);
-    auto problem = inputs::random_problem(
-        preset("nstep", steps), inputs::grouped_sizes(5, 60, 3, 2), 41, Values::exact, {0, 17});
+    auto problem =
+        inputs::random_problem(preset_schedule("nstep", steps), inputs::grouped_sizes(5, 60, 3, 2),
+                               41, Values::exact, {0, 17});
     CHECK(distance(attention(problem.attention()).output,
                    naive::Stages<double>(problem).attention()) <= kTolerance);
     problem.search_keys.clear();  // then the keys are searched
@@ -139,7 +140,7 @@ TEST_CASE("The composition calls its stages on nothing but their own inputs", "[
 
 TEST_CASE("One step is dense causal attention", "[attention]") {
   const auto problem = inputs::random_problem(
-      preset("nstep", 1), inputs::grouped_sizes(5, 40, 5, 3), 43, Values::exact, {0, 11});
+      preset_schedule("nstep", 1), inputs::grouped_sizes(5, 40, 5, 3), 43, Values::exact, {0, 11});
   const auto dense = dense_attention(problem.attention());
   CHECK(same_bits(attention(problem.attention()).output, dense.output));
   const naive::Stages<double> stages(problem);
@@ -157,9 +158,10 @@ TEST_CASE("One step is dense causal attention", "[attention]") {
 }
 
 TEST_CASE("Dense attention does not look at the plan or the routing queries", "[attention]") {
-  const auto problem = inputs::random_problem(preset("nstep", 1), inputs::grouped_sizes(5, 9), 44);
+  const auto problem =
+      inputs::random_problem(preset_schedule("nstep", 1), inputs::grouped_sizes(5, 9), 44);
   auto args = problem.attention();
-  const StripePlan sparse(preset("released"), 1);
+  const StripePlan sparse(preset_schedule("released"), 1);
   args.plan = &sparse;
   args.routing_queries.assign(7, nullptr);
   args.search_keys = nullptr;
@@ -190,8 +192,9 @@ TEST_CASE("Chunked, decoded and whole prefill give the same bits", "[attention]"
   const inputs::Threads one(1);
   for (const char* name : {"nstep", "even"}) {
     const Index queries = 45;
-    const auto problem = inputs::random_problem(
-        preset(name, 3), inputs::grouped_sizes(5, queries, 4, 3), 46, Values::rough, {2, 19});
+    const auto problem =
+        inputs::random_problem(preset_schedule(name, 3), inputs::grouped_sizes(5, queries, 4, 3),
+                               46, Values::rough, {2, 19});
     const Index heads = problem.sizes.batch * problem.sizes.num_heads;
     const Index d = problem.sizes.head_dim;
     const std::vector<double> whole = attention(problem.attention()).output;
@@ -218,7 +221,7 @@ TEST_CASE("Queries beyond one block of work are computed like the first", "[atte
   sizes.queries = 4100;
   sizes.keys = 4100;
   sizes.head_dim = 1;
-  const auto problem = inputs::random_problem(preset("nstep", 4), sizes, 47);
+  const auto problem = inputs::random_problem(preset_schedule("nstep", 4), sizes, 47);
   std::vector<Index> reports;
   const auto whole = attention(problem.attention(), [&](Index done, Index total) {
     reports.push_back(done);
@@ -237,7 +240,7 @@ TEST_CASE("Queries beyond one block of work are computed like the first", "[atte
 
 TEST_CASE("A hook that wants no more ends attention and its gradients", "[attention]") {
   const auto problem =
-      inputs::random_problem(preset("nstep", 2), inputs::grouped_sizes(2, 200), 47);
+      inputs::random_problem(preset_schedule("nstep", 2), inputs::grouped_sizes(2, 200), 47);
   for (const Index wanted : {0, 100}) {
     Index calls = 0;
     const auto until = [&](Index done, Index) {
@@ -326,7 +329,7 @@ TEST_CASE("A left-padded sequence equals the sequence without its padding", "[at
   for (const Index padding : {1, 8, 29}) {
     for (const char* name : {"nstep", "even"}) {
       CAPTURE(padding, name);
-      Schedule schedule = preset(name, 3);
+      Schedule schedule = preset_schedule(name, 3);
       schedule.window_index = 1;
       const auto padded = inputs::random_problem(schedule, inputs::grouped_sizes(5, 30, 0, 2), 53,
                                                  Values::rough, {padding, padding});
@@ -344,8 +347,9 @@ TEST_CASE("A left-padded sequence equals the sequence without its padding", "[at
 TEST_CASE("Queries before start have no key and give 0", "[attention]") {
   const inputs::Threads one(1);
   for (Index steps = 1; steps <= 3; ++steps) {
-    const auto problem = inputs::random_problem(
-        preset("nstep", steps), inputs::grouped_sizes(5, 6, 2), 54, Values::exact, {0, 100});
+    const auto problem =
+        inputs::random_problem(preset_schedule("nstep", steps), inputs::grouped_sizes(5, 6, 2), 54,
+                               Values::exact, {0, 100});
     const AttentionResult got = attention(problem.attention());
     for (Index row = 24; row < 48; ++row) {
       CHECK(row_of(got.output, row, 5) == std::vector<double>(5, 0));
@@ -355,7 +359,7 @@ TEST_CASE("Queries before start have no key and give 0", "[attention]") {
 
 TEST_CASE("No queries give an empty output", "[attention]") {
   const auto problem =
-      inputs::random_problem(preset("nstep", 3), inputs::grouped_sizes(5, 0, 3), 55);
+      inputs::random_problem(preset_schedule("nstep", 3), inputs::grouped_sizes(5, 0, 3), 55);
   CHECK(attention(problem.attention()).output.empty());
   CHECK(dense_attention(problem.attention()).output.empty());
 }

@@ -27,7 +27,7 @@ void check_null(const std::string& message, const std::string& name) {
 Shape good_sizes() { return inputs::grouped_sizes(2, 3, 5, 1); }
 
 Problem<double> good_problem() {
-  return inputs::random_problem(preset("nstep", 3), good_sizes(), 91);
+  return inputs::random_problem(preset_schedule("nstep", 3), good_sizes(), 91);
 }
 
 /// What every stage says to a shape; the arrays are never reached.
@@ -140,13 +140,13 @@ TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
   for (const std::string& message : messages()) {
     check_null(message, "plan");
   }
-  const StripePlan shorter(preset("nstep", 3), 7);  // the last query stands at 7: 8 keys
+  const StripePlan shorter(preset_schedule("nstep", 3), 7);  // the last query stands at 7: 8 keys
   search.plan = attend.plan = &shorter;
   for (const std::string& message : messages()) {
     CHECK_THAT(message, ContainsSubstring("plan") && ContainsSubstring("up to 7") &&
                             ContainsSubstring("at 7"));
   }
-  const StripePlan enough(preset("nstep", 3), 8);
+  const StripePlan enough(preset_schedule("nstep", 3), 8);
   search.plan = attend.plan = &enough;
   for (const std::string& message : messages()) CHECK(message == "nothing thrown");
 
@@ -154,7 +154,7 @@ TEST_CASE("Span-search refuses a missing or short plan", "[search]") {
   search.shape.length = attend.shape.length = lengths.data();
   search.plan = attend.plan = &shorter;
   for (const std::string& message : messages()) CHECK(message == "nothing thrown");
-  const StripePlan too_short(preset("nstep", 3), 6);
+  const StripePlan too_short(preset_schedule("nstep", 3), 6);
   search.plan = attend.plan = &too_short;
   for (const std::string& message : messages()) CHECK_THAT(message, ContainsSubstring("up to 6"));
 }
@@ -323,7 +323,7 @@ TEST_CASE("Derivatives of the search refuse a selection of another problem", "[g
   };
   CHECK(message(selection) == "nothing thrown");
   CHECK(message({}) == "routing_queries 2: one array per search level, 0");
-  const auto two_steps = inputs::random_problem(preset("nstep", 2), good_sizes(), 91);
+  const auto two_steps = inputs::random_problem(preset_schedule("nstep", 2), good_sizes(), 91);
   CHECK(message(span_search(two_steps.search())) ==
         "routing_queries 2: one array per search level, 1");
   const auto decoded = problem.chunk(2, 1);

@@ -59,7 +59,7 @@ Problem<double> small_problem(const Schedule& schedule, std::uint64_t seed) {
 }
 
 Schedule windowed(Index steps, Index window_index) {
-  Schedule schedule = preset("nstep", steps);
+  Schedule schedule = preset_schedule("nstep", steps);
   schedule.window_index = window_index;
   return schedule;
 }
@@ -221,7 +221,7 @@ TEST_CASE("Derivatives of span attention where span and window overlap or are em
   sizes.keys = 8;
   sizes.query_offset = 4;
   sizes.head_dim = 2;
-  auto problem = inputs::random_problem(preset("nstep"), sizes, 73, Values::rough);
+  auto problem = inputs::random_problem(preset_schedule("nstep"), sizes, 73, Values::rough);
   const std::vector<Span> spans{{0, 5}, {3, 4}, {0, 0}, {5, 6}, {1, 6}, {2, 7},
                                 {0, 2}, {4, 5}, {2, 6}, {6, 6}, {0, 7}, {0, 0}};
   const std::vector<Span> windows{{3, 5}, {6, 6}, {4, 7}};
@@ -341,8 +341,8 @@ TEST_CASE("Float inputs have the derivatives of the same values in double", "[gr
 }
 
 TEST_CASE("What was not chosen has a derivative of exactly 0", "[gradients]") {
-  const auto problem = inputs::random_problem(preset("even", 3), inputs::grouped_sizes(3, 2, 50, 2),
-                                              80, Values::rough, {0, 9});
+  const auto problem = inputs::random_problem(
+      preset_schedule("even", 3), inputs::grouped_sizes(3, 2, 50, 2), 80, Values::rough, {0, 9});
   const auto out = weights(problem.sizes.rows() * 3);
   const AttentionGradients got = attention_backward(problem.attention(), {out.data()});
   const Selection selection = span_search(problem.search());

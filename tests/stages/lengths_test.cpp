@@ -130,7 +130,8 @@ TEST_CASE("A sequence's length is an offset of its queries", "[attention][gradie
 
 TEST_CASE("Sequences of no keys need none, and have output 0", "[attention]") {
   for (Index steps = 1; steps <= 3; ++steps) {
-    auto problem = inputs::random_problem(preset("nstep", steps), inputs::grouped_sizes(5, 3), 57);
+    auto problem =
+        inputs::random_problem(preset_schedule("nstep", steps), inputs::grouped_sizes(5, 3), 57);
     problem.sizes.keys = 0;
     problem.length = {0, 0};
     auto args = problem.attention();
@@ -146,7 +147,7 @@ TEST_CASE("More queries before key 0 than one block of work holds", "[attention]
   sizes.keys = 10;
   sizes.head_dim = 1;
   sizes.query_offset = -8990;  // for the plan alone: lengths say where the queries stand
-  auto problem = inputs::random_problem(preset("nstep"), sizes, 58);
+  auto problem = inputs::random_problem(preset_schedule("nstep"), sizes, 58);
   problem.length = {10};
   const auto output = attention(problem.attention()).output;
   const auto [part, left_out] = Behind(problem, 0);

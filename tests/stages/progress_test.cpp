@@ -64,7 +64,8 @@ void check_cancels(Index total, Work work) {
 }  // namespace
 
 TEST_CASE("The checker tells how far it is, and stops where it is told to", "[coverage]") {
-  for (const Schedule& schedule : {preset("nstep"), preset("even", 3), with_holes(2)}) {
+  for (const Schedule& schedule :
+       {preset_schedule("nstep"), preset_schedule("even", 3), with_holes(2)}) {
     check_cancels(10'000, [&](const Progress& progress) {
       return verify_all(schedule, 10'000, 0, progress);
     });
@@ -96,7 +97,8 @@ TEST_CASE("Tables tell how far they reach, and stop where they are told to", "[s
 }
 
 TEST_CASE("Attention stops where it is told to", "[attention]") {
-  const auto problem = inputs::random_problem(preset("nstep"), inputs::grouped_sizes(3, 5), 60);
+  const auto problem =
+      inputs::random_problem(preset_schedule("nstep"), inputs::grouped_sizes(3, 5), 60);
   check_cancels(problem.sizes.rows(),
                 [&](const Progress& progress) { return attention(problem.attention(), progress); });
 }
@@ -122,5 +124,5 @@ TEST_CASE("Accumulation stops where it is told to", "[accumulation]") {
 }
 
 TEST_CASE("Work that nobody asks about has no progress to tell", "[coverage]") {
-  CHECK(verify_all(preset("nstep"), 1000).covered());
+  CHECK(verify_all(preset_schedule("nstep"), 1000).covered());
 }

@@ -71,15 +71,15 @@ TEST_CASE("span-search equals the naive beam search for every preset", "[search]
   for (Index steps = 1; steps <= 4; ++steps) {
     for (const char* name : {"nstep", "even"}) {
       CAPTURE(steps, name);
-      const auto problem =
-          inputs::random_problem(preset(name, steps), inputs::grouped_sizes(3, 70, 0, 0), 11);
+      const auto problem = inputs::random_problem(preset_schedule(name, steps),
+                                                  inputs::grouped_sizes(3, 70, 0, 0), 11);
       CHECK(agrees(span_search(problem.search()), problem));
     }
   }
   for (const char* name : {"paper", "released"}) {
     CAPTURE(name);
     const auto problem =
-        inputs::random_problem(preset(name), inputs::grouped_sizes(3, 70, 0, 0), 12);
+        inputs::random_problem(preset_schedule(name), inputs::grouped_sizes(3, 70, 0, 0), 12);
     CHECK(agrees(span_search(problem.search()), problem));
   }
 }
@@ -275,8 +275,8 @@ TEST_CASE("One key has one path, and a window may leave none", "[search]") {
 }
 
 TEST_CASE("One step has no search: every eligible key is in the window", "[search]") {
-  const auto problem = inputs::random_problem(preset("nstep", 1), inputs::grouped_sizes(3, 5, 3, 1),
-                                              23, Values::exact, {0, 4});
+  const auto problem = inputs::random_problem(
+      preset_schedule("nstep", 1), inputs::grouped_sizes(3, 5, 3, 1), 23, Values::exact, {0, 4});
   const Selection got = span_search(problem.search());
   CHECK(got.levels == 0);
   CHECK(got.anchors.empty());
@@ -287,8 +287,8 @@ TEST_CASE("One step has no search: every eligible key is in the window", "[searc
 
 TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
   for (const char* name : {"nstep", "even"}) {
-    const auto clean = inputs::random_problem(preset(name, 3), inputs::grouped_sizes(3, 20, 10, 6),
-                                              24, Values::exact, {4, 13});
+    const auto clean = inputs::random_problem(
+        preset_schedule(name, 3), inputs::grouped_sizes(3, 20, 10, 6), 24, Values::exact, {4, 13});
     auto dirty = clean;
     for (Index row = 0; row < 4; ++row) {  // [batch, num_kv_heads]
       for (Index j = 0; j < 36; ++j) {
@@ -307,7 +307,7 @@ TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
 
 TEST_CASE("Scores of float inputs are summed in double", "[search]") {
   const auto problem =
-      inputs::random_problem(preset("nstep", 3), inputs::grouped_sizes(3, 30, 5, 0), 25);
+      inputs::random_problem(preset_schedule("nstep", 3), inputs::grouped_sizes(3, 30, 5, 0), 25);
   const auto single = inputs::converted<float>(problem);
   CHECK(agrees(span_search(single.search()), single));
   CHECK(

@@ -35,13 +35,13 @@ struct Schedule {
 
 /// The presets of SPEC 2.7: "nstep", "even" (any steps), "paper", "released" (steps = 2). With
 /// steps = 1 every preset but those two is dense attention. Throws std::invalid_argument.
-Schedule preset(std::string_view name, Index steps = 2);
+Schedule preset_schedule(std::string_view name, Index steps = 2);
 
 /// A level with the defaults for `steps_left` = M: e = M, q = (M-1)/M, b = M, f = 0.
 Level default_level(Rule rule, Index steps_left);
 
 /// Throws std::invalid_argument naming the first parameter out of range.
-void validate(const Schedule& schedule);
+void validate_schedule(const Schedule& schedule);
 
 Rule parse_rule(std::string_view name);
 std::string_view to_string(Rule rule);

@@ -5,7 +5,7 @@
 using namespace multistep;
 
 int main() {
-  const Schedule schedule = preset("nstep", 3);  // N = 3: tight stripes, then even parts
+  const Schedule schedule = preset_schedule("nstep", 3);  // N = 3: tight stripes, then even parts
   const CoverageReport report = verify_all(schedule, 10'000);
   if (!report.covered()) return 1;  // report.first_excluded tells where
 
