@@ -265,7 +265,7 @@ MUTANTS = [
     Mutant("a path may come twice", "judge/selection.cpp",
            "if (other.anchors == path->anchors) ++report_.duplicates;", "(void)other;"),
     Mutant("submitted scores not recomputed", "judge/selection.cpp",
-           "  if (!close(score, path.score, path.bound)) ++report_.wrong_scores;\n", ""),
+           "  if (!within_tolerance(score, path.score, path.bound)) ++report_.wrong_scores;\n", ""),
     Mutant("order of the paths not judged", "judge/selection.cpp", "++report_.unordered;", "{}"),
     Mutant("regret not judged", "judge/selection.cpp",
            "if (!(regret <= 1)) ++report_.regretted;", ""),

@@ -111,7 +111,7 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
       // Gaps between convex stripes grow, save for one key that rounding takes.
       Index more = floor_power(last + 1, rules.exponent) - floor_power(last, rules.exponent);
       if (rules.rule == Rule::power) {
-        const Reach far = reach(rules, longest);
+        const Reach far = power_reach(rules, longest);
         more = far.backward + far.forward;
       }
       bounds.span = std::min(longest, more + 1);
@@ -170,8 +170,8 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
                       static_cast<float>(1 / to_double(rules.exponent))};
     }
     if (rules.rule == Rule::power) {
-      const auto backward = [&](Index n) { return reach(rules, n).backward; };
-      const auto forward = [&](Index n) { return reach(rules, n).forward; };
+      const auto backward = [&](Index n) { return power_reach(rules, n).backward; };
+      const auto forward = [&](Index n) { return power_reach(rules, n).forward; };
       const double power = to_double(rules.span_exponent);
       level.backward = uploader.upload_function(entries_of(max_length, backward, "backward reach"),
                                                 to_double(rules.backward), power);

@@ -98,7 +98,7 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
     point.keys_attended += work.keys_attended;
     point.choices += choices;
     point.lower_bound +=
-        lower_bound(schedule.steps, keys_outside_window(plan, query_of(k)), schedule.top_k);
+        work_lower_bound(schedule.steps, keys_outside_window(plan, query_of(k)), schedule.top_k);
     point.covered = point.covered && covered;
   }
   return point;

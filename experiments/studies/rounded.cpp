@@ -102,7 +102,7 @@ Index rounded_stripe(const Rounding& rounding, Index i, Rational exponent) {
 }
 
 Reach rounded_reach(const Rounding& rounding, const Level& level, Index n) {
-  if (rounding.reach == Power::exact) return reach(level, n);
+  if (rounding.reach == Power::exact) return power_reach(level, n);
   const double q = to_double(level.span_exponent);
   const double b = to_double(level.backward);
   const double f = to_double(level.forward);

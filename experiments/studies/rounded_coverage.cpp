@@ -130,7 +130,7 @@ RoundedCoverage tally(const Anchors& anchors, Index begin, Index end) {
     for (const Cut::Distances& hole : holes) result.excluded_pairs += hole.length();
     ++result.excluded_queries;
     if (!result.first_excluded) {
-      const Span gap = keys(holes.back(), {0, n});
+      const Span gap = holes.back().in({0, n});
       result.first_excluded = {n - 1, gap.begin, gap, {}};
     }
   }

@@ -335,7 +335,7 @@ class RowJudge {
     const Part window = window_part();
     const CombineArgs args = combination(chosen, outputs, lses, window);
     const std::vector<double> want = combine(args);
-    const Allowance allowed = allowance(chosen, parts, window, gates(args), want);
+    const Allowance allowed = allowance(chosen, parts, window, path_gates(args), want);
 
     // Where what is left open of the gates moves the output by much, there is nothing to judge.
     constexpr double kDecided = 0x1p-6;
@@ -386,7 +386,7 @@ class RowJudge {
     }
     const CombineArgs args = combination(chosen, outputs, lses, window);
     const std::vector<double> want = combine(args);
-    const Allowance allowed = allowance(chosen, parts, window, gates(args), want);
+    const Allowance allowed = allowance(chosen, parts, window, path_gates(args), want);
     findings_.values[kCombination] = judge_row({{given_.output, at(d_)},
                                                 want,
                                                 yardstick_combine(args, yardstick_window, storage_),

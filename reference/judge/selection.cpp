@@ -104,7 +104,7 @@ class PathJudge {
   void judge_score(double score, const PossiblePath& path) {
     if (std::isnan(score)) ++report_.nans;
     if (std::isinf(score) && score != path.score) ++report_.infs;
-    if (!close(score, path.score, path.bound)) ++report_.wrong_scores;
+    if (!within_tolerance(score, path.score, path.bound)) ++report_.wrong_scores;
     double off = score == path.score ? 0 : std::abs(score - path.score) / path.bound;
     if (std::isnan(off)) off = kInfinity;
     report_.score_error = std::max(report_.score_error, off);

@@ -61,7 +61,7 @@ double to_double(Rational value) {
   return static_cast<double>(value.numerator) / static_cast<double>(value.denominator);
 }
 
-bool less(Rational a, Rational b) {
+bool operator<(Rational a, Rational b) {
   __extension__ using Wide = __int128;
   return static_cast<Wide>(a.numerator) * b.denominator <
          static_cast<Wide>(b.numerator) * a.denominator;

@@ -127,7 +127,7 @@ void validate_schedule(const Schedule& schedule) {
   }
 }
 
-Reach reach(const Level& level, Index n) {
+Reach power_reach(const Level& level, Index n) {
   return {ceil_scaled_power(level.backward, n, level.span_exponent),
           ceil_scaled_power(level.forward, n, level.span_exponent)};
 }
@@ -185,7 +185,7 @@ Span StripePlan::searched(Index query, Index start) const {
 
 Reach StripePlan::reach_at(Index m, Index n) const {
   const Level& level = schedule_.level(m);
-  return level.rule == Rule::power ? multistep::reach(level, n) : Reach{};
+  return level.rule == Rule::power ? power_reach(level, n) : Reach{};
 }
 
 Cut StripePlan::cut(Index m, Index n, Reach known) const {

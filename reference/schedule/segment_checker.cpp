@@ -67,7 +67,7 @@ std::vector<Span> SegmentChecker::holes(Index query, Index start) {
   std::vector<Span> holes;
   if (segment.empty()) return holes;
   for (const Distances& hole : segment_holes(1, segment.length())) {
-    holes.push_back(keys(hole, segment));
+    holes.push_back(hole.in(segment));
   }
   std::reverse(holes.begin(), holes.end());
   return holes;
@@ -84,9 +84,9 @@ Cut SegmentChecker::cut(Index m, Index n) {
   if (level.rule != Rule::power) return plan_.cut(m, n, {});
   Memory& known = memory(m);
   if (n < known.from || n > known.to) {
-    known.reach = reach(level, n);
+    known.reach = power_reach(level, n);
     const auto same = [&](Index length) {
-      const Reach other = reach(level, length);
+      const Reach other = power_reach(level, length);
       return other.backward == known.reach.backward && other.forward == known.reach.forward;
     };
     known.from = known.to = n;

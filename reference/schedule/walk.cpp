@@ -5,7 +5,7 @@ namespace multistep {
 Index Choices::key_of(Index stripe) const { return segment_.end - 1 - cut_.anchor(stripe); }
 
 Choice Choices::of_stripe(Index stripe) const {
-  return {stripe, key_of(stripe), keys(cut_.span(stripe), segment_)};
+  return {stripe, key_of(stripe), cut_.span(stripe).in(segment_)};
 }
 
 std::optional<Choice> Choices::at_key(Index key) const {

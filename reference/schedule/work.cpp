@@ -92,7 +92,7 @@ std::optional<PathWork> path_work(const StripePlan& plan, Index query, Index sta
   const Totals totals = PathTotals(plan).of(1, n);
   PathWork work{totals.min, totals.max, totals.pairs.str(), ratio(totals.work, totals.pairs),
                 0,          {}};
-  work.lower_bound = lower_bound(plan.steps(), keys_outside_window(plan, query, start));
+  work.lower_bound = work_lower_bound(plan.steps(), keys_outside_window(plan, query, start));
   if (SegmentChecker(plan).covered(query, start)) work.ratio = work.mean / work.lower_bound;
   return work;
 }
@@ -102,7 +102,7 @@ Index keys_outside_window(const StripePlan& plan, Index query, Index start) {
   return plan.steps() == 1 ? eligible : eligible - plan.window(query, start).length();
 }
 
-double lower_bound(Index steps, Index n, Index top_k) {
+double work_lower_bound(Index steps, Index n, Index top_k) {
   require(steps >= 1 && n >= 0 && top_k >= 1,
           "steps {}, keys {}, top_k {}: steps >= 1, keys >= 0, top_k >= 1", steps, n, top_k);
   const auto N = static_cast<long double>(steps);

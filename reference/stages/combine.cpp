@@ -60,7 +60,7 @@ class RowItems {
 
 }  // namespace
 
-std::vector<double> gates(const CombineArgs& args) {
+std::vector<double> path_gates(const CombineArgs& args) {
   require_gates(args);
   std::vector<double> gates(at(args.rows * args.slots), 0);
   for (Index row = 0; row < args.rows; ++row) {
@@ -78,7 +78,7 @@ std::vector<double> gates(const CombineArgs& args) {
 
 std::vector<double> combine(const CombineArgs& args) {
   require_combine(args);
-  const std::vector<double> gate = gates(args);
+  const std::vector<double> gate = path_gates(args);
   std::vector<double> output(at(args.rows * args.head_dim), 0);
   for (Index row = 0; row < args.rows; ++row) {
     const RowItems items(args, row);
@@ -97,7 +97,7 @@ std::vector<double> combine(const CombineArgs& args) {
 CombineGradients combine_backward(const CombineArgs& args, const double* output_gradient) {
   require_combine(args);
   require_array(output_gradient, "output_gradient", args.rows);
-  const std::vector<double> gate = gates(args);
+  const std::vector<double> gate = path_gates(args);
   CombineGradients gradients;
   gradients.outputs.assign(at(args.rows * args.slots * args.head_dim), 0);
   gradients.lses.assign(at(args.rows * args.slots), 0);

@@ -63,7 +63,7 @@ Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, I
                    got.backward == std::min(cut.reach().backward, n) &&
                    got.forward == std::min(cut.reach().forward, n);
       const auto same = [&](DeviceSpan span, Index stripe) {
-        const Span want = keys(cut.span(stripe), {0, n});
+        const Span want = cut.span(stripe).in({0, n});
         return span.begin == want.begin && span.end == want.end;
       };
       if (equal && cut.count() > 0) {

@@ -99,13 +99,13 @@ std::string wrong_merge(Dtype dtype, const Attended& given, const Attended& got)
     for (Index i = row * d; i < (row + 1) * d; ++i) {
       const double x = want.output[at(i)];
       const double limit = roundoff * std::abs(x) + 0x1p-20 * largest;
-      if (multistep::close(static_cast<double>(got.output[at(i)]), x, limit)) continue;
+      if (multistep::within_tolerance(static_cast<double>(got.output[at(i)]), x, limit)) continue;
       text << "merged row " << row << " value " << i << ": " << got.output[at(i)] << " for " << x;
       return text.str();
     }
     const double lse = want.lse[at(row)];
-    if (multistep::close(static_cast<double>(got.lse[at(row)]), lse,
-                         0x1p-20 * std::max(1.0, std::abs(lse)))) {
+    if (multistep::within_tolerance(static_cast<double>(got.lse[at(row)]), lse,
+                                    0x1p-20 * std::max(1.0, std::abs(lse)))) {
       continue;
     }
     text << "merged row " << row << " lse " << got.lse[at(row)] << " for " << lse;

@@ -43,12 +43,12 @@ std::vector<Index> heads_of(std::size_t rows, std::size_t rows_of_head) {
 }  // namespace
 
 TEST_CASE("close never passes NaN", "[judge]") {
-  CHECK(close(1, 1.25, 0.25));
-  CHECK_FALSE(close(1, 1.25, 0.24));
-  CHECK(close(kInfinity, kInfinity, 0));
-  CHECK_FALSE(close(kInfinity, -kInfinity, 1));
-  CHECK_FALSE(close(kNaN, kNaN, kInfinity));
-  CHECK_FALSE(close(0, 0.5, kNaN));
+  CHECK(within_tolerance(1, 1.25, 0.25));
+  CHECK_FALSE(within_tolerance(1, 1.25, 0.24));
+  CHECK(within_tolerance(kInfinity, kInfinity, 0));
+  CHECK_FALSE(within_tolerance(kInfinity, -kInfinity, 1));
+  CHECK_FALSE(within_tolerance(kNaN, kNaN, kInfinity));
+  CHECK_FALSE(within_tolerance(0, 0.5, kNaN));
 }
 
 TEST_CASE("right values pass, in the limits that the yardstick, the floor and luck set",

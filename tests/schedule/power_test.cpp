@@ -15,7 +15,6 @@ using multistep::floor_power;
 using multistep::Index;
 using multistep::kMaxLength;
 using multistep::kPowerLimit;
-using multistep::less;
 using multistep::make_rational;
 using multistep::parse_rational;
 using multistep::Rational;
@@ -287,9 +286,9 @@ TEST_CASE("What is no rational is refused by name", "[power]") {
 }
 
 TEST_CASE("Rationals compare exactly", "[power]") {
-  CHECK(less({1, 3}, {1, 2}));
-  CHECK_FALSE(less({1, 2}, {1, 3}));
-  CHECK_FALSE(less({2, 3}, {2, 3}));
-  CHECK(less({INT64_MAX - 1, INT64_MAX}, {1, 1}));
-  CHECK(less({INT64_MAX - 2, INT64_MAX - 1}, {INT64_MAX - 1, INT64_MAX}));
+  CHECK(Rational{1, 3} < Rational{1, 2});
+  CHECK_FALSE(Rational{1, 2} < Rational{1, 3});
+  CHECK_FALSE(Rational{2, 3} < Rational{2, 3});
+  CHECK(Rational{INT64_MAX - 1, INT64_MAX} < Rational{1, 1});
+  CHECK(Rational{INT64_MAX - 2, INT64_MAX - 1} < Rational{INT64_MAX - 1, INT64_MAX});
 }

@@ -34,7 +34,7 @@ std::vector<Choice> choices(const StripePlan& plan, Index m, Span segment) {
   const Cut cut = plan.cut(m, segment.length());
   std::vector<Choice> result;
   for (Index i = cut.first(); i <= cut.last(); ++i) {
-    result.push_back({segment.end - 1 - cut.anchor(i), keys(cut.span(i), segment)});
+    result.push_back({segment.end - 1 - cut.anchor(i), cut.span(i).in(segment)});
   }
   return result;
 }
@@ -91,9 +91,9 @@ std::vector<Index> tight_path(const StripePlan& plan, Index query, Index key) {
   for (Index m = 1; m < plan.steps(); ++m) {
     const Cut cut = plan.cut(m, segment.length());
     Index i = cut.first();
-    while (!keys(cut.span(i), segment).contains(key)) ++i;
+    while (!cut.span(i).in(segment).contains(key)) ++i;
     path.push_back(i);
-    segment = keys(cut.span(i), segment);
+    segment = cut.span(i).in(segment);
   }
   path.push_back(segment.end - key);
   return path;

@@ -24,7 +24,6 @@ using brute_force::with_factors;
 using multistep::Cut;
 using multistep::Index;
 using multistep::keys_outside_window;
-using multistep::lower_bound;
 using multistep::MostChoices;
 using multistep::path_work;
 using multistep::PathWork;
@@ -35,6 +34,7 @@ using multistep::Rule;
 using multistep::Schedule;
 using multistep::Span;
 using multistep::StripePlan;
+using multistep::work_lower_bound;
 using multistep::WorkCount;
 
 namespace {
@@ -218,20 +218,20 @@ TEST_CASE("Work where nothing is searched", "[work]") {
 }
 
 TEST_CASE("The lower bound is N times the N-th root", "[work]") {
-  CHECK(lower_bound(1, 77) == Approx(77));
-  CHECK(lower_bound(2, 4096) == Approx(128));
-  CHECK(lower_bound(3, 4096) == Approx(48));
-  CHECK(lower_bound(4, 4096) == Approx(32));
-  CHECK(lower_bound(5, 1) == Approx(5));
-  CHECK(lower_bound(2, Index{1} << 48) == Approx(33'554'432));
+  CHECK(work_lower_bound(1, 77) == Approx(77));
+  CHECK(work_lower_bound(2, 4096) == Approx(128));
+  CHECK(work_lower_bound(3, 4096) == Approx(48));
+  CHECK(work_lower_bound(4, 4096) == Approx(32));
+  CHECK(work_lower_bound(5, 1) == Approx(5));
+  CHECK(work_lower_bound(2, Index{1} << 48) == Approx(33'554'432));
 }
 
 TEST_CASE("The lower bound of several paths", "[work]") {
-  CHECK(lower_bound(1, 77, 9) == Approx(77));
-  CHECK(lower_bound(2, 50, 2) == Approx(20));
-  CHECK(lower_bound(3, 1000, 8) == Approx(120));
-  CHECK(lower_bound(64, Index{1} << 48, 64) == Approx(64 * std::pow(2, (63 * 6 + 48) / 64.0)));
-  CHECK(lower_bound(3, 0, 2) == 0);
+  CHECK(work_lower_bound(1, 77, 9) == Approx(77));
+  CHECK(work_lower_bound(2, 50, 2) == Approx(20));
+  CHECK(work_lower_bound(3, 1000, 8) == Approx(120));
+  CHECK(work_lower_bound(64, Index{1} << 48, 64) == Approx(64 * std::pow(2, (63 * 6 + 48) / 64.0)));
+  CHECK(work_lower_bound(3, 0, 2) == 0);
 }
 
 TEST_CASE("No covering schedule is below the lower bounds", "[work]") {
@@ -249,12 +249,12 @@ TEST_CASE("No covering schedule is below the lower bounds", "[work]") {
     RC_ASSERT(keys_outside_window(plan, t) == n);
     if (!work) return;
     RC_ASSERT(work->pairs == std::to_string(n));
-    RC_ASSERT(work->lower_bound == lower_bound(plan.steps(), n));
+    RC_ASSERT(work->lower_bound == work_lower_bound(plan.steps(), n));
     RC_ASSERT(work->ratio && *work->ratio >= 1);
     RC_ASSERT(static_cast<double>(work->min) <= work->mean);
     RC_ASSERT(work->mean <= static_cast<double>(work->max));
     RC_ASSERT(static_cast<double>(MostChoices(plan).sum(t)) >=
-              lower_bound(plan.steps(), n, schedule.top_k) - 1e-9);
+              work_lower_bound(plan.steps(), n, schedule.top_k) - 1e-9);
   });
 }
 

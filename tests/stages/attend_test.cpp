@@ -140,7 +140,7 @@ CombineArgs combine_args(const std::vector<Index>& count, const std::vector<doub
 }
 
 std::vector<double> gates_of(const std::vector<double>& scores, Index count) {
-  return gates(combine_args({count}, scores, {}));
+  return path_gates(combine_args({count}, scores, {}));
 }
 
 }  // namespace

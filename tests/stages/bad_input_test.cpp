@@ -278,7 +278,8 @@ TEST_CASE("Combination refuses bad sizes, counts and null pointers", "[combine]"
   const std::vector<double> scores(2 * 3), outputs(2 * 3 * 4), lses(2 * 3), gradient(2 * 4);
   const CombineArgs good{2, 3, 4, count.data(), scores.data(), outputs.data(), lses.data()};
   const auto messages = [&](const CombineArgs& args) {
-    return std::vector<std::string>{refusal([&] { gates(args); }), refusal([&] { combine(args); }),
+    return std::vector<std::string>{refusal([&] { path_gates(args); }),
+                                    refusal([&] { combine(args); }),
                                     refusal([&] { combine_backward(args, gradient.data()); })};
   };
   for (const std::string& message : messages(good)) CHECK(message == "nothing thrown");
@@ -307,7 +308,7 @@ TEST_CASE("Combination refuses bad sizes, counts and null pointers", "[combine]"
   CombineArgs no_lses = good;
   no_lses.lses = nullptr;
   for (const auto& [args, name] : {std::pair(no_outputs, "outputs"), {no_lses, "lses"}}) {
-    CHECK(gates(args).size() == 6);
+    CHECK(path_gates(args).size() == 6);
     check_null(refusal([&, &given = args] { combine(given); }), name);
     check_null(refusal([&, &given = args] { combine_backward(given, gradient.data()); }), name);
   }

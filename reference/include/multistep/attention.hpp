@@ -116,7 +116,7 @@ struct CombineArgs {
 
 /// The gates, softmax over the kept path scores: [rows, slots], 0 in unused slots. Equal scores,
 /// infinite ones included, have equal gates.
-std::vector<double> gates(const CombineArgs& args);
+std::vector<double> path_gates(const CombineArgs& args);
 
 /// Sum over slots of gate * (span joined with the window): [rows, head_dim]. The window alone where
 /// no slot is in use; 0 without a window too.

@@ -16,7 +16,7 @@
 namespace multistep {
 
 /// NaN never passes; equal infinities do.
-inline bool close(double got, double want, double tolerance) {
+inline bool within_tolerance(double got, double want, double tolerance) {
   return got == want || std::abs(got - want) <= tolerance;
 }
 

@@ -51,7 +51,7 @@ struct Reach {
   Index backward = 0;
   Index forward = 0;
 };
-Reach reach(const Level& level, Index n);
+Reach power_reach(const Level& level, Index n);
 
 /// How one level cuts a segment of n keys, in distances from the segment's newest key: distance d
 /// is key `end - 1 - d`. A span of distances [near, far) is the keys [end - far, end - near).
@@ -62,6 +62,7 @@ class Cut {
     Index far;
     Index length() const { return far - near; }
     bool empty() const { return far <= near; }
+    Span in(Span segment) const { return {segment.end - far, segment.end - near}; }  // keys
   };
 
   Index first() const { return first_; }  // first searched stripe: w + 1 at level 1, else 1
@@ -130,11 +131,6 @@ class StripePlan {
   Index window_length_ = 0;
   std::vector<std::shared_ptr<const std::vector<Index>>> stripes_;  // [N - 1]; null: even
 };
-
-/// The keys of a span of distances in a segment.
-inline Span keys(Cut::Distances span, Span segment) {
-  return {segment.end - span.far, segment.end - span.near};
-}
 
 /// The greedy numeral of offset d (SPEC 2.5.1): i_1 = floor((d+1)^(1/N)), and the remainder
 /// d - (i_1^N - 1) likewise with N - 1, ..., 1. Sum over m of i_m^(N-m+1) - 1 is d.

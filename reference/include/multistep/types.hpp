@@ -41,6 +41,7 @@ struct Rational {
   Index denominator = 1;
 
   friend bool operator==(const Rational&, const Rational&) = default;
+  friend bool operator<(Rational a, Rational b);  // exact
 };
 
 /// numerator / denominator in lowest terms; throws std::invalid_argument unless numerator >= 0 and
@@ -55,8 +56,5 @@ Rational parse_rational(std::string_view text);
 std::string to_string(Rational value);
 
 double to_double(Rational value);
-
-/// Exact comparison: a < b.
-bool less(Rational a, Rational b);
 
 }  // namespace multistep

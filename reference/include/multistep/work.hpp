@@ -32,7 +32,7 @@ Index keys_outside_window(const StripePlan& plan, Index query, Index start = 0);
 /// What N steps that reach n keys cannot stay below: N n^(1/N), of the sum of the most choices that
 /// each step offers and of the mean work of a path; with k = top_k paths kept, N (k^(N-1) n)^(1/N)
 /// of c_1 + k (c_2 + ... + c_N), the choices that all kept paths are offered.
-double lower_bound(Index steps, Index n, Index top_k = 1);
+double work_lower_bound(Index steps, Index n, Index top_k = 1);
 
 /// The most choices that each step offers a query: anchors of a segment before the last step, keys
 /// of a final span at it. Remembers the segments of its plan; not for sharing between threads.
