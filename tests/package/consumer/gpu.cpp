@@ -1,5 +1,4 @@
-#include <multistep/cuda/attention.hpp>
-#include <multistep/cuda/memory.hpp>
+#include <multistep/cuda.hpp>
 #include <vector>
 
 using namespace multistep;
@@ -14,8 +13,8 @@ int main() {
   };
   const auto query = ones(32 * d), key = ones(2 * length * d), value = ones(2 * length * d);
   const cuda::DeviceArray<std::uint16_t> output(32 * d);
-  const cuda::DeviceSchedule schedule(
-      StripePlan(preset_schedule("nstep", 3), length));  // exact tables
+  const StripePlan plan(preset_schedule("nstep", 3), length);
+  const cuda::DeviceSchedule schedule(plan);  // exact tables
 
   cuda::AttentionArgs args;
   args.shape = {.num_heads = 32, .num_kv_heads = 2, .queries = 1, .keys = length, .head_dim = d};

@@ -1,5 +1,4 @@
-#include <multistep/coverage.hpp>
-#include <multistep/gradients.hpp>
+#include <multistep/multistep.hpp>
 #include <vector>
 
 using namespace multistep;

@@ -29,6 +29,24 @@ foreach(root IN ITEMS ${BUILD} ${scratch}/prefix)
   endif()
 endforeach()
 
+# multistep.hpp and cuda.hpp include all the headers there are.
+set(headers ${scratch}/prefix/include/multistep)
+file(READ ${headers}/multistep.hpp all)
+if(CUDA)
+  file(READ ${headers}/cuda.hpp all_cuda)
+endif()
+file(GLOB_RECURSE installed RELATIVE ${headers} ${headers}/*.hpp)
+list(REMOVE_ITEM installed multistep.hpp cuda.hpp)
+if(NOT installed)
+  message(FATAL_ERROR "no headers under ${headers}")
+endif()
+foreach(header IN LISTS installed)
+  string(FIND "${all}${all_cuda}" "\"multistep/${header}\"" at)
+  if(at EQUAL -1)
+    message(FATAL_ERROR "${header}: multistep.hpp or cuda.hpp does not include it")
+  endif()
+endforeach()
+
 # What is exported names no folder of the build.
 file(GLOB exported ${scratch}/prefix/lib*/cmake/multistep/*.cmake
   ${scratch}/prefix/lib/*/cmake/multistep/*.cmake)
