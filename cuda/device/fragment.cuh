@@ -1,7 +1,7 @@
 #pragma once
 
-#include "attend/attend_row.cuh"
 #include "device/ptx.cuh"
+#include "device/schedule.cuh"
 #include "device/storage.cuh"
 
 /// Rows of an accumulator of matrix products: the four lanes of a quad, (g, c) = (lane / 4, lane %

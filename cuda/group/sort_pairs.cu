@@ -1,7 +1,7 @@
 #include <cub/device/device_radix_sort.cuh>
 
 #include "api/check.cuh"
-#include "api/stages.cuh"
+#include "group/tile_rows.cuh"
 
 /// Puts (query row, slot) pairs with nearby keys next to each other, on the device: a stable radix
 /// sort by (KV head, first attended key), so that the order, and with it every bit, is always the
@@ -9,7 +9,6 @@
 namespace multistep::cuda {
 namespace {
 
-constexpr int kTile = 64;
 constexpr int kThreads = 256;
 constexpr int kSortBits = 24;  // three passes of the sort
 
@@ -67,7 +66,7 @@ __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_
   const std::int64_t kv_head = tile / tiles_per_head;
   Tile range{{INT_MAX, 0}, {0, INT_MAX}};
   for (int half = 0; half < 2; ++half) {
-    const std::int64_t i = tile % tiles_per_head * kTile + half * 32 + lane;
+    const std::int64_t i = tile % tiles_per_head * kTileRows + half * 32 + lane;
     if (i >= per_head) continue;
     const std::int64_t at = kv_head * per_head + i;
     const DeviceSpan span = attended_by(attend, pairs[at]);
@@ -99,7 +98,7 @@ struct Layout {
 
   Layout(const Rows& rows, int slots, Arena arena) {
     per_head = static_cast<std::int64_t>(rows.group()) * rows.count * slots;
-    tiles_per_head = (per_head + kTile - 1) / kTile;
+    tiles_per_head = (per_head + kTileRows - 1) / kTileRows;
     const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;
     tiles = tiles_per_head * heads;

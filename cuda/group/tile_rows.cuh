@@ -1,28 +1,13 @@
 #pragma once
 
 #include "api/stages.cuh"
-#include "attend/attend_row.cuh"
-#include "device/ptx.cuh"
 
-/// Which rows the tile kernels of attend_tiles_sm90.cu take, 64 a tile, and which keys they attend
-/// to: two kinds of rows, one for span-attention, one for window and combination.
+/// Which rows the tile kernels take, 64 a tile, and which keys they attend to: two kinds of rows,
+/// of spans and of windows. A block's task is two tiles, one for each of two warpgroups.
 namespace multistep::cuda {
 
-constexpr int kRows = 64;  // of a tile, and of a warpgroup
-
-struct TileArgs {
-  Rows rows;
-  float scale;
-  std::int32_t slots;
-  std::int64_t per_head;  // rows of one KV head
-  const void* query;
-  const void* key;
-  const void* value;
-  Pairs pairs;
-  void* output;
-  float* lse;
-  Combine combine;
-};
+inline constexpr int kTileRows = 64;   // of a warpgroup
+inline constexpr int kTileKeys = 128;  // that are read at a time, from multiples of it on
 
 /// A row of a tile: whose query, and which keys.
 struct TileRow {
@@ -31,73 +16,115 @@ struct TileRow {
   DeviceSpan keys{0, 0};
 };
 
-/// Rows are the sorted (query row, slot) pairs; results are the spans' outputs.
-struct SpanRows {
-  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
-    if (i >= args.per_head) return {};
-    const std::int64_t at = kv_head * args.per_head + i;
-    const std::int32_t pair = args.pairs.pair[at];
-    return {args.rows.at(pair / args.slots).index, pair, args.pairs.span[at]};
+/// The sorted (query row, slot) pairs; results are in the order of the pairs' numbers.
+struct SpanRows : SpanAttend {
+  Pairs pairs;
+  std::int64_t per_head;  // rows of one KV head
+
+  SpanRows(const SpanAttend& attend, const Pairs& sorted)
+      : SpanAttend(attend),
+        pairs(sorted),
+        per_head(static_cast<std::int64_t>(rows.group()) * rows.count * slots) {}
+
+  __device__ TileRow row(int kv_head, std::int64_t i) const {
+    if (i >= per_head) return {};
+    const std::int64_t at = kv_head * per_head + i;
+    const std::int32_t pair = pairs.pair[at];
+    return {rows.at(pair / slots).index, pair, pairs.span[at]};
   }
-  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
-    const std::int64_t tiles = (args.per_head + kRows - 1) / kRows;
+  __device__ Tile tile(int kv_head, std::int64_t tile) const {
+    const std::int64_t tiles = (per_head + kTileRows - 1) / kTileRows;
     if (tile >= tiles) return {{0, 0}, {0, 0}};
-    return args.pairs.tiles[kv_head * tiles + tile];
+    return pairs.tiles[kv_head * tiles + tile];
   }
-  static __device__ void prepare(const TileArgs&, const TileRow&, float2*, int) {}
 };
 
-/// Rows are the queries of one KV head, the heads of a query next to each other; keys are the
-/// window; results are combined with the spans'.
-struct WindowRows {
-  static __device__ Rows::Row query_row(const TileArgs& args, int kv_head, std::int64_t i) {
-    const int group = args.rows.group();
-    return args.rows.row(kv_head / args.rows.kv_heads,
-                         kv_head % args.rows.kv_heads * group + static_cast<int>(i % group),
-                         args.rows.first + static_cast<int>(i / group));
+/// The queries of one KV head, the heads of a query next to each other; keys are the window.
+struct WindowRows : Combine {
+  std::int64_t per_head;  // rows of one KV head
+
+  explicit WindowRows(const Combine& combine)
+      : Combine(combine), per_head(static_cast<std::int64_t>(rows.group()) * rows.count) {}
+
+  __device__ Rows::Row query_row(int kv_head, std::int64_t i) const {
+    const int group = rows.group();
+    return rows.row(kv_head / rows.kv_heads,
+                    kv_head % rows.kv_heads * group + static_cast<int>(i % group),
+                    rows.first + static_cast<int>(i / group));
   }
-  static __device__ TileRow row(const TileArgs& args, int kv_head, std::int64_t i) {
-    if (i >= args.per_head) return {};
-    const Rows::Row row = query_row(args, kv_head, i);
-    const std::int64_t sequence_head = row.index / args.rows.queries;
-    return {row.index, sequence_head * args.rows.count + row.query - args.rows.first,
-            args.rows.window_keys(row)};
+  __device__ TileRow row(int kv_head, std::int64_t i) const {
+    if (i >= per_head) return {};
+    const Rows::Row row = query_row(kv_head, i);
+    const std::int64_t sequence_head = row.index / rows.queries;
+    return {row.index, sequence_head * rows.count + row.query - rows.first, rows.window_keys(row)};
   }
-  static __device__ Tile tile(const TileArgs& args, int kv_head, std::int64_t tile) {
-    const std::int64_t first = tile * kRows;
-    if (first >= args.per_head) return {{0, 0}, {0, 0}};
-    const std::int64_t last = min(first + kRows, args.per_head) - 1;
-    const Rows::Row first_row = query_row(args, kv_head, first);
-    const Rows::Row last_row = query_row(args, kv_head, last);
-    const DeviceSpan oldest = args.rows.window_keys(first_row);
-    const DeviceSpan newest = args.rows.window_keys(last_row);
+  __device__ Tile tile(int kv_head, std::int64_t tile) const {
+    const std::int64_t first = tile * kTileRows;
+    if (first >= per_head) return {{0, 0}, {0, 0}};
+    const std::int64_t last = min(first + kTileRows, per_head) - 1;
+    const Rows::Row first_row = query_row(kv_head, first);
+    const Rows::Row last_row = query_row(kv_head, last);
+    const DeviceSpan oldest = rows.window_keys(first_row);
+    const DeviceSpan newest = rows.window_keys(last_row);
     // Rows between them may hold keys where these two hold none: at padding, or at a shard's ends.
-    const std::int32_t begin =
-        window_of(args.rows.window, first_row.position, first_row.start).begin;
+    const std::int32_t begin = window_of(rows.window, first_row.position, first_row.start).begin;
     const bool bounded = oldest.begin < oldest.end && newest.begin < newest.end;
-    return {args.rows.held({begin, last_row.position + 1}),
+    return {rows.held({begin, last_row.position + 1}),
             bounded ? DeviceSpan{newest.begin, oldest.end} : DeviceSpan{0, 0}};
   }
+};
 
-  /// Gates and log-sum-exps of a row's spans, ahead of their use; the outputs are asked for.
-  static __device__ void prepare(const TileArgs& args, const TileRow& row, float2* slots,
-                                 int row_bytes) {
-    const Combine& combine = args.combine;
-    if (combine.slots == 0) return;
-    const std::int64_t first = row.index * combine.slots;
-    const int used = slots_in_use(combine.spans + first, combine.slots);
-    const Gates gates = gates_of(combine.scores + first, used);
-    for (int s = 0; s < combine.slots; ++s) {
-      float2 slot{-1, -kInfinity};
-      if (s < used) {
-        const std::int64_t pair = row.item * combine.slots + s;
-        slot = {gates.of(combine.scores[first + s]), combine.span_lses[pair]};
-        if (faulty(args.rows.fault, Fault::gates_equal)) slot.x = 1.0f / used;
-        const char* output = static_cast<const char*>(combine.span_outputs) + pair * row_bytes;
-        for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
-      }
-      slots[s] = slot;
+/// Tasks of one KV head, and of all; `args` are SpanRows or WindowRows.
+template <class TileRows>
+__host__ __device__ std::int64_t tasks_per_head(const TileRows& args) {
+  return (args.per_head + 2 * kTileRows - 1) / (2 * kTileRows);
+}
+template <class TileRows>
+__host__ __device__ std::int64_t task_count(const TileRows& args) {
+  return tasks_per_head(args) * args.rows.batch * args.rows.kv_heads;
+}
+
+/// The tiles of keys that hold what any of some rows attends to.
+struct KeyTiles {
+  int begin;
+  int end;
+
+  static __device__ KeyTiles of(DeviceSpan any) {
+    if (any.end <= any.begin) return {0, 0};
+    return {any.begin / kTileKeys, (any.end + kTileKeys - 1) / kTileKeys};
+  }
+  static __device__ KeyTiles of(const Tile& a, const Tile& b) {
+    const KeyTiles first = of(a.any);
+    const KeyTiles second = of(b.any);
+    if (first.empty()) return second;
+    if (second.empty()) return first;
+    return {min(first.begin, second.begin), max(first.end, second.end)};
+  }
+  __device__ bool empty() const { return begin >= end; }
+};
+
+/// The same value, known to the compiler to be the same in all lanes: products of a warpgroup must
+/// not stand in what it takes for a divergent branch.
+__device__ inline int uniform(int value) { return __shfl_sync(kFullWarp, value, 0); }
+__device__ inline DeviceSpan uniform(DeviceSpan span) {
+  return {uniform(span.begin), uniform(span.end)};
+}
+
+struct TileTask {
+  int kv_head;
+  std::int64_t tile;  // the first of two
+  Tile tiles[2];
+  KeyTiles keys;  // of both
+
+  template <class TileRows>
+  __device__ TileTask(const TileRows& args, std::int64_t task) {
+    kv_head = static_cast<int>(task / tasks_per_head(args));
+    tile = task % tasks_per_head(args) * 2;
+    for (int i = 0; i < 2; ++i) {
+      const Tile found = args.tile(kv_head, tile + i);
+      tiles[i] = {uniform(found.any), uniform(found.all)};
     }
+    keys = KeyTiles::of(tiles[0], tiles[1]);
   }
 };
 

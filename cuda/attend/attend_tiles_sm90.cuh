@@ -1,0 +1,255 @@
+#pragma once
+
+#include "api/check.cuh"
+#include "attend/attend_row.cuh"
+#include "attend/softmax_state.cuh"
+#include "attend/tile_producers_sm90.cuh"
+#include "device/tensor_map.cuh"
+
+/// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
+/// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
+/// queries (cp.async) and the tiles of 128 keys that any of them attends to (TMA), two more take 64
+/// rows each (WGMMA) with the running softmax of FlashAttention-3 (Shah et al., 2024): the product
+/// with the values of one tile runs while the next tile's softmax is computed.
+///
+/// Key tiles start at multiples of 128 and masks take single keys away, so that a row's sums do not
+/// depend on who shares its tile.
+///
+/// `Tiles` is SpanTiles or WindowTiles: rows, what is prepared for them ahead of their use, and in
+/// an `Epilogue` what becomes of a thread's two rows once they are attended to.
+namespace multistep::cuda {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// Attends anew, alone, to the rows that are spoiled: one after another, by the whole warp.
+template <class T, class Tiles, int kHeadDim>
+__device__ void repair(const Tiles& args, SoftmaxState<kHeadDim>& softmax, float (&lse)[2],
+                       const TileRow (&rows)[2], int kv_head) {
+  if (faulty(args.rows.fault, Fault::repair_skipped)) return;
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const bool mine = spoiled<kHeadDim>(softmax.value, r);  // all lanes take part
+    unsigned todo = __ballot_sync(kFullWarp, mine && rows[r].index >= 0);
+    todo &= 0x11111111u;
+    while (todo) {
+      const int source = __ffs(static_cast<int>(todo)) - 1;
+      todo &= todo - 1;
+      const std::int64_t index = __shfl_sync(kFullWarp, rows[r].index, source);
+      const DeviceSpan keys{__shfl_sync(kFullWarp, rows[r].keys.begin, source),
+                            __shfl_sync(kFullWarp, rows[r].keys.end, source)};
+      const std::int64_t base = kv_head * args.rows.keys * kHeadDim;
+      const RowOutput fresh =
+          attend_row(static_cast<const T*>(args.query) + index * kHeadDim,
+                     static_cast<const T*>(args.key) + base,
+                     static_cast<const T*>(args.value) + base, keys, kHeadDim, args.scale);
+      // attend_row's lane l holds l + 32 i; this layout's lane c of the quad 8 j + 2 c + {0, 1}.
+#pragma unroll
+      for (int j = 0; j < kHeadDim / 8; ++j) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          const int from = (8 * j + 2 * (lane % 4) + e) % 32;
+          const float value = __shfl_sync(kFullWarp, fresh.value[8 * j / 32], from);
+          if (lane / 4 == source / 4) softmax.value[4 * j + 2 * r + e] = value;
+        }
+      }
+      if (lane / 4 == source / 4) lse[r] = fresh.lse;
+    }
+  }
+}
+
+/// A consumer warpgroup: of each task one of the two tiles.
+template <class T, int kHeadDim, class Tiles>
+struct Consumer {
+  const Tiles& args;
+  TileStages<kHeadDim>& stages;
+  float scale;
+  float scale_log2 = scale * kLog2E;
+  unsigned item = 0;  // key tiles so far
+  SoftmaxState<kHeadDim> softmax;
+
+  /// Goes past key tiles that the other warpgroup's rows alone attend to.
+  __device__ void skip(int count) {
+    for (; count > 0; --count, ++item) {
+      stages.keys().full(item);
+      stages.keys().release(item);
+      stages.values().full(item);
+      stages.values().release(item);
+    }
+  }
+
+  __device__ void mask(TileLogits& logits, const Tile& tile, int j, const TileRow (&rows)[2]) {
+    const int first = j * kTileKeys;
+    const bool inside = first >= tile.all.begin && first + kTileKeys <= tile.all.end;
+    if (!inside && !faulty(args.rows.fault, Fault::mask_missing)) mask_logits(logits, first, rows);
+  }
+
+  /// Attends with one tile of queries to key tiles `range`, at least one. `meanwhile` is called
+  /// once, while the last product runs.
+  template <class Meanwhile>
+  __device__ __forceinline__ void attend(const SwizzledTile<kTileRows, kHeadDim>& queries,
+                                         const Tile& tile, KeyTiles range, const TileRow (&rows)[2],
+                                         Meanwhile&& meanwhile) {
+    constexpr int kPartTiles = kPartKeys / kTileKeys;
+    TileLogits logits = {};
+    TileWeights weights;
+    // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
+    EarlierParts<kHeadDim> earlier;
+    const auto join_earlier = [&](int begin) {  // to the part from `begin` on
+      if (begin > range.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
+        earlier.join_to(softmax, scale_log2);
+      }
+    };
+
+    const auto& first_keys = stages.keys().full(item);
+    begin_products(logits);
+    multiply_keys<T>(logits, queries, first_keys);
+    finish_products<0>(logits);
+    stages.keys().release(item);
+    mask(logits, tile, range.begin, rows);
+    softmax.update(logits, scale_log2, args.rows.fault);
+    pack_weights<T>(weights, logits);
+
+    for (int j = range.begin + 1; j < range.end; ++j) {
+      const unsigned last = item++;
+      const auto& keys = stages.keys().full(item);
+      const auto& values = stages.values().full(last);
+      begin_products(logits, weights, softmax.value);
+      multiply_keys<T>(logits, queries, keys);
+      multiply_values<T, kHeadDim>(softmax.value, weights, values);
+      finish_products<1>(logits);
+      stages.keys().release(item);
+      mask(logits, tile, j, rows);
+      if (j % kPartTiles == 0) {
+        finish_products<0>(softmax.value);
+        join_earlier(j - kPartTiles);
+        earlier.keep(softmax);
+        softmax = {};
+      }
+      softmax.update(logits, scale_log2, args.rows.fault);
+      finish_products<0>(weights, softmax.value);
+      stages.values().release(last);
+      pack_weights<T>(weights, logits);
+      softmax.rescale();
+    }
+
+    const auto& last_values = stages.values().full(item);
+    begin_products(weights, softmax.value);
+    multiply_values<T, kHeadDim>(softmax.value, weights, last_values);
+    meanwhile();
+    finish_products<0>(softmax.value);
+    stages.values().release(item);
+    ++item;
+    join_earlier((range.end - 1) / kPartTiles * kPartTiles);
+  }
+
+  __device__ void run() {
+    const int warpgroup = uniform(threadIdx.x / TileBlock::kWarpgroup) - 1;
+    // This thread's rows of a tile are this one and the one 8 further.
+    const int first_row = threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
+    unsigned queries_item = 0;
+    for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++queries_item) {
+      const TileTask task(args, i);
+      const Tile tile = warpgroup == 0 ? task.tiles[0] : task.tiles[1];
+      const KeyTiles range = KeyTiles::of(tile.any);
+      const std::int64_t row = (task.tile + warpgroup) * kTileRows + first_row;
+      const TileRow rows[2] = {args.row(task.kv_head, row), args.row(task.kv_head, row + 8)};
+      softmax = {};
+
+      const auto& queries = stages.queries().full(queries_item);
+      typename Tiles::template Epilogue<T, kHeadDim> epilogue{
+          args, rows, queries.slots + warpgroup * kTileRows + first_row};
+      if (range.empty()) {
+        epilogue.prefetch();
+        skip(task.keys.end - task.keys.begin);
+      } else {
+        skip(range.begin - task.keys.begin);
+        attend(queries.tile[warpgroup], tile, range, rows, [&] { epilogue.prefetch(); });
+        skip(task.keys.end - range.end);
+      }
+
+      float lse[2];
+      softmax.finish(lse, scale);
+      repair<T>(args, softmax, lse, rows, task.kv_head);
+      epilogue.store(softmax.value, lse);
+      stages.queries().release(queries_item);
+    }
+  }
+};
+
+#endif  // Hopper
+
+template <class T, int kHeadDim, class Tiles>
+__global__ void __launch_bounds__(TileBlock::kThreads, 1)
+    attend_tiles(__grid_constant__ const Tiles args, __grid_constant__ const CUtensorMap keys,
+                 __grid_constant__ const CUtensorMap values) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  extern __shared__ char memory[];
+  constexpr std::uintptr_t kAlignment = alignof(TileStages<kHeadDim>);
+  auto& stages = *reinterpret_cast<TileStages<kHeadDim>*>(
+      (reinterpret_cast<std::uintptr_t>(memory) + kAlignment - 1) / kAlignment * kAlignment);
+  if (threadIdx.x == 0) {
+    stages.init();
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < TileBlock::kWarpgroup) {
+    ptx::shrink_registers<40>();
+    if (threadIdx.x < 32) {
+      load_keys(args, stages, &keys, &values);
+    } else {
+      gather_queries<T>(args, stages);
+    }
+  } else {
+    ptx::grow_registers<232>();
+    const float scale = faulty(args.rows.fault, Fault::scale_forgotten) ? 1 : args.scale;
+    Consumer<T, kHeadDim, Tiles>{args, stages, scale}.run();
+  }
+#else
+  __trap();  // launched where it was compiled alone: Device::tiles
+#endif
+}
+
+template <class T, int kHeadDim, class Tiles>
+void launch_attend_tiles(const Tiles& args, const CUtensorMap& keys, const CUtensorMap& values,
+                         Stream stream) {
+  using Stages = TileStages<kHeadDim>;
+  constexpr int kBytes = sizeof(Stages) + alignof(Stages);
+  const auto kernel = attend_tiles<T, kHeadDim, Tiles>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "cudaFuncSetAttribute");
+  const auto blocks = static_cast<unsigned>(
+      std::min<std::int64_t>(task_count(args), current_device().multiprocessors));
+  kernel<<<blocks, TileBlock::kThreads, kBytes, stream>>>(args, keys, values);
+  check_launch("attend_tiles");
+}
+
+template <class Tiles>
+void launch_attend_tiles(const Tiles& args, Stream stream) {
+  const Rows& rows = args.rows;
+  if (args.per_head == 0 || rows.keys == 0) return;
+  // Rows that no query of the call can see may hold anything.
+  Index seen = rows.keys;
+  if (!rows.sequence.length) {
+    const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
+    seen = std::clamp<Index>(last, 1, rows.keys);
+  }
+  const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
+  const auto map = [&](const void* base) {
+    return tensor_map(base, args.dtype, rows.head_dim, seen, rows.keys, heads, kTileKeys);
+  };
+  const CUtensorMap keys = map(args.key);
+  const CUtensorMap values = map(args.value);
+  const bool wide = rows.head_dim == 128;
+  require(wide || rows.head_dim == 64, "head_dim {}: the tile kernels are built for 64 and 128",
+          rows.head_dim);
+  if (args.dtype == Dtype::bf16) {
+    wide ? launch_attend_tiles<bf16, 128>(args, keys, values, stream)
+         : launch_attend_tiles<bf16, 64>(args, keys, values, stream);
+  } else {
+    wide ? launch_attend_tiles<fp16, 128>(args, keys, values, stream)
+         : launch_attend_tiles<fp16, 64>(args, keys, values, stream);
+  }
+}
+
+}  // namespace multistep::cuda

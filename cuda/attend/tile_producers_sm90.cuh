@@ -1,0 +1,158 @@
+#pragma once
+
+#include "device/pipeline_sm90.cuh"
+#include "group/tile_rows.cuh"
+
+/// How a block of the tile kernels brings keys, values and rows of queries into shared memory: its
+/// first warpgroup, for the two others.
+namespace multistep::cuda {
+
+struct TileBlock {
+  static constexpr int kWarpgroup = 128;
+  static constexpr int kThreads = 3 * kWarpgroup;
+  static constexpr int kConsumerWarps = 8;
+  static constexpr int kGatherWarps = 3;
+  static constexpr int kStages = 2;  // of queries, of keys, of values
+};
+
+/// What joins a slot's span to the window; gate -1: the slot is not in use.
+struct alignas(8) SlotWeight {
+  float gate;
+  float lse;
+};
+
+/// A block's shared memory.
+template <int kHeadDim>
+struct TileStages {
+  static constexpr int kStages = TileBlock::kStages;
+  using KeyTile = SwizzledTile<kTileKeys, kHeadDim>;
+  struct Queries {
+    SwizzledTile<kTileRows, kHeadDim> tile[2];       // one for each warpgroup
+    SlotWeight slots[2 * kTileRows][kMaxTileSlots];  // where they are windows' rows
+  };
+  Queries query[kStages];
+  KeyTile key[kStages];
+  KeyTile value[kStages];
+  RingBarriers<kStages> query_barriers;
+  RingBarriers<kStages> key_barriers;
+  RingBarriers<kStages> value_barriers;
+  ptx::Barrier value_landed;  // of a tile whose padding is to be cleared before it is full
+
+  __device__ Ring<Queries, kStages> queries() { return {query, query_barriers}; }
+  __device__ Ring<KeyTile, kStages> keys() { return {key, key_barriers}; }
+  __device__ Ring<KeyTile, kStages> values() { return {value, value_barriers}; }
+
+  __device__ void init() {
+    query_barriers.init(32 * TileBlock::kGatherWarps, TileBlock::kConsumerWarps);
+    key_barriers.init(1, TileBlock::kConsumerWarps);
+    value_barriers.init(1, TileBlock::kConsumerWarps);
+    value_landed.init(1);
+  }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// The first warp: keys and values, tile by tile. What stands before a sequence's first key may be
+/// NaN, and 0 * NaN is NaN: those rows of values are cleared.
+template <class TileRows, class Stages>
+__device__ void load_keys(const TileRows& args, Stages& stages, const CUtensorMap* keys,
+                          const CUtensorMap* values) {
+  using KeyTile = typename Stages::KeyTile;
+  const bool leader = threadIdx.x == 0;
+  unsigned item = 0;     // key tiles so far
+  unsigned cleared = 0;  // of them with padding
+  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
+    const TileTask task(args, i);
+    const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : task.kv_head;
+    const std::int64_t start =
+        args.rows.first_key(task.kv_head / args.rows.kv_heads) - args.rows.key_offset;
+    for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
+      const int first_key = j * kTileKeys;
+      KeyTile& key = stages.keys().empty(item);
+      if (leader) key.load(keys, stages.keys().expect(item, KeyTile::kBytes), first_key, head);
+      KeyTile& value = stages.values().empty(item);
+      const std::int64_t padding = min(start - first_key, std::int64_t{kTileKeys});
+      if (padding <= 0) {
+        if (leader) {
+          value.load(values, stages.values().expect(item, KeyTile::kBytes), first_key, head);
+        }
+        continue;
+      }
+      if (leader) {
+        stages.value_landed.arrive_and_expect(KeyTile::kBytes);
+        value.load(values, stages.value_landed, first_key, head);
+      }
+      stages.value_landed.wait(cleared++ % 2);
+      value.clear_rows(static_cast<int>(padding));
+      ptx::fence_async_proxy();
+      __syncwarp();
+      if (leader) stages.values().arrive(item);
+    }
+  }
+}
+
+/// The rows of a task that one of the gathering warps copies.
+struct GatherShare {
+  static constexpr int kRows = 2 * kTileRows / TileBlock::kGatherWarps + 1;
+  static_assert(kRows <= 64, "a lane looks up two");
+
+  int first = (static_cast<int>(threadIdx.x) / 32 - 1) * kRows;
+  std::int64_t index[2];  // of rows first + lane and first + 32 + lane; -1: zeros
+
+  __device__ bool has(int i) const { return i < kRows && first + i < 2 * kTileRows; }
+
+  /// Calls found(row, r) for every row r of the task that there is, from one lane.
+  template <class TileRows, class Found>
+  __device__ void look_up(const TileRows& args, const TileTask& task, Found&& found) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int mine = half * 32 + static_cast<int>(threadIdx.x) % 32;
+      const int r = first + mine;
+      const TileRow row = has(mine) ? args.row(task.kv_head, task.tile * kTileRows + r) : TileRow{};
+      index[half] = row.index;
+      if (row.index >= 0) found(row, r);
+    }
+  }
+
+  /// Asks for the rows at `index` of an array, 16 bytes a lane. Whole warp.
+  template <class T, int kHeadDim>
+  __device__ void copy(SwizzledTile<kTileRows, kHeadDim> (&tiles)[2], const T* array) const {
+    constexpr int kPieces = kHeadDim / 8;  // of a row
+    constexpr int kRowsAtOnce = 32 / kPieces;
+    const int lane = threadIdx.x % 32;
+#pragma unroll 4
+    for (int i = 0; i < kRows; i += kRowsAtOnce) {
+      const int mine = i + lane / kPieces;
+      const std::int64_t low = __shfl_sync(kFullWarp, index[0], mine % 32);
+      const std::int64_t high = __shfl_sync(kFullWarp, index[1], mine % 32);
+      const std::int64_t row = mine < 32 ? low : high;
+      const int r = first + mine;
+      if (!has(mine)) continue;
+      const int piece = lane % kPieces;
+      ptx::copy_async_16(tiles[r / kTileRows].at(r % kTileRows, piece),
+                         array + max(row, std::int64_t{0}) * kHeadDim + piece * 8, row >= 0);
+    }
+  }
+};
+
+/// The other warps: the queries of the next task, while the last one's are attended with.
+template <class T, class TileRows, int kHeadDim>
+__device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stages) {
+  unsigned item = 0;
+  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++item) {
+    auto& queries = stages.queries().empty(item);
+    GatherShare share;
+    share.look_up(args, TileTask(args, i), [&](const TileRow& row, int r) {
+      args.prepare(row, queries.slots[r], kHeadDim * 2);
+    });
+    share.copy(queries.tile, static_cast<const T*>(args.query));
+    ptx::commit_copies();
+    ptx::wait_for_copies<0>();
+    ptx::fence_async_proxy();
+    stages.queries().arrive(item);
+  }
+}
+
+#endif  // Hopper
+
+}  // namespace multistep::cuda

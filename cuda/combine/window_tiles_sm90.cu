@@ -1,0 +1,105 @@
+#include "attend/attend_tiles_sm90.cuh"
+
+/// Window and combination by tiles: a window's output is joined with the spans' outputs while it is
+/// in registers.
+namespace multistep::cuda {
+
+struct WindowTiles : WindowRows {
+  using WindowRows::WindowRows;
+
+  template <class T, int kHeadDim>
+  __device__ const T* span_output(const TileRow& row, int slot) const {
+    return static_cast<const T*>(span_outputs) + (row.item * slots + slot) * kHeadDim;
+  }
+
+  /// Gates and log-sum-exps of a row's spans; the outputs are asked for.
+  __device__ void prepare(const TileRow& row, SlotWeight* weights, int row_bytes) const {
+    if (slots == 0) return;
+    const std::int64_t first = row.index * slots;
+    const int used = slots_in_use(spans + first, slots);
+    const Gates gates = gates_of(scores + first, used);
+#pragma unroll
+    for (int s = 0; s < kMaxTileSlots; ++s) {
+      if (s >= slots) break;
+      SlotWeight weight{-1, -kInfinity};
+      if (s < used) {
+        const std::int64_t pair = row.item * slots + s;
+        weight = {gates.of(scores[first + s]), span_lses[pair]};
+        if (faulty(rows.fault, Fault::gates_equal)) weight.gate = 1.0f / used;
+        const char* output = static_cast<const char*>(span_outputs) + pair * row_bytes;
+        for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
+      }
+      weights[s] = weight;
+    }
+  }
+
+  template <class T, int kHeadDim>
+  struct Epilogue {
+    static constexpr int kPrefetched = 2;  // outputs of a row; further ones are read when added
+    const WindowTiles& args;
+    const TileRow (&rows)[2];
+    const SlotWeight (*slots)[kMaxTileSlots];        // of the first row; the second's are 8 further
+    RowPieces<kHeadDim> prefetched[2][kPrefetched];  // zeros: not in use
+
+    __device__ bool in_use(int r, int slot) const {
+      return rows[r].index >= 0 && slots[8 * r][slot].gate >= 0;
+    }
+
+    __device__ void prefetch() {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+#pragma unroll
+        for (int s = 0; s < kPrefetched; ++s) {
+          const bool use = s < args.slots && in_use(r, s);
+          prefetched[r][s].load(use ? args.span_output<T, kHeadDim>(rows[r], s) : nullptr);
+        }
+      }
+    }
+
+    /// `value` is the window's output: joins it with the spans'.
+    __device__ void store(float (&value)[kHeadDim / 2], const float (&lse)[2]) const {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const bool here = rows[r].index >= 0;
+        if (args.slots > 0) add_spans(value, lse[r], r);
+        if (args.window_lse_out && here && threadIdx.x % 4 == 0) {
+          args.window_lse_out[rows[r].index] = lse[r];
+        }
+        T* output = static_cast<T*>(args.output) + rows[r].index * kHeadDim;
+        store_fragment<T, kHeadDim>(value, r, here ? output : nullptr);
+      }
+    }
+
+    __device__ void add_spans(float (&value)[kHeadDim / 2], float window_lse, int r) const {
+      float of_span[kMaxTileSlots];
+      float of_window = in_use(r, 0) ? 0 : 1;  // without a path the window alone
+#pragma unroll
+      for (int s = 0; s < kMaxTileSlots; ++s) {
+        of_span[s] = 0;
+        if (s >= args.slots || !in_use(r, s)) continue;
+        const SlotWeight weight = slots[8 * r][s];
+        Joined joined = join(weight.lse, window_lse);
+        if (faulty(args.rows.fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
+        of_span[s] = weight.gate * joined.first;
+        of_window += weight.gate * joined.second;
+      }
+#pragma unroll
+      for (int s = 0; s < kMaxTileSlots; ++s) {
+        if (s >= args.slots) break;
+        RowPieces<kHeadDim> span;
+        if (s < kPrefetched) {
+          span = prefetched[r][s];
+        } else if (in_use(r, s)) {
+          span.load(args.span_output<T, kHeadDim>(rows[r], s));
+        }
+        add_fragment<T, kHeadDim>(value, r, span, s == 0 ? of_window : 1, of_span[s]);
+      }
+    }
+  };
+};
+
+void combine_tiles(const Combine& combine, Stream stream) {
+  launch_attend_tiles(WindowTiles(combine), stream);
+}
+
+}  // namespace multistep::cuda

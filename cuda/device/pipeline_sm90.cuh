@@ -1,0 +1,141 @@
+#pragma once
+
+#include "device/ptx_sm90.cuh"
+
+/// How the warpgroups of a block on Hopper hand tiles to one another in shared memory, and multiply
+/// them.
+namespace multistep::cuda {
+
+/// 16-bit values in shared memory as the copy engine writes and warpgroup products read them:
+/// panels of 64 columns, in which a row is 128 bytes and its 16-byte pieces are swizzled by the
+/// row.
+template <int kRows, int kColumns>
+struct alignas(1024) SwizzledTile {  // the pattern repeats every 1024 bytes of addresses
+  static constexpr int kPanels = kColumns / 64;
+  static constexpr int kBytes = kRows * kColumns * 2;
+  std::uint16_t panel[kPanels][kRows * 64];
+
+  /// Where 8 columns of a row are, from column 8 piece on.
+  __device__ std::uint16_t* at(int row, int piece) {
+    return panel[piece / 8] + row * 64 + ((piece % 8) ^ (row % 8)) * 8;
+  }
+  /// By one warp: of values that the copy engine has brought.
+  __device__ void clear_rows(int count) {
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      auto* rows = reinterpret_cast<uint4*>(panel[p]);
+#pragma unroll 1
+      for (int i = threadIdx.x % 32; i < count * 8; i += 32) rows[i] = {0, 0, 0, 0};
+    }
+  }
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  /// By one thread: asks for rows [row, row + kRows) of a head, which arrive at `barrier`.
+  __device__ void load(const CUtensorMap* map, ptx::Barrier& barrier, int row, int head) {
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      ptx::load_box(panel[p], map, &barrier, p * 64, row, head);
+    }
+  }
+  /// For a product that sums over columns, 16 of them.
+  __device__ std::uint64_t columns_from(int column) const {
+    return ptx::tile_descriptor(panel[column / 64] + column % 64, 0);
+  }
+  /// For a product that sums over rows, 16 of them.
+  __device__ std::uint64_t rows_from(int row) const {
+    return ptx::tile_descriptor(panel[0] + row * 64, kRows * 128);
+  }
+#endif
+};
+
+/// The barriers of a ring, in shared memory.
+template <int kPlaces>
+struct RingBarriers {
+  ptx::Barrier filled[kPlaces];
+  ptx::Barrier released[kPlaces];
+
+  /// One thread of the block, before all others are let on: how many arrivals make an item full,
+  /// and how many warps release it.
+  __device__ void init(int arrivals, int consumer_warps) {
+    for (int i = 0; i < kPlaces; ++i) {
+      filled[i].init(arrivals);
+      released[i].init(consumer_warps);
+    }
+  }
+};
+
+/// Items 0, 1, 2, ... on their way from a producer to consumers, each in the next of a few places
+/// of shared memory. Both sides count items; where an item is, and which phase of a barrier tells
+/// of it, is known here alone.
+template <class Item, int kPlaces>
+struct Ring {
+  Item (&item)[kPlaces];
+  RingBarriers<kPlaces>& barriers;
+
+  /// Producer: the place of item i, once it is free.
+  __device__ Item& empty(unsigned i) const {
+    barriers.released[i % kPlaces].wait(i / kPlaces % 2 ^ 1);
+    return item[i % kPlaces];
+  }
+  /// Producer, one thread: arrives, and has so many bytes of item i arrive at the barrier returned.
+  __device__ ptx::Barrier& expect(unsigned i, int bytes) const {
+    barriers.filled[i % kPlaces].arrive_and_expect(bytes);
+    return barriers.filled[i % kPlaces];
+  }
+  /// Producer: arrives.
+  __device__ void arrive(unsigned i) const { barriers.filled[i % kPlaces].arrive(); }
+
+  /// Consumer: item i, once it is full.
+  __device__ const Item& full(unsigned i) const {
+    barriers.filled[i % kPlaces].wait(i / kPlaces % 2);
+    return item[i % kPlaces];
+  }
+  /// Consumer, whole warp: has read item i.
+  __device__ void release(unsigned i) const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) barriers.released[i % kPlaces].arrive();
+  }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// Begins products of a warpgroup that read or write these registers; until they are finished
+/// nothing else may.
+template <class... Registers>
+__device__ void begin_products(Registers&... registers) {
+  (ptx::pin(registers), ...);
+  ptx::wgmma_fence();
+}
+/// Waits for all products but the last `kPending` of those asked for, which leave these registers
+/// alone.
+template <int kPending, class... Registers>
+__device__ void finish_products(Registers&... registers) {
+  ptx::wgmma_wait<kPending>();
+  (ptx::pin(registers), ...);
+}
+
+/// Asks for logits = rows keys^T.
+template <class T, int kHeadDim>
+__device__ void multiply_keys(float (&logits)[64], const SwizzledTile<64, kHeadDim>& rows,
+                              const SwizzledTile<128, kHeadDim>& keys) {
+#pragma unroll
+  for (int column = 0; column < kHeadDim; column += 16) {
+    ptx::wgmma_shared<T>(logits, rows.columns_from(column), keys.columns_from(column), column > 0);
+  }
+  ptx::wgmma_commit();
+}
+
+/// Asks for sums += weights values.
+template <class T, int kHeadDim>
+__device__ void multiply_values(float (&sums)[kHeadDim / 2], const std::uint32_t (&weights)[8][4],
+                                const SwizzledTile<128, kHeadDim>& values) {
+#pragma unroll
+  for (int step = 0; step < 8; ++step) {
+    ptx::wgmma_registers<T>(sums, weights[step], values.rows_from(16 * step));
+  }
+  ptx::wgmma_commit();
+}
+
+#endif  // Hopper
+
+}  // namespace multistep::cuda
