@@ -18,68 +18,68 @@ namespace {
 
 /// Of a block: for tiles on their way, then for its warps' sums, then for the join.
 template <int kHeadDim>
-constexpr int kSharedBytes = std::max<int>({sizeof(Ring<kHeadDim>), sizeof(BlockSums<kHeadDim>),
-                                            32 * 1024});
-static_assert(kSharedBytes<128> / kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
+constexpr int kSharedBytes = std::max<int>({sizeof(TileBuffers<kHeadDim>),
+                                            sizeof(BlockSums<kHeadDim>), 32 * 1024});
+static_assert(kSharedBytes<128> / DecodeBlock::kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
               "room for parts");
 
-/// What is left of seats whose piece was attended to.
-enum class Left {
+/// What remains to be done of some tasks.
+enum class Remaining {
   nothing,
-  more,  // keys: the piece is long, and attended to in parts of kPartKeys
-  all,   // one seat at a time. Where a seat's sums are not finite, a value that is NaN or infinite
-         // may be another seat's, and a weight of 0 does not keep it out of a matrix product. Alone
-         // a seat reads no keys but its own, and its sums are the bits that they would have been.
+  keys,  // the piece is long, and attended to in parts of kPartKeys
+  all,   // one by one. Where a task's sums are not finite, a value that is NaN or infinite may be
+         // another task's, and a weight of 0 does not keep it out of a matrix product. Alone a task
+         // reads no keys but its own, and its sums are the bits that they would have been.
 };
 
-/// Attends to a part of a piece for up to kSeats seats, and stores their partial softmaxes, joined
-/// with those of the `parts` before it. Whole block.
+/// Attends to a part of a piece for up to DecodeBlock::kTasks tasks, and stores their partial
+/// softmaxes, joined with those of the `parts` before it. Whole block.
 template <class T, int kHeadDim>
-__device__ Left attend_seats(const Decode& decode, const Rows::Row& row, std::int64_t origin,
-                             int parts, const Seat* seats, int count, float* partials,
-                             char* memory) {
+__device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, std::int64_t origin,
+                                  int parts, const PieceTask* tasks, int count, float* partials,
+                                  char* memory) {
   const int lane = threadIdx.x % 32;
-  Seat seat = seats[min(lane / 4, count - 1)];
-  const DeviceSpan range{__reduce_min_sync(kFullWarp, seat.keys.begin),
-                         __reduce_max_sync(kFullWarp, seat.keys.end)};
-  if (lane / 4 >= count) seat = {-1, 0, {0, 0}};
+  PieceTask task = tasks[min(lane / 4, count - 1)];
+  const DeviceSpan range{__reduce_min_sync(kFullWarp, task.keys.begin),
+                         __reduce_max_sync(kFullWarp, task.keys.end)};
+  if (lane / 4 >= count) task = {-1, 0, {0, 0}};
   const int begin = (range.begin & -kPartKeys) + parts * kPartKeys;
   const DeviceSpan keys{max(range.begin, begin), min(range.end, begin + kPartKeys)};
   WarpSums<kHeadDim> sums;
-  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, keys, seat,
-                           *reinterpret_cast<Ring<kHeadDim>*>(memory));
+  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, keys, task,
+                           *reinterpret_cast<TileBuffers<kHeadDim>*>(memory));
   __syncthreads();
   auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
   block.put(sums, count);
   __syncthreads();
-  bool spoilt = false;
+  bool spoiled = false;
 #pragma unroll 1
-  for (int s = threadIdx.x / 32; s < count; s += kWarps) {
+  for (int s = threadIdx.x / 32; s < count; s += DecodeBlock::kWarps) {
     const std::int64_t at =
-        seats[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
-        seats[s].part;
+        tasks[s].head * static_cast<std::int64_t>(decode.attend.rows.count) * decode.row_parts() +
+        tasks[s].part;
     const bool more = parts > 0 && !faulty(decode.attend.rows.fault, Fault::earlier_parts_lost);
-    const bool finite = block.store(s, more, partials + at * kStride<kHeadDim>);
-    const DeviceSpan own = seats[s].keys;
-    spoilt = spoilt || (!finite && (own.begin > range.begin || own.end < range.end));
+    const bool finite = block.store(s, more, partials + at * kPartialStride<kHeadDim>);
+    const DeviceSpan own = tasks[s].keys;
+    spoiled = spoiled || (!finite && (own.begin > range.begin || own.end < range.end));
   }
-  if (faulty(decode.attend.rows.fault, Fault::repair_skipped)) spoilt = false;
-  if (__syncthreads_or(spoilt)) return Left::all;
-  return keys.end < range.end ? Left::more : Left::nothing;
+  if (faulty(decode.attend.rows.fault, Fault::repair_skipped)) spoiled = false;
+  if (__syncthreads_or(spoiled)) return Remaining::all;
+  return keys.end < range.end ? Remaining::keys : Remaining::nothing;
 }
 
 /// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of the window for 8
 /// of them, then a piece of a span for all whose spans touch it; windows come first, as they need
 /// not wait for the search. Of spans that share a piece, the first one's block attends to it.
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 4)
+__global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
     decode_pieces(__grid_constant__ const Decode decode) {
   extern __shared__ __align__(16) char memory[];
-  __shared__ Board board;
+  __shared__ BlockChoices shared;
   const Rows& rows = decode.attend.rows;
   const int slots = decode.attend.slots;
   const int lane = threadIdx.x % 32;
-  const HeadTile<kTileHeads> unit(rows, blockIdx.x);
+  const HeadTile<DecodeBlock::kHeads> unit(rows, blockIdx.x);
   const Rows::Row row = rows.row(unit.batch, unit.first_head, unit.query);
   const DeviceSpan window = rows.window_keys(row);
   const std::int32_t piece_keys = decode.piece_of(row.position);
@@ -94,65 +94,65 @@ __global__ void __launch_bounds__(kThreads, 4)
   int heads = unit.heads;
   bool first_of_all = false;         // of the blocks of these heads
   std::int64_t origin = row.kv_row;  // of the piece, in [batch, kv_heads, keys]
-  int seats = 0;                     // taken
+  int tasks = 0;                     // taken
   if (is_window) {
     const int part = static_cast<int>(blockIdx.y / window_blocks);
-    first_head = static_cast<int>(blockIdx.y - part * window_blocks) * kSeats;
-    heads = min(unit.heads - first_head, kSeats);
+    first_head = static_cast<int>(blockIdx.y - part * window_blocks) * DecodeBlock::kTasks;
+    heads = min(unit.heads - first_head, DecodeBlock::kTasks);
     first_of_all = part == 0;
     if (heads <= 0 || (part >= window_pieces && !first_of_all)) return;
     const std::int64_t begin = window.begin + static_cast<std::int64_t>(part) * piece_keys;
     origin += begin;
-    seats = part < window_pieces ? heads : 0;
+    tasks = part < window_pieces ? heads : 0;
     const auto left = static_cast<std::int32_t>(window.end - begin);
-    if (threadIdx.x < seats) {
-      board.seat[threadIdx.x] = {first_head + static_cast<int>(threadIdx.x),
-                                 slots * decode.span_pieces + part,
-                                 {0, min(left, piece_keys)}};
+    if (threadIdx.x < tasks) {
+      shared.task[threadIdx.x] = {.head = first_head + static_cast<int>(threadIdx.x),
+                                  .part = slots * decode.span_pieces + part,
+                                  .keys = {0, min(left, piece_keys)}};
     }
   } else {
     const auto rest = static_cast<int>(blockIdx.y - decode.window_pieces * window_blocks);
     const int span = rest / decode.span_pieces;
     first_of_all = decode.window_pieces == 0 && rest == 0;
     if (span >= unit.heads * slots) return;
-    const TileSpans spans(decode, row, unit.heads, board);
+    const BlockSpans spans(decode, row, unit.heads, shared);
     const std::int32_t piece = spans.first_of(span) + rest - span * decode.span_pieces;
     std::uint64_t touching = spans.touching(piece);
     const bool mine = __ffsll(static_cast<long long>(touching)) - 1 == span;
     if (!mine && !first_of_all) return;
     if (!mine) touching = 0;
     origin += static_cast<std::int64_t>(piece) * piece_keys;
-    seats = __popcll(touching);
-    if (threadIdx.x < 32) spans.take_seats(decode, piece, touching, board);
+    tasks = __popcll(touching);
+    if (threadIdx.x < 32) spans.list_tasks(decode, piece, touching, shared);
   }
   __syncthreads();
 
-  float* partials = decode.partials + row.dense * decode.row_parts() * kStride<kHeadDim>;
-  int alone = 0;  // seats before this one are attended to one by one
+  float* partials = decode.partials + row.dense * decode.row_parts() * kPartialStride<kHeadDim>;
+  int alone = 0;  // tasks before this one are attended to one by one
   int parts = 0;  // of a long piece that they have attended to
-  for (int seat = 0; seat < seats;) {
-    const int count = seat < alone ? 1 : min(kSeats, seats - seat);
-    const Left left = attend_seats<T, kHeadDim>(decode, row, origin, parts, board.seat + seat,
-                                                count, partials, memory);
-    parts = left == Left::more ? parts + 1 : 0;
-    if (left == Left::all) alone = seat + count;
-    if (left == Left::nothing) seat += count;
+  for (int task = 0; task < tasks;) {
+    const int count = task < alone ? 1 : min(DecodeBlock::kTasks, tasks - task);
+    const Remaining remaining = attend_tasks<T, kHeadDim>(
+        decode, row, origin, parts, shared.task + task, count, partials, memory);
+    parts = remaining == Remaining::keys ? parts + 1 : 0;
+    if (remaining == Remaining::all) alone = task + count;
+    if (remaining == Remaining::nothing) task += count;
   }
-  if (is_window) TileSpans(decode, row, unit.heads, board);
+  if (is_window) BlockSpans(decode, row, unit.heads, shared);
 
   // The last block of a row to come by joins its parts. All are there for it to see: the barrier
-  // that attend_seats() ends with, and the counters' order.
+  // that attend_tasks() ends with, and the counters' order.
   if (threadIdx.x < 32) {
-    __syncwarp();  // the board's choices
+    __syncwarp();  // the choices are written
     bool last = false;
     if (lane >= first_head && lane < first_head + heads) {
       int parts = window_pieces;
 #pragma unroll 1
-      for (int s = 0; s < slots; ++s) parts += max(board.choice[lane * slots + s].pieces, 0);
+      for (int s = 0; s < slots; ++s) parts += max(shared.choice[lane * slots + s].pieces, 0);
       if (faulty(rows.fault, Fault::part_not_counted)) --parts;
       int here = 0;
 #pragma unroll 1
-      for (int seat = 0; seat < seats; ++seat) here += board.seat[seat].head == lane;
+      for (int task = 0; task < tasks; ++task) here += shared.task[task].head == lane;
       // A row without keys is left to the first block.
       last = first_of_all && parts == 0;
       if (here > 0) {
@@ -162,33 +162,33 @@ __global__ void __launch_bounds__(kThreads, 4)
       }
     }
     const unsigned heads_last = __ballot_sync(kFullWarp, last);
-    if (lane == 0) board.last = heads_last;
+    if (lane == 0) shared.last = heads_last;
   }
   __syncthreads();
-  const unsigned last = board.last;
+  const unsigned last = shared.last;
   if (last == 0) return;
   // A warp joins a row: one row with all the memory, several side by side.
   const bool one = (last & (last - 1)) == 0;
-  const int bytes = one ? kSharedBytes<kHeadDim> : kSharedBytes<kHeadDim> / kWarps;
+  const int bytes = one ? kSharedBytes<kHeadDim> : kSharedBytes<kHeadDim> / DecodeBlock::kWarps;
   const int warp = threadIdx.x / 32;
   const JoinMemory<kHeadDim> join_memory(memory + (one ? 0 : warp * bytes), bytes);
   int before = 0;
 #pragma unroll 1
   for (unsigned rest = last; rest != 0; rest &= rest - 1, ++before) {
-    if (before % kWarps != warp) continue;
+    if (before % DecodeBlock::kWarps != warp) continue;
     const int head = __ffs(static_cast<int>(rest)) - 1;
     const std::int64_t parts = head * static_cast<std::int64_t>(rows.count) * decode.row_parts();
     const std::int64_t index = row.index + head * static_cast<std::int64_t>(rows.queries);
     float* const span_lses = decode.attend.lse;
     float* const window_lse = decode.combine.window_lse_out;
-    const RowParts of_row{board.choice + head * slots,
-                          slots,
-                          window_pieces,
-                          decode.span_pieces,
-                          partials + parts * kStride<kHeadDim>,
-                          span_lses ? span_lses + index * slots : nullptr,
-                          window_lse ? window_lse + index : nullptr,
-                          rows.fault};
+    const RowParts of_row{.chosen = shared.choice + head * slots,
+                          .slots = slots,
+                          .window_pieces = window_pieces,
+                          .span_pieces = decode.span_pieces,
+                          .partials = partials + parts * kPartialStride<kHeadDim>,
+                          .span_lses = span_lses ? span_lses + index * slots : nullptr,
+                          .window_lse = window_lse ? window_lse + index : nullptr,
+                          .fault = rows.fault};
     T* output = static_cast<T*>(decode.combine.output) + index * kHeadDim;
     join_row<T, kHeadDim>(of_row, join_memory, output);
   }
@@ -198,7 +198,8 @@ __global__ void __launch_bounds__(kThreads, 4)
 /// make them long; more keys only where an item would have more pieces than a warp weighs. Windows
 /// may be cut finer than spans need: they are attended to while the search runs.
 struct Pieces {
-  static constexpr std::int64_t kStep = kWarps * kKeys;  // every warp has as many tiles
+  static constexpr std::int64_t kStep =
+      DecodeBlock::kWarps * DecodeBlock::kKeys;  // every warp has as many tiles
   static constexpr std::int64_t kFew = 8;
   static constexpr std::int64_t kLong = 5 * kStep;
   std::int32_t keys;
@@ -226,7 +227,7 @@ Decode with_pieces(const SpanAttend& attend, const Combine& combine,
   const Sequence& sequence = rows.sequence;
   const std::int64_t longest =
       sequence.length ? rows.key_offset + rows.keys : sequence.query_offset + sequence.queries;
-  Decode decode{attend, combine, {}, 0, 0, nullptr, nullptr};
+  Decode decode{.attend = attend, .combine = combine};
   for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
     const Pieces pieces(tables.items[static_cast<std::size_t>(magnitude)], attend.slots);
     decode.piece[magnitude] = pieces.keys;
@@ -244,12 +245,12 @@ void launch(const Decode& decode, Stream stream) {
   constexpr int kBytes = kSharedBytes<kHeadDim>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
-  const int heads = std::min(rows.group(), kTileHeads);
+  const int heads = std::min(rows.group(), DecodeBlock::kHeads);
   Launch how{};
-  how.blocks = static_cast<unsigned>(HeadTile<kTileHeads>::count(rows));
+  how.blocks = static_cast<unsigned>(HeadTile<DecodeBlock::kHeads>::count(rows));
   how.blocks_y = static_cast<unsigned>(decode.window_pieces * decode.window_blocks() +
                                        heads * decode.attend.slots * decode.span_pieces);
-  how.threads = kThreads;
+  how.threads = DecodeBlock::kThreads;
   how.stream = stream;
   how.shared_bytes = kBytes;
   how.mostly_shared = true;
@@ -260,7 +261,7 @@ void launch(const Decode& decode, Stream stream) {
 }  // namespace
 
 bool decode_is_fast(const Rows& rows, int slots) {
-  return (rows.head_dim == 64 || rows.head_dim == 128) && slots <= kMaxSlots;
+  return (rows.head_dim == 64 || rows.head_dim == 128) && slots <= kMaxDecodeSlots;
 }
 
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables) {

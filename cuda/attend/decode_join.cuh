@@ -7,10 +7,10 @@
 /// or, the last, its window; each has left a partial softmax for every piece of its keys.
 namespace multistep::cuda {
 
-constexpr int kMaxSlots = 4;    // of what decode_is_fast() takes
-constexpr int kMaxPieces = 32;  // of an item: a warp weighs them
-constexpr int kMaxItems = kMaxSlots + 1;
-constexpr int kMaxParts = kMaxItems * kMaxPieces;
+inline constexpr int kMaxDecodeSlots = 4;  // of what decode_is_fast() takes
+inline constexpr int kMaxPieces = 32;      // of an item: a warp weighs them
+inline constexpr int kMaxItems = kMaxDecodeSlots + 1;
+inline constexpr int kMaxParts = kMaxItems * kMaxPieces;
 
 /// Adds to a counter and returns what it held. Whoever finds this addition in it sees all that this
 /// thread has written, or seen written, before.
@@ -66,7 +66,7 @@ __device__ inline float weigh_item(float lse, const Choice& choice, int slots, i
   const unsigned some = __ballot_sync(kFullWarp, lane < slots && choice.pieces >= 0);
   const int used = __ffs(static_cast<int>(~some)) - 1;
   const bool mine = lane < used;
-  const auto of_quad = [](float x, auto&& unite) {  // kMaxSlots lanes
+  const auto of_quad = [](float x, auto&& unite) {  // kMaxDecodeSlots lanes
     x = unite(x, __shfl_xor_sync(kFullWarp, x, 1));
     return unite(x, __shfl_xor_sync(kFullWarp, x, 2));
   };
@@ -95,7 +95,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
   const int count = max(choice.pieces, 0);
   int end = count;  // of this lane's item's parts among all
 #pragma unroll
-  for (int bit = 1; bit <= kMaxSlots; bit *= 2) {
+  for (int bit = 1; bit <= kMaxDecodeSlots; bit *= 2) {
     const int before = __shfl_up_sync(kFullWarp, end, bit);
     if (lane >= bit) end += before;
   }
@@ -103,7 +103,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
   const auto of_item = [&](int item, int& first, int& last) {
     last = __shfl_sync(kFullWarp, end, item);
     first = last - __shfl_sync(kFullWarp, count, item);
-    return row.partials + item * row.span_pieces * kStride<kHeadDim>;
+    return row.partials + item * row.span_pieces * kPartialStride<kHeadDim>;
   };
   const auto ask_for_values = [&](int first_wanted) {
 #pragma unroll 1
@@ -116,7 +116,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
       for (int p = max(first, first_wanted); p < last; ++p) {
         if (lane >= kLanes) continue;
         ptx::copy_async_16(memory.values + (p - first_wanted) * kLanes + lane,
-                           parts + (p - first) * kStride<kHeadDim> + 4 * lane, true);
+                           parts + (p - first) * kPartialStride<kHeadDim> + 4 * lane, true);
       }
     }
     ptx::commit_copies();
@@ -129,8 +129,8 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
     int last;
     const float* parts = of_item(item, first, last);
     if (first + lane >= last) continue;
-    ptx::copy_async_16(memory.sums + first + lane, parts + lane * kStride<kHeadDim> + kHeadDim,
-                       true);
+    ptx::copy_async_16(memory.sums + first + lane,
+                       parts + lane * kPartialStride<kHeadDim> + kHeadDim, true);
   }
   ask_for_values(0);
 

@@ -8,17 +8,16 @@
 /// multiples of a piece's keys, and a piece that several of them touch is read once.
 namespace multistep::cuda {
 
-constexpr int kTileHeads = 16;  // of a block, all of one KV head
-constexpr int kMaxSpans = kTileHeads * kMaxSlots;
+inline constexpr int kMaxSpans = DecodeBlock::kHeads * kMaxDecodeSlots;
 
 struct Decode {
   SpanAttend attend;  // its output is not used
   Combine combine;
-  std::int32_t piece[kMagnitudes];  // keys of one, by the query's position
-  std::int32_t window_pieces;       // of a row, at most
-  std::int32_t span_pieces;         // that a span touches, at most
-  float* partials;                  // [batch, heads, count, items and pieces, head_dim + 4]
-  std::int32_t* counters;           // [batch, heads, count], parts that are there
+  std::int32_t piece[kMagnitudes] = {};  // keys of one, by the query's position
+  std::int32_t window_pieces = 0;        // of a row, at most
+  std::int32_t span_pieces = 0;          // that a span touches, at most
+  float* partials = nullptr;             // [batch, heads, count, items and pieces, head_dim + 4]
+  std::int32_t* counters = nullptr;      // [batch, heads, count], parts that are there
 
   /// Keys of a piece of the row at a position: the same for all heads.
   __device__ std::int32_t piece_of(std::int32_t position) const {
@@ -28,30 +27,32 @@ struct Decode {
     return piece[32 - __clz(position + 1)];
   }
   __host__ __device__ int row_parts() const { return window_pieces + attend.slots * span_pieces; }
-  /// Blocks that share a piece of the window: each has as many heads as it has seats.
+  /// Blocks that share a piece of the window: each has as many heads as it can do tasks at a time.
   __host__ __device__ int window_blocks() const {
-    return (min(attend.rows.group(), kTileHeads) + kSeats - 1) / kSeats;
+    return (min(attend.rows.group(), DecodeBlock::kHeads) + DecodeBlock::kTasks - 1) /
+           DecodeBlock::kTasks;
   }
 };
 
-/// What the warps of a block tell one another.
-struct Board {
-  Seat seat[kMaxSpans];
+/// What the warps of a block tell one another: the tasks of its piece, and what its heads' slots
+/// hold.
+struct BlockChoices {
+  PieceTask task[kMaxSpans];
   Choice choice[kMaxSpans];
   unsigned last;  // heads whose last block this is
 };
 
 /// The spans of a block's heads: span i is slot i % slots of head i / slots. Every warp has them
 /// all, lane l those with i = l and l + 32.
-struct TileSpans {
+struct BlockSpans {
   static constexpr int kOfLane = kMaxSpans / 32;
   std::int32_t piece_keys;       // of a piece
   DeviceSpan keys[kOfLane];      // attended to, in rows of the arrays
   std::int32_t first[kOfLane];   // piece of the array
   std::int32_t pieces[kOfLane];  // that the keys touch
 
-  /// `row`: of the first head. Waits for the search; warp 0 puts on the board what slots hold.
-  __device__ TileSpans(const Decode& decode, const Rows::Row& row, int heads, Board& board)
+  /// `row`: of the first head. Waits for the search; warp 0 writes down what slots hold.
+  __device__ BlockSpans(const Decode& decode, const Rows::Row& row, int heads, BlockChoices& shared)
       : piece_keys(decode.piece_of(row.position)) {
     const int slots = decode.attend.slots;
     const int lane = threadIdx.x % 32;
@@ -85,7 +86,7 @@ struct TileSpans {
         pieces[k] = min((keys[k].end - 1) / piece_keys - first[k] + 1, decode.span_pieces);
       }
       if (here[k] && threadIdx.x < 32) {
-        board.choice[lane + 32 * k] = {score[k], span[k].end > span[k].begin ? pieces[k] : -1};
+        shared.choice[lane + 32 * k] = {score[k], span[k].end > span[k].begin ? pieces[k] : -1};
       }
     }
   }
@@ -107,9 +108,9 @@ struct TileSpans {
     return static_cast<std::uint64_t>(high) << 32 | low;
   }
 
-  /// Seats the spans of `touching` before a piece, in order. Warp 0.
-  __device__ void take_seats(const Decode& decode, std::int32_t piece, std::uint64_t touching,
-                             Board& board) const {
+  /// Makes a task of each span of `touching` a piece, in order. Warp 0.
+  __device__ void list_tasks(const Decode& decode, std::int32_t piece, std::uint64_t touching,
+                             BlockChoices& shared) const {
     const std::int32_t origin = piece * piece_keys;
 #pragma unroll
     for (int k = 0; k < kOfLane; ++k) {
@@ -117,10 +118,10 @@ struct TileSpans {
       if (!(touching >> i & 1)) continue;
       const int head = i / decode.attend.slots;
       const int slot = i - head * decode.attend.slots;
-      board.seat[__popcll(touching & ((std::uint64_t{1} << i) - 1))] = {
-          head,
-          slot * decode.span_pieces + piece - first[k],
-          {max(keys[k].begin - origin, 0), min(keys[k].end - origin, piece_keys)}};
+      shared.task[__popcll(touching & ((std::uint64_t{1} << i) - 1))] = {
+          .head = head,
+          .part = slot * decode.span_pieces + piece - first[k],
+          .keys = {max(keys[k].begin - origin, 0), min(keys[k].end - origin, piece_keys)}};
     }
   }
 };

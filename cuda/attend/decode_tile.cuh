@@ -8,39 +8,45 @@
 /// leaves: a partial softmax for each of a few query rows.
 namespace multistep::cuda {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kSeats = 8;   // rows attended to at a time: columns of the second matrix product
-constexpr int kKeys = 16;   // of a warp's tile
-constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the gaps
+/// A block of decode.cu.
+struct DecodeBlock {
+  static constexpr int kWarps = 4;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kHeads = 16;  // of one KV head
+  static constexpr int kTasks = 8;   // at a time: columns of the second matrix product
+  static constexpr int kKeys = 16;   // of a warp's tile
+  static constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the gaps
+  static constexpr int kStep = kWarps * kKeys;
+};
 
 /// Floats of a partial result: head_dim values, maximum, sum, and alignment.
 template <int kHeadDim>
-constexpr int kStride = kHeadDim + 4;
+inline constexpr int kPartialStride = kHeadDim + 4;
 
 /// Tiles of keys and values on their way. The 16-byte pieces of a row are swizzled by the row, so
 /// that eight rows' pieces lie in different banks.
 template <int kHeadDim>
-struct Ring {
+struct TileBuffers {
   static constexpr int kPieces = kHeadDim / 8;
   struct Tile {
-    uint4 key[kKeys][kPieces];
-    uint4 value[kKeys][kPieces];
+    uint4 key[DecodeBlock::kKeys][kPieces];
+    uint4 value[DecodeBlock::kKeys][kPieces];
   };
-  Tile tile[kWarps][kStages];
+  Tile tile[DecodeBlock::kWarps][DecodeBlock::kStages];
 
   static __device__ int place(int row, int piece) { return piece ^ (row % 8); }
 };
 
-/// Who attends to a piece of keys: a head, with its window or one of its spans.
-struct Seat {
-  std::int32_t head;  // of the block's heads; -1: nobody
+/// What is to be done with a piece of keys: a head attends to those that its window has, or one of
+/// its spans.
+struct PieceTask {
+  std::int32_t head;  // of the block's heads; -1: none
   std::int32_t part;  // which of the row's partial softmaxes this becomes
   DeviceSpan keys;    // its own, counted from the piece's first key
 };
 
-/// The running softmax of a few seats over a warp's keys. Lane (g, c) = (lane / 4, lane % 4) has
-/// maximum and sum of seat g, and the outputs transposed: of seats 2 c and 2 c + 1, value 16 j + g
+/// The running softmax of a few tasks over a warp's keys. Lane (g, c) = (lane / 4, lane % 4) has
+/// maximum and sum of task g, and the outputs transposed: of tasks 2 c and 2 c + 1, value 16 j + g
 /// of head_dim at [j][0] and [j][1], 16 j + g + 8 at [j][2] and [j][3]. Logits, and so maxima, are
 /// to base 2.
 template <int kHeadDim>
@@ -50,8 +56,8 @@ struct WarpSums {
   float sum = 0;  // this lane's share
 };
 
-/// The queries of the seats' heads, counted from the head of `row`, as the left side of a matrix
-/// product; rows 8 to 15 of it are zero. `head`: of seat lane / 4.
+/// The queries of the tasks' heads, counted from the head of `row`, as the left side of a matrix
+/// product; rows 8 to 15 of it are zero. `head`: of task lane / 4.
 template <class T, int kHeadDim>
 __device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][2], const SpanAttend& attend,
                              const Rows::Row& row, int head) {
@@ -66,19 +72,20 @@ __device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][2], const Spa
   }
 }
 
-/// Attends to one tile of keys, of which seat lane / 4 has those of `own`.
+/// Attends to one tile of keys, of which task lane / 4 has those of `own`.
 template <class T, int kHeadDim>
-__device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadDim>::Tile& tile,
+__device__ void attend_tile(WarpSums<kHeadDim>& sums,
+                            const typename TileBuffers<kHeadDim>::Tile& tile,
                             const std::uint32_t (&query)[kHeadDim / 16][2], DeviceSpan own,
                             float scale_log2, int fault) {
-  using R = Ring<kHeadDim>;
+  using Buffers = TileBuffers<kHeadDim>;
   const int lane = threadIdx.x % 32;
-  float logits[2][4] = {};  // of seat g, keys 8 i + 2 c + {0, 1} at [i][0] and [i][1]
+  float logits[2][4] = {};  // of task g, keys 8 i + 2 c + {0, 1} at [i][0] and [i][1]
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
     const int row = lane / 16 * 8 + lane % 8;
     std::uint32_t key[4];
-    ptx::load_matrices(key, &tile.key[row][R::place(row, 2 * step + lane / 8 % 2)]);
+    ptx::load_matrices(key, &tile.key[row][Buffers::place(row, 2 * step + lane / 8 % 2)]);
     ptx::mma<T>(logits[0], {query[step][0], 0, query[step][1], 0}, key[0], key[1]);
     ptx::mma<T>(logits[1], {query[step][0], 0, query[step][1], 0}, key[2], key[3]);
   }
@@ -124,100 +131,105 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums, const typename Ring<kHeadD
   for (int j = 0; j < kHeadDim / 16; ++j) {
     const int row = lane / 16 * 8 + lane % 8;
     std::uint32_t value[4];
-    ptx::load_matrices_transposed(value, &tile.value[row][R::place(row, 2 * j + lane / 8 % 2)]);
+    ptx::load_matrices_transposed(value,
+                                  &tile.value[row][Buffers::place(row, 2 * j + lane / 8 % 2)]);
     ptx::mma<T>(sums.output[j], value, low, high);
   }
 }
 
 /// Streams a piece's keys and values of one KV head through a block: this warp's share. `origin`:
-/// the piece's first key, in [batch, kv_heads, keys]. `seat`: seat lane / 4; `range`: what the
-/// seats attend to together, which alone is read. Tiles stand at multiples of 16 keys from the
+/// the piece's first key, in [batch, kv_heads, keys]. `task`: task lane / 4; `range`: what the
+/// tasks attend to together, which alone is read. Tiles stand at multiples of 16 keys from the
 /// origin and belong to warps by their number, whatever the range is.
 template <class T, int kHeadDim>
 __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
                             const Rows::Row& row, std::int64_t origin, DeviceSpan range,
-                            const Seat& seat, Ring<kHeadDim>& ring) {
-  using R = Ring<kHeadDim>;
+                            const PieceTask& task, TileBuffers<kHeadDim>& buffers) {
+  using Buffers = TileBuffers<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const T* key = static_cast<const T*>(attend.key) + origin * kHeadDim;
   const T* value = static_cast<const T*>(attend.value) + origin * kHeadDim;
   const auto ask = [&](int first, int stage) {
-    typename R::Tile& tile = ring.tile[warp][stage];
+    typename Buffers::Tile& tile = buffers.tile[warp][stage];
     const std::int64_t from = static_cast<std::int64_t>(first) * kHeadDim;
     if (first < range.end) {
 #pragma unroll
-      for (int i = 0; i < kKeys * R::kPieces / 32; ++i) {
-        const int r = (lane + 32 * i) / R::kPieces;
-        const int piece = lane % R::kPieces;
+      for (int i = 0; i < DecodeBlock::kKeys * Buffers::kPieces / 32; ++i) {
+        const int r = (lane + 32 * i) / Buffers::kPieces;
+        const int piece = lane % Buffers::kPieces;
         // What nobody attends to reads as zeros.
         const bool here = first + r >= range.begin && first + r < range.end;
         const int at = here ? r * kHeadDim + 8 * piece : 0;
-        ptx::copy_async_16(&tile.key[r][R::place(r, piece)], key + from + at, here);
-        ptx::copy_async_16(&tile.value[r][R::place(r, piece)], value + from + at, here);
+        ptx::copy_async_16(&tile.key[r][Buffers::place(r, piece)], key + from + at, here);
+        ptx::copy_async_16(&tile.value[r][Buffers::place(r, piece)], value + from + at, here);
       }
     }
     ptx::commit_copies();
   };
-  const int first_tile = range.begin / kKeys;
-  int first = (first_tile + ((warp - first_tile) & (kWarps - 1))) * kKeys;
-  if (faulty(attend.rows.fault, Fault::tiles_from_range)) first = (first_tile + warp) * kKeys;
+  const int first_tile = range.begin / DecodeBlock::kKeys;
+  int first = (first_tile + ((warp - first_tile) & (DecodeBlock::kWarps - 1))) * DecodeBlock::kKeys;
+  if (faulty(attend.rows.fault, Fault::tiles_from_range)) {
+    first = (first_tile + warp) * DecodeBlock::kKeys;
+  }
 #pragma unroll
-  for (int stage = 0; stage < kStages; ++stage) ask(first + stage * kWarps * kKeys, stage);
+  for (int stage = 0; stage < DecodeBlock::kStages; ++stage) {
+    ask(first + stage * DecodeBlock::kStep, stage);
+  }
 
   std::uint32_t query[kHeadDim / 16][2];
-  load_queries<T, kHeadDim>(query, attend, row, seat.head);
+  load_queries<T, kHeadDim>(query, attend, row, task.head);
   const float scale = faulty(attend.rows.fault, Fault::scale_forgotten) ? 1 : attend.scale;
-  for (int stage = 0; first < range.end; first += kWarps * kKeys) {
-    ptx::wait_for_copies<kStages - 1>();
+  for (int stage = 0; first < range.end; first += DecodeBlock::kStep) {
+    ptx::wait_for_copies<DecodeBlock::kStages - 1>();
     __syncwarp();
-    attend_tile<T, kHeadDim>(sums, ring.tile[warp][stage], query,
-                             {seat.keys.begin - first, seat.keys.end - first}, scale * kLog2E,
+    attend_tile<T, kHeadDim>(sums, buffers.tile[warp][stage], query,
+                             {task.keys.begin - first, task.keys.end - first}, scale * kLog2E,
                              attend.rows.fault);
     __syncwarp();
-    ask(first + kStages * kWarps * kKeys, stage);
-    stage = stage + 1 == kStages ? 0 : stage + 1;
+    ask(first + DecodeBlock::kStages * DecodeBlock::kStep, stage);
+    stage = stage + 1 == DecodeBlock::kStages ? 0 : stage + 1;
   }
   ptx::wait_for_copies<0>();
   sums.sum += __shfl_xor_sync(kFullWarp, sums.sum, 1);
   sums.sum += __shfl_xor_sync(kFullWarp, sums.sum, 2);
 }
 
-/// The warps' sums of a block, in the memory that the ring no longer needs.
+/// The warps' sums of a block, in the memory that the buffers no longer need.
 template <int kHeadDim>
 struct BlockSums {
-  float output[kWarps][kSeats][kHeadDim];
-  float max[kWarps][kSeats];
-  float sum[kWarps][kSeats];
+  float output[DecodeBlock::kWarps][DecodeBlock::kTasks][kHeadDim];
+  float max[DecodeBlock::kWarps][DecodeBlock::kTasks];
+  float sum[DecodeBlock::kWarps][DecodeBlock::kTasks];
 
-  __device__ void put(const WarpSums<kHeadDim>& sums, int seats) {
+  __device__ void put(const WarpSums<kHeadDim>& sums, int tasks) {
     const int lane = threadIdx.x % 32;
     const int warp = threadIdx.x / 32;
 #pragma unroll
     for (int e = 0; e < 2; ++e) {
-      const int seat = lane % 4 * 2 + e;
-      if (seat >= seats) continue;
+      const int task = lane % 4 * 2 + e;
+      if (task >= tasks) continue;
 #pragma unroll
       for (int j = 0; j < kHeadDim / 16; ++j) {
-        output[warp][seat][16 * j + lane / 4] = sums.output[j][e];
-        output[warp][seat][16 * j + lane / 4 + 8] = sums.output[j][e + 2];
+        output[warp][task][16 * j + lane / 4] = sums.output[j][e];
+        output[warp][task][16 * j + lane / 4 + 8] = sums.output[j][e + 2];
       }
     }
-    if (lane % 4 == 0 && lane / 4 < seats) {
+    if (lane % 4 == 0 && lane / 4 < tasks) {
       max[warp][lane / 4] = sums.max;
       sum[warp][lane / 4] = sums.sum;
     }
   }
 
-  /// Joins the warps, in order: head_dim values, maximum and sum of a seat; `more`: to those that
+  /// Joins the warps, in order: head_dim values, maximum and sum of a task; `more`: to those that
   /// are there. One warp; returns whether this lane's values are finite.
-  __device__ bool store(int seat, bool more, float* to) const {
+  __device__ bool store(int task, bool more, float* to) const {
     const int at = threadIdx.x % 32 * 4 % kHeadDim;
     Softmax<Base2> before;
     if (more) before = {to[kHeadDim], to[kHeadDim + 1]};
     Softmax<Base2> all{before.max};
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) all.max = fmaxf(all.max, max[w][seat]);
+    for (int w = 0; w < DecodeBlock::kWarps; ++w) all.max = fmaxf(all.max, max[w][task]);
     float4 value{0, 0, 0, 0};
     if (more) {
       const float share = all.join(before);
@@ -225,9 +237,9 @@ struct BlockSums {
       value = {share * there.x, share * there.y, share * there.z, share * there.w};
     }
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) {
-      const float share = all.join({max[w][seat], sum[w][seat]});
-      const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][seat][at]);
+    for (int w = 0; w < DecodeBlock::kWarps; ++w) {
+      const float share = all.join({max[w][task], sum[w][task]});
+      const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][task][at]);
       value = {fmaf(share, of_warp.x, value.x), fmaf(share, of_warp.y, value.y),
                fmaf(share, of_warp.z, value.z), fmaf(share, of_warp.w, value.w)};
     }
