@@ -74,8 +74,9 @@ Device current_device() {
     cudaFuncAttributes attributes;
     const std::string why = why_none(device, attributes);
     if (!why.empty()) throw std::runtime_error(why);
-    return {attribute(cudaDevAttrMultiProcessorCount, device), attributes.ptxVersion,
-            attributes.sharedSizeBytes >= kFeatures};
+    return {.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
+            .architecture = attributes.ptxVersion,
+            .tiles = attributes.sharedSizeBytes >= kFeatures};
   });
 }
 
@@ -88,14 +89,14 @@ DeviceInfo device_info() {
   int runtime = 0;
   check(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
   check(cudaRuntimeGetVersion(&runtime), "cudaRuntimeGetVersion");
-  return {properties.name,
-          properties.totalGlobalMem,
-          static_cast<std::size_t>(properties.l2CacheSize),
-          properties.multiProcessorCount,
-          properties.major * 10 + properties.minor,
-          current_device().architecture,
-          version(driver),
-          version(runtime)};
+  return {.name = properties.name,
+          .memory_bytes = properties.totalGlobalMem,
+          .l2_bytes = static_cast<std::size_t>(properties.l2CacheSize),
+          .multiprocessors = properties.multiProcessorCount,
+          .compute_capability = properties.major * 10 + properties.minor,
+          .architecture = current_device().architecture,
+          .driver = version(driver),
+          .runtime = version(runtime)};
 }
 
 }  // namespace multistep::cuda

@@ -81,8 +81,10 @@ class Uploader {
 
   /// `factor` and `power` estimate the value.
   StepFunction upload_function(const std::vector<std::int32_t>& from, double factor, double power) {
-    return {upload(from), clamp_to_32_bits(static_cast<Index>(from.size())),
-            static_cast<float>(factor), static_cast<float>(power)};
+    return {.from = upload(from),
+            .count = clamp_to_32_bits(static_cast<Index>(from.size())),
+            .factor = static_cast<float>(factor),
+            .power = static_cast<float>(power)};
   }
 
  private:
@@ -166,8 +168,10 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
       level.stripe_count = clamp_to_32_bits(static_cast<Index>(stripes.size()));
       stripes.insert(stripes.end(), kStripePadding, INT_MAX);
       level.stripes = uploader.upload(stripes);
-      level.inside = {level.stripes, level.stripe_count, 1,
-                      static_cast<float>(1 / to_double(rules.exponent))};
+      level.inside = {.from = level.stripes,
+                      .count = level.stripe_count,
+                      .factor = 1,
+                      .power = static_cast<float>(1 / to_double(rules.exponent))};
     }
     if (rules.rule == Rule::power) {
       const auto backward = [&](Index n) { return power_reach(rules, n).backward; };

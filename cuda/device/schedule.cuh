@@ -111,10 +111,10 @@ struct DeviceCut {
   std::int32_t end;
   std::int32_t length;
   std::int32_t window;
-  std::int32_t stride;  // even
+  std::int32_t stride = 0;  // even
   const std::int32_t* stripes;
-  std::int32_t backward;
-  std::int32_t forward;
+  std::int32_t backward = 0;
+  std::int32_t forward = 0;
 
   __device__ std::int32_t stripe(std::int32_t i) const {
     if (rule != Rule::even) return __ldg(stripes + i);
@@ -144,7 +144,11 @@ __device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t
 /// How the level cuts a segment, without reaches: its anchors. Whole warp.
 __device__ inline DeviceCut cut_anchors(const LevelTable& level, DeviceSpan segment) {
   const std::int32_t n = segment.end - segment.begin;
-  DeviceCut cut{level.rule, segment.end, n, min(level.window, n), 0, level.stripes, 0, 0};
+  DeviceCut cut{.rule = level.rule,
+                .end = segment.end,
+                .length = n,
+                .window = min(level.window, n),
+                .stripes = level.stripes};
   if (n > 0 && level.rule == Rule::even) cut.stride = even_stride(level, n);
   return cut;
 }

@@ -13,6 +13,10 @@
 namespace multistep::cuda {
 namespace {
 
+constexpr int kWarps = SearchBlock::kWarps;
+constexpr int kThreads = SearchBlock::kThreads;
+constexpr int kHeads = SearchBlock::kHeads;
+constexpr int kAnchors = SearchBlock::kAnchors;
 constexpr int kMaxCluster = 16;
 constexpr int kMaxAtOnce = 3;  // levels of a launch
 

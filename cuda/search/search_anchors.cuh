@@ -13,15 +13,18 @@
 /// same bits and the order of candidates is total.
 namespace multistep::cuda {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kHeads = 16;   // rows of the matrix product
-constexpr int kAnchors = 8;  // scored at a time: its columns
+/// A block of search.cu.
+struct SearchBlock {
+  static constexpr int kWarps = 8;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kHeads = 16;   // rows of the matrix product
+  static constexpr int kAnchors = 8;  // scored at a time: its columns
+};
 
 /// Groups of anchors being loaded. Few warps that score for many heads have few groups each, and
 /// need the registers.
 template <bool kFew, int kHalves>
-constexpr int kInFlight = kFew&& kHalves == 2 ? 2 : 3;
+inline constexpr int kInFlight = kFew&& kHalves == 2 ? 2 : 3;
 
 /// Queries of up to 16 heads: lane (g, c) = (lane / 4, lane % 4) holds rows g and g + 8.
 template <int kHeadDim>
@@ -66,7 +69,7 @@ struct Distances {
   }
   /// The first of the eight stripes of the share's `u`-th group from `group` on.
   __device__ int stripe(int group, int u) const {
-    return first + kAnchors * (group + u * share.parts);
+    return first + SearchBlock::kAnchors * (group + u * share.parts);
   }
   __device__ bool from_table() const { return level.rule != Rule::even; }
   __device__ int at(int stripe, const DeviceCut& cut) const {
@@ -196,8 +199,9 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
 /// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
 /// lane / 4 and lane / 4 + 8 the best of the share; the cut with its reaches. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK>
-__device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile<kHeads>& unit,
-                                  Share share, TopK<kTopK> (&best)[2]) {
+__device__ DeviceCut search_heads(const LevelSearch& search,
+                                  const HeadTile<SearchBlock::kHeads>& unit, Share share,
+                                  TopK<kTopK> (&best)[2]) {
   const Rows& rows = search.rows;
   const int lane = threadIdx.x % 32;
   // Distances and queries are asked for before the position, for which all that follows waits.
