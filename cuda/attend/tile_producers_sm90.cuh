@@ -101,16 +101,16 @@ struct GatherShare {
 
   __device__ bool has(int i) const { return i < kRows && first + i < 2 * kTileRows; }
 
-  /// Calls found(row, r) for every row r of the task that there is, from one lane.
-  template <class TileRows, class Found>
-  __device__ void look_up(const TileRows& args, const TileTask& task, Found&& found) {
+  /// Calls visit(row, r) for every row r of the task that there is, from one lane.
+  template <class TileRows, class Visit>
+  __device__ void look_up(const TileRows& args, const TileTask& task, Visit&& visit) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int mine = half * 32 + static_cast<int>(threadIdx.x) % 32;
       const int r = first + mine;
       const TileRow row = has(mine) ? args.row(task.kv_head, task.tile * kTileRows + r) : TileRow{};
       index[half] = row.index;
-      if (row.index >= 0) found(row, r);
+      if (row.index >= 0) visit(row, r);
     }
   }
 
