@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Writes one page with every figure, its caption, tables and sources; nothing is loaded from
 elsewhere."""
 
@@ -7,13 +6,11 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from figures import InputError, Parser, read_text, run
+from .results import InputError, read_text
 
-# Of the figures, in this order; others follow by name.
-ORDER = ("exponents", "counted", "cheapest", "timed", "crossover", "stages", "oracle", "accuracy",
-         "audit", "needles", "multiplicity", "stripes")
 STYLE = """
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff;
        font: 16px/1.5 Georgia, 'Times New Roman', serif; }
@@ -84,15 +81,8 @@ def picture(folder: Path, name: str) -> str:
             f'src="data:image/svg+xml;base64,{data}">')
 
 
-def main() -> None:
-    """Reads a folder of figures with captions and writes index.html into it."""
-    parser = Parser(__doc__ or "", "  plots/page.py --output figures")
-    arguments = parser.parse_args()
-    folder = Path(arguments.output)
-    names = sorted((path.stem for path in folder.glob("*.md")),
-                   key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    if not names:
-        raise InputError(f"--output {folder}: a folder with figures and their captions")
+def write(folder: Path, names: Sequence[str]) -> None:
+    """Writes index.html into a folder of figures with their captions."""
     sections = [section(name, read_text(folder / f"{name}.md"), picture(folder, name))
                 for name in names]
     contents = "".join(f'<li><a href="#{name}">{inline(title)}</a></li>'
@@ -110,7 +100,3 @@ def main() -> None:
         partial.replace(target)
     except OSError as error:
         raise InputError(f"{target}: {error.strerror}") from None
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,26 +1,22 @@
 #!/usr/bin/env python3
-"""What is said about results is true of data whose exponents, crossovers and floors are known."""
+"""What is said about results is true of data whose exponents, crossovers and floors are known.
+
+Usage: PYTHONPATH=. analysis_test.py [unittest arguments]
+"""
 
 import json
 import math
 import pathlib
 import random
-import sys
 import tempfile
 import unittest
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parents[1] / "experiments"), str(HERE)]
-
-import analysis  # noqa: E402
-import captions  # noqa: E402
-import captions_cpu  # noqa: E402
-import captions_routing  # noqa: E402
-import captions_stages  # noqa: E402
-import exponents  # noqa: E402
-import results  # noqa: E402
-import sample_results  # noqa: E402
-from analysis import Point  # noqa: E402
+import sample_results
+from plots import figures, fits, make, results
+from plots.figures import (accuracy, audit, cheapest, counted, crossover, exponents, needles, oracle,
+                           stages, timed)
+from plots.fits import Point
+from plots.plot import FilePlot
 
 LENGTHS = [2**k for k in range(12, 24)]
 
@@ -34,7 +30,7 @@ def power(exponent, noise=0.0, seed=5, lengths=LENGTHS):
 class Fits(unittest.TestCase):
     def test_exact_power_laws(self):
         for steps in (1, 2, 3, 4, 7):
-            fit = analysis.fit_power(power(1 + 1 / steps))
+            fit = fits.fit_power(power(1 + 1 / steps))
             self.assertAlmostEqual(fit.exponent, 1 + 1 / steps, 9)
             self.assertLess(fit.high - fit.low, 1e-9)
             self.assertLess(fit.residual, 1e-9)
@@ -43,7 +39,7 @@ class Fits(unittest.TestCase):
 
     def test_interval_holds_the_right_exponent_and_no_wrong_one(self):
         for steps in (1, 2, 3, 4):
-            fit = analysis.fit_power(power(1 + 1 / steps, noise=0.03, seed=steps))
+            fit = fits.fit_power(power(1 + 1 / steps, noise=0.03, seed=steps))
             self.assertTrue(fit.holds(1 + 1 / steps), fit)
             for wrong in (1, 2, 3, 4):
                 if wrong != steps:
@@ -51,13 +47,13 @@ class Fits(unittest.TestCase):
 
     def test_intervals_cover(self):
         # 95 % intervals of 200 noisy sets: of so few points a bootstrap's are somewhat narrow.
-        held = sum(analysis.fit_power(power(1.5, noise=0.05, seed=seed), draws=400).holds(1.5)
+        held = sum(fits.fit_power(power(1.5, noise=0.05, seed=seed), draws=400).holds(1.5)
                    for seed in range(200))
         self.assertGreater(held, 200 * 0.85)
 
     def test_noise_widens(self):
         widths = [fit.high - fit.low for fit in
-                  (analysis.fit_power(power(1.5, noise)) for noise in (0.001, 0.01, 0.1))]
+                  (fits.fit_power(power(1.5, noise)) for noise in (0.001, 0.01, 0.1))]
         self.assertLess(widths[0] * 5, widths[1])
         self.assertLess(widths[1] * 5, widths[2])
 
@@ -65,48 +61,48 @@ class Fits(unittest.TestCase):
         steady = [Point(n, float(n), repeats=(float(n),) * 5) for n in LENGTHS]
         spread = [Point(n, float(n), repeats=tuple(n * f for f in (0.8, 0.9, 1, 1.1, 1.2)))
                   for n in LENGTHS]
-        first, second = map(analysis.fit_power, (steady, spread))
+        first, second = map(fits.fit_power, (steady, spread))
         self.assertLess(first.high - first.low, 1e-9)
         self.assertGreater(second.high - second.low, 0.01)
         self.assertTrue(second.holds(1))
 
     def test_seeded(self):
         points = power(1.5, 0.05)
-        first = analysis.fit_power(points)
-        self.assertIs(analysis.fit_power(points[::-1]), first)  # remembered
-        analysis._fit.cache_clear()
-        self.assertEqual(analysis.fit_power(points), first)
-        self.assertNotEqual(analysis.fit_power(points, seed=1).low,
-                            analysis.fit_power(points, seed=2).low)
+        first = fits.fit_power(points)
+        self.assertIs(fits.fit_power(points[::-1]), first)  # remembered
+        fits._fit.cache_clear()
+        self.assertEqual(fits.fit_power(points), first)
+        self.assertNotEqual(fits.fit_power(points, seed=1).low,
+                            fits.fit_power(points, seed=2).low)
 
     def test_too_few_lengths(self):
-        self.assertIsNone(analysis.fit_power(power(1, lengths=[1, 2])))
-        self.assertIsNone(analysis.fit_power(power(1, lengths=[8, 8, 8, 16])))
-        self.assertIsNone(analysis.fit_fixed(power(1, lengths=[1, 2]), 0.5))
+        self.assertIsNone(fits.fit_power(power(1, lengths=[1, 2])))
+        self.assertIsNone(fits.fit_power(power(1, lengths=[8, 8, 8, 16])))
+        self.assertIsNone(fits.fit_fixed(power(1, lengths=[1, 2]), 0.5))
 
     def test_local_slopes(self):
         bent = [Point(n, n if n < 2**16 else n**2 / 2**16) for n in LENGTHS]
-        slopes = analysis.local_slopes(bent)
+        slopes = fits.local_slopes(bent)
         self.assertAlmostEqual(slopes[0][1], 1)
         self.assertAlmostEqual(slopes[-1][1], 2)
         self.assertAlmostEqual(slopes[0][0], 2**12.5)
         self.assertEqual(len(slopes), len(bent) - 1)
-        self.assertEqual(len(analysis.local_slopes(bent, apart=4)), len(bent) - 2)
+        self.assertEqual(len(fits.local_slopes(bent, apart=4)), len(bent) - 2)
 
     def test_fixed_costs(self):
-        fixed = analysis.fit_fixed([Point(n, 3e-5 + 2e-8 * n**0.5) for n in LENGTHS], 0.5)
+        fixed = fits.fit_fixed([Point(n, 3e-5 + 2e-8 * n**0.5) for n in LENGTHS], 0.5)
         self.assertAlmostEqual(fixed.fixed, 3e-5, 9)
         self.assertAlmostEqual(fixed.scale, 2e-8, 12)
         self.assertLess(fixed.residual, 1e-6)
         self.assertAlmostEqual(fixed.share(6e-5), 0.5, 6)
-        self.assertEqual(analysis.fit_fixed(power(0.9), 0.5).fixed, 0)  # grows too fast for one
+        self.assertEqual(fits.fit_fixed(power(0.9), 0.5).fixed, 0)  # grows too fast for one
 
 
 class Crossings(unittest.TestCase):
     lengths = [2**k for k in range(8, 20, 2)]
 
     def cross(self, ours, theirs):
-        return analysis.crossing([Point(n, ours(n)) for n in self.lengths],
+        return crossover.crossing([Point(n, ours(n)) for n in self.lengths],
                                  [Point(n, theirs(n)) for n in self.lengths])
 
     def test_interpolated(self):
@@ -129,9 +125,9 @@ class Crossings(unittest.TestCase):
         self.assertIsNone(ends_behind.length)
 
     def test_common_lengths_alone(self):
-        found = analysis.crossing([Point(1, 1), Point(2, 1)], [Point(2, 5), Point(4, 1)])
+        found = crossover.crossing([Point(1, 1), Point(2, 1)], [Point(2, 5), Point(4, 1)])
         self.assertEqual((found.first, found.last, found.always), (2, 2, True))
-        self.assertIsNone(analysis.crossing([Point(1, 1)], [Point(2, 1)]))
+        self.assertIsNone(crossover.crossing([Point(1, 1)], [Point(2, 1)]))
 
 
 def record(**changes):
@@ -146,12 +142,12 @@ def record(**changes):
 class Floors(unittest.TestCase):
     def test_products(self):
         peak = 4096 * 132 * 1980e6
-        floor = analysis.floor_of(record(flops=peak / 10))
+        floor = stages.floor_of(record(flops=peak / 10))
         self.assertAlmostEqual(floor.products, 0.1)
         self.assertEqual(floor.seconds, floor.products)
 
     def test_decoding_reads_what_was_counted(self):
-        floor = analysis.floor_of(record(phase="decode", queries=1, stage="attention", bytes=6e6))
+        floor = stages.floor_of(record(phase="decode", queries=1, stage="attention", bytes=6e6))
         self.assertAlmostEqual(floor.seconds, 2e-6)
 
     def test_keys_of_the_first_level(self):
@@ -164,21 +160,21 @@ class Floors(unittest.TestCase):
                 while i**exponent <= t + 1:
                     touched.add(t + 1 - i**exponent)
                     i += 1
-            self.assertLess(abs(analysis.stripe_rows(one) / len(touched) - 1), 0.03, config)
+            self.assertLess(abs(stages.stripe_rows(one) / len(touched) - 1), 0.03, config)
         few = record(schedule="N = 2 (even)", length=10_000, queries=3)
-        self.assertEqual(analysis.stripe_rows(few), 300)
-        self.assertEqual(analysis.stripe_rows(record(queries=4096)), 4096)
+        self.assertEqual(stages.stripe_rows(few), 300)
+        self.assertEqual(stages.stripe_rows(record(queries=4096)), 4096)
 
     def test_traffic_of_the_stages(self):
         row = 256
-        search = analysis.floor_of(record()).traffic * 3e12
-        self.assertAlmostEqual(search, 32 * 256 * (row + 24) + 2 * row * analysis.stripe_rows(
+        search = stages.floor_of(record()).traffic * 3e12
+        self.assertAlmostEqual(search, 32 * 256 * (row + 24) + 2 * row * stages.stripe_rows(
             record()))
         pairs = 2 * 4096 * 50.0  # every key many times over
-        spans = analysis.floor_of(record(stage="span attention", flops=4 * 128 * pairs))
+        spans = stages.floor_of(record(stage="span attention", flops=4 * 128 * pairs))
         self.assertAlmostEqual(spans.traffic * 3e12,
                                32 * 256 * (row + 2 * (row + 12)) + 2 * 2 * row * 4096)
-        bare = analysis.floor_of(record(stage="window, combine"))
+        bare = stages.floor_of(record(stage="window, combine"))
         self.assertAlmostEqual(bare.traffic * 3e12, 32 * 256 * (2 * row + 2 * (row + 12) + 8))
 
 
@@ -195,50 +191,49 @@ class Folder(unittest.TestCase):
         path.write_text(json.dumps(document))
 
     def refused(self, text, call):
-        with self.assertRaises(results.ResultError) as caught:
+        with self.assertRaises(results.InputError) as caught:
             call(results.Results(self.folder))
         self.assertIn(text, str(caught.exception))
         self.assertEqual(str(caught.exception).count("\n"), 0)
 
     def test_bad_results(self):
         (self.folder / "cpu/oracle.json").unlink()
-        self.refused("cpu/oracle.json: missing; `./bootstrap experiments` makes",
-                     captions_cpu.oracle)
+        self.refused("cpu/oracle.json: missing; `./bootstrap experiments` makes", oracle.caption)
         name = "h100/context_1Mi.json"
         self.change(name, lambda bench: bench["records"][3]["compared"].update({"pass": False}))
-        self.refused("records[3]: a time without a passed", captions.timed)
+        self.refused("records[3]: a time without a passed", timed.caption)
         self.change(name, lambda bench: bench["records"][0].update(low_ms=0))
-        self.refused("0 < low_ms <= median_ms <= high_ms", captions.timed)
+        self.refused("0 < low_ms <= median_ms <= high_ms", timed.caption)
         self.change(name, lambda bench: bench["records"][0].update(config="C"))
-        self.refused("records[0].config C: one of dense, A", captions.timed)
+        self.refused("records[0].config C: one of dense, A", timed.caption)
         self.change(name, lambda bench: bench["records"][0].pop("queries"))
-        self.refused("records[0].queries: missing", captions_stages.stages)
+        self.refused("records[0].queries: missing", stages.caption)
         self.change(name, lambda bench: bench.pop("records"))
-        self.refused("records: a list", captions_stages.stages)
+        self.refused("records: a list", stages.caption)
         (self.folder / name).write_text("{")
-        self.refused("not JSON", captions.crossover)
+        self.refused("not JSON", crossover.caption)
         (self.folder / name).unlink()
-        self.refused("experiments --device cuda` makes", captions.crossover)
+        self.refused("experiments --device cuda` makes", crossover.caption)
         partial = results.Results(self.folder, partial=True)
         self.assertEqual({r.length for r in partial.records() if r.phase == "decode"},
                          set(sample_results.LENGTHS.values()) - {results.MI})
 
     def test_exponents_of_samples(self):
-        counted = {(run.rule, run.steps): captions_cpu.counted_fit(run).exponent
-                   for run in captions_cpu.counted_runs(self.results)}
-        for (rule, steps), exponent in counted.items():
+        found = {(run.rule, run.steps): counted.counted_fit(run).exponent
+                 for run in counted.counted_runs(self.results)}
+        for (rule, steps), exponent in found.items():
             want = 1.55 if rule == "released" else 1 + 1 / steps
             self.assertAlmostEqual(exponent, want, 6)
         records = self.results.records()
-        for run in captions.timed_runs(records, "prefill"):
+        for run in timed.timed_runs(records, "prefill"):
             if run.config != "dense":  # 20 ns a query were put in
                 self.assertAlmostEqual(run.fixed.fixed, 20e-9, 11)
-                self.assertEqual(captions.why(run, records).kind, "fixed")
-                self.assertIn("fixed costs (queries in", captions.why(run, records).text)
-        for run in captions.timed_runs(records, "whole")[1:]:
+                self.assertEqual(timed.why(run, records).kind, "fixed")
+                self.assertIn("fixed costs (queries in", timed.why(run, records).text)
+        for run in timed.timed_runs(records, "whole")[1:]:
             self.assertAlmostEqual(run.fixed.fixed, 20e-9, 11)
-        dense = captions.timed_runs(records, "whole")[0]
-        self.assertEqual((dense.config, captions.why(dense, records).kind), ("dense", "work"))
+        dense = timed.timed_runs(records, "whole")[0]
+        self.assertEqual((dense.config, timed.why(dense, records).kind), ("dense", "work"))
 
     def test_a_vague_interval_is_no_agreement(self):
         generator = random.Random(2)
@@ -247,29 +242,29 @@ class Folder(unittest.TestCase):
             t = n**0.5 * math.exp(generator.gauss(0, 1))
             records.append(record(phase="decode", stage="attention", length=n, queries=1, median=t,
                                   low=t * 0.5, high=t * 2))
-        run = captions.timed_runs(records, "decode")[0]
+        run = timed.timed_runs(records, "decode")[0]
         self.assertTrue(run.fit.holds(0.5))
-        self.assertEqual(captions.why(run, records).kind, "noise")
+        self.assertEqual(timed.why(run, records).kind, "noise")
         self.change("cpu/oracle.json", lambda oracle: [
             one.update(seconds=[s * generator.uniform(0.1, 10) for s in one["seconds"]])
             for one in oracle["records"]])
-        rows = captions_cpu.oracle_rows(results.Results(self.folder))
+        rows = oracle.oracle_rows(results.Results(self.folder))
         self.assertNotIn("as the work", [row[-1] for row in rows])
 
     def test_growth_beyond_the_work_is_told(self):
         records = [record(phase="decode", stage="attention", length=n, queries=1, median=n**0.8,
                           low=n**0.8, high=n**0.8) for n in LENGTHS]
-        run = captions.timed_runs(records, "decode")[0]
-        self.assertEqual(captions.why(run, records).kind, "cache")
+        run = timed.timed_runs(records, "decode")[0]
+        self.assertEqual(timed.why(run, records).kind, "cache")
 
     def test_chunks_of_another_size_are_left_out_of_fits(self):
         # Those that are a whole context, and the smaller ones at 10M keys.
-        lengths = [p.x for p in analysis.timed(self.results.records(), "prefill", "A")]
+        lengths = [p.x for p in fits.timed(self.results.records(), "prefill", "A")]
         self.assertEqual(lengths, [n * 1024 - (32 * 1024 - 1) / 2 for n in (64, 256, 1024, 4096)])
 
     def test_crossover_of_samples(self):
         found = {(race.ours, race.theirs): race.crossing
-                 for race in captions.races(self.results.records(), "decode")}
+                 for race in crossover.races(self.results.records(), "decode")}
         lengths = list(sample_results.LENGTHS.values())
         ours, theirs = ({r.length: r.median for r in self.results.records()
                          if (r.phase, r.config, r.l2) == ("decode", config, "cold")}
@@ -279,28 +274,27 @@ class Folder(unittest.TestCase):
         above = min(n for n in lengths if n > at)
         self.assertLess(theirs[below], ours[below])
         self.assertGreater(theirs[above], ours[above])
-        self.assertIn("TB/s at", captions.dense_rate(self.results.records(), "decode", at))
-        text = captions.crossover(self.results).brief
+        self.assertIn("TB/s at", crossover.dense_rate(self.results.records(), "decode", at))
+        text = crossover.caption(self.results).brief
         self.assertIn(f"Decode: A (paper), N = 2 at {results.about(at)}, ", text)
         self.assertIn("Prefill chunk: A (paper), N = 2 before 4Ki", text)
 
     def test_captions_tell_the_data(self):
-        self.assertIn("24000 of 24000 needles (100.00%)",
-                      captions_routing.needles(self.results).brief)
+        self.assertIn("24000 of 24000 needles (100.00%)", needles.caption(self.results).brief)
         self.change("cpu/needles.json", lambda needles: needles["records"][0].update(found=990))
-        changed = captions_routing.needles(results.Results(self.folder))
+        changed = needles.caption(results.Results(self.folder))
         self.assertIn("23990 of 24000", changed.brief)
-        audit = captions_routing.audit(self.results)
-        self.assertIn("660 of 1000 stripes up to 10M are wrong, by up to 23", audit.brief)
+        rounded = audit.caption(self.results)
+        self.assertIn("660 of 1000 stripes up to 10M are wrong, by up to 23", rounded.brief)
         self.assertIn("here, as the spans reach further than the errors: paper; released. Not",
-                      audit.brief)
-        self.assertIn("least reach (by float exp log)", audit.brief)
+                      rounded.brief)
+        self.assertIn("least reach (by float exp log)", rounded.brief)
         self.assertIn(("least reach", "float exp log", "1M", "4321", "query 898, key 1"),
-                      audit.tables[0].rows)
-        accuracy = captions_stages.accuracy(self.results)
-        self.assertIn("576 of 576 comparisons", accuracy.brief)
-        self.assertIn("differs from the oracle's in 0.25% of the rows", accuracy.brief)
-        best = captions_cpu.cheapest(self.results)
+                      rounded.tables[0].rows)
+        errors = accuracy.caption(self.results)
+        self.assertIn("576 of 576 comparisons", errors.brief)
+        self.assertIn("differs from the oracle's in 0.25% of the rows", errors.brief)
+        best = cheapest.caption(self.results)
         self.assertIn(("nstep", "1Mi", "14"), [row[:3] for row in best.tables[0].rows])
 
     def test_one_table_of_exponents(self):
@@ -316,15 +310,30 @@ class Folder(unittest.TestCase):
         self.assertEqual(costs["dense, N = 1"][1:], ("as the work; 1.00", "as the work; 2.00"))
         self.assertRegex(costs["nstep, N = 3"][0], r"^15 µs, 8\d% at 10M; 0.0\d$")
 
-    def test_digest_is_of_what_was_read(self):
-        captions_cpu.counted(self.results)
-        again = results.Results(self.folder)
-        captions_cpu.counted(again)
-        self.assertEqual(self.results.digest(), again.digest())
+    def test_a_figure_needs_what_it_reads(self):
+        for name, plot in figures.plots().items():
+            if isinstance(plot, FilePlot):
+                continue
+            with self.subTest(name):
+                read = results.Results(self.folder)
+                plot.caption(read)
+                self.assertEqual({source.file for source in read.sources}, set(plot.needs))
+                for path, need in zip(plot.needed(self.folder), plot.needs):
+                    away = path.rename(path.with_suffix(".away"))
+                    self.refused(f"{need}: missing", plot.caption)
+                    away.rename(path)
+
+    def test_digest_is_of_what_is_needed(self):
+        def digests():
+            return {name: make.source(name, plot.needed(self.folder))
+                    for name, plot in figures.plots().items()}
+
+        before = digests()
+        self.assertEqual(digests(), before)
         self.change("cpu/scaling.json", lambda scaling: scaling.update(seconds=9))
-        other = results.Results(self.folder)
-        captions_cpu.counted(other)
-        self.assertNotEqual(self.results.digest(), other.digest())
+        after = digests()
+        self.assertEqual({name for name in before if before[name] != after[name]},
+                         {"counted", "cheapest", "exponents"})
 
 
 class Words(unittest.TestCase):

@@ -2,7 +2,7 @@
 """Every figure of results is drawn from small made-up ones: pictures that are not blank, with fonts
 embedded, captions with the data's numbers; one page of all; and pages that agree with them.
 
-Usage: figures_test.py [unittest arguments]
+Usage: PYTHONPATH=. figures_test.py [unittest arguments]
 """
 
 import json
@@ -15,25 +15,29 @@ import tempfile
 import unittest
 import zlib
 
-HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path[:0] = [str(ROOT / "experiments"), str(HERE)]
+import sample_results
+from plots import figures, page
+from plots.plot import FilePlot
+from plots.results import InputError
 
-import sample_results  # noqa: E402
-from plots_test import plotter  # noqa: E402
-
-# Each figure, what it cannot be drawn without, and a number of the samples in its caption.
-FIGURES = {
-    "counted": ("cpu/scaling.json", "1.5000 [1.5000, 1.5000]"),
-    "cheapest": ("cpu/scaling.json", "N = 28 does the least"),
-    "timed": ("h100/context_10M.json", "decode, A (paper), N = 2"),
-    "crossover": ("h100/whole.json", "is overtaken. Decode: A (paper), N = 2 at 16.8Ki, 61.5 times as fast at 10M"),
-    "stages": ("h100/context_64Ki.json",
-               "search 33%, span attention 44%, window, combine 22%"),
-    "oracle": ("cpu/oracle.json", "1.500 [1.492, 1.508], nstep, N = 2"),
-    "accuracy": ("h100/accuracy.json", "576 of 576 comparisons of a stage pass"),
-    "audit": ("cpu/audit.json", "query 898, key 1"),
-    "needles": ("cpu/needles.json", "24000 of 24000 needles (100.00%)"),
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MAPS = ROOT / "results/cpu/maps"
+SHOWN = {name: plot for name, plot in figures.plots().items() if plot.place is not None}
+DRAWN = [name for name, plot in SHOWN.items() if plot.draw]
+# A number of the samples in a figure's caption.
+NUMBERS = {
+    "exponents": "| nstep, N = 3 | 1.333 | 1.333 [1.333, 1.333] |",
+    "counted": "1.5000 [1.5000, 1.5000]",
+    "cheapest": "N = 28 does the least",
+    "timed": "decode, A (paper), N = 2",
+    "crossover": "is overtaken. Decode: A (paper), N = 2 at 16.8Ki, 61.5 times as fast at 10M",
+    "stages": "search 33%, span attention 44%, window, combine 22%",
+    "oracle": "1.500 [1.492, 1.508], nstep, N = 2",
+    "accuracy": "576 of 576 comparisons of a stage pass",
+    "audit": "query 898, key 1",
+    "needles": "24000 of 24000 needles (100.00%)",
+    "multiplicity": "failing: 56 of 2080 pairs of a query and a key excluded",
+    "stripes": "97 on level 1, 419 on level 2",
 }
 
 
@@ -50,26 +54,22 @@ def ink(path):
     return 1 - pixels.count(0) / len(pixels)
 
 
+def plots(*arguments, root=ROOT):
+    """What `python3 -m plots` does in a checkout."""
+    return subprocess.run([sys.executable, "-m", "plots", *arguments], cwd=root,
+                          capture_output=True, text=True)
+
+
 class Drawn:
     """The sample results and what is drawn of them, once for all tests."""
 
     def __init__(self, folder):
-        self.python = plotter()
         self.folder = folder
         self.results = sample_results.write(folder / "results")
+        shutil.copytree(MAPS, self.results / "cpu/maps")
         self.drawn = folder / "figures"
         self.drawn.mkdir()
-        self.done = {name: self.draw(name, self.drawn / name) for name in FIGURES}
-        self.table = subprocess.run(
-            [sys.executable, ROOT / "experiments/exponents.py", "--results", self.results,
-             "--output", self.drawn / "exponents.md"], capture_output=True, text=True)
-        self.page = subprocess.run([self.python, ROOT / "plots/page.py", "--output", self.drawn],
-                                   capture_output=True, text=True)
-
-    def draw(self, name, output, results=None, *more):
-        return subprocess.run([self.python, ROOT / f"plots/{name}.py", "--results",
-                               results or self.results, "--output", output, *more],
-                              capture_output=True, text=True)
+        self.done = plots("all", "--results", self.results, "--output", self.drawn)
 
 
 def setUpModule():
@@ -82,17 +82,17 @@ def setUpModule():
 class Figures(unittest.TestCase):
     def setUp(self):
         vars(self).update(vars(ALL))
-        self.draw = ALL.draw
 
     def test_drawn(self):
-        for name, done in self.done.items():
+        self.assertEqual((self.done.returncode, self.done.stderr), (0, ""))
+        for name in DRAWN:
             with self.subTest(name):
-                self.assertEqual((done.returncode, done.stderr), (0, ""))
-                self.assertGreater(ink(self.drawn / f"{name}.png"), 0.01)
+                least = 0.005 if name == "stripes" else 0.01  # large cells of one colour
+                self.assertGreater(ink(self.drawn / f"{name}.png"), least)
                 self.assertIn(b"<svg", (self.drawn / f"{name}.svg").read_bytes())
 
     def test_fonts_are_embedded(self):
-        for name in FIGURES:
+        for name in DRAWN:
             with self.subTest(name):
                 pdf = (self.drawn / f"{name}.pdf").read_bytes()
                 self.assertTrue(pdf.startswith(b"%PDF"))
@@ -101,36 +101,41 @@ class Figures(unittest.TestCase):
                 self.assertNotIn(b"/Type3", pdf)
 
     def test_width_is_a_paper_s(self):
-        for name in FIGURES:
+        for name in DRAWN:
             with self.subTest(name):
                 svg = (self.drawn / f"{name}.svg").read_text()
                 inches = float(re.search(r'width="([\d.]+)pt"', svg)[1]) / 72
                 self.assertIn(round(inches, 2), (3.35, 7.0))
 
     def test_captions(self):
-        for name, (_, number) in FIGURES.items():
+        for name, plot in SHOWN.items():
             with self.subTest(name):
                 caption = (self.drawn / f"{name}.md").read_text()
-                self.assertIn(number, caption)
-                self.assertIn("commit `0123456789`", caption)
+                self.assertIn(NUMBERS.get(name, ""), caption)
+                commit = (MAPS / "SOURCE").read_text()[8:18]
+                self.assertIn(f"commit `{commit if isinstance(plot, FilePlot) else '0123456789'}`",
+                              caption)
                 self.assertNotIn("nan", caption.lower().replace("finance", ""))
 
     def test_same_results_same_bytes(self):
         again = self.folder / "again"
-        self.draw("audit", again)
-        for form in ("pdf", "svg", "png", "md"):
-            self.assertEqual(again.with_suffix(f".{form}").read_bytes(),
-                             (self.drawn / f"audit.{form}").read_bytes(), form)
+        for name in ("audit", "stripes"):
+            plots(name, *SHOWN[name].usual(self.results), "--output", again)
+            for form in ("pdf", "svg", "png", "md"):
+                self.assertEqual(again.with_suffix(f".{form}").read_bytes(),
+                                 (self.drawn / f"{name}.{form}").read_bytes(), form)
 
     def test_missing_results(self):
-        for name, (needed, _) in FIGURES.items():
+        for name, plot in SHOWN.items():
             with self.subTest(name), tempfile.TemporaryDirectory() as scratch:
                 copy = pathlib.Path(scratch) / "results"
                 shutil.copytree(self.results, copy)
-                (copy / needed).unlink()
-                done = self.draw(name, pathlib.Path(scratch) / "figure", copy)
+                (copy / plot.needs[-1]).unlink()
+                done = plots(name, *plot.usual(copy), "--output", pathlib.Path(scratch) / "figure")
                 self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
-                self.assertIn(f"{needed}: missing; `./bootstrap experiments", done.stderr)
+                self.assertIn(f"{plot.needs[-1]}: " + (
+                    "No such file" if isinstance(plot, FilePlot)
+                    else "missing; `./bootstrap experiments"), done.stderr)
                 self.assertEqual(list(pathlib.Path(scratch).glob("*figure*")), [])
 
     def test_partial_results(self):
@@ -140,36 +145,32 @@ class Figures(unittest.TestCase):
             for length in ("4Ki", "16Ki", "1Mi", "4Mi", "10M"):
                 (copy / f"h100/context_{length}.json").unlink()
             for name in ("timed", "crossover", "stages"):
-                done = self.draw(name, pathlib.Path(scratch) / name, copy, "--partial")
+                done = plots(name, "--results", copy, "--partial", "--output",
+                             pathlib.Path(scratch) / name)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
             shutil.rmtree(copy / "h100")
-            done = self.draw("timed", pathlib.Path(scratch) / "none", copy, "--partial")
+            done = plots("timed", "--results", copy, "--partial", "--output",
+                         pathlib.Path(scratch) / "none")
             self.assertEqual(done.returncode, 2)
             self.assertIn("no results for this figure", done.stderr)
 
     def test_page(self):
-        self.assertEqual((self.table.returncode, self.page.returncode, self.page.stderr),
-                         (0, 0, ""))
-        page = (self.drawn / "index.html").read_text()
-        for name in (*FIGURES, "exponents"):
-            title = (self.drawn / f"{name}.md").read_text().splitlines()[0][2:]
-            self.assertIn(f'<h2 id="{name}">{title}</h2>', page)
-        self.assertEqual(page.count("<img "), len(FIGURES))
-        for place in re.findall(r'(?:src|href)="([^"]{,20})', page):
+        text = (self.drawn / "index.html").read_text()
+        self.assertEqual(re.findall('<h2 id="(.*?)">(.*?)</h2>', text), [
+            (name, (self.drawn / f"{name}.md").read_text().splitlines()[0][2:]) for name in SHOWN])
+        self.assertEqual(text.count("<img "), len(DRAWN))
+        for place in re.findall(r'(?:src|href)="([^"]{,20})', text):
             self.assertRegex(place, "^(data:|#)")  # nothing from elsewhere
-        self.assertNotRegex(page, r"<script|@import|url\(")
-        self.assertIn("commit <code>0123456789</code>", page)
+        self.assertNotRegex(text, r"<script|@import|url\(")
+        self.assertIn("commit <code>0123456789</code>", text)
 
-    def test_page_without_figures(self):
+    def test_page_of_bad_captions(self):
         with tempfile.TemporaryDirectory() as scratch:
-            done = subprocess.run([self.python, ROOT / "plots/page.py", "--output", scratch],
-                                  capture_output=True, text=True)
-            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))
+            with self.assertRaisesRegex(InputError, "bad.md: No such file"):
+                page.write(pathlib.Path(scratch), ["bad"])
             pathlib.Path(scratch, "bad.md").write_text("no title")
-            done = subprocess.run([self.python, ROOT / "plots/page.py", "--output", scratch],
-                                  capture_output=True, text=True)
-            self.assertEqual(done.returncode, 2)
-            self.assertIn("bad.md:1: the caption starts with #", done.stderr)
+            with self.assertRaisesRegex(InputError, "bad.md:1: the caption starts with #"):
+                page.write(pathlib.Path(scratch), ["bad"])
 
 
 class Readme(unittest.TestCase):
@@ -177,9 +178,8 @@ class Readme(unittest.TestCase):
 
     def setUp(self):
         self.root = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
-        for folder in ("experiments", "plots"):  # both tell what draws a picture
-            shutil.copytree(ROOT / folder, self.root / folder,
-                            ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "plots", self.root / "plots",
+                        ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(ALL.results, self.root / "results")
         shutil.copy(ROOT / "results/cpu/benchmarks.json", self.root / "results/cpu")
         shutil.copy(ROOT / "README.md", self.root)
@@ -187,8 +187,7 @@ class Readme(unittest.TestCase):
         self.page = self.root / "docs/results.md"
 
     def readme(self, *arguments):
-        return subprocess.run([sys.executable, self.root / "experiments/readme.py", *arguments],
-                              capture_output=True, text=True)
+        return plots("readme", *arguments, root=self.root)
 
     def disagrees(self, text):
         done = self.readme("--check")
@@ -220,11 +219,6 @@ class Readme(unittest.TestCase):
         self.disagrees("results/h100/crossover.png: not of these results")
         shutil.copy(ALL.drawn / "crossover.png", self.root / "results/h100")
         self.assertEqual(self.readme("--check").returncode, 0)
-        drawing = self.root / "plots/timed.py"
-        code = drawing.read_text()
-        drawing.write_text(code + "# another picture\n")
-        self.disagrees("results/cpu/counted.png: not of these results")
-        drawing.write_text(code)
         path = self.root / "results/h100/context_1Mi.json"
         bench = json.loads(path.read_text())
         bench["records"][0]["median_ms"] *= 1.01
@@ -234,6 +228,33 @@ class Readme(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("timed.png: not of these results; `./bootstrap figures` draws it",
                       done.stderr)
+
+    def test_a_picture_is_of_its_code(self):
+        self.assertEqual(self.readme("--pictures", ALL.drawn).returncode, 0)
+        self.assertEqual(self.readme("--check").returncode, 0)
+        def change(*files):
+            for file in files:
+                with (self.root / "plots" / file).open("a") as code:
+                    code.write("# another picture\n")
+
+        # No picture is of these.
+        change("figures/stages.py", "figures/exponents.py", "figures/__init__.py", "make.py",
+               "page.py", "readme.py")
+        self.assertEqual(self.readme("--check").returncode, 0)
+        # Of those that differ the first on the page is told.
+        for file, stale in (("figures/multiplicity.py", "cpu/multiplicity.png"),
+                            ("figures/crossover.py", "h100/crossover.png"),
+                            ("figures/timed.py", "h100/timed.png"),
+                            ("figures/counted.py", "cpu/counted.png"),
+                            ("maps.py", "cpu/multiplicity.png"), ("fits.py", "cpu/counted.png"),
+                            ("style.py", "cpu/counted.png"),
+                            ("multistep.mplstyle", "cpu/counted.png")):
+            with self.subTest(file):
+                path = self.root / "plots" / file
+                code = path.read_text()
+                change(file)
+                self.disagrees(f"results/{stale}: not of these results")
+                path.write_text(code)
 
     def test_without_results(self):
         shutil.rmtree(self.root / "results/h100")
@@ -245,7 +266,7 @@ class Readme(unittest.TestCase):
     def test_usage(self):
         done = self.readme("--pictures")
         self.assertEqual((done.returncode, done.stderr),
-                         (1, "readme.py --pictures: --check or --pictures FOLDER\n"))
+                         (2, "plots readme: argument --pictures: expected one argument\n"))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import json
 import pathlib
 import random
 
-from results import BENCHES, CONFIGS, CONTEXTS, KI, MI, SCHEDULES, TEN_MILLION
+from plots.results import BENCHES, CONFIGS, CONTEXTS, KI, MI, SCHEDULES, TEN_MILLION
 
 HEADS, KV_HEADS, DIM = 32, 2, 128
 COMMON = {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": "no", "seed": 1,

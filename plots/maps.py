@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
+import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from figures import COLUMN, InputError, Integers, read_columns, read_text
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
-EXCLUDED = "#D55E00"  # vermillion: a key that no choice reaches
+from .plot import FilePlot
+from .results import InputError, Source, read_text
+from .style import COLUMN
+
+Integers = NDArray[np.int64]
 BLANK = -1  # the code of a cell that is no (query, eligible key) pair
 MAX_POSITION = 16383  # grids are dense: larger ones need gigabytes
 MAX_COUNT = 65536  # a count is a colour of the scale
@@ -24,6 +30,7 @@ MAX_COUNT = 65536  # a count is a colour of the scale
 class SpanMap:
     """Columns of the map, each [queries, keys]; BLANK where the key is not eligible."""
 
+    path: Path  # where it was read
     queries: tuple[int, int]  # half-open
     keys: tuple[int, int]  # half-open
     columns: dict[str, Integers]
@@ -48,6 +55,27 @@ class SpanMap:
         keys = (self.keys[0], min(self.keys[1], end))
         return replace(self, queries=(begin, end), keys=keys, columns={
             name: grid[rows, :keys[1] - keys[0]] for name, grid in self.columns.items()})
+
+
+def read_columns(path: Path) -> dict[str, Integers]:
+    """Reads a CSV file of integers into columns; entry r of a column stands on line r + 2."""
+    lines = read_text(path).splitlines()
+    header = next(csv.reader(lines[:1]), [])
+    if not all(header) or len(set(header)) < len(header):
+        raise InputError(f"{path}:1: a header names every column once")
+    if len(lines) < 2:
+        raise InputError(f"{path}:1: at least one row follows the header")
+    table = np.empty((len(lines) - 1, len(header)), dtype=np.int64)
+    for row, line in enumerate(lines[1:]):
+        fields = line.split(",")
+        if len(fields) != len(header):
+            raise InputError(
+                f"{path}:{row + 2}: the row has {len(fields)} fields, the header {len(header)}")
+        try:
+            table[row] = [int(field) for field in fields]
+        except (ValueError, OverflowError):
+            raise InputError(f"{path}:{row + 2}: a field is no 64-bit integer") from None
+    return dict(zip(header, table.T))
 
 
 def read_map(path: Path) -> SpanMap:
@@ -88,19 +116,43 @@ def read_map(path: Path) -> SpanMap:
     for name in ("window", *names):
         columns[name] = np.full(shape, BLANK, dtype=np.int64)
         columns[name].flat[cell] = table[name]
-    return SpanMap((top, top + shape[0]), (left, left + shape[1]), columns, levels)
+    return SpanMap(path, (top, top + shape[0]), (left, left + shape[1]), columns, levels)
 
 
-def source_lines(paths: Sequence[Path]) -> str:
+def sources(maps: Sequence[SpanMap]) -> list[Source]:
     """What the file SOURCE beside the maps says of each: its command, and the commit."""
-    lines = []
-    for path in dict.fromkeys(paths):
+    found = []
+    for path in dict.fromkeys(each.path for each in maps):
         beside = path.with_name("SOURCE")
         if beside.exists():
             told = dict(line.split(": ", 1) for line in read_text(beside).splitlines())
-            lines.append(f"- `{told.get(path.name, '?')}` → {path.name}, commit "
-                         f"`{told.get('commit', '?')[:10]}`")
-    return "\n".join(lines) + "\n" if lines else ""
+            found.append(Source(path.name, told.get(path.name, "?"), told.get("commit", "?"),
+                                dirty=False, device=""))
+    return found
+
+
+def query_range(text: str) -> tuple[int, int]:
+    """Parses A:B."""
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text}: a range A:B of queries, half-open")
+    return int(match[1]), int(match[2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapPlot(FilePlot):
+    """A figure of maps."""
+
+    inputs: str = "CSV from `multistep map`"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        super().arguments(parser)
+        parser.add_argument("--queries", type=query_range, metavar="A:B",
+                            help="show the queries [A, B) alone")
+
+    def read(self, given: argparse.Namespace) -> list[SpanMap]:
+        maps = [read_map(path) for path in given.inputs]
+        return [each.slice(*given.queries) for each in maps] if given.queries else maps
 
 
 def pixels(codes: Integers, palette: Sequence[str], hole: int,

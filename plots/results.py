@@ -1,11 +1,7 @@
-"""Reads the results that figures and tables are made of: results/cpu/*.json, results/h100/*.json.
-
-Errors are a `ResultError` of one line: the file, what is wrong, and what would be right.
-"""
+"""Reads what figures and tables are made of: results/cpu/*.json and results/h100/*.json."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -17,10 +13,22 @@ ROOT = Path(__file__).resolve().parent.parent
 KI, MI, TEN_MILLION = 1 << 10, 1 << 20, 10_000_000
 CONTEXTS = ("4Ki", "16Ki", "64Ki", "256Ki", "1Mi", "4Mi", "10M")
 BENCHES = tuple(f"h100/context_{length}.json" for length in CONTEXTS) + ("h100/whole.json",)
+PHASES = ("decode", "prefill", "whole")
+PHASE_NAMES = {"decode": "decode", "prefill": "prefill chunk", "whole": "whole prefill"}
 
 
-class ResultError(Exception):
-    """A missing or malformed result; the text names the file and what it should hold."""
+class InputError(Exception):
+    """A missing or malformed input, in a line: the file, what is wrong and what would be right."""
+
+
+def read_text(path: Path) -> str:
+    """The text of an input file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason})") from None
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Record:
     schedule: str
     steps: int
     top_k: int
-    phase: str  # decode, prefill or whole
+    phase: str  # one of PHASES
     length: int  # keys
     queries: int  # the context's last ones
     stage: str  # attention: all of them
@@ -113,6 +121,11 @@ class Report:
     kv_heads: int
     head_dim: int
     skipped: tuple[dict[str, Any], ...]
+
+
+def label(rule: str, steps: int) -> str:
+    """How a rule with N steps is called."""
+    return f"dense, N = {steps}" if steps == 1 else f"{rule}, N = {steps}"
 
 
 def size(count: float) -> str:
@@ -180,12 +193,12 @@ class Results:
             document = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             device = " --device cuda" if name.startswith("h100/") else ""
-            raise ResultError(
+            raise InputError(
                 f"{path}: missing; `./bootstrap experiments{device}` makes it") from None
         except (OSError, ValueError) as error:
-            raise ResultError(f"{path}: not JSON ({error})") from None
+            raise InputError(f"{path}: not JSON ({error})") from None
         if not isinstance(document, dict):
-            raise ResultError(f"{path}: a JSON object, not {type(document).__name__}")
+            raise InputError(f"{path}: a JSON object, not {type(document).__name__}")
         self._seen[name] = document
         device = document.get("device", {})
         described = device.get("name", "") if isinstance(device, dict) else str(device)
@@ -194,24 +207,16 @@ class Results:
             document.get("dirty") in ("yes", True), described))
         return document
 
-    def digest(self) -> str:
-        """Of all that has been read and of what draws it: tells whether a picture is of these."""
-        text = json.dumps({name: self._seen[name] for name in sorted(self._seen)}, sort_keys=True)
-        code = [path.read_bytes() for folder in ("experiments", "plots")
-                for path in sorted((ROOT / folder).glob("*"))
-                if path.suffix in (".py", ".mplstyle") and path.name != "readme.py"]
-        return hashlib.sha256(b"\0".join([text.encode(), *code])).hexdigest()
-
     def listed(self, name: str, key: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
         """A list of records in a result, each checked for its fields."""
         document = self.read(name)
         records = document.get(key)
         if not isinstance(records, list) or not records:
-            raise ResultError(f"{self.folder / name}: {key}: a list, not empty")
+            raise InputError(f"{self.folder / name}: {key}: a list, not empty")
         for index, record in enumerate(records):
             for field in fields:
                 if not isinstance(record, dict) or field not in record:
-                    raise ResultError(f"{self.folder / name}: {key}[{index}].{field}: missing")
+                    raise InputError(f"{self.folder / name}: {key}[{index}].{field}: missing")
         return records
 
     def records(self) -> list[Record]:
@@ -231,17 +236,17 @@ class Results:
                             shape["num_heads"], shape["num_kv_heads"], shape["head_dim"],
                             tuple(document["skipped"]))
         except KeyError as error:
-            raise ResultError(f"{self.folder / name}: {error.args[0]}: missing") from None
+            raise InputError(f"{self.folder / name}: {error.args[0]}: missing") from None
         records = []
         for index, one in enumerate(listed):
             where = f"{self.folder / name}: records[{index}]"
             if one["config"] not in CONFIGS:
-                raise ResultError(f"{where}.config {one['config']}: one of {', '.join(CONFIGS)}")
+                raise InputError(f"{where}.config {one['config']}: one of {', '.join(CONFIGS)}")
             if not one["compared"].get("pass"):
-                raise ResultError(f"{where}: a time without a passed comparison")
+                raise InputError(f"{where}: a time without a passed comparison")
             low, median, high = (one[f"{which}_ms"] * 1e-3 for which in ("low", "median", "high"))
             if not 0 < low <= median <= high:
-                raise ResultError(f"{where}: 0 < low_ms <= median_ms <= high_ms")
+                raise InputError(f"{where}: 0 < low_ms <= median_ms <= high_ms")
             records.append(Record(
                 one["config"], one["schedule"], one["steps"], one["top_k"], one["phase"],
                 one["length"], one["queries"], one["stage"], one["l2"], median, low, high,

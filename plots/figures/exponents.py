@@ -1,17 +1,14 @@
-#!/usr/bin/env python3
 """The one table of exponents: counted and timed, beside 1 + 1/N, and why they differ."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
-from pathlib import Path
-
-import captions_cpu
-from captions import (FIT_NOTE, PHASE_NAMES, PHASES, Caption, Table, exponent_text, timed_runs,
-                      why)
-from results import BENCHES, CONFIGS, ROOT, ResultError, Results, about, duration
+from .. import fits
+from ..fits import exponent_text
+from ..plot import Caption, Plot, Table
+from ..results import BENCHES, CONFIGS, PHASE_NAMES, PHASES, Results, about, duration
+from .counted import counted_fit, counted_runs
+from .oracle import oracle_rows, oracle_runs
+from .timed import FIT_NOTE, timed_runs, why
 
 # What counts the work of a configuration; A's window is left out there.
 COUNTED = {"A": ("paper", 2), "B": ("released", 2)}
@@ -19,15 +16,14 @@ COUNTED = {"A": ("paper", 2), "B": ("released", 2)}
 
 def counted_cells(results: Results) -> dict[tuple[str, int], str]:
     """Fits of counted work by rule and N."""
-    return {(run.rule, run.steps): exponent_text(captions_cpu.counted_fit(run))
-            for run in captions_cpu.counted_runs(results)}
+    return {(run.rule, run.steps): exponent_text(counted_fit(run))
+            for run in counted_runs(results)}
 
 
 def oracle_cells(results: Results) -> dict[tuple[str, int], str]:
     """Fits of the oracle's times."""
-    fits = {key: captions_cpu.analysis.fit_power(points)
-            for key, points in captions_cpu.oracle_runs(results).items()}
-    return {key: exponent_text(fit) for key, fit in fits.items() if fit is not None}
+    fitted = {key: fits.fit_power(points) for key, points in oracle_runs(results).items()}
+    return {key: exponent_text(fit) for key, fit in fitted.items() if fit is not None}
 
 
 def table(results: Results) -> Table:
@@ -84,29 +80,30 @@ def differences(results: Results) -> list[str]:
     lines = []
     if any(reason.kind == "fixed" for _, _, reason in reasons):
         lines.append(
-            "Exponents on the GPU that lie below the work's: costs of a query that do not grow weigh "
-            "on short contexts. In decoding those are launches and steps that wait for each other; in a "
-            "prefill queries in, outputs mixed and, of A and B, the window; of dense attention "
-            "launches and tiles that the diagonal cuts. The second table has them from a fit of "
-            "fixed + scale · n^(the work's exponent), and the slope between the last two lengths.")
+            "Exponents on the GPU that lie below the work's: costs of a query that do not grow "
+            "weigh on short contexts. In decoding those are launches and steps that wait for each "
+            "other; in a prefill queries in, outputs mixed and, of A and B, the window; of dense "
+            "attention launches and tiles that the diagonal cuts. The second table has them from a "
+            "fit of fixed + scale · n^(the work's exponent), and the slope between the last two "
+            "lengths.")
     vague = [f"{phase}, {label}" for phase, label, reason in reasons if reason.kind == "noise"]
     if vague:
         lines.append(f"Intervals too wide to tell: {'; '.join(vague)}.")
     for phase, label, reason in reasons:
         if reason.kind in ("short", "cache"):
             lines.append(f"{phase}, {label}: {reason.text}.")
-    for row in captions_cpu.oracle_rows(results):
+    for row in oracle_rows(results):
         if row[-1] != "as the work":
             lines.append(f"CPU oracle, {row[1]}: {row[-1]}.")
-    runs = [(run, captions_cpu.counted_fit(run)) for run in captions_cpu.counted_runs(results)
+    runs = [(run, counted_fit(run)) for run in counted_runs(results)
             if run.rule != "released"]
     off = [(abs(fit.exponent - run.growth), run, fit) for run, fit in runs]
     far, run, fit = max(off, key=lambda one: one[0])
     lines.append(f"Counted work lies within {max(far, 0.001):.3f} of 1 + 1/N, farthest for "
-                 f"{run.label} ({fit.exponent:.3f}), as few and whole anchors of short contexts and "
-                 "the random choice of paths bend the line. B counts its window of 2032 keys, which "
-                 "is all of a short context, and its own exponent is 1 + 11/20: stripes and spans "
-                 "both grow as n^0.55.")
+                 f"{run.label} ({fit.exponent:.3f}), as few and whole anchors of short contexts "
+                 "and the random choice of paths bend the line. B counts its window of 2032 "
+                 "keys, which is all of a short context, and its own exponent is 1 + 11/20: "
+                 "stripes and spans both grow as n^0.55.")
     return lines
 
 
@@ -118,31 +115,4 @@ def caption(results: Results) -> Caption:
                    [table(results), fixed_costs(results)], results.sources)
 
 
-def available(results: Results) -> bool:
-    """Whether all that the table needs is there."""
-    return all((results.folder / name).exists()
-               for name in ("cpu/scaling.json", "cpu/oracle.json", *BENCHES))
-
-
-def main() -> None:
-    """Writes the table with its text as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER",
-                        help="where cpu/ and h100/ are (default: results)")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
-    arguments = parser.parse_args()
-    try:
-        text = caption(Results(arguments.results)).markdown()
-        partial = arguments.output.with_name(f".{arguments.output.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, arguments.output)
-    except ResultError as error:
-        print(f"exponents.py: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"exponents.py: --output {arguments.output}: {error.strerror}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
+PLOT = Plot(needs=("cpu/scaling.json", "cpu/oracle.json", *BENCHES), caption=caption, place=10)

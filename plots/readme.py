@@ -1,13 +1,5 @@
-#!/usr/bin/env python3
 """Writes what README.md and docs/results.md show of results/: times, figures with their findings,
-exponents.
-
-Usage: experiments/readme.py [--check | --pictures FOLDER]
-
-With --check, fails where they, pictures and results disagree. With --pictures, puts the pages'
-pictures from that folder beside the results that they were drawn from, where those there are of
-other results.
-"""
+exponents."""
 
 import json
 import pathlib
@@ -17,11 +9,12 @@ import statistics
 import struct
 import sys
 
-import captions
-import captions_cpu
-import exponents
-from results import CONFIGS, KI, MI, ROOT, TEN_MILLION, ResultError, Results, duration, size
+from . import figures, make
+from .figures import exponents
+from .figures.timed import FIT_NOTE
+from .results import CONFIGS, KI, MI, PHASE_NAMES, ROOT, TEN_MILLION, Results, duration, size
 
+RESULTS = ROOT / "results"
 SECOND = 1000.0  # the benchmarks report milliseconds
 
 # The GPU's rows: phase, configuration, targets in milliseconds by length. Decoding with a cold L2;
@@ -66,7 +59,7 @@ ROWS = [
 
 def cpu_table():
     """The table of the CPU in Markdown, medians in seconds."""
-    report = json.loads((ROOT / "results/cpu/benchmarks.json").read_text())
+    report = json.loads((RESULTS / "cpu/benchmarks.json").read_text())
     times = {}
     memory = 0.0
     for run in report["benchmarks"]:
@@ -94,7 +87,7 @@ def cpu_table():
 def gpu_reports():
     """The reports of runs of the table's shape, in order of their files' names."""
     reports = []
-    for path in sorted((ROOT / "results/h100").glob("*.json")):
+    for path in sorted((RESULTS / "h100").glob("*.json")):
         report = json.loads(path.read_text())
         if report.get("shape") != GPU_SHAPE or "records" not in report:
             continue
@@ -138,12 +131,12 @@ def gpu_table():
         for record in report["records"]:
             key = record["phase"], record["config"], record["length"], record["stage"], record["l2"]
             records[key] = record
-    lines = ["Medians of the kernels: batch 1, 32 heads over 2 KV heads, head_dim 128, bf16, random "
-             "inputs. A is `paper` with w = 31, a window of 1023 keys, B is `released`. In brackets, "
-             "the targets that the project set itself:"]
+    lines = ["Medians of the kernels: batch 1, 32 heads over 2 KV heads, head_dim 128, bf16, "
+             "random inputs. A is `paper` with w = 31, a window of 1023 keys, B is `released`. In "
+             "brackets, the targets that the project set itself:"]
     spread = 0.0
     for phase, lengths in PHASE_LENGTHS.items():
-        lines += ["", f"| {captions.PHASE_NAMES[phase]} | "
+        lines += ["", f"| {PHASE_NAMES[phase]} | "
                   + " | ".join(map(size, lengths)) + " |", "|---" * (1 + len(lengths)) + "|"]
         for config, known in CONFIGS.items():
             row = [records.get((phase, config, length, "attention", "cold")) for length in lengths]
@@ -163,9 +156,9 @@ def gpu_table():
         lines += ["", "The span stage of a chunk, useful products: " + "; ".join(rates) + "."]
     lines += [f"Not timed: {one}." for one in untimed(reports)]
     rows = {record["compared"]["rows"] for record in records.values()}
-    lines += ["", f"By `multistep bench`, each time behind a passed comparison of {least(rows)} rows "
-              "with the oracle in the same process; `results/h100/compare.txt` has those of more. "
-              "Decoding is a replayed graph with a cold L2 cache; a chunk is the "
+    lines += ["", f"By `multistep bench`, each time behind a passed comparison of {least(rows)} "
+              "rows with the oracle in the same process; `results/h100/compare.txt` has those of "
+              "more. Decoding is a replayed graph with a cold L2 cache; a chunk is the "
               "context's last 32Ki queries, 8Ki at 10M; dense attention is N = 1 by this project's "
               f"own kernel. The 80 % quantile is at most {spread:.2f} times the 20 % one. "
               + "; ".join(gpu_sources(reports)) + "."]
@@ -181,20 +174,11 @@ def untimed(reports):
     """Cases without times, and why."""
     for report in reports:
         for one in report.get("skipped", []) + report.get("failed", []):
-            name = (f"{captions.PHASE_NAMES[one['phase']]}, {CONFIGS[one['config']].label} at "
+            name = (f"{PHASE_NAMES[one['phase']]}, {CONFIGS[one['config']].label} at "
                     f"{size(one['length'])}")
             reason = one["reason"] if one in report.get("skipped", []) else (
                 "its comparison failed: `results/h100/failed.txt`")
             yield f"{name} ({reason})"
-
-
-# The pages' pictures: where they are, of what, and what they show.
-PICTURES = [("results/cpu/counted.png", captions_cpu.counted, "Counted work against length for "
-             "every number of steps, with fits; the most choices over their lower bound."),
-            ("results/h100/timed.png", captions.timed, "Times on the GPU against length, with "
-             "fits and local slopes."),
-            ("results/h100/crossover.png", captions.crossover, "Dense attention's time over each "
-             "configuration's, against length.")]
 
 
 def source_of(path):
@@ -209,42 +193,45 @@ def source_of(path):
     return None
 
 
-def pictures(folder=None):
-    """(picture, caption, alternative text) of all that have results. A picture has to be of these
-    results; with a folder, it is taken from there where it is not."""
-    shown = []
-    for name, caption, alternative in PICTURES:
-        results = Results(ROOT / "results")
-        try:
-            text = caption(results)
-        except ResultError:
-            continue  # not measured yet
-        here = ROOT / name
-        source = f"{here.stem} {results.digest()}"
-        if not here.exists() or source_of(here) != source:
-            if folder is None:
-                sys.exit(f"{name}: not of these results; `./bootstrap figures` draws it")
-            there = pathlib.Path(folder) / here.name
-            if not there.exists() or source_of(there) != source:
-                sys.exit(f"{there}: not of these results; `./bootstrap figures` draws it")
-            shutil.copyfile(there, here)
-        shown.append((name, text, alternative))
-    return shown
+def available(plot):
+    """Whether all that a figure needs has been measured."""
+    return all(path.exists() for path in plot.needed(RESULTS))
+
+
+def pictures():
+    """The figures whose pictures documents show, of those that have results."""
+    return {name: plot for name, plot in figures.plots().items()
+            if plot.picture and available(plot)}
+
+
+def renew_pictures(folder=None):
+    """Has every picture be of these results: others are replaced by the folder's, or refused."""
+    for name, plot in pictures().items():
+        here = RESULTS / plot.picture
+        source = make.source(name, plot.needed(RESULTS))
+        if here.exists() and source_of(here) == source:
+            continue
+        there = folder / here.name if folder else here
+        if not there.exists() or source_of(there) != source:
+            shown = there if folder else there.relative_to(ROOT)
+            sys.exit(f"{shown}: not of these results; `./bootstrap figures` draws it")
+        shutil.copyfile(there, here)
 
 
 def figure_blocks():
     """The pictures with their findings; empty without results."""
-    return "\n".join(f"![{alternative}](../{name})\n\n*{text.brief}*\n"
-                     for name, text, alternative in pictures(PICTURE_FOLDER))
+    return "\n".join(f"![{plot.alternative}](../results/{plot.picture})\n\n"
+                     f"*{plot.caption(Results(RESULTS)).brief}*\n"
+                     for plot in pictures().values() if plot.alternative)
 
 
 def exponent_table():
     """Exponents beside 1 + 1/N, and why they differ; empty until all is measured."""
-    results = Results(ROOT / "results")
-    if not exponents.available(results):
+    if not available(exponents.PLOT):
         return ""
+    results = Results(RESULTS)
     lines = [exponents.table(results).markdown(), "", "95 % intervals in brackets. "
-             + captions.FIT_NOTE, ""]
+             + FIT_NOTE, ""]
     lines += [f"- {line}" for line in exponents.differences(results)]
     return "\n".join([*lines, "", exponents.fixed_costs(results).markdown()]) + "\n"
 
@@ -264,8 +251,8 @@ def speed_line():
         return ""
     cases = "; ".join(
         f"at {size(length)} keys {duration(times['nstep3', length])} with N = 3 and "
-        f"{duration(times['A', length])} with the paper's N = 2, where PyTorch's FlashAttention takes "
-        f"{duration(dense / 1e6)} and the authors' kernels {duration(authors / 1e6)}"
+        f"{duration(times['A', length])} with the paper's N = 2, where PyTorch's FlashAttention "
+        f"takes {duration(dense / 1e6)} and the authors' kernels {duration(authors / 1e6)}"
         for length, (dense, authors) in RIVALS.items())
     return (f"A decoded token: {cases} ({gpu_sources(reports)[0].split(', copies')[0]}; "
             "[more](docs/results.md)).\n")
@@ -274,7 +261,6 @@ def speed_line():
 TABLES = {"docs/results.md": {"figures": figure_blocks, "exponents": exponent_table,
                               "times": cpu_table, "gpu": gpu_table},
           "README.md": {"speed": speed_line}}
-PICTURE_FOLDER = None  # where pictures of other results are replaced from
 
 
 def with_table(page, text, name):
@@ -286,25 +272,23 @@ def with_table(page, text, name):
     return block.sub(lambda _: begin + TABLES[page][name]() + end, text)
 
 
-def main():
-    global PICTURE_FOLDER
-    arguments = sys.argv[1:]
-    check = arguments == ["--check"]
-    if len(arguments) == 2 and arguments[0] == "--pictures":
-        PICTURE_FOLDER = arguments[1]
-    elif arguments and not check:
-        sys.exit(f"readme.py {' '.join(arguments)}: --check or --pictures FOLDER")
+def main(arguments):
+    """Writes the pages, or checks them."""
+    parser = make.Parser("readme", "Writes what README.md and docs/results.md show of results/.")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--check", action="store_true",
+                        help="fail where pages, pictures and results disagree")
+    either.add_argument("--pictures", type=pathlib.Path, metavar="FOLDER",
+                        help="where to take pictures from for those that are of other results")
+    given = parser.parse_args(arguments)
+    renew_pictures(given.pictures)
     for page, tables in TABLES.items():
         text = fresh = (ROOT / page).read_text()
         for name in tables:
             fresh = with_table(page, fresh, name)
-        if check and fresh != text:
+        if given.check and fresh != text:
             sys.exit(f"{page}: its tables and findings are not those of results/")
         if fresh != text:
             (ROOT / page).write_text(fresh)
-    if check:
+    if given.check:
         print("the tables and pictures of README.md and docs/results.md are those of results/")
-
-
-if __name__ == "__main__":
-    main()

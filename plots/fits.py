@@ -1,4 +1,4 @@
-"""What the figures and tables say about the results: fits, crossovers, floors. Plain Python.
+"""Exponents and fixed costs fitted to times and counts. Plain Python.
 
 Exponents are slopes of log(time or work) against log(length), by least squares. Intervals are
 bootstrapped: points are drawn with replacement, and each drawn median is moved by what its own
@@ -10,13 +10,12 @@ from __future__ import annotations
 import functools
 import math
 import random
-import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from results import CONFIGS, Record
+from .results import CONFIGS, Record
 
 DRAWS = 2000
 SEED = 1
@@ -25,8 +24,6 @@ VAGUE = 0.25  # 1 + 1/N of N = 2 and N = 4 are so far apart
 QUANTILE_80 = 0.8416
 # Standard error of a median over that of a mean, for normal repeats.
 MEDIAN_ERROR = 1.2533
-# Products of 16-bit floats by the tensor cores: FLOP a cycle and multiprocessor.
-TENSOR_FLOPS = {80: 2048, 90: 4096}
 
 
 @dataclass(frozen=True)
@@ -78,6 +75,11 @@ class FixedCost:
         return min(1.0, self.fixed / y)
 
 
+def exponent_text(fit: Fit) -> str:
+    """0.312 [0.290, 0.351]."""
+    return f"{fit.exponent:.3f} [{fit.low:.3f}, {fit.high:.3f}]"
+
+
 def line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
     """Slope and intercept by least squares."""
     mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
@@ -93,7 +95,7 @@ def fit_power(points: Sequence[Point], draws: int = DRAWS, seed: int = SEED) -> 
     return _fit(tuple(sorted(points, key=lambda point: point.x)), draws, seed)
 
 
-@functools.cache  # captions and figures ask for the same fits
+@functools.cache  # captions and drawings ask for the same fits
 def _fit(points: tuple[Point, ...], draws: int, seed: int) -> Fit:
     x = [math.log(point.x) for point in points]
     y = [math.log(point.y) for point in points]
@@ -165,8 +167,8 @@ def timed(records: Sequence[Record], phase: str, config: str, l2: str = "cold",
     Of chunks of a prefill only those count that are the end of a longer context, as for the others
     the length is that of the chunk, and of these the largest: fewer queries share fewer keys.
     """
-    found = [record for record in records
-             if (record.phase, record.config, record.l2, record.stage) == (phase, config, l2, stage)]
+    found = [one for one in records
+             if (one.phase, one.config, one.l2, one.stage) == (phase, config, l2, stage)]
     if phase == "prefill":
         found = [record for record in found if record.queries < record.length]
         largest = max((record.queries for record in found), default=0)
@@ -178,110 +180,3 @@ def timed(records: Sequence[Record], phase: str, config: str, l2: str = "cold",
 def growth(config: str, phase: str) -> Fraction:
     """The exponent that the schedule's work has: of a query, or of a whole sequence."""
     return CONFIGS[config].growth + (1 if phase == "whole" else 0)
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Where one time falls below another as the length grows."""
-
-    length: float | None  # interpolated; None: at none of the lengths measured
-    first: float  # the lengths measured
-    last: float
-    always: bool  # below at every length
-    ratio: float  # the other's time over this one's at the last length
-
-    def text(self, written: Callable[[float], str]) -> str:
-        """In words, lengths written by a function."""
-        if self.always:
-            return f"below {written(self.first)}"
-        return "beyond " + written(self.last) if self.length is None else written(self.length)
-
-
-def crossing(ours: Sequence[Point], theirs: Sequence[Point]) -> Crossing | None:
-    """The last length at which ours overtakes theirs, between neighbours on a line in logarithms.
-
-    None where fewer than one length is common.
-    """
-    other = {point.x: point.y for point in theirs}
-    gaps = [(point.x, math.log(other[point.x] / point.y)) for point in sorted(
-        ours, key=lambda point: point.x) if point.x in other]  # above 0: ours is faster
-    if not gaps:
-        return None
-    length = None
-    for (x0, g0), (x1, g1) in zip(gaps, gaps[1:]):
-        if g0 <= 0 < g1:
-            share = -g0 / (g1 - g0)
-            length = math.exp(math.log(x0) + share * math.log(x1 / x0))
-    if gaps[-1][1] <= 0:  # whatever it did before, it ends behind
-        length = None
-    return Crossing(length, gaps[0][0], gaps[-1][0], all(gap > 0 for _, gap in gaps),
-                    math.exp(gaps[-1][1]))
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The least time that a stage can take, in seconds."""
-
-    products: float  # counted FLOP at the tensor cores' peak
-    traffic: float  # bytes that must move at the rate of a device copy
-
-    @property
-    def seconds(self) -> float:
-        """Both at once, perfectly overlapped."""
-        return max(self.products, self.traffic)
-
-
-def tensor_peak(record: Record) -> float:
-    """FLOP a second of 16-bit products, at the clock measured under load."""
-    device = record.report.device
-    flops = TENSOR_FLOPS.get(int(device["compute_capability"]), TENSOR_FLOPS[90])
-    return flops * float(device["multiprocessors"]) * float(device["sm_mhz_measured"]) * 1e6
-
-
-def stripe_rows(record: Record) -> float:
-    """Keys that the first level alone reads, once each: a stripe's anchors move with the queries,
-    so over a chunk each touches as many keys as there are queries, or those up to the next."""
-    n = record.length
-    power = re.search(r"stripes i\^(\d+)(?:/(\d+))?", record.schedule)
-    if power is None:  # even: ceil(n^(1/N)) parts
-        parts = math.ceil(n ** (1 / record.steps))
-        return min(n, parts * min(math.ceil(n / parts), record.queries))
-    exponent = int(power[1]) / int(power[2] or 1)
-    total, i = 0.0, 1
-    while (place := i**exponent) <= n:
-        total += min((i + 1) ** exponent - place, record.queries)
-        i += 1
-    return min(n, total)
-
-
-def floor_of(record: Record) -> Floor:
-    """The floor of a timed stage: every input read once and every output written once.
-
-    Keys that are read: by search, those of its first level; by the spans, those that random choices
-    are expected to hit; by the window, the window's and the queries'. In decoding, the rows that
-    the record has counted.
-    """
-    report = record.report
-    row = 2.0 * report.head_dim  # bytes
-    rows = float(report.heads * record.queries)
-    products = record.flops / tensor_peak(record)
-    if record.bytes is not None:
-        return Floor(products, record.bytes / report.copy_bandwidth)
-    pairs = record.flops / (4 * report.head_dim) / report.kv_heads  # of a KV head
-    partial = rows * record.top_k * (row + 4 + 8)  # outputs, log-sum-exps and spans
-    if record.stage == "search":
-        moved = (record.steps - 1) * rows * row + rows * record.top_k * 12
-        keys = stripe_rows(record)  # of search keys alone: half of a key and its value
-        moved += report.kv_heads * keys * row
-    elif record.stage == "span attention":
-        hit = record.length * -math.expm1(-pairs / record.length)
-        moved = rows * row + partial + 2 * report.kv_heads * hit * row
-    elif record.stage == "window, combine":
-        window = pairs * report.kv_heads / rows
-        near = record.queries + window if window else 0
-        moved = 2 * rows * row + partial + rows * record.top_k * 4
-        moved += 2 * report.kv_heads * near * row
-    else:  # all stages
-        moved = (record.steps + 1) * rows * row + 2 * report.kv_heads * record.length * row
-    # A copy moves each byte twice, and its rate counts both.
-    return Floor(products, moved / report.copy_bandwidth)

@@ -1,22 +1,29 @@
-#!/usr/bin/env python3
-"""Draws work against length for each number of steps N, and choices over their lower bound."""
+"""Work against length for each number of steps N, and choices over their lower bound.
+
+  multistep scale --json > scale.json
+  python3 -m plots scaling scale.json --output figures/scaling
+"""
 
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import COLUMN, Floats, InputError, Parser, powers_of_two, read_text, run, save
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
+from numpy.typing import NDArray
 
+from ..plot import FilePlot
+from ..results import InputError, read_text
+from ..style import COLUMN, powers_of_two
+
+Floats = NDArray[np.float64]
 MARKERS = "osD^vP"
-EXAMPLE = """  multistep scale --json > scale.json
-  plots/scaling.py scale.json --output figures/scaling"""
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,8 @@ def read_runs(path: Path) -> list[Run]:
     return runs
 
 
-def main() -> None:
-    """Reads the runs and writes the figure."""
-    parser = Parser(__doc__, EXAMPLE)
-    parser.add_argument("input", type=Path, metavar="INPUT",
-                        help="JSON from `multistep scale --json`")
-    arguments = parser.parse_args()
-    runs = read_runs(arguments.input)
-
+def draw(runs: list[Run]) -> Figure:
+    """Work above, the ratio below."""
     figure = Figure(figsize=(COLUMN, 2.9 + 0.12 * len(runs)))
     above, under = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (3.2, 1)})
     order = sorted({each.steps for each in runs})
@@ -112,8 +113,14 @@ def main() -> None:
     for axes in (above, under):
         axes.grid(True)
     figure.align_ylabels()
-    save(figure, arguments.output)
+    return figure
 
 
-if __name__ == "__main__":
-    run(main)
+class ScalePlot(FilePlot):
+    """A figure of runs."""
+
+    def read(self, given: Namespace) -> list[Run]:
+        return read_runs(*given.inputs)
+
+
+PLOT = ScalePlot(inputs="JSON from `multistep scale --json`", count=1, draw=draw)

@@ -1,52 +1,24 @@
-"""Captions of the GPU's stages, their floors and their errors: see captions.py."""
+"""The error of each GPU stage over its limit, and how often the chosen set differs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Union
 
-import analysis
-from captions import PHASE_NAMES, Caption, Table
-from results import CONFIGS, SCHEDULES, Results, duration, size
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-STAGES = ("search", "span attention", "window, combine")
+from ..plot import Caption, Plot, Table
+from ..results import SCHEDULES, Results, size
+from ..style import PAGE, room_for_legend
 
-
-def stages(results: Results) -> Caption:
-    """Where the time goes, against the floors."""
-    records = results.records()
-    rows = []
-    for phase in ("prefill", "decode"):
-        for r in records:
-            if r.phase != phase or r.l2 != "cold" or (phase == "prefill" and r.stage not in STAGES):
-                continue
-            floor = analysis.floor_of(r)
-            bound = "products" if floor.products > floor.traffic else "bytes"
-            rows.append((PHASE_NAMES[phase], CONFIGS[r.config].label, size(r.length),
-                         r.stage if phase == "prefill" else "all", duration(r.median),
-                         duration(floor.seconds), bound, f"{r.median / floor.seconds:.1f}"))
-    said = []
-    for config in ("A", "B", "nstep2", "nstep3"):
-        chunks = [r for r in records if (r.phase, r.config) == ("prefill", config)]
-        lengths = sorted({r.length for r in chunks if r.stage in STAGES})
-        if lengths:
-            at = lengths[-1]
-            times = {r.stage: r.median for r in chunks if r.length == at}
-            total = sum(times.get(stage, 0) for stage in STAGES)
-            said.append(f"{CONFIGS[config].label} at {size(at)}: " + ", ".join(
-                f"{stage} {times[stage] / total:.0%}" for stage in STAGES if stage in times))
-    peak = analysis.tensor_peak(records[0]) / 1e12 if records else 0
-    copy = records[0].report.copy_bandwidth / 1e12 if records else 0
-    text = ("Where the time goes: the stages of a prefill chunk, and decoding with a cold L2 "
-            "cache, each above its floor. A floor is the larger of two "
-            f"times: counted products at the tensor cores' peak ({peak:.0f} TFLOP/s: 4096 FLOP a "
-            "cycle and multiprocessor at the measured clock), and bytes at the measured rate of a "
-            f"device copy ({copy:.2f} TB/s). It assumes that every input is read once and every "
-            "output written once, shared by all that need it, and that nothing waits: what the "
-            "cache must deliver again to other queries and heads is free. Of keys, search reads "
-            "those of its first level, the spans those that random choices hit.")
-    return Caption("Stages against their floors", "A chunk's time: " + "; ".join(said) + ".", text,
-                   [Table(("phase", "configuration", "length", "stage", "time", "floor",
-                           "floor is", "time / floor"), rows)], results.sources)
+JUDGED = ("search", "span attention", "span lse", "window, combine", "attention: output")
+TYPES = {"bf16": "#0072B2", "fp16": "#E69F00"}
+INPUTS = {"random": "o", "clustered": "s", "hot": "^", "needle": "D"}
+TITLES = {"search": "search: scores", "attention: output": "whole, on its spans"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +49,9 @@ class EndToEnd:
     mean: float
 
 
+One = Union[Judged, EndToEnd]
+
+
 def ends(results: Results) -> list[EndToEnd]:
     """The end-to-end errors of every comparison."""
     out = []
@@ -102,9 +77,6 @@ def end_table(results: Results) -> Table:
                  rows)
 
 
-JUDGED = ("search", "span attention", "span lse", "window, combine", "attention: output")
-
-
 def accuracies(results: Results) -> list[Judged]:
     """Every stage of every comparison."""
     out = []
@@ -125,7 +97,7 @@ def accuracies(results: Results) -> list[Judged]:
     return out
 
 
-def accuracy(results: Results) -> Caption:
+def caption(results: Results) -> Caption:
     """Errors of the stages relative to their limits."""
     judged = accuracies(results)
     rows = []
@@ -163,3 +135,78 @@ def accuracy(results: Results) -> Caption:
                    [Table(("stage", "type", "worst error / limit", "there", "mean error / limit",
                            "largest regret / bound", "sets that differ", "passed"), rows),
                     end_table(results)], results.sources)
+
+
+def place(one: One, lengths: list[int]) -> float:
+    """Where a point stands: by length, then storage type, then inputs."""
+    return (lengths.index(one.length) + 0.38 * (list(TYPES).index(one.dtype) - 0.5)
+            + 0.075 * (list(INPUTS).index(one.inputs) - 1.5))
+
+
+def points(axes: Axes, shown: Sequence[One], lengths: list[int], values: list[float]) -> None:
+    """One panel's points."""
+    for one, value in zip(shown, values):
+        axes.plot([place(one, lengths)], [value], marker=INPUTS[one.inputs], markersize=2.8,
+                  markeredgewidth=0.5, markerfacecolor="none", color=TYPES[one.dtype])
+    axes.set_xticks(range(len(lengths)), [size(length) for length in lengths])
+    axes.set_xlim(-0.5, len(lengths) - 0.5)
+    axes.yaxis.grid(True)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic axis of errors."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def over_limit(axes: Axes, mine: list[Judged], lengths: list[int], narrow: bool) -> None:
+    """A stage's largest errors in units of their limit."""
+    least = min((one.worst for one in mine if one.worst > 0), default=1.0)
+    points(axes, mine, lengths, [max(one.worst, least / 2) for one in mine])
+    axes.axhline(1, color="#000000", linewidth=0.9)
+    if narrow:
+        axes.set_ylim(0, max([1.15, *(1.05 * one.worst for one in mine)]))
+    else:
+        logarithmic(axes)
+        axes.set_ylim(top=2)
+
+
+def draw(results: Results) -> Figure:
+    """The figure."""
+    judged, every = accuracies(results), ends(results)
+    lengths = sorted({one.length for one in judged})
+    figure = Figure(figsize=(PAGE, 3.5))
+    room_for_legend(figure, 0.22)
+    axes = list(figure.subplots(2, 4).flat)
+    for each, stage in zip(axes, JUDGED):
+        over_limit(each, [one for one in judged if one.stage == stage], lengths,
+                   narrow=stage != "search")
+        each.set_title(TITLES.get(stage, stage))
+    whole, regret, differs = axes[5:]
+    finite = [one for one in every if 0 < one.worst < float("inf")]
+    points(whole, finite, lengths, [one.worst for one in finite])
+    logarithmic(whole)
+    whole.set_title("end to end, absolute")
+    searched = [one for one in judged if one.stage == "search"]
+    points(regret, searched, lengths, [one.regret or 0 for one in searched])
+    regret.set_title("search: regret / bound")
+    points(differs, searched, lengths, [100 * (one.differs or 0) for one in searched])
+    differs.set_title("search: other sets, %")
+    for each in (regret, differs):
+        most = max(1e-3, each.get_ylim()[1])
+        each.set_ylim(-0.06 * most, 1.1 * most)
+        each.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for each in (axes[0], axes[4]):
+        each.set_ylabel("largest error / limit")
+    for each in axes[4:]:
+        each.set_xlabel("length $L$")
+    handles = [Line2D([], [], color=colour, linewidth=3) for colour in TYPES.values()]
+    handles += [Line2D([], [], color="#555555", marker=marker, linestyle="none",
+                       markerfacecolor="none", markersize=3) for marker in INPUTS.values()]
+    handles.append(Line2D([], [], color="#000000"))
+    figure.legend(handles, [*TYPES, *INPUTS, "limit"], ncol=7, loc="upper center", borderpad=0)
+    return figure
+
+
+PLOT = Plot(needs=("h100/accuracy.json",), caption=caption, draw=draw, place=80)

@@ -1,0 +1,1 @@
+"""Figures, tables and pages: drawn and told from results, or from what the program writes."""
