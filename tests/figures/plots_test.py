@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Every figure is drawn from the program's output, and refuses what is not.
 
-Usage: PYTHONPATH=. plots_test.py PROGRAM [unittest arguments]
+Usage: plots_test.py PROGRAM [unittest arguments]
 """
 
+import os
 import pathlib
 import re
 import shlex
@@ -26,9 +27,12 @@ class Plots(unittest.TestCase):
         subprocess.run([PROGRAM, *arguments, "--output", path], check=True)
         return path
 
+    def python(self, *arguments):
+        return subprocess.run([sys.executable, *arguments], cwd=self.folder, capture_output=True,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True)
+
     def draw(self, name, *arguments):
-        return subprocess.run([sys.executable, "-m", "plots", name, *arguments, "--output", "figure"],
-                              cwd=self.folder, capture_output=True, text=True)
+        return self.python("-m", "plots", name, *arguments, "--output", "figure")
 
     def drawn(self, done, stem="figure"):
         self.assertEqual((done.returncode, done.stderr), (0, ""))
@@ -57,13 +61,11 @@ class Plots(unittest.TestCase):
     def test_scaling_as_the_readme_has_it(self):
         self.data("scale.json", "scale", "--lengths", "64,128,256", "--json")
         command = re.search(r"^ {4}python3 (-m plots .*?)  ", (ROOT / "README.md").read_text(), re.M)
-        self.drawn(subprocess.run([sys.executable, *shlex.split(command[1])], cwd=self.folder,
-                                  capture_output=True, text=True), "scaling")
+        self.drawn(self.python(*shlex.split(command[1])), "scaling")
 
     def test_no_such_figure(self):
         for names in ([], ["time"]):
-            done = subprocess.run([sys.executable, "-m", "plots", *names], capture_output=True,
-                                  text=True)
+            done = self.python("-m", "plots", *names)
             self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))
             self.assertIn("a figure of accuracy, audit, ", done.stderr)
 
