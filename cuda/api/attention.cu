@@ -1,11 +1,9 @@
 #include "api/call.cuh"
+#include "api/choose.cuh"
 
 /// Search, attention and combination in one call.
 namespace multistep::cuda {
 namespace {
-
-constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
-constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
 
 /// The whole of attention for the queries [first, first + count) of every head.
 class Attention {
@@ -14,17 +12,10 @@ class Attention {
       : args_(args),
         tables_(args.schedule->tables()),
         slots_(args.schedule->levels() > 0 ? args.schedule->top_k() : 0),
-        scale_(scale_of(args.softmax_scale, args.shape.head_dim)) {
-    const Shape& shape = args.shape;
-    const Rows all = rows_of(shape, tables_.window);
-    const bool few = shape.length || shape.queries * shape.group() <= kFewRows;
-    fast_ = args.rung == Rung::fast && (slots_ == 0 || search_is_fast(all, narrow(slots_))) &&
-            scale_ > 0;
-    decode_ = fast_ && few && shape.keys > 0 && decode_is_fast(all, narrow(slots_));
-    const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots_, 1);
-    chunk_ = decode_
-                 ? shape.queries
-                 : std::min(shape.queries, std::max<Index>(1, chunk_pairs(kChunkPairs) / of_query));
+        scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
+        choice_(args.shape, slots_, scale_, args.rung, current_device().tiles),
+        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)) {
+    if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 
   std::size_t bytes() const {
@@ -56,7 +47,7 @@ class Attention {
     search.routing_queries = args_.routing_queries;
     search.search_keys = args_.search_keys ? args_.search_keys : args_.key;
     search.search_scale = args_.search_scale;
-    search.rung = fast_ ? Rung::fast : Rung::plain;
+    search.rung = choice_.fast() ? Rung::fast : Rung::plain;
     search.anchors = args_.anchors;
     const Index pairs = shape.rows() * slots_;
     // Taken in any case: a workspace fits whether or not the selection is wanted.
@@ -71,7 +62,7 @@ class Attention {
     Combine combine{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
                     args_.key, args_.value, search.spans, search.scores,  nullptr,
                     nullptr,   nullptr,     nullptr,      args_.output,   args_.window_lse};
-    if (decode_) {
+    if (choice_.pieces()) {
       attend.lse = args_.span_lses;
       return run_decode(arena, search, attend, combine, stream, launch);
     }
@@ -83,7 +74,7 @@ class Attention {
     if (args_.span_lses && whole) attend.lse = args_.span_lses;
     combine.span_outputs = attend.output;
     combine.span_lses = attend.lse;
-    const bool tiles = fast_ && tiles_are_fast(shape, scale_);
+    const bool tiles = choice_.tiles();
     char* sorting = nullptr;
     if (tiles && slots_ > 0) {
       sorting = arena.take<char>(static_cast<Index>(sort_pairs_bytes(rows, narrow(slots_))));
@@ -100,7 +91,7 @@ class Attention {
         stage.trace(stream);
       }
     }
-    if (launch) launch_combine(combine, shape, fast_ ? Rung::fast : Rung::plain, stream);
+    if (launch) launch_combine(combine, shape, search.rung, stream);
   }
 
   void run_decode(Arena& arena, const SpanSearchArgs& search, const SpanAttend& attend,
@@ -127,8 +118,7 @@ class Attention {
   const DeviceSchedule::Tables& tables_;
   Index slots_;
   float scale_;
-  bool fast_;
-  bool decode_;
+  Choice choice_;
   Index chunk_;  // queries
 };
 

@@ -1,5 +1,7 @@
 #include "api/call.cuh"
 
+#include "api/choose.cuh"
+
 #include <cmath>
 
 /// The stages one by one: they check their arguments, lay out the workspace, and choose the
@@ -8,7 +10,6 @@ namespace multistep::cuda {
 namespace {
 
 constexpr Index kMaxRows = Index{1} << 32;  // rows times slots: what a grid of blocks can cover
-constexpr Index kSortedPairs = 1 << 16;     // worth sorting before a level is searched
 
 void require_schedule(const DeviceSchedule* schedule, const Shape& shape) {
   require(schedule, "schedule: a null pointer");
@@ -57,9 +58,13 @@ SpanAttend span_attend_of(const SpanAttentionArgs& args) {
 }
 
 bool is_fast(const SpanAttentionArgs& args) {
-  return args.rung == Rung::fast &&
-         tiles_are_fast(args.shape, scale_of(args.softmax_scale, args.shape.head_dim)) &&
-         args.shape.rows() * args.slots < INT_MAX;
+  if (args.rung == Rung::plain) return false;
+  std::string why = why_not_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
+                                  current_device().tiles);
+  const Index pairs = args.shape.rows() * args.slots;
+  if (pairs >= INT_MAX) why = text("{} pairs of a row and a slot: below {}", pairs, INT_MAX);
+  refuse_slow(args.rung, why);
+  return why.empty();
 }
 
 void require_attend(const SpanAttentionArgs& args) {
@@ -151,6 +156,11 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
   if (args.level <= 1) parents = nullptr;
   DeviceSpan* spans[2] = {};
   float* scores[2] = {};
+  const std::string why = args.rung == Rung::plain
+                              ? "rung plain"
+                              : why_not_fast_search(rows.head_dim, schedule.top_k());
+  refuse_slow(args.rung, why);
+  fast_ = why.empty();
   for (Index m = first; m <= last; ++m) {
     LevelSearch level{rows,
                       args.dtype,
@@ -183,7 +193,6 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     levels_.push_back(level);
     scratch_.push_back({});
     sorting_.push_back(nullptr);
-    fast_ = args.rung == Rung::fast && search_is_fast(rows, narrow(schedule.top_k()));
     if (fast_ && search_needs_lists(level)) take_lists(arena);
   }
 }
@@ -202,7 +211,8 @@ void Search::launch(Stream stream) {
       continue;
     }
     if (sorting_[m]) scratch_[m].order = sort_pairs(pairs_of(level), sorting_[m], stream).pair;
-    const int count = levels_at_once(&level, static_cast<int>(levels_.size() - m));
+    const int count = levels_at_once(rows_, level.top_k, level.parents != nullptr,
+                                     static_cast<int>(levels_.size() - m), current_chip());
     search_levels_fast(&level, count, scratch_[m], stream);
     m += static_cast<std::size_t>(count);
   }
@@ -219,7 +229,7 @@ void Search::take_lists(Arena& arena) {
   const LevelSearch& level = levels_.back();
   const Index pairs = level.rows.total() * level.top_k;
   scratch_.back().lists = arena.take<FoundPath>(pairs * level.top_k);
-  if (pairs >= kSortedPairs && pairs < INT_MAX) {
+  if (sorts_parents(pairs)) {
     sorting_.back() =
         arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));
   }
@@ -233,18 +243,13 @@ SpanAttend Search::pairs_of(const LevelSearch& level) {
   return pairs;
 }
 
-bool tiles_are_fast(const Shape& shape, float scale) {
-  return current_device().tiles && (shape.head_dim == 64 || shape.head_dim == 128) && scale > 0 &&
-         shape.keys > 0;
-}
-
 void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream) {
-  const bool built = (shape.head_dim == 64 || shape.head_dim == 128) &&
-                     combine.slots <= kMaxTileSlots && !combine.window_output;
-  if (rung == Rung::plain || !built) return combine_plain(combine, stream);
-  if (combine.rows.window == 0) return combine_spans(combine, stream);
-  tiles_are_fast(shape, combine.scale) ? combine_tiles(combine, stream)
-                                       : combine_plain(combine, stream);
+  const std::string why = rung == Rung::plain
+                              ? "rung plain"
+                              : why_not_fast_combine(shape, combine, current_device().tiles);
+  refuse_slow(rung, why);
+  if (!why.empty()) return combine_plain(combine, stream);
+  combine.rows.window == 0 ? combine_spans(combine, stream) : combine_tiles(combine, stream);
 }
 
 std::size_t workspace_size(const SpanSearchArgs& args) {

@@ -45,9 +45,6 @@ class Search {
   bool fast_ = false;
 };
 
-/// The tile kernels: code for Hopper, and a shape that they are built for.
-bool tiles_are_fast(const Shape& shape, float scale);
-
 /// Window attention by tiles where there is a window to attend to.
 void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream);
 

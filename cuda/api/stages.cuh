@@ -234,12 +234,17 @@ struct SearchScratch {
   std::int32_t* counters;     // [counter_count], set to 0 on the way; or null
   std::int64_t counter_count;
 };
-bool search_is_fast(const Rows& rows, int top_k);
+/// A unit is what searches one segment: at level 1 a query with up to kSearchHeads heads of a KV
+/// head, below it a query row's parent. Where units are few, one launch takes several levels.
+inline constexpr int kSearchHeads = 16;
+inline constexpr int kLevelsAtOnce = 3;
+/// The largest cluster that the current device runs: none, 1, where the loaded code has no
+/// clusters.
+int largest_cluster();
 /// With many (query row, parent) pairs each has a list of candidates; otherwise the blocks of a row
 /// merge theirs in shared memory.
 bool search_needs_lists(const LevelSearch& search);
-/// How many of `count` levels that follow one another one launch searches, and the launch.
-int levels_at_once(const LevelSearch* levels, int count);
+/// One launch of `count` levels, as levels_at_once() says.
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream);
 
@@ -263,7 +268,6 @@ void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Str
 /// Attention and combination of few queries, in one launch behind the search. The spans' outputs
 /// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
 /// row of [batch, heads, count].
-bool decode_is_fast(const Rows& rows, int slots);
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
 void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);

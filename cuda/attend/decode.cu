@@ -260,10 +260,6 @@ void launch(const Decode& decode, Stream stream) {
 
 }  // namespace
 
-bool decode_is_fast(const Rows& rows, int slots) {
-  return (rows.head_dim == 64 || rows.head_dim == 128) && slots <= kMaxDecodeSlots;
-}
-
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables) {
   SpanAttend attend{};
   attend.rows = rows;

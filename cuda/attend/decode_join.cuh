@@ -7,7 +7,7 @@
 /// or, the last, its window; each has left a partial softmax for every piece of its keys.
 namespace multistep::cuda {
 
-inline constexpr int kMaxDecodeSlots = 4;  // of what decode_is_fast() takes
+inline constexpr int kMaxDecodeSlots = 4;  // of what decoding takes: api/choose.cu
 inline constexpr int kMaxPieces = 32;      // of an item: a warp weighs them
 inline constexpr int kMaxItems = kMaxDecodeSlots + 1;
 inline constexpr int kMaxParts = kMaxItems * kMaxPieces;

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "api/check.cuh"
+#include "api/choose.cuh"
 #include "api/stages.cuh"
 #include "device/ptx.cuh"
 #include "device/top_k.cuh"
@@ -18,12 +19,11 @@ constexpr int kThreads = SearchBlock::kThreads;
 constexpr int kHeads = SearchBlock::kHeads;
 constexpr int kAnchors = SearchBlock::kAnchors;
 constexpr int kMaxCluster = 16;
-constexpr int kMaxAtOnce = 3;  // levels of a launch
 
 /// Passed to search_few.
 struct Levels {
   std::int32_t count;
-  LevelSearch level[kMaxAtOnce];
+  LevelSearch level[kLevelsAtOnce];
 };
 
 /// What the warps of a block tell one another.
@@ -276,40 +276,9 @@ std::int64_t units_of(const LevelSearch& search) {
   return HeadTile<kHeads>::count(rows);
 }
 
-/// Whether a warp for each unit would leave much of the device idle.
 bool are_few(const LevelSearch& search) {
-  constexpr int kBusyWarps = 8;  // of a multiprocessor
-  return units_of(search) <
-         static_cast<std::int64_t>(current_device().multiprocessors) * kBusyWarps;
-}
-
-/// The largest cluster that the device runs: none, 1, where the loaded code has no clusters. No
-/// chip need grant 16 blocks, and a share of one may lack the room for fewer.
-int largest_cluster() {
-  static PerDevice<int> sizes;
-  return sizes.of_current([](int) {
-    if (!current_device().clusters()) return 1;
-    const auto kernel = search_few<bf16, 128, 4>;  // no other needs more
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-          "cudaFuncSetAttribute");
-    int blocks = kMaxCluster;
-    for (; blocks > 1; blocks /= 2) {
-      cudaLaunchAttribute cluster{};
-      cluster.id = cudaLaunchAttributeClusterDimension;
-      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
-      cudaLaunchConfig_t config{};
-      config.gridDim = static_cast<unsigned>(blocks);
-      config.blockDim = kThreads;
-      config.attrs = &cluster;
-      config.numAttrs = 1;
-      int fitting = 0;
-      if (cudaOccupancyMaxActiveClusters(&fitting, kernel, &config) == cudaSuccess && fitting > 0) {
-        break;
-      }
-      cudaGetLastError();  // too many blocks are an error: fewer may do
-    }
-    return blocks;
-  });
+  return units_are_few(search.rows, search.top_k, search.parents != nullptr,
+                       current_device().multiprocessors);
 }
 
 /// Blocks of a unit in search_few. At level 1 as many as there are groups of anchors for their
@@ -385,20 +354,35 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
 
 }  // namespace
 
-bool search_is_fast(const Rows& rows, int top_k) {
-  return (rows.head_dim == 64 || rows.head_dim == 128) && top_k <= 4;
+/// No chip need grant 16 blocks, and a share of one may lack the room for fewer.
+int largest_cluster() {
+  static PerDevice<int> sizes;
+  return sizes.of_current([](int) {
+    if (!current_device().clusters()) return 1;
+    const auto kernel = search_few<bf16, 128, 4>;  // no other needs more
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+          "cudaFuncSetAttribute");
+    int blocks = kMaxCluster;
+    for (; blocks > 1; blocks /= 2) {
+      cudaLaunchAttribute cluster{};
+      cluster.id = cudaLaunchAttributeClusterDimension;
+      cluster.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+      cudaLaunchConfig_t config{};
+      config.gridDim = static_cast<unsigned>(blocks);
+      config.blockDim = kThreads;
+      config.attrs = &cluster;
+      config.numAttrs = 1;
+      int fitting = 0;
+      if (cudaOccupancyMaxActiveClusters(&fitting, kernel, &config) == cudaSuccess && fitting > 0) {
+        break;
+      }
+      cudaGetLastError();  // too many blocks are an error: fewer may do
+    }
+    return blocks;
+  });
 }
 
 bool search_needs_lists(const LevelSearch& search) { return search.parents && !are_few(search); }
-
-int levels_at_once(const LevelSearch* levels, int count) {
-  if (!are_few(*levels)) return 1;
-  const int heads = std::min(levels->rows.group(), kHeads);
-  if (!levels->parents && largest_cluster() < heads) return 1;  // below, each has a block
-  int result = 1;
-  while (result < std::min(count, kMaxAtOnce) && are_few(levels[result])) ++result;
-  return result;
-}
 
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream) {

@@ -17,8 +17,8 @@ namespace multistep::cuda {
 struct SearchBlock {
   static constexpr int kWarps = 8;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kHeads = 16;   // rows of the matrix product
-  static constexpr int kAnchors = 8;  // scored at a time: its columns
+  static constexpr int kHeads = kSearchHeads;  // rows of the matrix product
+  static constexpr int kAnchors = 8;           // scored at a time: its columns
 };
 
 /// Groups of anchors being loaded. Few warps that score for many heads have few groups each, and

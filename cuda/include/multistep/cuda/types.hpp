@@ -37,8 +37,9 @@ inline constexpr Index kMaxContext = (Index{1} << 31) - 2;
 enum class Dtype { bf16, fp16 };
 
 /// `plain` kernels are short transliterations of the oracle and take every shape. `fast` ones take
-/// the shapes that they are built for, and leave the others to the plain kernels.
-enum class Rung { plain, fast };
+/// the shapes that they are built for, and leave the others to the plain kernels; which and why,
+/// plan_attention() tells. `fast_or_refuse` leaves none: it throws.
+enum class Rung { plain, fast, fast_or_refuse };
 
 /// Half-open interval of keys, [begin, end).
 struct DeviceSpan {

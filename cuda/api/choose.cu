@@ -1,0 +1,104 @@
+#include "api/choose.cuh"
+
+#include <algorithm>
+
+#include "api/call.cuh"
+
+namespace multistep::cuda {
+namespace {
+
+constexpr Index kFastTopK = kMaxTileSlots;
+constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
+constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
+
+std::string why_not_head_dim(Index head_dim) {
+  return head_dim == 64 || head_dim == 128 ? ""
+                                           : text("head_dim {}: 64 and 128 are built", head_dim);
+}
+
+std::string why_not_slots(Index slots) {
+  return slots <= kFastTopK ? "" : text("top_k {}: at most {}", slots, kFastTopK);
+}
+
+std::string why_not_scale(float scale) {
+  return scale > 0 ? "" : text("softmax_scale {}: above 0", scale);
+}
+
+/// Decoding's kernel.
+std::string why_not_pieces(const Shape& shape, Index slots) {
+  const Index of_kv_head = shape.queries * shape.group();
+  if (!shape.length && of_kv_head > kFewRows) {
+    return text("{} rows of a KV head: at most {}", of_kv_head, kFewRows);
+  }
+  if (shape.keys == 0) return "no keys";
+  const std::string why = why_not_head_dim(shape.head_dim);
+  return why.empty() ? why_not_slots(slots) : why;
+}
+
+template <class... Why>
+std::string first_of(const Why&... why) {
+  std::string first;
+  ((first = first.empty() ? why : first), ...);
+  return first;
+}
+
+}  // namespace
+
+std::string why_not_fast_search(Index head_dim, Index top_k) {
+  return first_of(why_not_head_dim(head_dim), why_not_slots(top_k));
+}
+
+std::string why_not_tiles(const Shape& shape, float scale, bool hopper) {
+  if (!hopper) return "the chip: tiles are built for Hopper";
+  if (shape.keys == 0) return "no keys";
+  return first_of(why_not_head_dim(shape.head_dim), why_not_scale(scale));
+}
+
+std::string why_not_fast_combine(const Shape& shape, const Combine& combine, bool hopper) {
+  if (combine.window_output) return "window_output: its kernel attends to the window itself";
+  const std::string why = first_of(why_not_head_dim(shape.head_dim), why_not_slots(combine.slots));
+  if (!why.empty() || combine.rows.window == 0) return why;
+  return why_not_tiles(shape, combine.scale, hopper);
+}
+
+Choice::Choice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper) {
+  if (rung == Rung::plain) slow = "rung plain";
+  if (slow.empty() && slots > 0) slow = why_not_fast_search(shape.head_dim, slots);
+  if (slow.empty()) slow = why_not_scale(scale);
+  not_pieces = slow.empty() ? why_not_pieces(shape, slots) : slow;
+  not_tiles = slow.empty() ? why_not_tiles(shape, scale, hopper) : slow;
+}
+
+void refuse_slow(Rung rung, const std::string& why) {
+  require(rung != Rung::fast_or_refuse || why.empty(), "no fast kernel takes the call: {}", why);
+}
+
+Index chunk_queries(const Shape& shape, Index slots) {
+  const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots, 1);
+  return std::min(shape.queries, std::max<Index>(1, chunk_pairs(kChunkPairs) / of_query));
+}
+
+bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
+  constexpr int kBusyWarps = 8;  // of a multiprocessor
+  const std::int64_t units = inner ? rows.total() * top_k : HeadTile<kSearchHeads>::count(rows);
+  return units < static_cast<std::int64_t>(multiprocessors) * kBusyWarps;
+}
+
+bool sorts_parents(Index pairs) {
+  constexpr Index kSorted = 1 << 16;  // fewer lie in the cache as they are
+  return pairs >= kSorted && pairs < INT_MAX;
+}
+
+int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip) {
+  const auto few = [&](bool below) {
+    return units_are_few(rows, top_k, below, chip.multiprocessors);
+  };
+  if (!few(inner)) return 1;
+  // Below level 1 each head has a block.
+  if (!inner && chip.cluster < std::min(rows.group(), kSearchHeads)) return 1;
+  int result = 1;
+  while (result < std::min(count, kLevelsAtOnce) && few(true)) ++result;
+  return result;
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,45 @@
+#pragma once
+
+#include "api/stages.cuh"
+#include "multistep/cuda/plan.hpp"
+
+/// Which kernel takes a call: the one table. Functions named why_not say in one line why a kernel
+/// does not, and nothing where it does.
+namespace multistep::cuda {
+
+std::string why_not_fast_search(Index head_dim, Index top_k);
+/// Attention of many rows, spans or windows, by tiles.
+std::string why_not_tiles(const Shape& shape, float scale, bool hopper);
+/// Combination by the tiles that attend to the windows, or of spans alone.
+std::string why_not_fast_combine(const Shape& shape, const Combine& combine, bool hopper);
+
+/// The kernels of attention().
+struct Choice {
+  std::string slow;        // why search and attention take no fast kernel
+  std::string not_pieces;  // why decoding's kernel does not take it
+  std::string not_tiles;
+
+  Choice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper);
+
+  bool fast() const { return slow.empty(); }
+  bool pieces() const { return not_pieces.empty(); }
+  bool tiles() const { return not_tiles.empty(); }
+};
+
+/// Throws std::invalid_argument where the caller wants no slower kernel than the fast ones.
+void refuse_slow(Rung rung, const std::string& why);
+
+/// How many queries a chunk of a long prefill has.
+Index chunk_queries(const Shape& shape, Index slots);
+
+/// Whether a warp for each unit of a search would leave much of the device idle; `inner`: below
+/// level 1, where a unit is a query row's parent, not a query with the heads of a KV head.
+bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors);
+
+/// Whether the pairs of a query row and a parent are searched in the order of their keys.
+bool sorts_parents(Index pairs);
+
+/// How many of `count` levels that follow one another one launch searches.
+int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip);
+
+}  // namespace multistep::cuda

@@ -1,0 +1,122 @@
+#include <algorithm>
+#include <array>
+
+#include "api/call.cuh"
+#include "api/choose.cuh"
+#include "multistep/work.hpp"
+
+namespace multistep::cuda {
+namespace {
+
+using Kernels = std::vector<std::string>;
+
+StagePlan search_plan(const Choice& choice, const Rows& rows, int top_k, int levels,
+                      const Chip& chip) {
+  StagePlan stage{"search", {}, choice.fast(), choice.slow};
+  const auto run = [&](const Kernels& kernels) {
+    stage.kernels.insert(stage.kernels.end(), kernels.begin(), kernels.end());
+  };
+  for (int m = 0; m < levels;) {
+    const bool inner = m > 0;
+    int count = 1;
+    if (!choice.fast()) {
+      run({"search_level"});
+    } else if (units_are_few(rows, top_k, inner, chip.multiprocessors)) {
+      run({"search_few"});
+      count = levels_at_once(rows, top_k, inner, levels - m, chip);
+    } else if (inner) {
+      if (sorts_parents(rows.total() * top_k)) run({"sort_pairs"});
+      run({"search_parents", "choose_rows"});
+    } else {
+      run({"search_shared"});
+    }
+    m += count;
+  }
+  return stage;
+}
+
+StagePlan attend_plan(const Choice& choice) {
+  return {"attend",
+          choice.tiles() ? Kernels{"sort_pairs", "attend_tiles"} : Kernels{"span_attention"},
+          choice.tiles(), choice.not_tiles};
+}
+
+StagePlan combine_plan(const Choice& choice, const Shape& shape, const Combine& combine,
+                       const Chip& chip) {
+  const std::string why =
+      choice.fast() ? why_not_fast_combine(shape, combine, chip.hopper) : choice.slow;
+  const char* fast = combine.rows.window == 0 ? "combine_row_pieces" : "attend_tiles";
+  return {"combine", {why.empty() ? fast : "combine_rows"}, why.empty(), why};
+}
+
+}  // namespace
+
+Chip current_chip() {
+  const Device device = current_device();
+  return {device.multiprocessors, device.tiles, largest_cluster()};
+}
+
+Chip chip_named(const std::string& name) {
+  if (name == "h100") return {132, true, 16};
+  if (name == "a100") return {108, false, 1};
+  throw std::invalid_argument("chip " + name + ": h100 or a100");
+}
+
+bool AttentionPlan::fast() const { return why().empty(); }
+
+std::string AttentionPlan::why() const {
+  const auto slow = std::find_if(stages.begin(), stages.end(),
+                                 [](const StagePlan& stage) { return !stage.fast; });
+  return slow == stages.end() ? "" : slow->why;
+}
+
+AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const Chip& chip,
+                             std::optional<double> softmax_scale) {
+  require_shape(shape);
+  require_scale(softmax_scale.value_or(1), "softmax_scale");
+  const int levels = static_cast<int>(plan.steps()) - 1;
+  const Index slots = levels > 0 ? plan.schedule().top_k : 0;
+  const Choice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
+                      chip.hopper);
+  AttentionPlan result;
+  result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);
+  const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());
+  Combine combine{};
+  combine.rows = rows_of(shape, window, 0, result.queries_at_once);
+  combine.slots = narrow(slots);
+  combine.scale = scale_of(softmax_scale, shape.head_dim);
+  auto& stages = result.stages;
+  if (levels > 0) stages.push_back(search_plan(choice, combine.rows, narrow(slots), levels, chip));
+  if (choice.pieces()) {
+    stages.push_back({"attend", {"decode_pieces"}, true, ""});
+    stages.push_back({"combine", {"decode_pieces"}, true, ""});
+    return result;
+  }
+  if (levels > 0) stages.push_back(attend_plan(choice));
+  stages.push_back(combine_plan(choice, shape, combine, chip));
+  return result;
+}
+
+ExpectedWork expected_work(const Shape& shape, const StripePlan& plan) {
+  constexpr Index kSampled = 16;
+  const Index sampled = std::min(kSampled, shape.queries);
+  WorkCount sum;
+  for (Index i = 0; i < sampled; ++i) {
+    const Index query = shape.query_offset + shape.queries - 1 - i * (shape.queries / sampled);
+    sum += random_routing_work(plan, query, static_cast<std::uint64_t>(i) + 1);
+  }
+  const auto mean = [&](Index count) {
+    return sampled == 0 ? 0 : static_cast<double>(count) / static_cast<double>(sampled);
+  };
+  ExpectedWork work{mean(sum.anchors_scored), mean(sum.keys_attended), 0, 0};
+  const auto rows = static_cast<double>(shape.rows());
+  const auto d = static_cast<double>(shape.head_dim);
+  work.products = rows * (work.anchors_scored + 2 * work.keys_attended) * d;
+  const double cache = 2 * static_cast<double>(shape.batch * shape.num_kv_heads) *
+                       static_cast<double>(shape.keys) * d;
+  const double inputs_and_output = rows * static_cast<double>(plan.steps() + 1) * d;
+  work.bytes = 2 * (std::min(work.products, cache) + inputs_and_output);
+  return work;
+}
+
+}  // namespace multistep::cuda

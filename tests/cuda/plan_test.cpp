@@ -1,0 +1,128 @@
+#include <cuda_runtime.h>
+#include <cxxabi.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+#include "multistep/cuda/plan.hpp"
+#include "multistep/cuda/timing.hpp"
+#include "stages.hpp"
+
+// What plan_attention() tells is what runs: the kernels of a captured call, by name.
+
+using namespace multistep;
+using namespace gpu;
+
+namespace {
+
+/// "sort_pairs" of a plan is these two around a library's sort.
+const std::vector<std::string> kSorting{"make_keys", "make_tiles"};
+
+/// multistep::cuda::(anonymous namespace)::name<...>(...) without what stands around the name;
+/// empty for kernels of libraries.
+std::string short_name(const char* mangled) {
+  int status = 0;
+  const std::unique_ptr<char, decltype(&std::free)> text(
+      abi::__cxa_demangle(mangled, nullptr, nullptr, &status), &std::free);
+  if (status != 0) return mangled;
+  const std::string name = text.get();
+  const std::string space = "multistep::cuda::(anonymous namespace)::";
+  const auto at_space = name.find(space);
+  const auto end = name.find_first_of("<(", at_space + space.size());
+  if (at_space > name.find('<')) return "";
+  return at_space == std::string::npos
+             ? ""
+             : name.substr(at_space + space.size(), end - at_space - space.size());
+}
+
+/// The kernels of this project that a call launches, in order.
+std::vector<std::string> launched(const OnDevice& device, Rung rung) {
+  auto args = device.attention_args(rung);
+  auto output = poisoned<std::uint16_t>(device.shape.rows() * device.shape.head_dim);
+  args.output = output.data();
+  cuda::DeviceBuffer workspace(cuda::workspace_size(args));
+  args.workspace = {workspace.data(), workspace.size()};
+  const cuda::OwnedStream stream;
+  cudaGraph_t graph = nullptr;
+  REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
+  cuda::attention(args, stream);
+  REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
+  std::size_t count = 0;
+  REQUIRE(cudaGraphGetNodes(graph, nullptr, &count) == cudaSuccess);
+  std::vector<cudaGraphNode_t> nodes(count);  // in the order of their making: one stream's
+  REQUIRE(cudaGraphGetNodes(graph, nodes.data(), &count) == cudaSuccess);
+  std::vector<std::string> names;
+  for (const cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type{};
+    REQUIRE(cudaGraphNodeGetType(node, &type) == cudaSuccess);
+    if (type != cudaGraphNodeTypeKernel) continue;
+    cudaKernelNodeParams params{};
+    REQUIRE(cudaGraphKernelNodeGetParams(node, &params) == cudaSuccess);
+    const char* name = nullptr;
+    REQUIRE(cudaFuncGetName(&name, params.func) == cudaSuccess);
+    if (std::string found = short_name(name); !found.empty()) names.push_back(std::move(found));
+  }
+  cudaGraphDestroy(graph);
+  return names;
+}
+
+std::vector<std::string> planned(const cuda::AttentionPlan& plan) {
+  std::vector<std::string> names;
+  for (const cuda::StagePlan& stage : plan.stages) {
+    for (const std::string& kernel : stage.kernels) {
+      if (kernel == "sort_pairs") {
+        names.insert(names.end(), kSorting.begin(), kSorting.end());
+      } else if (names.empty() || names.back() != kernel || kernel != "decode_pieces") {
+        names.push_back(kernel);  // decoding attends and combines in one launch
+      }
+    }
+  }
+  return names;
+}
+
+std::vector<Options> problems() {
+  std::vector<Options> result;
+  for (const char* preset_name : {"nstep", "paper", "released"}) {
+    for (const Index steps : {1, 2, 3, 4}) {
+      const bool two_steps = std::string(preset_name) != "nstep";
+      if (two_steps && steps != 2) continue;
+      for (const Index head_dim : {64, 80, 128}) {
+        for (const Index queries : {1, 40, 700}) {
+          for (const Index top_k : {2, 5}) {
+            Options options;
+            options.schedule = two_steps ? preset(preset_name) : preset(preset_name, steps);
+            options.schedule.top_k = top_k;
+            options.num_heads = 16;
+            options.head_dim = head_dim;
+            options.queries = queries;
+            options.query_offset = 4096 - queries;
+            result.push_back(options);
+          }
+        }
+      }
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("A plan names the kernels that run", "[plan]") {
+  const cuda::Chip chip = cuda::current_chip();
+  for (const Options& options : problems()) {
+    CAPTURE(options.schedule.steps, options.schedule.window_index, options.head_dim,
+            options.queries, options.schedule.top_k);
+    const Problem problem = make_problem(options);
+    const OnDevice device(problem, Dtype::bf16);
+    const cuda::AttentionPlan plan =
+        cuda::plan_attention(device.shape, problem.plan, chip, device.softmax_scale);
+    CHECK(launched(device, Rung::fast) == planned(plan));
+    if (plan.fast()) {
+      CHECK(launched(device, Rung::fast_or_refuse) == planned(plan));
+    } else {
+      auto args = device.attention_args(Rung::fast_or_refuse);
+      CHECK_THROWS_WITH(cuda::workspace_size(args), "no fast kernel takes the call: " + plan.why());
+    }
+  }
+}
