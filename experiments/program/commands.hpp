@@ -14,6 +14,7 @@ void add_verify(CLI::App& app, Run& run);
 void add_explain(CLI::App& app, Run& run);
 void add_map(CLI::App& app, Run& run);
 void add_memory(CLI::App& app, Run& run);
+void add_plan(CLI::App& app, Run& run);
 void add_attend(CLI::App& app, Run& run);
 void add_scale(CLI::App& app, Run& run);
 void add_audit(CLI::App& app, Run& run);

@@ -67,6 +67,7 @@ int main(int count, char** arguments) {
   multistep::program::add_explain(app, run);
   multistep::program::add_map(app, run);
   multistep::program::add_memory(app, run);
+  multistep::program::add_plan(app, run);
   multistep::program::add_attend(app, run);
   multistep::program::add_scale(app, run);
   multistep::program::add_audit(app, run);
@@ -85,10 +86,9 @@ int main(int count, char** arguments) {
   } catch (const CLI::RequiredError& error) {
     if (!app.get_subcommands().empty() || count < 2) return fail(name, error.what());
     return fail(
-        name,
-        fmt::format("{}: verify, explain, map, memory, attend, scale, audit, needles, compare "
-                    "or bench",
-                    arguments[1]));
+        name, fmt::format("{}: verify, explain, map, memory, plan, attend, scale, audit, needles, "
+                          "compare or bench",
+                          arguments[1]));
   } catch (const CLI::ParseError& error) {
     return error.get_exit_code() == 0 ? app.exit(error) : fail(name, error.what());
   } catch (const std::bad_alloc&) {

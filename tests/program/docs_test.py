@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Runs every command that README.md and docs/ show with its output, and compares the two; their C++
 must be that of the consumer project, which another test builds and runs. Commands for a GPU stand in
-indented blocks, which are not run. Links lead somewhere.
+indented blocks, which are not run. README's table of fast kernels is what `multistep plan` answers.
+Links lead somewhere.
 
 Usage: docs_test.py PROGRAM            compare
        docs_test.py PROGRAM --write    write the outputs and the C++ into the pages
@@ -10,6 +11,7 @@ mathematical libraries.
 """
 
 import difflib
+import json
 import pathlib
 import re
 import shlex
@@ -35,6 +37,48 @@ def comparable(text):
     return re.sub(r"\d+\.\d\d s\b|checksum [0-9a-f]{16}", "...", text)
 
 
+HEAD_DIMS = (32, 64, 80, 96, 128, 192, 256)
+TOP_KS = (1, 2, 4, 5, 8, 16, 64)
+
+
+def stage_plan(program, stage, queries, chip, head_dim, top_k):
+    """What `multistep plan` says of a stage; None where the program has no kernels."""
+    done = subprocess.run(
+        [program, "plan", "--preset", "released", "--length", "1Mi", "--queries", str(queries),
+         "--chip", chip, "--head-dim", str(head_dim), "--top-k", str(top_k), "--json"],
+        capture_output=True, text=True)
+    if "built without CUDA" in done.stderr:
+        return None
+    stages = {plan["stage"]: plan for plan in json.loads(done.stdout)["stages"]}
+    return stages[stage]
+
+
+def fast_shapes(program, stage, queries, chip):
+    """For which shapes a stage's fast kernels run; None where the program has no kernels."""
+    def plan(head_dim=64, top_k=1):
+        return stage_plan(program, stage, queries, chip, head_dim, top_k)
+    if plan() is None or not plan()["fast"]:
+        return plan() and "none"
+    dims = [str(dim) for dim in HEAD_DIMS if plan(head_dim=dim)["fast"]]
+    most = max(top_k for top_k in TOP_KS if plan(top_k=top_k)["fast"])
+    return f"head_dim {', '.join(dims)}, top_k to {most}"
+
+
+def fast_kernels(program):
+    """The table of what the fast kernels take, or None where the program has none."""
+    lines = ["| queries | GPU | fast kernels |", "|---|---|---|"]
+    for queries, phase in ((1, "few: decoding"), (4096, "many: prefill")):
+        for chip, name in (("h100", "Hopper"), ("a100", "others")):
+            stages = {}
+            for stage in ("search", "attend", "combine"):
+                stages.setdefault(fast_shapes(program, stage, queries, chip), []).append(stage)
+            if None in stages:
+                return None
+            cell = "; ".join(f"{', '.join(names)}: {shapes}" for shapes, names in stages.items())
+            lines.append(f"| {phase} | {name} | {cell} |")
+    return "\n".join(lines) + "\n"
+
+
 def broken_links(page, text):
     """Links to files that are not there, and to headings that a page does not have."""
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -53,7 +97,7 @@ def broken_links(page, text):
 
 def main():
     sources = iter(CONSUMERS)
-    commands = blocks = 0
+    commands = blocks = tables = 0
     problems = []
     for page in PAGES:
         text = page.read_text()
@@ -63,6 +107,10 @@ def main():
                                lambda _: next(sources, pathlib.Path("/dev/null")).read_text(), fresh,
                                flags=re.DOTALL)
         blocks += count
+        if page.name == "README.md" and (table := fast_kernels(sys.argv[1])):
+            fresh = re.sub(r"(?<=<!-- fast: begin -->\n).*?(?=<!-- fast: end -->)", table, fresh,
+                           flags=re.DOTALL)
+            tables += 1
         commands += fresh.count("\n$ multistep ")
         problems += broken_links(page, text)
         if "--write" in sys.argv:
@@ -73,7 +121,8 @@ def main():
                                              lineterm="")
     if blocks != len(CONSUMERS):
         problems.append(f"{blocks} blocks of C++, not {len(CONSUMERS)}")
-    print("\n".join(problems) or f"{commands} commands of {len(PAGES)} pages, and their C++")
+    fast = "the table of fast kernels" if tables else "not the table of fast kernels: no nvcc"
+    print("\n".join(problems) or f"{commands} commands of {len(PAGES)} pages, their C++; {fast}")
     return 1 if problems or not commands else 0
 
 

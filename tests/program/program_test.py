@@ -163,7 +163,7 @@ class Verify(Case):
     def test_unknown_words(self):
         done = run("verifi")
         self.assertEqual((done.returncode, done.stderr),
-                         (2, "multistep: verifi: verify, explain, map, memory, attend, scale, "
+                         (2, "multistep: verifi: verify, explain, map, memory, plan, attend, scale, "
                              "audit, needles, compare or bench\n"))
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
@@ -171,8 +171,8 @@ class Verify(Case):
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
-        for command in ("verify", "explain", "map", "memory", "attend", "scale", "audit", "needles",
-                        "compare", "bench"):
+        for command in ("verify", "explain", "map", "memory", "plan", "attend", "scale", "audit",
+                        "needles", "compare", "bench"):
             self.assertIn(f"  multistep {command} --", self.answer(command, "--help"))
 
 
@@ -412,6 +412,77 @@ class Memory(Case):
                      "--kv-heads 5: a divisor of --heads 32")
         self.refuses(["memory", "--length", "9", "--queries", "10"],
                      "--queries 10: an integer in [1, 9]")
+
+
+class Plan(Case):
+    """`plan`, of a chip that need not be there."""
+
+    def plan(self, *options, chip="h100", **expected):
+        arguments = ("plan", "--chip", chip, *options)
+        done = run(*arguments, "--json")
+        if "built without CUDA" in done.stderr:
+            self.skipTest("built without CUDA")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        result = json.loads(done.stdout)
+        stages = {stage["stage"]: stage for stage in result["stages"]}
+        self.assertEqual({name: stage["kernels"] for name, stage in stages.items()}, expected)
+        self.assertEqual(result["fast"], all(stage["fast"] for stage in stages.values()))
+        for stage in stages.values():
+            self.assertEqual(stage["fast"], stage["why"] == "")
+        return {name: stage["why"] for name, stage in stages.items()}
+
+    def test_fast(self):
+        pieces = {"attend": ["decode_pieces"], "combine": ["decode_pieces"]}
+        tiles = {"attend": ["sort_pairs", "attend_tiles"], "combine": ["combine_row_pieces"]}
+        self.plan("--length", "1Mi", "--steps", 4, search=["search_few"], **pieces)
+        self.plan("--length", "1Mi", "--steps", 5, search=["search_few"] * 2, **pieces)
+        self.plan("--length", "1Mi", "--steps", 1, **pieces)
+        chunk = ("--length", "1Mi", "--queries", "4Ki")
+        self.plan(*chunk, "--steps", 3,
+                  search=["search_shared", "sort_pairs", "search_parents", "choose_rows"], **tiles)
+        self.plan(*chunk, "--steps", 1, combine=["attend_tiles"])
+        self.plan(*chunk, "--steps", 2, "--window-index", 4, search=["search_shared"],
+                  attend=tiles["attend"], combine=["attend_tiles"])
+
+    def test_where_rows_of_a_kv_head_are_more_than_64(self):
+        shape = ("--length", "64Ki", "--heads", 32, "--kv-heads", 2, "--preset", "released")
+        self.plan(*shape, "--queries", 4, search=["search_few"], attend=["decode_pieces"],
+                  combine=["decode_pieces"])
+        self.plan(*shape, "--queries", 5, search=["search_few"],
+                  attend=["sort_pairs", "attend_tiles"], combine=["attend_tiles"])
+
+    def test_why_not(self):
+        plain = {"attend": ["span_attention"], "combine": ["combine_rows"]}
+        shape = ("--length", "64Ki", "--preset", "released")
+        for options, why in ((("--top-k", 5), "top_k 5: at most 4"),
+                             (("--head-dim", 80), "head_dim 80: 64 and 128 are built")):
+            for queries in (1, 4096):
+                found = self.plan(*shape, *options, "--queries", queries, search=["search_level"],
+                                  **plain)
+                self.assertEqual(found, dict.fromkeys(("search", "attend", "combine"), why))
+        chip = "the chip: tiles are built for Hopper"
+        self.assertEqual(self.plan(*shape, "--queries", 4096, chip="a100",
+                                   search=["search_shared"], **plain),
+                         {"search": "", "attend": chip, "combine": chip})
+        # Combination of spans alone needs no tiles.
+        self.assertEqual(self.plan("--length", "64Ki", "--queries", 4096, chip="a100",
+                                   search=["search_shared"], attend=["span_attention"],
+                                   combine=["combine_row_pieces"]),
+                         {"search": "", "attend": chip, "combine": ""})
+        # Without clusters a group of 16 heads searches level 1 and the levels below it apart.
+        self.plan("--length", "1Mi", "--steps", 4, chip="a100", search=["search_few"] * 2,
+                  attend=["decode_pieces"], combine=["decode_pieces"])
+
+    def test_the_text(self):
+        if "built without CUDA" in run("plan", "--length", 9).stderr:
+            self.skipTest("built without CUDA")
+        text = self.answer("plan", "--length", "1Mi", "--top-k", 5, "--chip", "h100")
+        self.assertIn("search       search_level (no faster one: top_k 5: at most 4)\n", text)
+        self.assertRegex(text, r"work         a row scores \d+\.\d anchors and attends to ")
+        self.refuses(["plan", "--length", "9", "--chip", "tpu"], "--chip tpu: h100 or a100")
+        self.refuses(["plan", "--length", "9", "--dtype", "float"], "--dtype float: bf16 or fp16")
+        self.refuses(["plan", "--length", "9", "--head-dim", "512"],
+                     "head_dim 512: an integer in [1, 256]")
 
 
 class MemoryOfTheProcess(Case):
