@@ -6,7 +6,6 @@
 #include <memory>
 
 #include "multistep/cuda/plan.hpp"
-#include "multistep/cuda/timing.hpp"
 #include "stages.hpp"
 
 // What plan_attention() tells is what runs: the kernels of a captured call, by name.
@@ -43,7 +42,8 @@ std::vector<std::string> launched(const OnDevice& device, Rung rung) {
   args.output = output.data();
   cuda::DeviceBuffer workspace(cuda::workspace_size(args));
   args.workspace = {workspace.data(), workspace.size()};
-  const cuda::OwnedStream stream;
+  const cuda::OwnedStream owned;
+  const cudaStream_t stream = owned.get();
   cudaGraph_t graph = nullptr;
   REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
   cuda::attention(args, stream);
