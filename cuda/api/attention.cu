@@ -57,11 +57,25 @@ class Attention {
     if (args_.scores) search.scores = args_.scores;
 
     const Index chunk_rows = rows.total();
-    SpanAttend attend{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
-                      args_.key, args_.value, search.spans, nullptr,        nullptr};
-    Combine combine{rows,      args_.dtype, scale_,       narrow(slots_), args_.query,
-                    args_.key, args_.value, search.spans, search.scores,  nullptr,
-                    nullptr,   nullptr,     nullptr,      args_.output,   args_.window_lse};
+    SpanAttend attend{.rows = rows,
+                      .dtype = args_.dtype,
+                      .scale = scale_,
+                      .slots = narrow(slots_),
+                      .query = args_.query,
+                      .key = args_.key,
+                      .value = args_.value,
+                      .spans = search.spans};
+    Combine combine{.rows = rows,
+                    .dtype = args_.dtype,
+                    .scale = scale_,
+                    .slots = narrow(slots_),
+                    .query = args_.query,
+                    .key = args_.key,
+                    .value = args_.value,
+                    .spans = search.spans,
+                    .scores = search.scores,
+                    .output = args_.output,
+                    .window_lse_out = args_.window_lse};
     if (choice_.pieces()) {
       attend.lse = args_.span_lses;
       return run_decode(arena, search, attend, combine, stream, launch);

@@ -45,16 +45,16 @@ void require_search(const SpanSearchArgs& args) {
 
 SpanAttend span_attend_of(const SpanAttentionArgs& args) {
   const Rows rows = rows_of(args.shape, args.schedule->tables().window);
-  return {rows,
-          args.dtype,
-          scale_of(args.softmax_scale, args.shape.head_dim),
-          narrow(args.slots),
-          args.query,
-          args.key,
-          args.value,
-          args.spans,
-          args.output,
-          args.lse};
+  return {.rows = rows,
+          .dtype = args.dtype,
+          .scale = scale_of(args.softmax_scale, args.shape.head_dim),
+          .slots = narrow(args.slots),
+          .query = args.query,
+          .key = args.key,
+          .value = args.value,
+          .spans = args.spans,
+          .output = args.output,
+          .lse = args.lse};
 }
 
 bool is_fast(const SpanAttentionArgs& args) {
@@ -81,21 +81,21 @@ void require_attend(const SpanAttentionArgs& args) {
 }
 
 Combine combine_of(const CombineArgs& args) {
-  return {rows_of(args.shape, args.schedule->tables().window),
-          args.dtype,
-          scale_of(args.softmax_scale, args.shape.head_dim),
-          narrow(args.slots),
-          args.query,
-          args.key,
-          args.value,
-          args.spans,
-          args.scores,
-          args.span_outputs,
-          args.span_lses,
-          args.window_output,
-          args.window_lse,
-          args.output,
-          args.window_lse_out};
+  return {.rows = rows_of(args.shape, args.schedule->tables().window),
+          .dtype = args.dtype,
+          .scale = scale_of(args.softmax_scale, args.shape.head_dim),
+          .slots = narrow(args.slots),
+          .query = args.query,
+          .key = args.key,
+          .value = args.value,
+          .spans = args.spans,
+          .scores = args.scores,
+          .span_outputs = args.span_outputs,
+          .span_lses = args.span_lses,
+          .window_output = args.window_output,
+          .window_lse = args.window_lse,
+          .output = args.output,
+          .window_lse_out = args.window_lse_out};
 }
 
 void require_combine(const CombineArgs& args) {
@@ -143,58 +143,65 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim) {
 Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     : args_(args), rows_(rows) {
   const DeviceSchedule& schedule = *args.schedule;
-  const Index slots = args.shape.rows() * schedule.top_k();
-  const Index first = args.level == 0 ? 1 : args.level;
-  const Index last = args.level == 0 ? schedule.levels() : args.level;
-  const bool trace = args.level == 0 && args.anchors && schedule.levels() > 1;
-  if (trace) {
-    anchors_ = arena.take<std::int32_t>(schedule.levels() * slots);
-    ranks_ = arena.take<std::int32_t>(schedule.levels() * slots);
-  }
-  const DeviceSpan* parents = args.parents;
-  const float* parent_scores = args.parent_scores;
-  if (args.level <= 1) parents = nullptr;
-  DeviceSpan* spans[2] = {};
-  float* scores[2] = {};
   const std::string why = args.rung == Rung::plain
                               ? "rung plain"
                               : why_not_fast_search(rows.head_dim, schedule.top_k());
   refuse_slow(args.rung, why);
   fast_ = why.empty();
+  const Index slots = args.shape.rows() * schedule.top_k();
+  if (args.level == 0 && args.anchors && schedule.levels() > 1) {
+    anchors_ = arena.take<std::int32_t>(schedule.levels() * slots);
+    ranks_ = arena.take<std::int32_t>(schedule.levels() * slots);
+  }
+  const Index first = args.level == 0 ? 1 : args.level;
+  const Index last = args.level == 0 ? schedule.levels() : args.level;
+  DeviceSpan* kept_spans[2] = {};  // of the levels above the last, in turn
+  float* kept_scores[2] = {};
   for (Index m = first; m <= last; ++m) {
-    LevelSearch level{rows,
-                      args.dtype,
-                      schedule.tables().levels[static_cast<std::size_t>(m - 1)],
-                      narrow(schedule.top_k()),
-                      static_cast<float>(args.search_scale),
-                      args.routing_queries[static_cast<std::size_t>(m - 1)],
-                      args.search_keys,
-                      parents,
-                      parent_scores,
-                      args.spans,
-                      args.scores,
-                      args.anchors,
-                      args.parent_ranks,
-                      schedule.tables().max_stripes[static_cast<std::size_t>(m - 1)]};
+    LevelSearch level = level_of(m);
     if (m < last) {
-      if (!spans[m % 2]) {
-        spans[m % 2] = arena.take<DeviceSpan>(slots);
-        scores[m % 2] = arena.take<float>(slots);
+      if (!kept_spans[m % 2]) {
+        kept_spans[m % 2] = arena.take<DeviceSpan>(slots);
+        kept_scores[m % 2] = arena.take<float>(slots);
       }
-      level.spans = spans[m % 2];
-      level.scores = scores[m % 2];
+      level.spans = kept_spans[m % 2];
+      level.scores = kept_scores[m % 2];
     }
-    if (args.level == 0) {
-      level.anchors = trace ? anchors_ + (m - 1) * slots : args.anchors;
-      level.ranks = trace ? ranks_ + (m - 1) * slots : nullptr;
-    }
-    parents = level.spans;
-    parent_scores = level.scores;
     levels_.push_back(level);
     scratch_.push_back({});
     sorting_.push_back(nullptr);
     if (fast_ && search_needs_lists(level)) take_lists(arena);
   }
+}
+
+LevelSearch Search::level_of(Index m) const {
+  const DeviceSchedule::Tables& tables = args_.schedule->tables();
+  const Index top_k = args_.schedule->top_k();
+  const auto at = static_cast<std::size_t>(m - 1);
+  LevelSearch level{.rows = rows_,
+                    .dtype = args_.dtype,
+                    .level = tables.levels[at],
+                    .top_k = narrow(top_k),
+                    .scale = static_cast<float>(args_.search_scale),
+                    .routing = args_.routing_queries[at],
+                    .keys = args_.search_keys,
+                    .parents = m > 1 ? args_.parents : nullptr,
+                    .parent_scores = args_.parent_scores,
+                    .spans = args_.spans,
+                    .scores = args_.scores,
+                    .anchors = args_.anchors,
+                    .ranks = args_.parent_ranks,
+                    .max_stripes = tables.max_stripes[at]};
+  if (!levels_.empty()) {
+    level.parents = levels_.back().spans;
+    level.parent_scores = levels_.back().scores;
+  }
+  if (args_.level == 0) {
+    const Index skipped = (m - 1) * args_.shape.rows() * top_k;
+    level.anchors = anchors_ ? anchors_ + skipped : args_.anchors;
+    level.ranks = ranks_ ? ranks_ + skipped : nullptr;
+  }
+  return level;
 }
 
 void Search::set_counters(std::int32_t* counters, std::int64_t count) {

@@ -32,6 +32,7 @@ class Search {
   void trace(Stream stream) const;
 
  private:
+  LevelSearch level_of(Index m) const;  // after those above it
   void take_lists(Arena& arena);
   static SpanAttend pairs_of(const LevelSearch& level);
 

@@ -91,7 +91,8 @@ std::vector<Options> problems() {
         for (const Index queries : {1, 40, 700}) {
           for (const Index top_k : {2, 5}) {
             Options options;
-            options.schedule = two_steps ? preset(preset_name) : preset(preset_name, steps);
+            options.schedule =
+                two_steps ? preset_schedule(preset_name) : preset_schedule(preset_name, steps);
             options.schedule.top_k = top_k;
             options.num_heads = 16;
             options.head_dim = head_dim;
