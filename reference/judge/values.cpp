@@ -3,6 +3,7 @@
 
 #include "judge/rounding.hpp"
 #include "multistep/judge.hpp"
+#include "support/error.hpp"
 
 namespace multistep {
 namespace {
@@ -92,7 +93,7 @@ float round_to(Storage storage, float value) {
     case Storage::float16:
       return static_cast<float>(Eigen::half(value));
   }
-  throw std::invalid_argument(fmt::format("storage {}: unknown", static_cast<int>(storage)));
+  refuse("storage {}: unknown", static_cast<int>(storage));
 }
 
 double RowVerdict::ratio() const {

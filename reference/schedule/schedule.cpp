@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <string>
 
 #include "multistep/host_memory.hpp"
 #include "multistep/power.hpp"
@@ -64,7 +65,7 @@ Rule parse_rule(std::string_view name) {
   if (name == "tight") return Rule::tight;
   if (name == "power") return Rule::power;
   if (name == "even") return Rule::even;
-  throw std::invalid_argument(fmt::format("rule {}: tight, power or even", name));
+  refuse("rule {}: tight, power or even", name);
 }
 
 std::string_view to_string(Rule rule) {
@@ -76,7 +77,7 @@ std::string_view to_string(Rule rule) {
     case Rule::even:
       return "even";
   }
-  throw std::invalid_argument(fmt::format("rule {}: unknown", static_cast<int>(rule)));
+  refuse("rule {}: unknown", static_cast<int>(rule));
 }
 
 Level default_level(Rule rule, Index steps_left) {
@@ -150,7 +151,7 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
     last.push_back(level.rule == Rule::even ? 0 : last_stripe(level.exponent, max_length));
   }
   const Index stripes = std::reduce(last.begin(), last.end());
-  require_memory(fmt::format("length {}: its stripes take", max_length),
+  require_memory("length " + std::to_string(max_length) + ": its stripes take",
                  sizeof(Index) * static_cast<double>(stripes));
   Watch watch(progress, stripes);
   for (std::size_t m = 0; m < last.size(); ++m) {

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <string>
 #include <unordered_map>
 
 #include "multistep/coverage.hpp"
@@ -45,7 +46,8 @@ void require_checkers(const StripePlan& plan, Index count) {
     const Index stripes = plan.cut(m, plan.max_length(), {}).last();
     bytes += 2 * sizeof(Index) * static_cast<double>(stripes);  // a vector that grows doubles
   }
-  require_memory(fmt::format("length {}: {} checkers take", plan.max_length(), count),
+  require_memory("length " + std::to_string(plan.max_length()) + ": " + std::to_string(count) +
+                     " checkers take",
                  static_cast<double>(count) * bytes);
 }
 
