@@ -132,7 +132,7 @@ class Attention {
   const DeviceSchedule::Tables& tables_;
   Index slots_;
   float scale_;
-  Choice choice_;
+  KernelChoice choice_;
   Index chunk_;  // queries
 };
 

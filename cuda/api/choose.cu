@@ -61,7 +61,7 @@ std::string why_not_fast_combine(const Shape& shape, const Combine& combine, boo
   return why_not_tiles(shape, combine.scale, hopper);
 }
 
-Choice::Choice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper) {
+KernelChoice::KernelChoice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper) {
   if (rung == Rung::plain) slow = "rung plain";
   if (slow.empty() && slots > 0) slow = why_not_fast_search(shape.head_dim, slots);
   if (slow.empty()) slow = why_not_scale(scale);

@@ -14,12 +14,12 @@ std::string why_not_tiles(const Shape& shape, float scale, bool hopper);
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine, bool hopper);
 
 /// The kernels of attention().
-struct Choice {
+struct KernelChoice {
   std::string slow;        // why search and attention take no fast kernel
   std::string not_pieces;  // why decoding's kernel does not take it
   std::string not_tiles;
 
-  Choice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper);
+  KernelChoice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper);
 
   bool fast() const { return slow.empty(); }
   bool pieces() const { return not_pieces.empty(); }

@@ -10,7 +10,7 @@ namespace {
 
 using Kernels = std::vector<std::string>;
 
-StagePlan search_plan(const Choice& choice, const Rows& rows, int top_k, int levels,
+StagePlan search_plan(const KernelChoice& choice, const Rows& rows, int top_k, int levels,
                       const Chip& chip) {
   StagePlan stage{"search", {}, choice.fast(), choice.slow};
   const auto run = [&](const Kernels& kernels) {
@@ -35,13 +35,13 @@ StagePlan search_plan(const Choice& choice, const Rows& rows, int top_k, int lev
   return stage;
 }
 
-StagePlan attend_plan(const Choice& choice) {
+StagePlan attend_plan(const KernelChoice& choice) {
   return {"attend",
           choice.tiles() ? Kernels{"sort_pairs", "attend_tiles"} : Kernels{"span_attention"},
           choice.tiles(), choice.not_tiles};
 }
 
-StagePlan combine_plan(const Choice& choice, const Shape& shape, const Combine& combine,
+StagePlan combine_plan(const KernelChoice& choice, const Shape& shape, const Combine& combine,
                        const Chip& chip) {
   const std::string why =
       choice.fast() ? why_not_fast_combine(shape, combine, chip.hopper) : choice.slow;
@@ -76,8 +76,8 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   require_scale(softmax_scale.value_or(1), "softmax_scale");
   const int levels = static_cast<int>(plan.steps()) - 1;
   const Index slots = levels > 0 ? plan.schedule().top_k : 0;
-  const Choice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
-                      chip.hopper);
+  const KernelChoice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
+                            chip.hopper);
   AttentionPlan result;
   result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);
   const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());

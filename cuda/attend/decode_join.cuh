@@ -24,13 +24,13 @@ __device__ inline std::int32_t add_in_order(std::int32_t* counter, std::int32_t 
 }
 
 /// What a slot of a query row holds.
-struct Choice {
+struct SlotPieces {
   float score;
   std::int32_t pieces;  // that its keys touch; -1: it has no span
 };
 
 struct RowParts {
-  const Choice* chosen;  // [slots]
+  const SlotPieces* chosen;  // [slots]
   int slots;
   int window_pieces;      // of this row
   int span_pieces;        // from an item's first part to the next one's
@@ -60,7 +60,7 @@ struct JoinMemory {
 /// What each item of a row counts in its output, in the lane of its number: gates, and window and
 /// span joined. `lse`: this lane's item's log-sum-exp; `choice`: what it holds, of slots. Whole
 /// warp.
-__device__ inline float weigh_item(float lse, const Choice& choice, int slots, int fault) {
+__device__ inline float weigh_item(float lse, const SlotPieces& choice, int slots, int fault) {
   const int lane = threadIdx.x % 32;
   const float window_lse = __shfl_sync(kFullWarp, lse, slots);
   const unsigned some = __ballot_sync(kFullWarp, lane < slots && choice.pieces >= 0);
@@ -90,7 +90,7 @@ template <class T, int kHeadDim>
 __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory, T* output) {
   constexpr int kLanes = kHeadDim / 4;  // that hold four values each
   const int lane = threadIdx.x % 32;
-  Choice choice{0, lane == row.slots ? row.window_pieces : -1};
+  SlotPieces choice{0, lane == row.slots ? row.window_pieces : -1};
   if (lane < row.slots) choice = row.chosen[lane];
   const int count = max(choice.pieces, 0);
   int end = count;  // of this lane's item's parts among all

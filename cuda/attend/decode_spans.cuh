@@ -38,7 +38,7 @@ struct Decode {
 /// hold.
 struct BlockChoices {
   PieceTask task[kMaxSpans];
-  Choice choice[kMaxSpans];
+  SlotPieces choice[kMaxSpans];
   unsigned last;  // heads whose last block this is
 };
 
