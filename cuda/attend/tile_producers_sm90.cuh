@@ -140,9 +140,10 @@ template <class T, class TileRows, int kHeadDim>
 __device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stages) {
   unsigned item = 0;
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++item) {
+    const TileTask task(args, i);
     auto& queries = stages.queries().empty(item);
     GatherShare share;
-    share.look_up(args, TileTask(args, i), [&](const TileRow& row, int r) {
+    share.look_up(args, task, [&](const TileRow& row, int r) {
       args.prepare(row, queries.slots[r], kHeadDim * 2);
     });
     share.copy(queries.tile, static_cast<const T*>(args.query));
