@@ -130,10 +130,10 @@ class Figures(unittest.TestCase):
             with self.subTest(name), tempfile.TemporaryDirectory() as scratch:
                 copy = pathlib.Path(scratch) / "results"
                 shutil.copytree(self.results, copy)
-                (copy / plot.needs[-1]).unlink()
+                (copy / plot.needs[0]).unlink()
                 done = plots(name, *plot.usual(copy), "--output", pathlib.Path(scratch) / "figure")
                 self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1), done.stderr)
-                self.assertIn(f"{plot.needs[-1]}: " + (
+                self.assertIn(f"{plot.needs[0]}: " + (
                     "No such file" if isinstance(plot, FilePlot)
                     else "missing; `./bootstrap experiments"), done.stderr)
                 self.assertEqual(list(pathlib.Path(scratch).glob("*figure*")), [])
