@@ -4,11 +4,13 @@
 Usage: mutants.py [NAME ...]    all, or those whose file or line contains a name
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import multistep
 
@@ -108,8 +110,6 @@ MUTANTS = [
 def survives(folder, file, line, change, test):
     """Do the tests still pass?"""
     copy = folder / "multistep"
-    if copy.exists():
-        shutil.rmtree(copy)
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / file).read_text()
     if text.count(line) != 1:
@@ -117,7 +117,8 @@ def survives(folder, file, line, change, test):
     (copy / file).write_text(text.replace(line, change))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS / test,
-         "-k", "not leaks"], env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin"},
+         "-k", "not leaks"],
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "OMP_WAIT_POLICY": "passive"},
         capture_output=True, text=True)
     if done.returncode not in (0, 1):
         sys.exit(f"mutants: {test} did not run:\n{done.stdout}{done.stderr}")
@@ -128,9 +129,13 @@ def main():
     chosen = [m for m in MUTANTS if (HAS_TORCH or m[3] not in OF_TORCH)
               and (len(sys.argv) == 1 or any(name in m[0] + m[1] for name in sys.argv[1:]))]
     left = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for file, line, change, test in chosen:
-            alive = survives(pathlib.Path(folder), file, line, change, test)
+
+    def attempt(mutant):
+        with tempfile.TemporaryDirectory() as folder:
+            return mutant, survives(pathlib.Path(folder), *mutant)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (file, line, change, _), alive in pool.map(attempt, chosen):
             left += alive
             print(f"{'SURVIVES' if alive else 'caught  '}  {file}: {line} -> {change}", flush=True)
     print(f"{len(chosen) - left} of {len(chosen)} mutants caught")
