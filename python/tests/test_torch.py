@@ -10,7 +10,8 @@ torch = pytest.importorskip("torch")
 
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
-from multistep import Schedule, _kernels  # noqa: E402
+from multistep import Schedule  # noqa: E402
+from multistep.torch import kernels as _kernels  # noqa: E402
 
 S = Schedule(steps=3)
 

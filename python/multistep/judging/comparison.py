@@ -12,10 +12,10 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from . import _core, oracle
-from ._arrays import Sizes, converted, integers, is_tensor, on_device, require_memory
-from ._rational import integer
-from .schedule import Schedule
+from .. import _core, oracle
+from .._arrays import Sizes, converted, integers, is_tensor, on_device, require_memory
+from .._rational import integer
+from ..schedule import Schedule
 
 NAMES = ("spans", "scores", "anchors", "span_outputs", "lse", "window_output", "window_lse",
          "output")

@@ -6,10 +6,10 @@ from typing import Any, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from . import _core
-from ._arrays import check_shapes
-from ._rational import integer
-from .schedule import Schedule
+from .. import _core
+from .._arrays import check_shapes
+from .._rational import integer
+from ..schedule import Schedule
 
 _DTYPES = (torch.bfloat16, torch.float16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)

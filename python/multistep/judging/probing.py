@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import is_tensor, memory_bytes, require_memory
-from ._rational import integer
+from .._arrays import is_tensor, memory_bytes, require_memory
+from .._rational import integer
 from .comparison import _fields, _to_host
-from .schedule import Schedule
+from ..schedule import Schedule
 
 _ATTEND = 3  # the dimension by which queries attend to the planted key; 0, 1, 2 are of the search
 

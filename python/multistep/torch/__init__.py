@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _kernels, _operators, oracle  # noqa: F401 (the operators register themselves)
-from ._arrays import check_parts, integers, require_float
-from ._rational import integer
-from .oracle import Attended
-from .schedule import Schedule
+from .. import oracle
+from . import kernels as _kernels
+from . import operators as _operators  # noqa: F401 (the operators register themselves)
+from .._arrays import check_parts, integers, require_float
+from .._rational import integer
+from ..oracle import Attended
+from ..schedule import Schedule
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],

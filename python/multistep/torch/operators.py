@@ -7,8 +7,9 @@ from typing import Any, Callable, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from . import _core, _kernels, oracle
-from .schedule import Schedule
+from .. import _core, oracle
+from ..schedule import Schedule
+from . import kernels as _kernels
 
 # Attention, and decoding where ``length`` is given
 
