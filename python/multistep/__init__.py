@@ -21,10 +21,10 @@ alone; its answer counts in every thread and with either runtime.)
 
 from . import _core
 from ._memory import Memory, memory
+from ._problem import Attended
 from .authors import from_authors, to_authors
 from .functions import accumulate, attend, attention, decode, merge
 from .judging import Comparison, ProbeReport, Stage, compare, probe
-from .oracle import Attended
 from .reports import Exclusion, Report, Work
 from .schedule import Path, Schedule, verify_spans
 

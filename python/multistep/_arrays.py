@@ -13,8 +13,6 @@ import numpy.typing as npt
 from . import _core
 from ._rational import integer
 
-MAX_LENGTH = 2**48
-
 
 def is_tensor(value: object) -> bool:
     """Is this a PyTorch tensor? (PyTorch is not imported to find out.)"""
@@ -93,6 +91,10 @@ class Floats(NamedTuple):
     storage: str
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
     def wide(self) -> np.dtype[Any]:
         """The type that the oracle takes it in."""
         return np.dtype(np.float64 if self.storage == "float64" else np.float32)
@@ -159,7 +161,7 @@ def positions(name: str, value: Any, batch: int, high: int
     """One position in [0, high] per sequence, int64 [batch], from an integer or an array."""
     if value is None:
         return None
-    if np.ndim(value) == 0 and not is_tensor(value):
+    if not isinstance(value, (list, tuple)) and not is_tensor(value) and np.ndim(value) == 0:
         return np.full(batch, integer(name, value, 0, high), np.int64)
     array = integers(name, value)
     if array.shape != (batch,):
@@ -170,37 +172,6 @@ def positions(name: str, value: Any, batch: int, high: int
     return array
 
 
-class Sizes(NamedTuple):
-    """Sizes of an attention problem (SPEC 7)."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    queries: int
-    keys: int
-    head_dim: int
-
-
-def routing_list(value: Any, steps: int) -> list[Any]:
-    """One array of routing queries per search level, from a sequence, from one array that stacks
-    them, or for N = 2 from the one array itself."""
-    if value is None:
-        value = []
-    levels = steps - 1
-    if hasattr(value, "shape"):
-        dims = len(value.shape)
-        if dims == 4 and levels == 1:
-            value = [value]
-        elif dims == 5:
-            value = [value[m] for m in range(value.shape[0])] if value.shape[0] <= 63 else value
-    if not isinstance(value, Sequence):
-        raise TypeError(f"routing_queries of type {type(value).__name__}: a sequence of arrays, "
-                        f"one per search level, {levels}")
-    if len(value) != levels:
-        raise ValueError(f"routing_queries {len(value)}: one array per search level, {levels}")
-    return list(value)
-
-
 def check_parts(outputs: Sequence[int], lses: Sequence[int]) -> None:
     """Checks the shapes of what ``merge`` joins; raises ValueError naming the offender."""
     if len(outputs) < 2 or outputs[0] < 1 or outputs[-1] < 1:
@@ -208,32 +179,3 @@ def check_parts(outputs: Sequence[int], lses: Sequence[int]) -> None:
                          "least")
     if tuple(lses) != tuple(outputs[:-1]):
         raise ValueError(f"lses of shape {tuple(lses)}: {tuple(outputs[:-1])} here")
-
-
-def check_shapes(q: Sequence[int], k: Sequence[int], v: Sequence[int],
-                 routing: Sequence[Sequence[int]], search_keys: Optional[Sequence[int]],
-                 query_offset: Optional[int]) -> Sizes:
-    """Checks the shapes of an attention problem; raises ValueError naming the offender."""
-    for name, shape in (("q", q), ("k", k)):
-        if len(shape) != 4:
-            raise ValueError(f"{name} of shape {tuple(shape)}: [batch, heads, length, head_dim]")
-    sizes = Sizes(q[0], q[1], k[1], q[2], k[2], q[3])
-    for name, size in (("batch", sizes.batch), ("num_heads", sizes.heads),
-                       ("num_kv_heads", sizes.kv_heads), ("head_dim", sizes.head_dim)):
-        if size < 1:
-            raise ValueError(f"{name} {size}: an integer >= 1")
-    if sizes.heads % sizes.kv_heads:
-        raise ValueError(f"num_kv_heads {sizes.kv_heads}: divides num_heads {sizes.heads}")
-    keys = (sizes.batch, sizes.kv_heads, sizes.keys, sizes.head_dim)
-    expected: list[tuple[str, Sequence[int], Sequence[int]]] = [("k", k, keys), ("v", v, keys)]
-    expected += [(f"routing_queries[{m}]", shape, tuple(q)) for m, shape in enumerate(routing)]
-    if search_keys is not None:
-        expected.append(("search_keys", search_keys, keys))
-    for name, shape, wanted in expected:
-        if tuple(shape) != tuple(wanted):
-            raise ValueError(f"{name} of shape {tuple(shape)}: {tuple(wanted)} here")
-    if query_offset is not None and sizes.keys < query_offset + sizes.queries:
-        raise ValueError(f"query_offset {query_offset}: an integer in [0, "
-                         f"{sizes.keys - sizes.queries}] for {sizes.queries} queries and "
-                         f"{sizes.keys} keys")
-    return sizes

@@ -55,12 +55,20 @@ def verify_sampled(schedule: Schedule, length: int, start: int, count: int, seed
 def verify_spans(query: _Integers, begin: _Integers, end: _Integers, length: int, start: int, /
                  ) -> _Found: ...
 
+# Structs are made empty, and their fields set by name (``_problem.filled``).
+
 class Inputs:
+    plan: Plan
+    q: _Array
+    k: _Array
+    v: _Array
+    routing_queries: list[_Array]
+    search_keys: Optional[_Array]
+    start: Optional[_Integers]
+    length: Optional[_Integers]
     query_offset: int
-    def __init__(self, plan: Plan, q: _Array, k: _Array, v: _Array, routing: list[_Array],
-                 search_keys: Optional[_Array], start: Optional[_Integers],
-                 length: Optional[_Integers], query_offset: int, search_scale: float,
-                 softmax_scale: Optional[float], /) -> None: ...
+    search_scale: float
+    softmax_scale: Optional[float]
 
 def attention(inputs: Inputs, /) -> tuple[_Doubles, _Doubles, _Doubles, _Integers, _Doubles,
                                           _Integers]: ...
@@ -70,18 +78,27 @@ def attention_backward(inputs: Inputs, by_output: Optional[_Doubles], by_lse: Op
 def merge(outputs: _Doubles, lses: _Doubles, /) -> tuple[_Doubles, _Doubles]: ...
 
 class Recurrence:
-    def __init__(self, x: _Array, a: _Array, b: _Array, c: _Array, initial: Optional[_Doubles],
-                 start: Optional[_Integers], offset: int, /) -> None: ...
+    x: _Array
+    a: _Array
+    b: _Array
+    c: _Array
+    initial: Optional[_Doubles]
+    start: Optional[_Integers]
+    offset: int
 
 def accumulate(recurrence: Recurrence, /) -> tuple[_Doubles, _Doubles]: ...
 def accumulate_backward(recurrence: Recurrence, output_gradient: _Doubles,
                         state_gradient: _Doubles, /) -> tuple[_Doubles, ...]: ...
 
 class Results:
-    def __init__(self, spans: Optional[_Integers], scores: Optional[_Doubles],
-                 anchors: Optional[_Integers], span_outputs: Optional[_Doubles],
-                 lse: Optional[_Doubles], window_output: Optional[_Doubles],
-                 window_lse: Optional[_Doubles], output: Optional[_Doubles], /) -> None: ...
+    spans: Optional[_Integers]
+    scores: Optional[_Doubles]
+    anchors: Optional[_Integers]
+    span_outputs: Optional[_Doubles]
+    lse: Optional[_Doubles]
+    window_output: Optional[_Doubles]
+    window_lse: Optional[_Doubles]
+    output: Optional[_Doubles]
 
 def judge(inputs: Inputs, rows: _Integers, storage: str, results: Results, /) -> tuple[str, str]: ...
 def sample_rows(inputs: Inputs, count: Optional[int], seed: int, /) -> _Integers: ...
@@ -94,5 +111,52 @@ class DeviceSchedule:
     def with_top_k(self, top_k: int, /) -> DeviceSchedule: ...
 
 def device_count() -> int: ...
-def cuda_attention(*arguments: Any) -> Any: ...
-def cuda_accumulation(*arguments: Any) -> Any: ...
+
+_Address = Optional[int]
+
+class _Call:
+    dtype: str
+    @property
+    def workspace_size(self) -> int: ...
+    def launch(self, workspace: int, size: int, stream: int, /) -> None: ...
+
+class CudaAttention(_Call):
+    batch: int
+    heads: int
+    kv_heads: int
+    queries: int
+    keys: int
+    head_dim: int
+    query_offset: int
+    start: _Address
+    length: _Address
+    schedule: DeviceSchedule
+    q: _Address
+    k: _Address
+    v: _Address
+    routing_queries: list[int]
+    search_keys: _Address
+    search_scale: float
+    softmax_scale: Optional[float]
+    output: _Address
+    spans: _Address
+    scores: _Address
+    lse: _Address
+    window_lse: _Address
+    anchors: _Address
+
+class CudaAccumulation(_Call):
+    batch: int
+    heads: int
+    length: int
+    head_dim: int
+    state: int
+    offset: int
+    start: _Address
+    x: _Address
+    a: _Address
+    b: _Address
+    c: _Address
+    initial: _Address
+    output: _Address
+    final_state: _Address

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from . import _core
+from ._problem import Sizes, filled
 from ._rational import integer
 from .schedule import MAX_LENGTH, Schedule
 
@@ -64,9 +65,8 @@ def memory(length: int, schedule: Optional[Schedule] = None, *, queries: int = 1
         return _core.cache_bytes(length, batch, num_kv_heads, head_dim, layers, _BYTES[name],
                                  bool(search_keys))
 
-    scratch, reason = _scratch(
-        schedule, (batch, num_heads, num_kv_heads, queries, length, head_dim, length - queries),
-        name)
+    shape = Sizes(batch, num_heads, num_kv_heads, queries, length, head_dim)
+    scratch, reason = _scratch(schedule, name, shape)
     return Memory(*cache(length, batch), sum(cache(1, 1)), scratch, reason)
 
 
@@ -78,17 +78,17 @@ def _name_of(dtype: Any) -> str:
     return name
 
 
-def _scratch(schedule: Schedule, sizes: tuple[int, int, int, int, int, int, int], dtype: str
-             ) -> tuple[Optional[int], Optional[str]]:
+def _scratch(schedule: Schedule, dtype: str, sizes: Sizes) -> tuple[Optional[int], Optional[str]]:
     """The workspace of the kernels' call, or why it is not known."""
     if not _core.has_cuda:
         return None, "built without CUDA"
     if not _core.device_count():
         return None, "no CUDA device"
     try:
-        tables = _core.DeviceSchedule(schedule.plan(sizes[4]))
-        call = _core.cuda_attention(tables, sizes, dtype, 0, 0, 0, [0] * (schedule.steps - 1), 0, 0,
-                                    0, 1.0, None, 0, 0, 0)
+        tables = _core.DeviceSchedule(schedule.plan(sizes.keys))
+        call = filled(_core.CudaAttention(), schedule=tables, dtype=dtype,
+                      routing_queries=[0] * (schedule.steps - 1),
+                      query_offset=sizes.keys - sizes.queries, **sizes._asdict())
         return call.workspace_size, None
     except (ValueError, MemoryError, RuntimeError) as error:  # a shape that they do not take
         return None, str(error)

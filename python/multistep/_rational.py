@@ -1,12 +1,16 @@
-"""Exact rationals on the way in: no rounded number ever decides a schedule (SPEC 2.1)."""
+"""Numbers on the way in. Rationals are exact: no rounded number ever decides a schedule (SPEC 2.1).
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
 from numbers import Integral, Rational
-from typing import Union
+from typing import Any, Union
+
+import numpy as np
 
 RationalLike = Union[str, int, Fraction, Decimal, float]
 
@@ -71,3 +75,16 @@ def integer(name: str, value: object, low: int, high: int) -> int:
     if not low <= number <= high:
         raise ValueError(f"{name} {number}: an integer in [{low}, {high}]")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """``value`` as a finite float."""
+    if isinstance(value, (str, bytes, bool, np.bool_)):
+        raise TypeError(f"{name} {value!r}: a number")
+    try:
+        result = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"{name} {value!r}: a number") from error
+    if not math.isfinite(result):
+        raise ValueError(f"{name} {result}: a finite number")
+    return result

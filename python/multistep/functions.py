@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy.typing as npt
 
-from . import _core, oracle
+from . import oracle
 from ._arrays import is_tensor, on_device
-from .oracle import Attended
+from ._problem import Arguments, Attended, Options, a_length, arguments, each, takes_options
+from ._recurrence import Recurrence
 from .schedule import Schedule
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def _tensors(*values: Any) -> bool:
+
+def _for_torch(*values: Any) -> bool:
     """Are these for PyTorch: tensors, or arrays on a device?"""
     return any(is_tensor(value) or on_device(value) for value in values)
 
@@ -21,8 +25,6 @@ def _tensor(name: str, value: Any) -> Any:
     """Tensors as they are, and other libraries' arrays on a device as tensors, by DLPack."""
     if value is None or is_tensor(value):
         return value
-    if isinstance(value, (list, tuple)):
-        return [_tensor(f"{name}[{i}]", one) for i, one in enumerate(value)]
     if not on_device(value):
         raise TypeError(f"{name} of type {type(value).__name__}: a tensor, as others are")
     try:
@@ -35,10 +37,10 @@ def _tensor(name: str, value: Any) -> Any:
         raise TypeError(f"{name}: an array on a device needs PyTorch for it ({reason})") from error
 
 
+@takes_options
 def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
-              top_k: Optional[int] = None, softmax_scale: Optional[float] = None,
-              search_scale: float = 1.0, query_offset: int = 0, start: Any = None,
-              search_keys: Any = None, dtype: Optional[npt.DTypeLike] = None) -> Any:
+              query_offset: int = 0, dtype: Optional[npt.DTypeLike] = None,
+              **options: Unpack[Options]) -> Any:
     """Superlinear multi-step attention: search, attend, combine (SPEC 3, 4).
 
     NumPy arrays and CPU tensors run the oracle, whose arithmetic is in double; CUDA tensors run the
@@ -75,15 +77,15 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
 
     Source: ``reference/stages/attention.cpp``, ``cuda/api/attention.cu``. Can be interrupted.
     """
-    return _attend(q, k, v, routing_queries, schedule, top_k, dtype, False,
-                   softmax_scale=softmax_scale, search_scale=search_scale,
-                   query_offset=query_offset, start=start, search_keys=search_keys)
+    given = arguments("attention", q, k, v, routing_queries, schedule, options,
+                      query_offset=query_offset)
+    return _attend(given, dtype, False).output
 
 
+@takes_options
 def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: Schedule, *,
-           length: Union[int, Any], top_k: Optional[int] = None,
-           softmax_scale: Optional[float] = None, search_scale: float = 1.0, start: Any = None,
-           search_keys: Any = None, dtype: Optional[npt.DTypeLike] = None) -> Any:
+           length: Union[int, Any], dtype: Optional[npt.DTypeLike] = None,
+           **options: Unpack[Options]) -> Any:
     """Attention of the newest queries over a preallocated cache.
 
     Args:
@@ -99,51 +101,37 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
 
     Everything else is as in ``attention``.
     """
-    return _attend(q, k_cache, v_cache, routing_queries, schedule, top_k, dtype, False,
-                   softmax_scale=softmax_scale, search_scale=search_scale, length=length,
-                   start=start, search_keys=search_keys)
+    if _for_torch(q, k_cache, v_cache):
+        q, k_cache = _tensor("q", q), _tensor("k_cache", k_cache)
+        v_cache = _tensor("v_cache", v_cache)
+    given = arguments("decode", q, k_cache, v_cache, routing_queries, schedule, options,
+                      length=a_length(length))
+    return _attend(given, dtype, False).output
 
 
+@takes_options
 def attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
-           top_k: Optional[int] = None, softmax_scale: Optional[float] = None,
-           search_scale: float = 1.0, query_offset: int = 0, length: Union[int, Any, None] = None,
-           start: Any = None, search_keys: Any = None,
-           dtype: Optional[npt.DTypeLike] = None) -> Attended:
+           query_offset: int = 0, length: Union[int, Any, None] = None,
+           dtype: Optional[npt.DTypeLike] = None, **options: Unpack[Options]) -> Attended:
     """``attention``, or with ``length`` ``decode``, and what was found on the way, at no price: what
     ``compare`` judges, and what it takes to join the result with attention to other keys
     (``merge``).
 
     Arguments are as there; ``query_offset`` counts for nothing beside ``length``.
     """
-    place = {"query_offset": query_offset} if length is None else {"length": length}
-    found: Attended = _attend(q, k, v, routing_queries, schedule, top_k, dtype, True,
-                              softmax_scale=softmax_scale, search_scale=search_scale, start=start,
-                              search_keys=search_keys, **place)
-    return found
+    given = arguments("attend", q, k, v, routing_queries, schedule, options,
+                      query_offset=query_offset, length=length)
+    return _attend(given, dtype, True)
 
 
-def _attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule,
-            top_k: Optional[int], dtype: Optional[npt.DTypeLike], details: bool,
-            **options: Any) -> Any:
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    if _tensors(q, k, v):
-        from . import torch as tensors
+def _attend(given: Arguments, dtype: Optional[npt.DTypeLike], details: bool) -> Attended:
+    if not _for_torch(given.q, given.k, given.v):
+        return oracle.attention(*given, dtype=dtype)
+    from . import torch as tensors
 
-        if dtype is not None:
-            raise TypeError(f"dtype {dtype}: of NumPy results; tensors give q's dtype")
-        call: Any = tensors.attention
-        names = "k", "v"
-        if details:
-            call = tensors.attend
-        elif "length" in options:
-            call, names = tensors.decode, ("k_cache", "v_cache")
-        options["search_keys"] = _tensor("search_keys", options["search_keys"])
-        return call(_tensor("q", q), _tensor(names[0], k), _tensor(names[1], v),
-                    _tensor("routing_queries", routing_queries), schedule, top_k=top_k, **options)
-    found = oracle.attention(q, k, v, routing_queries, schedule.with_top_k(top_k), dtype=dtype,
-                             **options)
-    return found if details else found.output
+    if dtype is not None:
+        raise TypeError(f"dtype {dtype}: of NumPy results; tensors give q's dtype")
+    return tensors.attended(each(_tensor, given), details)
 
 
 def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
@@ -160,7 +148,7 @@ def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
 
     Source: ``reference/stages/attend.cpp``, ``cuda/merge/merge.cu``.
     """
-    if _tensors(outputs, lses):
+    if _for_torch(outputs, lses):
         from . import torch as tensors
 
         return tensors.merge(_tensor("outputs", outputs), _tensor("lses", lses))
@@ -188,15 +176,13 @@ def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: An
 
     Source: ``reference/stages/accumulate.cpp``, ``cuda/accumulate/accumulate.cu``.
     """
-    if _tensors(x, a, b, c):
-        from . import torch as tensors
+    given = Recurrence(x, a, b, c, initial, start, offset)
+    if not _for_torch(x, a, b, c):
+        return oracle.accumulate(*given, dtype=dtype)
+    from . import torch as tensors
 
-        if dtype is not None:
-            raise TypeError(f"dtype {dtype}: of NumPy results; tensors give x's dtype")
-        return tensors.accumulate(_tensor("x", x), _tensor("a", a), _tensor("b", b),
-                                  _tensor("c", c), initial=_tensor("initial", initial),
-                                  start=start, offset=offset)
-    oracle.check_dtype(dtype)
-    given, _ = oracle.recurrence(x, a, b, c, initial=initial, start=start, offset=offset)
-    output, state = _core.accumulate(given)
-    return oracle.cast(output, dtype), state
+    if dtype is not None:
+        raise TypeError(f"dtype {dtype}: of NumPy results; tensors give x's dtype")
+    return tensors.accumulated(given._replace(
+        x=_tensor("x", x), a=_tensor("a", a), b=_tensor("b", b), c=_tensor("c", c),
+        initial=_tensor("initial", initial)))

@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "core.hpp"
+#include "fields.hpp"
 #include "interrupt.hpp"
 #include "problem.hpp"
 
@@ -15,7 +16,7 @@ struct Recurrence {
   Array c;             // the same
   MaybeArray initial;  // [batch, num_heads, head_dim, state], float64
   MaybeArray start;    // [batch], int64
-  Index offset;
+  Index offset = 0;
 
   template <class T>
   AccumulationArgs<T> args() const {
@@ -92,17 +93,14 @@ nb::tuple accumulate_gradients(const Recurrence& recurrence, const Array& output
 }  // namespace
 
 void bind_accumulation(nb::module_& core) {
-  nb::class_<Recurrence>(core, "Recurrence")
-      .def(
-          "__init__",
-          [](Recurrence* self, Array x, Array a, Array b, Array c, MaybeArray initial,
-             MaybeArray start, Index offset) {
-            new (self) Recurrence{std::move(x),       std::move(a),     std::move(b), std::move(c),
-                                  std::move(initial), std::move(start), offset};
-          },
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(),
-          nb::arg().noconvert(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
-          nb::arg());
+  auto recurrence = bind_arguments<Recurrence>(core, "Recurrence");
+  bind_field(recurrence, "x", &Recurrence::x);
+  bind_field(recurrence, "a", &Recurrence::a);
+  bind_field(recurrence, "b", &Recurrence::b);
+  bind_field(recurrence, "c", &Recurrence::c);
+  bind_field(recurrence, "initial", &Recurrence::initial);
+  bind_field(recurrence, "start", &Recurrence::start);
+  bind_field(recurrence, "offset", &Recurrence::offset);
   core.def("accumulate", &accumulate_of);
   core.def("accumulate_backward", &accumulate_gradients, nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert());

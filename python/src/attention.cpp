@@ -2,6 +2,7 @@
 
 #include "arrays.hpp"
 #include "core.hpp"
+#include "fields.hpp"
 #include "interrupt.hpp"
 #include "multistep/gradients.hpp"
 #include "problem.hpp"
@@ -82,30 +83,18 @@ nb::tuple merge(const Array& outputs, const Array& lses) {
 }  // namespace
 
 void bind_attention(nb::module_& core) {
-  nb::class_<Inputs>(core, "Inputs")
-      .def_ro("query_offset", &Inputs::query_offset)
-      .def(
-          "__init__",
-          [](Inputs* self, const StripePlan* plan, Array q, Array k, Array v,
-             std::vector<Array> routing, MaybeArray search_keys, MaybeArray start,
-             MaybeArray length, Index query_offset, double search_scale,
-             std::optional<double> softmax_scale) {
-            new (self) Inputs{plan,
-                              std::move(q),
-                              std::move(k),
-                              std::move(v),
-                              std::move(routing),
-                              std::move(search_keys),
-                              std::move(start),
-                              std::move(length),
-                              query_offset,
-                              search_scale,
-                              softmax_scale};
-          },
-          nb::keep_alive<1, 2>(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
-          nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(),
-          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg(), nb::arg(),
-          nb::arg().none());
+  auto inputs = bind_arguments<Inputs>(core, "Inputs");
+  bind_object(inputs, "plan", &Inputs::plan);
+  bind_field(inputs, "q", &Inputs::query);
+  bind_field(inputs, "k", &Inputs::key);
+  bind_field(inputs, "v", &Inputs::value);
+  bind_field(inputs, "routing_queries", &Inputs::routing);
+  bind_field(inputs, "search_keys", &Inputs::search_keys);
+  bind_field(inputs, "start", &Inputs::start);
+  bind_field(inputs, "length", &Inputs::length);
+  bind_field(inputs, "query_offset", &Inputs::query_offset);
+  bind_field(inputs, "search_scale", &Inputs::search_scale);
+  bind_field(inputs, "softmax_scale", &Inputs::softmax_scale);
   core.def("attention", &attention_of);
   core.def("attention_backward", &gradients_of, nb::arg(), nb::arg().noconvert().none(),
            nb::arg().noconvert().none(), nb::arg().noconvert().none(),

@@ -3,6 +3,7 @@
 
 #include "arrays.hpp"
 #include "core.hpp"
+#include "fields.hpp"
 #include "interrupt.hpp"
 #include "multistep/judge.hpp"
 #include "problem.hpp"
@@ -143,19 +144,15 @@ nb::ndarray<nb::numpy, Index> sample(const Inputs& inputs, std::optional<Index> 
 }  // namespace
 
 void bind_compare(nb::module_& core) {
-  nb::class_<Results>(core, "Results")
-      .def(
-          "__init__",
-          [](Results* self, MaybeArray spans, MaybeArray scores, MaybeArray anchors,
-             MaybeArray span_outputs, MaybeArray lse, MaybeArray window_output,
-             MaybeArray window_lse, MaybeArray output) {
-            new (self) Results{std::move(spans),        std::move(scores), std::move(anchors),
-                               std::move(span_outputs), std::move(lse),    std::move(window_output),
-                               std::move(window_lse),   std::move(output)};
-          },
-          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
-          nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
-          nb::arg().noconvert().none(), nb::arg().noconvert().none());
+  auto results = bind_arguments<Results>(core, "Results");
+  bind_field(results, "spans", &Results::spans);
+  bind_field(results, "scores", &Results::scores);
+  bind_field(results, "anchors", &Results::anchors);
+  bind_field(results, "span_outputs", &Results::span_outputs);
+  bind_field(results, "lse", &Results::lse);
+  bind_field(results, "window_output", &Results::window_output);
+  bind_field(results, "window_lse", &Results::window_lse);
+  bind_field(results, "output", &Results::output);
   core.def("judge", &judge, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg());
   core.def("sample_rows", &sample, nb::arg(), nb::arg().none(), nb::arg());
 }

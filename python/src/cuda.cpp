@@ -1,7 +1,6 @@
-#include <type_traits>
-
 #include "arrays.hpp"
 #include "core.hpp"
+#include "fields.hpp"
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
@@ -12,91 +11,75 @@
 namespace multistep::python {
 namespace {
 
-using Address = std::uintptr_t;  // 0: null
-
-template <class T>
-T* at_address(Address address) {
-  return reinterpret_cast<T*>(address);
-}
-
 cuda::Dtype dtype_of(const std::string& name) {
   if (name == "bfloat16") return cuda::Dtype::bf16;
   if (name == "float16") return cuda::Dtype::fp16;
   throw std::invalid_argument("dtype " + name + ": the kernels take bfloat16 and float16");
 }
 
-/// batch, num_heads, num_kv_heads, L_q, L_kv, head_dim, query_offset
-using Sizes = std::tuple<Index, Index, Index, Index, Index, Index, Index>;
-
-cuda::Shape shape_of(const Sizes& sizes, Address start, Address length) {
-  cuda::Shape shape;
-  std::tie(shape.batch, shape.num_heads, shape.num_kv_heads, shape.queries, shape.keys,
-           shape.head_dim, shape.query_offset) = sizes;
-  shape.start = at_address<const std::int32_t>(start);
-  shape.length = at_address<const std::int32_t>(length);
-  return shape;
-}
-
-cuda::AttentionArgs attention_args(const cuda::DeviceSchedule& schedule, const Sizes& sizes,
-                                   const std::string& dtype, Address q, Address k, Address v,
-                                   const std::vector<Address>& routing, Address search_keys,
-                                   Address start, Address length, double search_scale,
-                                   std::optional<double> softmax_scale, Address output,
-                                   Address spans, Address scores, Address span_lses,
-                                   Address window_lse, Address anchors) {
-  cuda::AttentionArgs args;
-  args.shape = shape_of(sizes, start, length);
-  args.dtype = dtype_of(dtype);
-  args.schedule = &schedule;
-  args.query = at_address<const void>(q);
-  args.key = at_address<const void>(k);
-  args.value = at_address<const void>(v);
-  for (const Address level : routing) args.routing_queries.push_back(at_address<void>(level));
-  args.search_keys = at_address<const void>(search_keys);
-  args.search_scale = search_scale;
-  args.softmax_scale = softmax_scale;
-  args.output = at_address<void>(output);
-  args.spans = at_address<cuda::DeviceSpan>(spans);
-  args.scores = at_address<float>(scores);
-  args.span_lses = at_address<float>(span_lses);
-  args.window_lse = at_address<float>(window_lse);
-  args.anchors = at_address<std::int32_t>(anchors);
-  return args;
-}
-
-/// batch, num_heads, length, head_dim, state, offset
-using WalkSizes = std::tuple<Index, Index, Index, Index, Index, Index>;
-
-cuda::AccumulationArgs accumulation_args(const WalkSizes& sizes, const std::string& dtype,
-                                         Address x, Address a, Address b, Address c,
-                                         Address initial, Address start, Address output,
-                                         Address final_state) {
-  cuda::AccumulationArgs args;
-  std::tie(args.batch, args.num_heads, args.length, args.head_dim, args.state, args.offset) = sizes;
-  args.dtype = dtype_of(dtype);
-  args.start = at_address<const std::int32_t>(start);
-  args.x = at_address<const void>(x);
-  args.a = at_address<const float>(a);
-  args.b = at_address<const void>(b);
-  args.c = at_address<const void>(c);
-  args.initial = at_address<const float>(initial);
-  args.output = at_address<void>(output);
-  args.final_state = at_address<float>(final_state);
-  return args;
-}
-
-/// A call in two halves: how much workspace it needs, and the launch.
+/// A call: its arguments, how much workspace they need, and the launch.
 template <class Args>
-void bind_call(nb::module_& core, const char* name, void (*launch)(const Args&, cuda::Stream)) {
-  nb::class_<Args>(core, name)
+nb::class_<Args> bind_call(nb::module_& core, const char* name,
+                           void (*launch)(const Args&, cuda::Stream)) {
+  return bind_arguments<Args>(core, name)
+      .def_prop_rw("dtype", nullptr,
+                   [](Args& args, const std::string& dtype) { args.dtype = dtype_of(dtype); })
       .def_prop_ro("workspace_size", [](const Args& args) { return cuda::workspace_size(args); })
       .def(
           "launch",
           [launch](Args& args, Address workspace, std::size_t bytes, Address stream) {
-            args.workspace = {at_address<void>(workspace), bytes};
-            launch(args, at_address<std::remove_pointer_t<cuda::Stream>>(stream));
+            args.workspace = {at_address<void*>(workspace), bytes};
+            launch(args, at_address<cuda::Stream>(stream));
           },
           nb::call_guard<Unlocked>());
+}
+
+void bind_attention_call(nb::module_& core) {
+  using Args = cuda::AttentionArgs;
+  using cuda::Shape;
+  auto call = bind_call<Args>(core, "CudaAttention", &cuda::attention);
+  bind_field(call, "batch", &Args::shape, &Shape::batch);
+  bind_field(call, "heads", &Args::shape, &Shape::num_heads);
+  bind_field(call, "kv_heads", &Args::shape, &Shape::num_kv_heads);
+  bind_field(call, "queries", &Args::shape, &Shape::queries);
+  bind_field(call, "keys", &Args::shape, &Shape::keys);
+  bind_field(call, "head_dim", &Args::shape, &Shape::head_dim);
+  bind_field(call, "query_offset", &Args::shape, &Shape::query_offset);
+  bind_address(call, "start", &Args::shape, &Shape::start);
+  bind_address(call, "length", &Args::shape, &Shape::length);
+  bind_object(call, "schedule", &Args::schedule);
+  bind_address(call, "q", &Args::query);
+  bind_address(call, "k", &Args::key);
+  bind_address(call, "v", &Args::value);
+  bind_addresses(call, "routing_queries", &Args::routing_queries);
+  bind_address(call, "search_keys", &Args::search_keys);
+  bind_field(call, "search_scale", &Args::search_scale);
+  bind_field(call, "softmax_scale", &Args::softmax_scale);
+  bind_address(call, "output", &Args::output);
+  bind_address(call, "spans", &Args::spans);
+  bind_address(call, "scores", &Args::scores);
+  bind_address(call, "lse", &Args::span_lses);
+  bind_address(call, "window_lse", &Args::window_lse);
+  bind_address(call, "anchors", &Args::anchors);
+}
+
+void bind_accumulation_call(nb::module_& core) {
+  using Args = cuda::AccumulationArgs;
+  auto call = bind_call<Args>(core, "CudaAccumulation", &cuda::accumulate);
+  bind_field(call, "batch", &Args::batch);
+  bind_field(call, "heads", &Args::num_heads);
+  bind_field(call, "length", &Args::length);
+  bind_field(call, "head_dim", &Args::head_dim);
+  bind_field(call, "state", &Args::state);
+  bind_field(call, "offset", &Args::offset);
+  bind_address(call, "start", &Args::start);
+  bind_address(call, "x", &Args::x);
+  bind_address(call, "a", &Args::a);
+  bind_address(call, "b", &Args::b);
+  bind_address(call, "c", &Args::c);
+  bind_address(call, "initial", &Args::initial);
+  bind_address(call, "output", &Args::output);
+  bind_address(call, "final_state", &Args::final_state);
 }
 
 }  // namespace
@@ -111,14 +94,8 @@ void bind_cuda(nb::module_& core) {
           "max_length",
           [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
       .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
-  bind_call<cuda::AttentionArgs>(core, "CudaAttention", &cuda::attention);
-  bind_call<cuda::AccumulationArgs>(core, "CudaAccumulation", &cuda::accumulate);
-  // The schedule is looked at by the call: it lives as long.
-  core.def("cuda_attention", &attention_args, nb::keep_alive<0, 1>(), nb::arg(), nb::arg(),
-           nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-           nb::arg());
-  core.def("cuda_accumulation", &accumulation_args);
+  bind_attention_call(core);
+  bind_accumulation_call(core);
 }
 
 }  // namespace multistep::python

@@ -10,7 +10,7 @@
 namespace multistep::python {
 
 struct Inputs {
-  const StripePlan* plan;
+  const StripePlan* plan = nullptr;
   Array query;                 // [batch, num_heads, L_q, head_dim]
   Array key;                   // [batch, num_kv_heads, L_kv, head_dim]
   Array value;                 // the same
@@ -18,8 +18,8 @@ struct Inputs {
   MaybeArray search_keys;      // key's shape; none: key
   MaybeArray start;            // [batch], int64
   MaybeArray length;           // [batch], int64; none: queries stand at query_offset
-  Index query_offset;
-  double search_scale;
+  Index query_offset = 0;
+  double search_scale = 1;
   std::optional<double> softmax_scale;
 
   Index extent(const Array& array, const char* name, std::size_t i) const {
@@ -28,6 +28,7 @@ struct Inputs {
   }
 
   Shape shape() const {
+    require(plan != nullptr, "no plan");
     Shape shape;
     shape.batch = extent(query, "q", 0);
     shape.num_heads = extent(query, "q", 1);

@@ -12,6 +12,7 @@ import pytest
 
 import multistep
 from multistep import Schedule
+from multistep._problem import filled
 from test_attention import arrays
 
 S = Schedule()
@@ -235,6 +236,8 @@ def test_the_core_alone_checks_what_it_is_given():
     core = multistep._core
     q, k, v, routing = arrays(S)
     plan = S.plan(30)
+    names = ("plan", "q", "k", "v", "routing_queries", "search_keys", "start", "length",
+             "query_offset", "search_scale", "softmax_scale")
     for arguments in ((plan, q, k, v, [], None, None, None, 0, 1.0, None),
                       (plan, q, k[:, :, :5].copy(), v, routing, None, None, None, 0, 1.0, None),
                       (plan, q, k, v, routing, None, np.zeros(3, np.int64), None, 0, 1.0, None),
@@ -245,9 +248,15 @@ def test_the_core_alone_checks_what_it_is_given():
                       (plan, q.astype(np.float32), k, v, routing, None, None, None, 0, 1.0, None),
                       (plan, q, k, v, routing, None, None, None, -1, 1.0, None)):
         with pytest.raises(ValueError):
-            core.attention(core.Inputs(*arguments))
-    with pytest.raises(TypeError):
-        core.Inputs(plan, np.asfortranarray(q), k, v, routing, None, None, 0, 1.0, None)
+            core.attention(filled(core.Inputs(), **dict(zip(names, arguments))))
+    with pytest.raises(ValueError):
+        core.attention(core.Inputs())
+    for name, bad in (("q", np.asfortranarray(q)), ("q", q.astype(">f8")),
+                      ("start", [0]), ("plan", None), ("query_offset", 0.5), ("length", 5)):
+        with pytest.raises(TypeError):
+            setattr(core.Inputs(), name, bad)
+    with pytest.raises(AttributeError):
+        core.Inputs().query = q
 
 
 def test_no_leaks():

@@ -216,7 +216,7 @@ def test_probe_refuses():
 
 
 def test_a_batch_that_memory_has_no_room_for_is_lowered(monkeypatch):
-    monkeypatch.setattr("multistep.judging.probing.memory_bytes", lambda: 2**20)
+    monkeypatch.setattr("multistep.judging.plants.memory_bytes", lambda: 2**20)
     sizes = []
 
     def watched(q, k, v, routing):

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
-from multistep.torch import kernels as _kernels  # noqa: E402
+from multistep.torch import positions  # noqa: E402
+from multistep.torch import tables as of_devices  # noqa: E402
 
 S = Schedule(steps=3)
 
@@ -255,7 +256,7 @@ def test_refused():
     if not multistep.has_cuda:
         assert re.fullmatch("built without CUDA: .+", multistep.cuda_status())
         with pytest.raises(RuntimeError, match="^multistep: built without CUDA: "):
-            _kernels.max_context(0)
+            of_devices.max_context(0)
         with pytest.raises(RuntimeError, match="^multistep: built without CUDA: "):
             mt.prepare(S, 100)
 
@@ -303,13 +304,13 @@ def test_wrong_types_are_named_in_one_line():
 
 def test_positions_are_clamped_before_they_are_narrowed():
     far = torch.tensor([2**32 + 5, 2**31 - 1, 2**31 - 2, 7, -1, -2**40])
-    assert _kernels.narrowed(far).tolist() == [2**31 - 2, 2**31 - 2, 2**31 - 2, 7, 0, 0]
+    assert positions.narrowed(far).tolist() == [2**31 - 2, 2**31 - 2, 2**31 - 2, 7, 0, 0]
     for dtype in (torch.int32, torch.int16, torch.uint8):
-        narrow = _kernels.narrowed(torch.tensor([0, 100], dtype=dtype))
+        narrow = positions.narrowed(torch.tensor([0, 100], dtype=dtype))
         assert narrow.dtype == torch.int32 and narrow.tolist() == [0, 100]
     for dtype in (torch.float32, torch.bool, torch.uint32, torch.uint64):
         with pytest.raises(ValueError, match="^length of shape .*integers of shape"):
-            _kernels._positions("length", torch.zeros(2, dtype=dtype), far, 2)
+            positions.on_device("length", torch.zeros(2, dtype=dtype), far[:2])
 
 
 def test_spans_past_31_bits(monkeypatch):
@@ -333,29 +334,29 @@ def test_prepared_tables_serve_every_top_k(monkeypatch):
         def with_top_k(self, top_k):
             return Tables(self._plan, top_k)
 
-    monkeypatch.setattr(_kernels, "_core", types.SimpleNamespace(
+    monkeypatch.setattr(of_devices, "_core", types.SimpleNamespace(
         cuda_status=lambda: "", max_context=2**31 - 2, DeviceSchedule=Tables))
-    monkeypatch.setattr(_kernels, "_tables", {})
+    monkeypatch.setattr(of_devices, "_tables", {})
     capturing = [False]
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing[0])
     schedule = Schedule(exponent="71/37")
     try:
-        assert _kernels.device_schedule(schedule, 900, 0).top_k == 2
+        assert of_devices.device_schedule(schedule, 900, 0).top_k == 2
         capturing[0] = True
         for top_k in (1, 3, 64, 2):
-            tables = _kernels.device_schedule(schedule.with_top_k(top_k), 700, 0)
+            tables = of_devices.device_schedule(schedule.with_top_k(top_k), 700, 0)
             assert (tables.top_k, tables.max_length) == (top_k, 1024)
         with pytest.raises(RuntimeError, match="prepare"):
-            _kernels.device_schedule(schedule, 5000, 0)
+            of_devices.device_schedule(schedule, 5000, 0)
         with pytest.raises(RuntimeError, match="prepare"):
-            _kernels.device_schedule(schedule, 900, 1)
+            of_devices.device_schedule(schedule, 900, 1)
         assert len(made) == 1
     finally:
-        _kernels._usable.clear()
+        of_devices._usable.clear()
 
 
 def test_the_kernels_say_why_they_cannot_be_used(monkeypatch):
     for reason in ("no driver", "no kernels for this chip"):
-        monkeypatch.setattr(_kernels, "_core", types.SimpleNamespace(cuda_status=lambda: reason))
+        monkeypatch.setattr(of_devices, "_core", types.SimpleNamespace(cuda_status=lambda: reason))
         with pytest.raises(RuntimeError, match=f"^multistep: {reason}$"):
-            _kernels.max_context(0)
+            of_devices.max_context(0)

@@ -2,99 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import ctypes
-import dataclasses
 import json
-from collections.abc import Callable, Mapping
-from typing import Any, Optional, Union
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _core, oracle
-from .._arrays import Sizes, converted, integers, is_tensor, on_device, require_memory
+from .._arrays import integers
+from .._problem import Options, arguments, each, filled, takes_options
 from .._rational import integer
 from ..schedule import Schedule
+from .candidates import copied, submitted, to_host
+from .reports import Comparison, Stage
 
-NAMES = ("spans", "scores", "anchors", "span_outputs", "lse", "window_output", "window_lse",
-         "output")
-"""What a candidate may hand in."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """One stage, judged on the input that it was given."""
-
-    name: str
-    passed: bool
-    worst: Optional[dict[str, int]]
-    """batch, head, query (position), and for values slot and dim, of the row that is furthest
-    beyond its limits, or nearest to them; None where every value is right."""
-    fields: dict[str, Any]
-    """Errors and limits, as the JSON of ``multistep compare`` has them; None for what is no
-    number."""
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"stage": self.name, "pass": self.passed, **self.fields, "worst": self.worst}
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """The report of ``compare``; True where every judged stage passed, one at least was, and no
-    more than half of the rows are undecided."""
-
-    passed: bool
-    verdict: str
-    """One line: pass or not, how many rows of how many were looked at, how many are undecided."""
-    stages: tuple[Stage, ...]
-    not_supplied: tuple[str, ...]
-    """Stages that the candidate gave nothing to judge by: never passed."""
-    end_to_end: Optional[dict[str, Any]]
-    """max_error and mean_error of the output against the oracle's own; reported, not judged."""
-    rows: int
-    rows_of: int
-    undecided: int
-    """Rows whose output is bounded alone: their selection was not told and hangs on rounding, or
-    their scores were not and the gates do."""
-    schedule: str
-    shape: str
-    table: str
-    """The stages, a line each, and what is wrong with them."""
-
-    def __bool__(self) -> bool:
-        return self.passed
-
-    def stage(self, name: str) -> Stage:
-        """The stage of this name. Raises KeyError where it was not judged."""
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise KeyError(f"{name}: not judged; {', '.join(s.name for s in self.stages)} were")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"pass": self.passed, "verdict": self.verdict, "schedule": self.schedule,
-                "shape": self.shape, "rows": self.rows, "rows_of": self.rows_of,
-                "undecided": self.undecided,
-                "stages": [stage.to_dict() for stage in self.stages],
-                "not_supplied": list(self.not_supplied), "end_to_end": self.end_to_end}
-
-    def to_json(self, indent: Optional[int] = 2) -> str:
-        return json.dumps(self.to_dict(), indent=indent)
-
-    def __repr__(self) -> str:
-        return (f"schedule  {self.schedule}\nshape     {self.shape}\n\n{self.table}\n"
-                f"{self.verdict}")
-
-
+@takes_options
 def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
-            routing_queries: Any, schedule: Schedule, *, top_k: Optional[int] = None,
-            softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-            query_offset: int = 0, length: Any = None, start: Any = None, search_keys: Any = None,
-            rows: Union[str, int, npt.ArrayLike] = "auto", seed: int = 1) -> Comparison:
+            routing_queries: Any, schedule: Schedule, *, query_offset: int = 0, length: Any = None,
+            rows: Union[str, int, npt.ArrayLike] = "auto", seed: int = 1,
+            **options: Unpack[Options]) -> Comparison:
     """Judges a kernel's results on these inputs by the oracle, each stage on its own input.
 
     Args:
@@ -135,25 +66,22 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     Raises ValueError where nothing was handed in that can be judged, or an array has a wrong shape.
     Source: ``reference/include/multistep/judge.hpp``, SPEC 8.
     """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    schedule = schedule.with_top_k(top_k)
-    given = oracle.problem(_to_host(q), _to_host(k), _to_host(v), _to_host_list(routing_queries),
-                           schedule, length=_to_host(length), start=_to_host(start),
-                           search_keys=_to_host(search_keys),
-                           softmax_scale=softmax_scale, search_scale=search_scale,
-                           query_offset=query_offset)
+    named = arguments("compare", q, k, v, routing_queries, schedule, options,
+                      query_offset=query_offset, length=length)
+    here = each(lambda _, array: to_host(array), named)
+    given = oracle.problem(*here._replace(length=to_host(length), start=to_host(named.start)))
     results = candidate
     if callable(candidate):  # which may write to what it gets
-        results = candidate(_copied(q), _copied(k), _copied(v), _copied(routing_queries))
+        results = candidate(copied(q), copied(k), copied(v), copied(routing_queries))
     sizes = given.sizes
-    submitted = _submitted(results, sizes, schedule)
+    schedule = schedule.with_top_k(named.top_k)
+    handed_in = submitted(results, sizes, schedule)
     total = sizes.batch * sizes.heads * sizes.queries
     sample = _sample(rows, given, total, seed)
     flat = {name: None if array is None else array.reshape(total, *array.shape[3:])
-            for name, array in submitted.items()}
+            for name, array in handed_in.items()}
     found, table = _core.judge(given.inputs, sample, given.storage,
-                               _core.Results(*(flat[name] for name in NAMES)))
+                               filled(_core.Results(), **flat))
     shape = (f"batch {sizes.batch}, {sizes.heads} heads over {sizes.kv_heads}, {sizes.queries} "
              f"queries, {sizes.keys} keys, head_dim {sizes.head_dim}, {given.storage}")
     report = json.loads(found)
@@ -165,117 +93,6 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
                       tuple(report["not_supplied"]), report["end_to_end"], report["rows"],
                       report["rows_of"], report["undecided"],
                       f"{schedule.describe()}, top_k {schedule.top_k}", shape, table)
-
-
-def _to_host(value: Any) -> Any:
-    if is_tensor(value):
-        return value.detach().cpu()
-    if on_device(value):
-        import torch
-        import torch.utils.dlpack
-
-        return torch.utils.dlpack.from_dlpack(value).cpu()
-    return value
-
-
-def _copied(value: Any) -> Any:
-    """An array in main memory of its own, with the strides of ``value``, its alignment, and what
-    lies between its elements; others, which the oracle has copied, as they are."""
-    if isinstance(value, (list, tuple)):
-        return type(value)([_copied(one) for one in value])
-    if on_device(value) or not hasattr(value, "__array__") and not hasattr(value, "__dlpack__"):
-        return value
-    if is_tensor(value):
-        return _copied_tensor(value)
-    return _copied_array(value) if isinstance(value, np.ndarray) else copy.deepcopy(value)
-
-
-_ALIGNMENT = 64  # bytes
-
-
-def _copied_array(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if value.size == 0 or value.dtype.hasobject:
-        return value.copy()
-    address = value.__array_interface__["data"][0]
-    steps = [(size - 1) * stride for size, stride in zip(value.shape, value.strides)]
-    below = -sum(step for step in steps if step < 0)
-    size = sum(abs(step) for step in steps) + value.itemsize
-    require_memory(f"array of shape {value.shape}, copied", size)
-    room = np.empty(size + _ALIGNMENT, np.uint8)
-    shift = (address - below - room.__array_interface__["data"][0]) % _ALIGNMENT
-    ctypes.memmove(room.__array_interface__["data"][0] + shift, address - below, size)
-    return np.ndarray(value.shape, value.dtype, room, shift + below, value.strides)
-
-
-def _copied_tensor(value: Any) -> Any:
-    import torch
-
-    if value.layout != torch.strided or value.numel() == 0:
-        return value.clone()
-    here = value.detach()
-    size = sum((n - 1) * stride for n, stride in zip(here.shape, here.stride())) + 1
-    require_memory(f"tensor of shape {tuple(here.shape)}, copied", size * here.element_size())
-    room = torch.empty(size + _ALIGNMENT // here.element_size(), dtype=here.dtype)
-    shift = (here.data_ptr() - room.data_ptr()) % _ALIGNMENT // here.element_size()
-    room[shift : shift + size] = torch.as_strided(here, (size,), (1,), here.storage_offset())
-    copied = torch.as_strided(room, here.shape, here.stride(), shift)
-    return copied.requires_grad_(value.requires_grad)
-
-
-def _to_host_list(values: Any) -> Any:
-    if isinstance(values, (list, tuple)):
-        return [_to_host(value) for value in values]
-    return _to_host(values)
-
-
-def _fields(results: Any) -> dict[str, Any]:
-    """What the candidate handed in, by name."""
-    if isinstance(results, Mapping):
-        unknown = [name for name in results if name not in NAMES]
-        if unknown:
-            raise ValueError(f"candidate's {unknown[0]!r}: {', '.join(NAMES)} are judged")
-        found = dict(results)
-    elif isinstance(results, np.ndarray) or hasattr(results, "__dlpack__"):
-        found = {"output": results}
-    else:
-        found = {name: getattr(results, name, None) for name in NAMES}
-    return {name: found.get(name) for name in NAMES}
-
-
-def _submitted(results: Any, sizes: Sizes, schedule: Schedule) -> dict[str, Any]:
-    found = _fields(results)
-    if all(value is None for value in found.values()):
-        raise ValueError(f"candidate of type {type(results).__name__}: hands in none of "
-                         f"{', '.join(NAMES)}")
-    if schedule.steps == 1:  # which has a window and no spans
-        of_spans = [name for name in ("spans", "scores", "anchors", "span_outputs", "lse")
-                    if found[name] is not None]
-        if of_spans and all(found[name] is None for name in NAMES[5:]):
-            raise ValueError(f"candidate's {of_spans[0]}: dense attention has no spans")
-        for name in of_spans:
-            found[name] = None
-    for name in ("scores", "anchors", "span_outputs", "lse"):
-        if found[name] is not None and found["spans"] is None:
-            raise ValueError(f"candidate's {name}: cannot be judged without spans")
-    rows = (sizes.batch, sizes.heads, sizes.queries)
-    k, d = schedule.top_k, sizes.head_dim
-    shapes = {"spans": (*rows, k, 2), "scores": (*rows, k),
-              "anchors": (*rows, k, schedule.steps - 1),
-              "span_outputs": (*rows, k, d), "lse": (*rows, k), "window_output": (*rows, d),
-              "window_lse": rows, "output": (*rows, d)}
-    arrays: dict[str, Any] = {}
-    for name, value in found.items():
-        if value is None:
-            arrays[name] = None
-            continue
-        value = _to_host(value)
-        label = f"candidate's {name}"
-        array = (integers(label, value) if name in ("spans", "anchors")
-                 else converted(label, value).astype(np.float64, copy=False))
-        if array.shape != shapes[name]:
-            raise ValueError(f"{label} of shape {array.shape}: {shapes[name]} here")
-        arrays[name] = array
-    return arrays
 
 
 def _sample(rows: Any, given: oracle.Problem, total: int, seed: int) -> npt.NDArray[np.int64]:

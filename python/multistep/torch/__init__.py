@@ -10,85 +10,80 @@ forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over the operator
 and its kin, forward mode and second derivatives are refused.
 """
 
-from collections.abc import Sequence
-from typing import Any, Callable, List, Optional, Tuple, Union
+from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .. import oracle
-from . import kernels as _kernels
-from . import operators as _operators  # noqa: F401 (the operators register themselves)
-from .._arrays import check_parts, integers, require_float
+from .._arrays import check_parts, require_float
+from .._problem import (Arguments, Attended, Options, a_length, arguments, checked, each,
+                        takes_options)
 from .._rational import integer
-from ..oracle import Attended
-from ..schedule import Schedule
+from .._recurrence import Recurrence
+from ..schedule import MAX_LENGTH, Schedule
+from . import autograd, operators, positions, tables  # noqa: F401 (gradients register themselves)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
+@takes_options
 def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
-              schedule: Schedule, *, top_k: Optional[int] = None,
-              softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-              query_offset: int = 0, start: Union[int, Tensor, None] = None,
-              search_keys: Optional[Tensor] = None) -> Tensor:
+              schedule: Schedule, *, query_offset: int = 0, **options: Unpack[Options]) -> Tensor:
     """Multi-step attention on tensors of one device; see ``multistep.attention``.
 
     CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. Tensors that are not
     contiguous are copied.
     """
-    output: Tensor = _attend(q, k, v, routing_queries, schedule, top_k, softmax_scale,
-                             search_scale, query_offset, None, start, search_keys, False)[0]
+    given = arguments("attention", q, k, v, routing_queries, schedule, options,
+                      query_offset=query_offset)
+    output: Tensor = attended(given, False).output
     return output
 
 
+@takes_options
 def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequence[Tensor],
-           schedule: Schedule, *, length: Union[int, Tensor], top_k: Optional[int] = None,
-           softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-           start: Union[int, Tensor, None] = None, search_keys: Optional[Tensor] = None) -> Tensor:
+           schedule: Schedule, *, length: Union[int, Tensor], **options: Unpack[Options]
+           ) -> Tensor:
     """Attention of the newest queries over a preallocated cache; see ``multistep.decode``.
 
     On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows.
     """
     _require_tensors(q=q, k_cache=k_cache, v_cache=v_cache)
-    output: Tensor = _attend(q, k_cache, v_cache, routing_queries, schedule, top_k, softmax_scale,
-                             search_scale, 0, _lengths(length, q), start, search_keys, False)[0]
+    given = arguments("decode", q, k_cache, v_cache, routing_queries, schedule, options,
+                      length=a_length(length))
+    output: Tensor = attended(given, False).output
     return output
 
 
+@takes_options
 def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
-           schedule: Schedule, *, top_k: Optional[int] = None,
-           softmax_scale: Optional[float] = None, search_scale: float = 1.0,
-           query_offset: int = 0, length: Union[int, Tensor, None] = None,
-           start: Union[int, Tensor, None] = None, search_keys: Optional[Tensor] = None
-           ) -> Attended:
+           schedule: Schedule, *, query_offset: int = 0, length: Union[int, Tensor, None] = None,
+           **options: Unpack[Options]) -> Attended:
     """``attention``, or with ``length`` ``decode``, and what was found on the way; see
     ``multistep.attend``. Log-sum-exps and scores are float32 (float64 beside float64), and have
     gradients as the output does."""
-    given = None if length is None else _lengths(length, q)
-    return Attended(*_attend(q, k, v, routing_queries, schedule, top_k, softmax_scale, search_scale,
-                             query_offset, given, start, search_keys, True))
+    given = arguments("attend", q, k, v, routing_queries, schedule, options,
+                      query_offset=query_offset, length=length)
+    return attended(given, True)
 
 
-def _attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule,
-            top_k: Optional[int], softmax_scale: Optional[float], search_scale: float,
-            query_offset: int, length: Optional[Tensor], start: Any, search_keys: Any,
-            details: bool) -> Any:
-    _require_tensors(q=q, k=k, v=v, search_keys=search_keys)
-    _require_settings(top_k, softmax_scale, search_scale, query_offset)
-    return _call(torch.ops.multistep.attention, q, k, v, _levels(routing_queries), _text(schedule),
-                 top_k, softmax_scale, search_scale, query_offset, length,
-                 _positions("start", start, q), search_keys, details)
+def attended(given: Arguments, details: bool) -> Attended:
+    """What the operator finds; without ``details`` all but the output has no elements."""
+    each(_require_tensor, given)
+    if not torch.compiler.is_compiling():  # where numbers may be symbols
+        given = checked(given)
+    given = given._replace(length=positions.read("length", given.length, given.q),
+                           start=positions.read("start", given.start, given.q))
+    found = _call(torch.ops.multistep.attention, *operators.operands(given), details)
+    return Attended(*found)
 
 
-def _lengths(length: Any, q: Any) -> Tensor:
-    _require_tensors(q=q)
-    given = _positions("length", length, q)
-    assert given is not None
-    return given
-
-
-def merge(outputs: Tensor, lses: Tensor) -> Tuple[Tensor, Tensor]:
+def merge(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     """Attention to the union of disjoint sets of keys; see ``multistep.merge``. In float32 (float64
     where one of the two is), with gradients, on any device."""
     _require_tensors(outputs=outputs, lses=lses)
@@ -111,23 +106,30 @@ def merge(outputs: Tensor, lses: Tensor) -> Tuple[Tensor, Tensor]:
 
 
 def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, *, initial: Optional[Tensor] = None,
-               start: Union[int, Tensor, None] = None, offset: int = 0) -> Tuple[Tensor, Tensor]:
+               start: Union[int, Tensor, None] = None, offset: int = 0) -> tuple[Tensor, Tensor]:
     """The scalar-decay recurrence on tensors of one device; see ``multistep.accumulate``. On CUDA
     head_dim and state are at most 256."""
-    _require_tensors(x=x, a=a, b=b, c=c, initial=initial)
+    return accumulated(Recurrence(x, a, b, c, initial, start, offset))
+
+
+def accumulated(given: Recurrence) -> tuple[Tensor, Tensor]:
+    """What the operator finds."""
+    _require_tensors(x=given.x, a=given.a, b=given.b, c=given.c)
+    if given.initial is not None:
+        _require_tensors(initial=given.initial)
     if not torch.compiler.is_compiling():
-        offset = integer("offset", offset, 0, 2**48)
-    output, state = _call(torch.ops.multistep.accumulate, x, a, b, c, initial,
-                          _positions("start", start, x), offset)
+        given = given._replace(offset=integer("offset", given.offset, 0, MAX_LENGTH))
+    given = given._replace(start=positions.read("start", given.start, given.x))
+    output, state = _call(torch.ops.multistep.accumulate, *given)
     return output, state
 
 
 def prepare(schedule: Schedule, length: int, device: Union[str, torch.device] = "cuda") -> None:
     """Makes the schedule's tables for ``length`` keys on a device ahead of time: what the first
     call with so many keys would do, which allocates and waits. They serve every ``top_k``."""
-    _kernels.require_usable()
+    tables.require_usable()
     with torch.cuda.device(device):
-        _kernels.device_schedule(schedule, length, torch.cuda.current_device())
+        tables.device_schedule(schedule, length, torch.cuda.current_device())
 
 
 _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
@@ -149,65 +151,12 @@ def _call(operator: Any, *arguments: Any) -> Any:
         raise
 
 
-def _levels(routing_queries: Union[Tensor, Sequence[Tensor]]) -> List[Tensor]:
-    """One tensor per search level, from a sequence, a stack, or for N = 2 the one tensor."""
-    if isinstance(routing_queries, Tensor):
-        if routing_queries.dim() == 5:
-            return list(routing_queries.unbind(0))
-        return [routing_queries]
-    if not isinstance(routing_queries, Sequence) or isinstance(routing_queries, str):
-        raise TypeError(f"routing_queries of type {type(routing_queries).__name__}: a sequence of "
-                        "tensors, one per search level")
-    for m, level in enumerate(routing_queries):
-        if not isinstance(level, Tensor):
-            raise TypeError(f"routing_queries[{m}] of type {type(level).__name__}: a tensor")
-    return list(routing_queries)
-
-
-def _text(schedule: Schedule) -> str:
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    return schedule.text
-
-
 def _require_tensors(**named: Any) -> None:
-    """Raises TypeError naming the first that is no tensor; what may be left out is None."""
-    optional = ("search_keys", "initial")
+    """Raises TypeError naming the first that is no tensor."""
     for name, value in named.items():
-        if not (isinstance(value, Tensor) or value is None and name in optional):
-            raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
+        _require_tensor(name, value)
 
 
-def _require_settings(top_k: Any, softmax_scale: Any, search_scale: Any, query_offset: Any
-                      ) -> None:
-    """Raises for what the operator would refuse in its own words. Compiled code is not looked at:
-    its numbers may be symbols."""
-    if torch.compiler.is_compiling():
-        return
-    if top_k is not None:
-        integer("top_k", top_k, 1, 64)
-    if softmax_scale is not None:
-        oracle.number("softmax_scale", softmax_scale)
-    oracle.number("search_scale", search_scale)
-    integer("query_offset", query_offset, 0, 2**48 - 1)
-
-
-def _positions(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
-    """One position per sequence; an integer counts for all. Tensors are left to the operator: on
-    the device nobody looks at them."""
-    if isinstance(value, Tensor) or value is None and name == "start":
-        return value
-    if beside.dim() < 1:
-        raise ValueError(f"array of shape {tuple(beside.shape)}: one row per sequence, as {name}")
-    if torch.compiler.is_compiling() and isinstance(value, int) and not isinstance(value, bool):
-        return torch.full((beside.shape[0],), value, dtype=torch.int64, device=beside.device)
-    high = 2**31 - 2 if beside.device.type == "cuda" else 2**48  # where positions are int32
-    if isinstance(value, (list, tuple, np.ndarray)):
-        array = integers(name, value)
-        if array.shape != (beside.shape[0],):
-            raise ValueError(f"{name} of shape {array.shape}: an integer, or integers of shape "
-                             f"({beside.shape[0]},), one per sequence")
-        return torch.tensor([integer(name, one, 0, high) for one in array.tolist()],
-                            dtype=torch.int64, device=beside.device)
-    return torch.full((beside.shape[0],), integer(name, value, 0, high), dtype=torch.int64,
-                      device=beside.device)
+def _require_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
