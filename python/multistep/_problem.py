@@ -103,7 +103,7 @@ def arguments(function: str, q: Array, k: Array, v: Array, routing_queries: Any,
                      query_offset=query_offset if length is None else 0, length=length, **options)
 
 
-def a_length(length: Array) -> Array:
+def required_length(length: Array) -> Array:
     """The length of decoding, which has no default."""
     if length is None:
         raise TypeError(f"length None: an integer in [0, {MAX_LENGTH}]")
@@ -156,14 +156,13 @@ def checked(given: Arguments) -> Arguments:
 
 def check_shapes(given: Arguments) -> Sizes:
     """Checks the shapes of an attention problem; raises ValueError naming the offender."""
-    shapes = each(lambda _, array: tuple(array.shape), given)
-    q, k, levels = shapes.q, shapes.k, given.schedule.steps - 1
-    if len(shapes.routing_queries) != levels:
-        raise ValueError(f"routing_queries {len(shapes.routing_queries)}: one array per search "
+    q, k, levels = given.q.shape, given.k.shape, given.schedule.steps - 1
+    if len(given.routing_queries) != levels:
+        raise ValueError(f"routing_queries {len(given.routing_queries)}: one array per search "
                          f"level, {levels}")
     for name, shape in (("q", q), ("k", k)):
         if len(shape) != 4:
-            raise ValueError(f"{name} of shape {shape}: [batch, heads, length, head_dim]")
+            raise ValueError(f"{name} of shape {tuple(shape)}: [batch, heads, length, head_dim]")
     sizes = Sizes(q[0], q[1], k[1], q[2], k[2], q[3])
     for name, size in (("batch", sizes.batch), ("num_heads", sizes.heads),
                        ("num_kv_heads", sizes.kv_heads), ("head_dim", sizes.head_dim)):
@@ -172,13 +171,14 @@ def check_shapes(given: Arguments) -> Sizes:
     if sizes.heads % sizes.kv_heads:
         raise ValueError(f"num_kv_heads {sizes.kv_heads}: divides num_heads {sizes.heads}")
     keys = (sizes.batch, sizes.kv_heads, sizes.keys, sizes.head_dim)
-
-    def check(name: str, shape: tuple[int, ...]) -> None:
-        wanted = q if name.startswith(("q", "routing")) else keys
-        if shape != wanted:
-            raise ValueError(f"{name} of shape {shape}: {wanted} here")
-
-    each(check, shapes)
+    expected = [("k", given.k, keys), ("v", given.v, keys)]
+    expected += [(f"routing_queries[{m}]", level, q)
+                 for m, level in enumerate(given.routing_queries)]
+    if given.search_keys is not None:
+        expected.append(("search_keys", given.search_keys, keys))
+    for name, array, wanted in expected:
+        if array.shape != wanted:
+            raise ValueError(f"{name} of shape {tuple(array.shape)}: {tuple(wanted)} here")
     if given.length is None and sizes.keys < given.query_offset + sizes.queries:
         raise ValueError(f"query_offset {given.query_offset}: an integer in [0, "
                          f"{sizes.keys - sizes.queries}] for {sizes.queries} queries and "

@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 from . import oracle
 from ._arrays import is_tensor, on_device
-from ._problem import Arguments, Attended, Options, a_length, arguments, each, takes_options
+from ._problem import (Arguments, Attended, Options, arguments, each, required_length,
+                       takes_options)
 from ._recurrence import Recurrence
 from .schedule import Schedule
 
@@ -105,7 +106,7 @@ def decode(q: Any, k_cache: Any, v_cache: Any, routing_queries: Any, schedule: S
         q, k_cache = _tensor("q", q), _tensor("k_cache", k_cache)
         v_cache = _tensor("v_cache", v_cache)
     given = arguments("decode", q, k_cache, v_cache, routing_queries, schedule, options,
-                      length=a_length(length))
+                      length=required_length(length))
     return _attend(given, dtype, False).output
 
 
@@ -127,11 +128,11 @@ def attend(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, *,
 def _attend(given: Arguments, dtype: Optional[npt.DTypeLike], details: bool) -> Attended:
     if not _for_torch(given.q, given.k, given.v):
         return oracle.attention(*given, dtype=dtype)
-    from . import torch as tensors
+    from .torch import calls
 
     if dtype is not None:
         raise TypeError(f"dtype {dtype}: of NumPy results; tensors give q's dtype")
-    return tensors.attended(each(_tensor, given), details)
+    return calls.attended(each(_tensor, given), details)
 
 
 def merge(outputs: Any, lses: Any) -> tuple[Any, Any]:
@@ -179,10 +180,10 @@ def accumulate(x: Any, a: Any, b: Any, c: Any, *, initial: Any = None, start: An
     given = Recurrence(x, a, b, c, initial, start, offset)
     if not _for_torch(x, a, b, c):
         return oracle.accumulate(*given, dtype=dtype)
-    from . import torch as tensors
+    from .torch import calls
 
     if dtype is not None:
         raise TypeError(f"dtype {dtype}: of NumPy results; tensors give x's dtype")
-    return tensors.accumulated(given._replace(
+    return calls.accumulated(given._replace(
         x=_tensor("x", x), a=_tensor("a", a), b=_tensor("b", b), c=_tensor("c", c),
         initial=_tensor("initial", initial)))

@@ -1,5 +1,6 @@
 """Every function on every kind of array there is: a result or one clear line, never a crash."""
 
+import inspect
 import os
 import re
 import resource
@@ -193,6 +194,27 @@ def test_wrong_shapes():
         with pytest.raises(ValueError) as error:
             multistep.accumulate(*arguments)
         one_line(error)
+
+
+def test_names_that_are_not_known():
+    q, k, v, routing = arrays(S)
+    calls = {"attention": {}, "attend": {}, "decode": {"length": 30}}
+    for name, more in calls.items():
+        for bad in ("scale", "length" if name == "attention" else "window"):
+            with pytest.raises(TypeError, match=rf"{name}\(\) got an unexpected .* '{bad}'"):
+                getattr(multistep, name)(q, k, v, routing, S, **more, **{bad: 1})
+    with pytest.raises(TypeError, match="'query_offset'"):
+        multistep.decode(q, k, v, routing, S, length=30, query_offset=1)
+    with pytest.raises(TypeError, match="'scale'"):
+        multistep.compare(q, q, k, v, routing, S, scale=1)
+    with pytest.raises(TypeError, match="length None"):
+        multistep.decode(q, k, v, routing, S, length=None)
+    with pytest.raises(TypeError, match="length"):
+        multistep.decode(q, k, v, routing, S)
+    for name in (*calls, "compare"):
+        known = inspect.signature(getattr(multistep, name)).parameters
+        assert known["search_scale"].default == 1 and known["start"].default is None
+        assert not any(one.kind is one.VAR_KEYWORD for one in known.values())
 
 
 def test_empty():

@@ -1,5 +1,7 @@
 """The operators for PyTorch, on the CPU."""
 
+import contextlib
+import ctypes
 import re
 import types
 
@@ -11,7 +13,8 @@ torch = pytest.importorskip("torch")
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
-from multistep.torch import positions  # noqa: E402
+from multistep._problem import Arguments, Attended, Sizes  # noqa: E402
+from multistep.torch import kernels, positions  # noqa: E402
 from multistep.torch import tables as of_devices  # noqa: E402
 
 S = Schedule(steps=3)
@@ -360,3 +363,68 @@ def test_the_kernels_say_why_they_cannot_be_used(monkeypatch):
         monkeypatch.setattr(of_devices, "_core", types.SimpleNamespace(cuda_status=lambda: reason))
         with pytest.raises(RuntimeError, match=f"^multistep: {reason}$"):
             of_devices.max_context(0)
+
+
+def at(address, shape, dtype):
+    """An array at an address, of which 0 is none."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = (ctypes.c_char * size).from_address(address)
+    return np.frombuffer(room, dtype).reshape(shape)
+
+
+class OracleAsKernel:
+    """Stands for the struct of a call: what is not set is as in the library."""
+
+    start = length = search_keys = softmax_scale = None
+    lse = window_lse = spans = scores = anchors = 0
+    workspace_size = 40
+
+    def launch(self, workspace, size, stream):
+        assert size == 40 and workspace and stream == 7 and self.dtype == "float16"
+        assert not any(one % 16 for one in (self.q, self.k, self.v, *self.routing_queries))
+        sizes = Sizes(*(getattr(self, name) for name in Sizes._fields))
+        rows = (sizes.batch, sizes.heads, sizes.queries)
+        of_keys = (sizes.batch, sizes.kv_heads, sizes.keys, sizes.head_dim)
+        q, *routing = (at(one, (*rows, sizes.head_dim), np.float16)
+                       for one in (self.q, *self.routing_queries))
+        k, v, keys = (one and at(one, of_keys, np.float16)
+                      for one in (self.k, self.v, self.search_keys))
+        start, length = (one and at(one, rows[:1], np.int32) for one in (self.start, self.length))
+        found = multistep.oracle.attention(
+            q, k, v, routing, self.schedule, softmax_scale=self.softmax_scale,
+            search_scale=self.search_scale, query_offset=self.query_offset, length=length,
+            start=start, search_keys=keys)
+        dtypes = (np.float16, np.float32, np.float32, np.int32, np.float32, np.int32)
+        for name, value, dtype in zip(Attended._fields, found, dtypes):
+            if address := getattr(self, name):
+                at(address, value.shape, dtype)[...] = value
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_kernels_get_what_was_given(monkeypatch, steps, details):
+    """A call of the kernels without a GPU: the oracle reads the addresses."""
+    monkeypatch.setattr(kernels, "_core", types.SimpleNamespace(CudaAttention=OracleAsKernel))
+    monkeypatch.setattr(kernels, "max_context", lambda device: 1000)
+    monkeypatch.setattr(kernels, "device_schedule", lambda schedule, length, device: schedule)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream",
+                        lambda device: types.SimpleNamespace(cuda_stream=7))
+    schedule = Schedule(steps, window_index=1, top_k=3)
+    q, k, v, routing = make(schedule, queries=30, dtype=torch.float16)
+    shifted = torch.empty(q.numel() + 1, dtype=q.dtype)[1:].view(q.shape).copy_(q)
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (k, v, *routing)]
+    shapes = ((2, 4, 30, 3), (2, 4, 30), (2, 4, 30, 3, 2), (2, 4, 30, 3), (2, 4, 30, 3, steps - 1))
+    dtypes = (torch.float32, torch.float32, torch.int32, torch.float32, torch.int32)
+    for arrays in ((q, k, v, routing), (shifted, *turned[:2], turned[2:])):
+        for more in ({}, {"length": torch.tensor([30, 7]), "softmax_scale": 0.25},
+                     {"start": torch.tensor([0, 5], dtype=torch.int32), "search_scale": 0.5,
+                      "search_keys": k.flip(2)}):
+            results = Attended(torch.empty_like(q), *(
+                torch.empty(shape if details else 0, dtype=dtype)
+                for shape, dtype in zip(shapes, dtypes)))
+            kernels.attention(Arguments(*arrays, schedule, **more), results)
+            want = multistep.attend(*arrays, schedule, **more)
+            for got, expected in zip(results[:6 if details else 1], want):
+                assert torch.equal(got.to(expected.dtype), expected)

@@ -12,20 +12,17 @@ and its kin, forward mode and second derivatives are refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Optional, Union
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from .._arrays import check_parts, require_float
-from .._problem import (Arguments, Attended, Options, a_length, arguments, checked, each,
-                        takes_options)
-from .._rational import integer
+from .._problem import Attended, Options, arguments, required_length, takes_options
 from .._recurrence import Recurrence
-from ..schedule import MAX_LENGTH, Schedule
-from . import autograd, operators, positions, tables  # noqa: F401 (gradients register themselves)
+from ..schedule import Schedule
+from . import calls, tables
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +38,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
     """
     given = arguments("attention", q, k, v, routing_queries, schedule, options,
                       query_offset=query_offset)
-    output: Tensor = attended(given, False).output
+    output: Tensor = calls.attended(given, False).output
     return output
 
 
@@ -53,10 +50,10 @@ def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequenc
 
     On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows.
     """
-    _require_tensors(q=q, k_cache=k_cache, v_cache=v_cache)
+    calls.require_tensors(q=q, k_cache=k_cache, v_cache=v_cache)
     given = arguments("decode", q, k_cache, v_cache, routing_queries, schedule, options,
-                      length=a_length(length))
-    output: Tensor = attended(given, False).output
+                      length=required_length(length))
+    output: Tensor = calls.attended(given, False).output
     return output
 
 
@@ -69,24 +66,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
     gradients as the output does."""
     given = arguments("attend", q, k, v, routing_queries, schedule, options,
                       query_offset=query_offset, length=length)
-    return attended(given, True)
-
-
-def attended(given: Arguments, details: bool) -> Attended:
-    """What the operator finds; without ``details`` all but the output has no elements."""
-    each(_require_tensor, given)
-    if not torch.compiler.is_compiling():  # where numbers may be symbols
-        given = checked(given)
-    given = given._replace(length=positions.read("length", given.length, given.q),
-                           start=positions.read("start", given.start, given.q))
-    found = _call(torch.ops.multistep.attention, *operators.operands(given), details)
-    return Attended(*found)
+    return calls.attended(given, True)
 
 
 def merge(outputs: Tensor, lses: Tensor) -> tuple[Tensor, Tensor]:
     """Attention to the union of disjoint sets of keys; see ``multistep.merge``. In float32 (float64
     where one of the two is), with gradients, on any device."""
-    _require_tensors(outputs=outputs, lses=lses)
+    calls.require_tensors(outputs=outputs, lses=lses)
     for name, tensor in (("outputs", outputs), ("lses", lses)):
         require_float(name, str(tensor.dtype).removeprefix("torch."))
     check_parts(outputs.shape, lses.shape)
@@ -109,19 +95,7 @@ def accumulate(x: Tensor, a: Tensor, b: Tensor, c: Tensor, *, initial: Optional[
                start: Union[int, Tensor, None] = None, offset: int = 0) -> tuple[Tensor, Tensor]:
     """The scalar-decay recurrence on tensors of one device; see ``multistep.accumulate``. On CUDA
     head_dim and state are at most 256."""
-    return accumulated(Recurrence(x, a, b, c, initial, start, offset))
-
-
-def accumulated(given: Recurrence) -> tuple[Tensor, Tensor]:
-    """What the operator finds."""
-    _require_tensors(x=given.x, a=given.a, b=given.b, c=given.c)
-    if given.initial is not None:
-        _require_tensors(initial=given.initial)
-    if not torch.compiler.is_compiling():
-        given = given._replace(offset=integer("offset", given.offset, 0, MAX_LENGTH))
-    given = given._replace(start=positions.read("start", given.start, given.x))
-    output, state = _call(torch.ops.multistep.accumulate, *given)
-    return output, state
+    return calls.accumulated(Recurrence(x, a, b, c, initial, start, offset))
 
 
 def prepare(schedule: Schedule, length: int, device: Union[str, torch.device] = "cuda") -> None:
@@ -132,31 +106,4 @@ def prepare(schedule: Schedule, length: int, device: Union[str, torch.device] = 
         tables.device_schedule(schedule, length, torch.cuda.current_device())
 
 
-_unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
-
-
-def _call(operator: Any, *arguments: Any) -> Any:
-    """Calls an operator; what PyTorch's transforms cannot do with it is refused in one line."""
-    for argument in arguments:
-        for tensor in argument if isinstance(argument, list) else [argument]:
-            if isinstance(tensor, Tensor) and _unpack_dual(tensor).tangent is not None:
-                raise NotImplementedError("multistep: no forward-mode derivatives; use .backward() "
-                                          "or torch.autograd.grad")
-    try:
-        return operator(*arguments)
-    except RuntimeError as error:
-        if "functorch transforms" in str(error):
-            raise NotImplementedError("multistep: not under torch.func.grad and its kin; use "
-                                      ".backward() or torch.autograd.grad") from None
-        raise
-
-
-def _require_tensors(**named: Any) -> None:
-    """Raises TypeError naming the first that is no tensor."""
-    for name, value in named.items():
-        _require_tensor(name, value)
-
-
-def _require_tensor(name: str, value: Any) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
+__all__ = ["accumulate", "attend", "attention", "decode", "merge", "prepare"]

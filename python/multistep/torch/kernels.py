@@ -28,14 +28,15 @@ def attention(given: Arguments, results: Attended) -> None:
             return _dense(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
 
         arrays = each(dense, given)._replace(
+            top_k=None,  # which is the schedule's
             start=positions.on_device("start", given.start, given.q),
             length=positions.on_device("length", given.length, given.q))
         if sizes.queries == 0:
             return
         tables = device_schedule(given.schedule, max(sizes.keys, 1), device)
-        call = filled(_core.CudaAttention(), schedule=tables, dtype=_name(given.q.dtype),
-                      **sizes._asdict(), **_addresses(arrays, "schedule", "top_k"),
-                      **_addresses(results))
+        fields = _addresses(arrays)
+        fields.update(_addresses(results), schedule=tables, dtype=_name(given.q.dtype))
+        call = filled(_core.CudaAttention(), **sizes._asdict(), **fields)
         _launch(call, given.q)
 
 
@@ -77,19 +78,19 @@ def _dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, .
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
 
-def _addresses(record: NamedTuple, *without: str) -> dict[str, Any]:
-    """The fields by name as the library takes them: tensors by their addresses, where they have
-    elements. The caller keeps the tensors until the launch."""
-    return {name: _address(value) for name, value in record._asdict().items()
-            if name not in without}
-
-
-def _address(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_address(one) for one in value]
-    if isinstance(value, Tensor):
-        return value.data_ptr() if value.numel() else 0
-    return value
+def _addresses(record: NamedTuple) -> dict[str, Any]:
+    """The fields by name as the library takes them: of tensors the addresses. What is missing or
+    has no elements is left out. The caller keeps the tensors until the launch."""
+    found: dict[str, Any] = {}
+    for name, value in zip(record._fields, record):
+        if isinstance(value, list):
+            found[name] = [one.data_ptr() for one in value]
+        elif isinstance(value, Tensor):
+            if value.numel():
+                found[name] = value.data_ptr()
+        elif value is not None:
+            found[name] = value
+    return found
 
 
 def _launch(call: Union[_core.CudaAttention, _core.CudaAccumulation], like: Tensor) -> None:

@@ -28,7 +28,8 @@ def max_context(device: int) -> int:
     return int(_core.max_context)
 
 
-_tables: dict[tuple[Schedule, int, int], _core.DeviceSchedule] = {}  # captured graphs look at them
+# By the schedule's text, which is quickly found. Captured graphs look at them.
+_tables: dict[tuple[str, int, int], _core.DeviceSchedule] = {}
 atexit.register(_tables.clear)  # while the device is still there
 
 
@@ -39,11 +40,11 @@ def device_schedule(schedule: Schedule, length: int, device: int) -> _core.Devic
     length = integer("length", length, 1, limit)
     rounded = min(max(1024, 1 << (length - 1).bit_length()), limit)
     for size in (rounded, length):
-        if (schedule, size, device) in _tables:
-            return _tables[schedule, size, device]
+        if (schedule.text, size, device) in _tables:
+            return _tables[schedule.text, size, device]
     if schedule.top_k != 1:
         tables = device_schedule(schedule.with_top_k(1), length, device)
-        return _tables.setdefault((schedule, tables.max_length, device),
+        return _tables.setdefault((schedule.text, tables.max_length, device),
                                   tables.with_top_k(schedule.top_k))
     if torch.cuda.is_current_stream_capturing():
         raise RuntimeError("multistep: a schedule's tables cannot be made while a graph is "
@@ -52,4 +53,4 @@ def device_schedule(schedule: Schedule, length: int, device: int) -> _core.Devic
         made = _core.DeviceSchedule(schedule.plan(rounded))
     except ValueError:
         made = _core.DeviceSchedule(schedule.plan(length))  # those for more keys may be too large
-    return _tables.setdefault((schedule, made.max_length, device), made)
+    return _tables.setdefault((schedule.text, made.max_length, device), made)

@@ -1,0 +1,69 @@
+"""Calls of the operators with what callers gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._problem import Arguments, Attended, checked, each
+from .._rational import integer
+from .._recurrence import Recurrence
+from ..schedule import MAX_LENGTH
+from . import autograd, operators, positions  # noqa: F401 (gradients register themselves)
+
+
+def attended(given: Arguments, details: bool) -> Attended:
+    """What the operator finds; without ``details`` all but the output has no elements."""
+    each(_require_tensor, given)
+    if not torch.compiler.is_compiling():  # where numbers may be symbols
+        given = checked(given)
+    given = given._replace(length=positions.read("length", given.length, given.q),
+                           start=positions.read("start", given.start, given.q))
+    found = _call(torch.ops.multistep.attention, *operators.operands(given), details)
+    return Attended(*found)
+
+
+def accumulated(given: Recurrence) -> tuple[Tensor, Tensor]:
+    """What the operator finds."""
+    require_tensors(x=given.x, a=given.a, b=given.b, c=given.c)
+    if given.initial is not None:
+        require_tensors(initial=given.initial)
+    if not torch.compiler.is_compiling():
+        given = given._replace(offset=integer("offset", given.offset, 0, MAX_LENGTH))
+    given = given._replace(start=positions.read("start", given.start, given.x))
+    output, state = _call(torch.ops.multistep.accumulate, *given)
+    return output, state
+
+
+_unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """Calls an operator; what PyTorch's transforms cannot do with it is refused in one line."""
+    for argument in arguments:
+        for tensor in argument if isinstance(argument, list) else [argument]:
+            if isinstance(tensor, Tensor) and _unpack_dual(tensor).tangent is not None:
+                raise NotImplementedError("multistep: no forward-mode derivatives; use .backward() "
+                                          "or torch.autograd.grad")
+    try:
+        return operator(*arguments)
+    except RuntimeError as error:
+        if "functorch transforms" in str(error):
+            raise NotImplementedError("multistep: not under torch.func.grad and its kin; use "
+                                      ".backward() or torch.autograd.grad") from None
+        raise
+
+
+def require_tensors(**named: Any) -> None:
+    """Raises TypeError naming the first that is no tensor."""
+    for name, value in named.items():
+        _require_tensor(name, value)
+
+
+def _require_tensor(name: str, value: Any) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
