@@ -87,7 +87,6 @@ def _scratch(schedule: Schedule, dtype: str, sizes: Sizes) -> tuple[Optional[int
     try:
         tables = _core.DeviceSchedule(schedule.plan(sizes.keys))
         call = filled(_core.CudaAttention(), schedule=tables, dtype=dtype,
-                      routing_queries=[0] * (schedule.steps - 1),
                       query_offset=sizes.keys - sizes.queries, **sizes._asdict())
         return call.workspace_size, None
     except (ValueError, MemoryError, RuntimeError) as error:  # a shape that they do not take

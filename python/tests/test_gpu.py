@@ -315,6 +315,13 @@ def test_no_queries():
     assert mt.attention(q, k, v, routing, schedule).shape == (1, 4, 0, 64)
 
 
+def test_memory_tells_the_scratch_of_a_call():
+    for schedule in SCHEDULES.values():
+        found = multistep.memory(4096, schedule, queries=512, dtype="float16")
+        assert found.scratch_reason is None and found.scratch >= 0
+    assert "float32" in multistep.memory(64, dtype="float32").scratch_reason
+
+
 def test_memory_comes_back():
     schedule = SCHEDULES["released"]
     arrays = make(schedule, queries=256)

@@ -14,6 +14,7 @@ import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
 from multistep._problem import Arguments, Attended, Sizes  # noqa: E402
+from multistep._recurrence import Recurrence  # noqa: E402
 from multistep.torch import kernels, positions  # noqa: E402
 from multistep.torch import tables as of_devices  # noqa: E402
 
@@ -400,17 +401,42 @@ class OracleAsKernel:
                 at(address, value.shape, dtype)[...] = value
 
 
-@pytest.mark.parametrize("details", [True, False])
-@pytest.mark.parametrize("steps", [1, 2, 3])
-def test_the_kernels_get_what_was_given(monkeypatch, steps, details):
-    """A call of the kernels without a GPU: the oracle reads the addresses."""
-    monkeypatch.setattr(kernels, "_core", types.SimpleNamespace(CudaAttention=OracleAsKernel))
+class OracleAsWalk:
+    """The same for accumulation."""
+
+    start = initial = None
+    workspace_size = 0
+
+    def launch(self, workspace, size, stream):
+        assert size == 0 and stream == 7 and self.dtype == "float16"
+        rows = (self.batch, self.heads, self.length)
+        x, b, c = (at(one, (*rows, width), np.float16) for one, width in
+                   ((self.x, self.head_dim), (self.b, self.state), (self.c, self.state)))
+        state = (self.batch, self.heads, self.head_dim, self.state)
+        output, final = multistep.oracle.accumulate(
+            x, at(self.a, rows, np.float32), b, c,
+            initial=self.initial and at(self.initial, state, np.float32),
+            start=self.start and at(self.start, rows[:1], np.int32), offset=self.offset)
+        at(self.output, x.shape, np.float16)[...] = output
+        at(self.final_state, state, np.float32)[...] = final
+
+
+@pytest.fixture
+def oracle_as_kernels(monkeypatch):
+    """Calls of the kernels without a GPU: the oracle reads the addresses."""
+    monkeypatch.setattr(kernels, "_core", types.SimpleNamespace(CudaAttention=OracleAsKernel,
+                                                                CudaAccumulation=OracleAsWalk))
     monkeypatch.setattr(kernels, "max_context", lambda device: 1000)
     monkeypatch.setattr(kernels, "device_schedule", lambda schedule, length, device: schedule)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "current_stream",
                         lambda device: types.SimpleNamespace(cuda_stream=7))
+
+
+@pytest.mark.parametrize("details", [True, False])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_kernels_get_what_was_given(oracle_as_kernels, steps, details):
     schedule = Schedule(steps, window_index=1, top_k=3)
     q, k, v, routing = make(schedule, queries=30, dtype=torch.float16)
     shifted = torch.empty(q.numel() + 1, dtype=q.dtype)[1:].view(q.shape).copy_(q)
@@ -428,3 +454,15 @@ def test_the_kernels_get_what_was_given(monkeypatch, steps, details):
             want = multistep.attend(*arrays, schedule, **more)
             for got, expected in zip(results[:6 if details else 1], want):
                 assert torch.equal(got.to(expected.dtype), expected)
+
+
+def test_the_walk_gets_what_was_given(oracle_as_kernels):
+    x, b, c = (torch.randn(2, 3, 20, width).half() for width in (8, 5, 5))
+    a = torch.rand(2, 3, 20)
+    turned = b.transpose(1, 2).contiguous().transpose(1, 2)
+    for more in ({}, {"initial": torch.randn(2, 3, 8, 5), "offset": 2},
+                 {"start": torch.tensor([0, 7])}):
+        for decay, keys in ((a, b), (a.half(), turned)):
+            found = kernels.accumulate(Recurrence(x, decay, keys, c, **more))
+            want = multistep.accumulate(x, decay, keys, c, **more)
+            assert all(torch.equal(*pair) for pair in zip(found, want))

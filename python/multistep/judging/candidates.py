@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections.abc import Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from .._arrays import converted, integers, is_tensor, on_device, require_memory
 from .._problem import Sizes
 from ..schedule import Schedule
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NAMES = ("spans", "scores", "anchors", "span_outputs", "lse", "window_output", "window_lse",
          "output")
@@ -59,7 +62,7 @@ def _copied_array(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ndarray(value.shape, value.dtype, room, shift + below, value.strides)
 
 
-def _copied_tensor(value: Any) -> Any:
+def _copied_tensor(value: Tensor) -> Tensor:
     import torch
 
     if value.layout != torch.strided or value.numel() == 0:
