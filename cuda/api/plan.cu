@@ -57,7 +57,8 @@ Chip current_chip() {
 }
 
 Chip chip_named(const std::string& name) {
-  if (name == "h100") return {132, true, 16};
+  if (name.empty() && why_unusable().empty()) return current_chip();
+  if (name.empty() || name == "h100") return {132, true, 16};
   if (name == "a100") return {108, false, 1};
   throw std::invalid_argument("chip " + name + ": h100 or a100");
 }

@@ -200,8 +200,8 @@ struct SpanAttend {
   const void* key;
   const void* value;
   const DeviceSpan* spans;  // [batch, heads, queries, slots]; null: the window
-  void* output;             // [batch, heads, count, slots, head_dim]
-  float* lse;               // [batch, heads, count, slots]
+  void* output = nullptr;   // [batch, heads, count, slots, head_dim]
+  float* lse = nullptr;     // [batch, heads, count, slots]
 };
 void span_attention_plain(const SpanAttend& attend, Stream stream);
 
@@ -213,14 +213,14 @@ struct Combine {
   const void* query;  // not looked at where the window's output is given
   const void* key;
   const void* value;
-  const DeviceSpan* spans;    // [batch, heads, queries, slots]
-  const float* scores;        // the same
-  const void* span_outputs;   // [batch, heads, count, slots, head_dim]
-  const float* span_lses;     // [batch, heads, count, slots]
-  const void* window_output;  // [batch, heads, queries, head_dim], or null
-  const float* window_lse;    // [batch, heads, queries], or null
-  void* output;               // [batch, heads, queries, head_dim]
-  float* window_lse_out;      // [batch, heads, queries], or null
+  const DeviceSpan* spans;              // [batch, heads, queries, slots]
+  const float* scores;                  // the same
+  const void* span_outputs = nullptr;   // [batch, heads, count, slots, head_dim]
+  const float* span_lses = nullptr;     // [batch, heads, count, slots]
+  const void* window_output = nullptr;  // [batch, heads, queries, head_dim], or null
+  const float* window_lse = nullptr;    // [batch, heads, queries], or null
+  void* output;                         // [batch, heads, queries, head_dim]
+  float* window_lse_out = nullptr;      // [batch, heads, queries], or null
 };
 void combine_plain(const Combine& combine, Stream stream);
 /// Fast, for head_dim 64 or 128 and few slots, where there is no window.

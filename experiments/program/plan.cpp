@@ -17,11 +17,6 @@ struct Options {
 
 #ifdef MULTISTEP_HAS_CUDA
 
-cuda::Chip chip_of(const std::string& name) {
-  if (!name.empty()) return naming_options([&] { return cuda::chip_named(name); });
-  return cuda::why_unusable().empty() ? cuda::current_chip() : cuda::Chip{};
-}
-
 std::string text(const Call& call, const Json& result) {
   std::string lines = call.text();
   for (const Json& stage : result["stages"]) {
@@ -52,7 +47,7 @@ int plan(const Options& options) {
   if (call.value_bytes() != 2) {
     throw std::invalid_argument(fmt::format("--dtype {}: bf16 or fp16", call.dtype));
   }
-  const cuda::Chip chip = chip_of(options.chip);
+  const cuda::Chip chip = naming_options([&] { return cuda::chip_named(options.chip); });
   const cuda::AttentionPlan found = cuda::plan_attention(call.shape(), call.plan, chip);
   Json result = call.json();
   result["chip"] = {{"multiprocessors", chip.multiprocessors},

@@ -5,7 +5,7 @@
 True
 
 ``Schedule`` and ``verify_spans`` answer which keys a query can reach, ``memory`` what a shape
-takes; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
+takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
 ``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
 kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
 PyTorch operators. Intervals are half-open, positions count from 0.
@@ -21,6 +21,7 @@ alone; its answer counts in every thread and with either runtime.)
 
 from . import _core
 from ._memory import Memory, memory
+from ._plan import Plan, StagePlan, plan
 from ._problem import Attended
 from .authors import from_authors, to_authors
 from .functions import accumulate, attend, attention, decode, merge
@@ -40,7 +41,7 @@ def cuda_status() -> str:
 
 
 __all__ = [
-    "Attended", "Comparison", "Exclusion", "Memory", "Path", "ProbeReport", "Report", "Schedule",
-    "Stage", "Work", "accumulate", "attend", "attention", "compare", "cuda_status", "decode",
-    "from_authors", "has_cuda", "memory", "merge", "probe", "to_authors", "verify_spans",
+    "Attended", "Comparison", "Exclusion", "Memory", "Path", "Plan", "ProbeReport", "Report", "Schedule",
+    "Stage", "StagePlan", "Work", "accumulate", "attend", "attention", "compare", "cuda_status", "decode",
+    "from_authors", "has_cuda", "memory", "merge", "plan", "probe", "to_authors", "verify_spans",
 ]

@@ -144,6 +144,9 @@ class CudaAttention(_Call):
     lse: _Address
     window_lse: _Address
     anchors: _Address
+    kernels: str
+    def plan(self, plan: Plan, chip: str, /) -> tuple[
+        list[tuple[str, list[str], bool, str]], int, float, float, float, float]: ...
 
 class CudaAccumulation(_Call):
     batch: int

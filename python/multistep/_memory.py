@@ -49,25 +49,32 @@ def memory(length: int, schedule: Optional[Schedule] = None, *, queries: int = 1
     6144
     """
     schedule = Schedule() if schedule is None else schedule
+    sizes = sizes_of_call(schedule, batch, num_heads, num_kv_heads, queries, length, head_dim)
+    layers = integer("layers", layers, 1, 2**16)
+    name = _name_of(dtype)
+
+    def cache(length: int, batch: int) -> tuple[int, int, int]:
+        return _core.cache_bytes(length, batch, sizes.kv_heads, sizes.head_dim, layers,
+                                 _BYTES[name], bool(search_keys))
+
+    scratch, reason = _scratch(schedule, name, sizes)
+    return Memory(*cache(sizes.keys, sizes.batch), sum(cache(1, 1)), scratch, reason)
+
+
+def sizes_of_call(schedule: Schedule, batch: int, num_heads: int, num_kv_heads: int, queries: int,
+                  length: int, head_dim: int) -> Sizes:
+    """Checks what describes a call without its arrays."""
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
     length = integer("length", length, 1, MAX_LENGTH)
     queries = integer("queries", queries, 1, length)
-    sizes = [integer(name, value, 1, 2**16) for name, value in (
-        ("batch", batch), ("num_heads", num_heads), ("num_kv_heads", num_kv_heads),
-        ("head_dim", head_dim), ("layers", layers))]
-    batch, num_heads, num_kv_heads, head_dim, layers = sizes
+    batch, num_heads, num_kv_heads, head_dim = (
+        integer(name, value, 1, 2**16) for name, value in (
+            ("batch", batch), ("num_heads", num_heads), ("num_kv_heads", num_kv_heads),
+            ("head_dim", head_dim)))
     if num_heads % num_kv_heads:
         raise ValueError(f"num_kv_heads {num_kv_heads}: divides num_heads {num_heads}")
-    name = _name_of(dtype)
-
-    def cache(length: int, batch: int) -> tuple[int, int, int]:
-        return _core.cache_bytes(length, batch, num_kv_heads, head_dim, layers, _BYTES[name],
-                                 bool(search_keys))
-
-    shape = Sizes(batch, num_heads, num_kv_heads, queries, length, head_dim)
-    scratch, reason = _scratch(schedule, name, shape)
-    return Memory(*cache(length, batch), sum(cache(1, 1)), scratch, reason)
+    return Sizes(batch, num_heads, num_kv_heads, queries, length, head_dim)
 
 
 def _name_of(dtype: Any) -> str:

@@ -23,6 +23,7 @@ class Options(TypedDict, total=False):
     search_scale: float
     start: Optional[Array]
     search_keys: Optional[Array]
+    kernels: str
 
 
 class Arguments(NamedTuple):
@@ -41,6 +42,7 @@ class Arguments(NamedTuple):
     length: Optional[Array] = None
     start: Optional[Array] = None
     search_keys: Optional[Array] = None
+    kernels: str = "automatic"
 
 
 class Attended(NamedTuple):
@@ -151,7 +153,14 @@ def checked(given: Arguments) -> Arguments:
         top_k=None if given.top_k is None else integer("top_k", given.top_k, 1, 64),
         softmax_scale=None if scale is None else number("softmax_scale", scale),
         search_scale=number("search_scale", given.search_scale),
-        query_offset=integer("query_offset", given.query_offset, 0, MAX_LENGTH - 1))
+        query_offset=integer("query_offset", given.query_offset, 0, MAX_LENGTH - 1),
+        kernels=_one_of("kernels", given.kernels, ("automatic", "fast", "plain")))
+
+
+def _one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
+    if value not in words:
+        raise ValueError(f"{name} {value!r}: {', '.join(words[:-1])} or {words[-1]}")
+    return str(value)
 
 
 def check_shapes(given: Arguments) -> Sizes:

@@ -59,6 +59,8 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
         search_scale: factor of the search's scores.
         start: the first eligible key, an integer or integers [batch]; 0 by default.
         search_keys: of k's shape; k by default.
+        kernels: "automatic", which runs the fast kernels where they take the call; "fast", which
+            refuses it where they do not (``multistep.torch.plan`` tells why); or "plain".
         dtype: of a NumPy output; float64 by default, so that a comparison loses nothing. Tensors
             give q's dtype.
 

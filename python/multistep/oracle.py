@@ -30,6 +30,8 @@ class Problem(NamedTuple):
 def problem(*arguments: Any, **named: Any) -> Problem:
     """Checks and converts the arguments of attention, or of decoding where ``length`` is given."""
     given = checked(Arguments(*arguments, **named))
+    if given.kernels == "fast":
+        raise ValueError("kernels 'fast': of CUDA tensors; the oracle computes on these")
     schedule = given.schedule.with_top_k(given.top_k)
     hosts: list[Floats] = []
 
@@ -53,7 +55,7 @@ def problem(*arguments: Any, **named: Any) -> Problem:
     longest = given.query_offset + sizes.queries
     if arrays["length"] is not None:
         longest = int(arrays["length"].max())
-    for name in ("schedule", "top_k"):  # the plan's
+    for name in ("schedule", "top_k", "kernels"):  # the plan's, and what the oracle is not
         del arrays[name]
     inputs = filled(_core.Inputs(), plan=schedule.plan(max(longest, 1)), **arrays)
     return Problem(inputs, sizes, hosts[0].storage, arrays)

@@ -4,6 +4,7 @@
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/attention.hpp"
 #include "multistep/cuda/memory.hpp"
+#include "multistep/cuda/plan.hpp"
 #include "workers.hpp"
 
 /// The kernels on device memory, which comes as addresses: Python has checked dtype, device, shape
@@ -15,6 +16,27 @@ cuda::Dtype dtype_of(const std::string& name) {
   if (name == "bfloat16") return cuda::Dtype::bf16;
   if (name == "float16") return cuda::Dtype::fp16;
   throw std::invalid_argument("dtype " + name + ": the kernels take bfloat16 and float16");
+}
+
+cuda::Rung rung_of(const std::string& kernels) {
+  if (kernels == "automatic") return cuda::Rung::fast;
+  if (kernels == "fast") return cuda::Rung::fast_or_refuse;
+  if (kernels == "plain") return cuda::Rung::plain;
+  throw std::invalid_argument("kernels '" + kernels + "': automatic, fast or plain");
+}
+
+/// stages; queries at once; anchors, keys, products, bytes
+nb::tuple plan_of(const cuda::AttentionArgs& args, const StripePlan& plan,
+                  const std::string& chip) {
+  const cuda::AttentionPlan found =
+      cuda::plan_attention(args.shape, plan, cuda::chip_named(chip), args.softmax_scale);
+  const cuda::ExpectedWork work = cuda::expected_work(args.shape, plan);
+  nb::list stages;
+  for (const cuda::StagePlan& stage : found.stages) {
+    stages.append(nb::make_tuple(stage.stage, stage.kernels, stage.fast, stage.why));
+  }
+  return nb::make_tuple(stages, found.queries_at_once, work.anchors_scored, work.keys_attended,
+                        work.products, work.bytes);
 }
 
 /// A call: its arguments, how much workspace they need, and the launch.
@@ -61,6 +83,9 @@ void bind_attention_call(nb::module_& core) {
   bind_address(call, "lse", &Args::span_lses);
   bind_address(call, "window_lse", &Args::window_lse);
   bind_address(call, "anchors", &Args::anchors);
+  call.def_prop_rw("kernels", nullptr,
+                   [](Args& args, const std::string& kernels) { args.rung = rung_of(kernels); });
+  call.def("plan", &plan_of);
 }
 
 void bind_accumulation_call(nb::module_& core) {

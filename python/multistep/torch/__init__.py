@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from .._arrays import check_parts, require_float
-from .._problem import Attended, Options, arguments, required_length, takes_options
+from .._plan import Plan, plan_of
+from .._problem import (Attended, Options, arguments, check_shapes, checked, required_length,
+                        takes_options)
 from .._recurrence import Recurrence
 from ..schedule import Schedule
 from . import calls, tables
@@ -106,4 +108,16 @@ def prepare(schedule: Schedule, length: int, device: Union[str, torch.device] = 
         tables.device_schedule(schedule, length, torch.cuda.current_device())
 
 
-__all__ = ["accumulate", "attend", "attention", "decode", "merge", "prepare"]
+@takes_options
+def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], schedule: Schedule, *,
+         query_offset: int = 0, length: Union[int, Tensor, None] = None,
+         **options: Unpack[Options]) -> Plan:
+    """Which kernels ``attend`` would run with these arguments, and why no faster ones; see
+    ``multistep.plan``. Tensors are looked at for their shapes alone."""
+    given = checked(arguments("plan", q, k, v, routing_queries, schedule, options,
+                              query_offset=query_offset, length=length))
+    return plan_of(check_shapes(given), schedule.with_top_k(given.top_k), given.query_offset,
+                   given.softmax_scale, length is not None)
+
+
+__all__ = ["accumulate", "attend", "attention", "decode", "merge", "plan", "prepare"]

@@ -19,7 +19,7 @@ from . import kernels
 
 _TYPES: dict[Any, str] = {
     Any: "Tensor", Optional[Any]: "Tensor?", list[Any]: "Tensor[]", Schedule: "str", int: "SymInt",
-    Optional[int]: "SymInt?", float: "float", Optional[float]: "float?"}
+    Optional[int]: "SymInt?", float: "float", Optional[float]: "float?", str: "str"}
 
 
 def _fields(record: type) -> str:
