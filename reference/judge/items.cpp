@@ -12,7 +12,7 @@ double stored_deviation(Storage storage, double value) {
 RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
                          const std::vector<const YardstickItem*>& yardsticks, const double* got,
                          Storage storage) {
-  std::vector<double> want, yardstick, luck, magnitude;
+  std::vector<double> want, yardstick, luck, slack, magnitude;
   for (std::size_t i = 0; i < exact.size(); ++i) {
     const RoundedItem& item = *exact[i];
     const std::vector<double> stored = yardsticks[i]->stored(storage);
@@ -21,9 +21,10 @@ RowVerdict judge_outputs(const std::vector<const RoundedItem*>& exact,
     for (std::size_t c = 0; c < item.output.size(); ++c) {
       luck.push_back(std::hypot(item.deviation[c], stored_deviation(storage, item.output[c])));
     }
+    slack.insert(slack.end(), item.flushed.begin(), item.flushed.end());
     magnitude.insert(magnitude.end(), item.magnitude.begin(), item.magnitude.end());
   }
-  return judge_row({{got, want.size()}, want, yardstick, luck, {}, magnitude}, storage);
+  return judge_row({{got, want.size()}, want, yardstick, luck, slack, magnitude}, storage);
 }
 
 RowVerdict judge_lses(const std::vector<const RoundedItem*>& exact,

@@ -1,6 +1,7 @@
 #include "judge/rounding.hpp"
 
 #include <Eigen/Core>
+#include <algorithm>
 
 namespace multistep {
 namespace {
@@ -23,18 +24,24 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
   item.output.assign(at(d), 0);
   item.deviation.assign(at(d), 0);
   item.magnitude.assign(at(d), 0);
+  item.flushed.assign(at(d), 0);
   std::vector<double> weights;
   item.lse = softmax(keys, query, key, scale, weights);
   if (weights.empty()) return item;
 
   auto output = writable_at(item.output.data(), 0, d);
   Eigen::ArrayXd magnitude = Eigen::ArrayXd::Zero(d);
+  Eigen::ArrayXd flushed = Eigen::ArrayXd::Zero(d);
+  const double largest = *std::max_element(weights.begin(), weights.end());
   for (std::size_t j = 0; j < weights.size(); ++j) {
     const Vector v = vector_at(value, keys.begin + static_cast<Index>(j), d);
     output += weights[j] * v;
-    magnitude += weights[j] * v.array().abs().transpose();
+    const Eigen::ArrayXd term = weights[j] * v.array().abs().transpose();
+    magnitude += term;
+    if (weights[j] < kFlushed * largest) flushed += term;
   }
   item.magnitude.assign(magnitude.begin(), magnitude.end());
+  item.flushed.assign(flushed.begin(), flushed.end());
 
   // The scale, which may be rounded with log2(e) in it, is off by the same share for all logits.
   constexpr double kExponential = 0x1p-22;

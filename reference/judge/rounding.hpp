@@ -27,6 +27,10 @@ inline double roundoff(Storage storage) {
   return kSingle;
 }
 
+/// Weights below it, beside a largest of 1, may be subnormal numbers of float32, which kernels may
+/// flush to 0.
+inline constexpr double kFlushed = 0x1p-125;
+
 /// What rounding to the storage type adds to a value, at most: near zero float16 is subnormal.
 inline double rounding_of(Storage storage, double value) {
   return std::max(roundoff(storage) * std::abs(value), storage == Storage::float16 ? 0x1p-25 : 0.0);
@@ -37,6 +41,8 @@ struct RoundedItem {
   std::vector<double> output;     // [head_dim], O
   std::vector<double> deviation;  // [head_dim], of O before it is rounded to the storage type
   std::vector<double> magnitude;  // [head_dim], sums over keys of weight * |value|
+  std::vector<double> flushed;    // [head_dim], that of keys whose weight beside the largest is not
+                                  // told from 0
   double lse = -kInfinity;
   double lse_deviation = 0;
 };

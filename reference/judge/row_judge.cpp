@@ -305,6 +305,7 @@ class RowJudge {
     for (std::size_t c = 0; c < at(d_) && share > 0; ++c) {
       allowed.magnitude[c] += share * part.magnitude(c);
       if (part.computed) {
+        allowed.add_slack(c, share * part.computed->flushed[c]);
         allowed.add_deviation(c, share * part.computed->deviation[c]);
         allowed.add_deviation(c, share * stored_deviation(storage_, part.output[c]));
       } else {

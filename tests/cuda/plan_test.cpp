@@ -1,9 +1,9 @@
 #include <cuda_runtime.h>
 #include <cxxabi.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <regex>
 
 #include "multistep/cuda/plan.hpp"
 #include "stages.hpp"
@@ -18,21 +18,17 @@ namespace {
 /// "sort_pairs" of a plan is these two around a library's sort.
 const std::vector<std::string> kSorting{"make_keys", "make_tiles"};
 
-/// multistep::cuda::(anonymous namespace)::name<...>(...) without what stands around the name;
-/// empty for kernels of libraries.
+/// Of multistep::cuda::(anonymous namespace)::name<...>(...) the name; empty for kernels of
+/// libraries.
 std::string short_name(const char* mangled) {
   int status = 0;
   const std::unique_ptr<char, decltype(&std::free)> text(
       abi::__cxa_demangle(mangled, nullptr, nullptr, &status), &std::free);
   if (status != 0) return mangled;
+  std::smatch found;
   const std::string name = text.get();
-  const std::string space = "multistep::cuda::(anonymous namespace)::";
-  const auto at_space = name.find(space);
-  const auto end = name.find_first_of("<(", at_space + space.size());
-  if (at_space > name.find('<')) return "";
-  return at_space == std::string::npos
-             ? ""
-             : name.substr(at_space + space.size(), end - at_space - space.size());
+  const std::regex ours(R"(^(?:void )?multistep::cuda::(?:\(anonymous namespace\)::)?(\w+)[<(])");
+  return std::regex_search(name, found, ours) ? found[1].str() : "";
 }
 
 /// The kernels of this project that a call launches, in order.

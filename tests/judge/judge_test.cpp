@@ -412,3 +412,28 @@ TEST_CASE("items are judged alone, whoever chose the spans", "[judge]") {
   CHECK_THROWS_AS(judge_items(args, Storage::bfloat16, nullptr, items.lse.data()),
                   std::invalid_argument);
 }
+
+TEST_CASE("weights that are subnormal beside the largest may be flushed", "[judge]") {
+  const auto judged = [](double weight, double got) {
+    const float query = 1;
+    const float keys[] = {0, static_cast<float>(std::log(weight))};
+    const float values[] = {0, 2};
+    const Span span{0, 2};
+    SpanAttentionArgs<float> args;
+    args.shape.queries = 1;
+    args.shape.keys = 2;
+    args.shape.head_dim = 1;
+    args.shape.query_offset = 1;
+    args.query = &query;
+    args.key = keys;
+    args.value = values;
+    args.slots = 1;
+    args.spans = &span;
+    const double lse = weight;
+    return judge_items(args, Storage::bfloat16, &got, &lse).outputs.pass();
+  };
+  CHECK(judged(0x1.8p-127, 0));
+  CHECK(judged(0x1.8p-127, 0x1.8p-126));
+  CHECK_FALSE(judged(0x1.8p-127, 0x1p-123));
+  CHECK_FALSE(judged(0x1p-124, 0));
+}

@@ -101,8 +101,9 @@ struct RowValues {
 /// of one twice as much. No value hides behind a louder one beside it: each is held, too, to the
 /// yardstick's largest error as a share of `magnitude`, twice, and the floor, both by its own
 /// magnitude, and to eight times its own luck. No error is a subnormal number of float32, which
-/// kernels may flush, and the last bit of those of float16. Where the oracle's value is NaN any
-/// will do; where rounding to the storage type makes it infinite, so may the submitted one be.
+/// kernels may flush, in a value or in a weight, and the last bit of those of float16. Where the
+/// oracle's value is NaN any will do; where rounding to the storage type makes it infinite, so may
+/// the submitted one be.
 struct RowVerdict {
   Index values = 0;
   double max_error = 0;  // of the worst value, the one with the largest ratio to its limit

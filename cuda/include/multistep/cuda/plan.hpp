@@ -20,8 +20,8 @@ struct Chip {
 /// Of the current device.
 Chip current_chip();
 
-/// Of "h100" or "a100", or for "" of the current device, and of an H100 where none is usable. Throws
-/// std::invalid_argument.
+/// Of "h100" or "a100", or for "" of the current device, and of an H100 where none is usable.
+/// Throws std::invalid_argument.
 Chip chip_named(const std::string& name);
 
 struct StagePlan {
