@@ -85,5 +85,5 @@ def plan_of(sizes: Sizes, schedule: Schedule, query_offset: int, softmax_scale: 
         query_offset = sizes.keys - sizes.queries
     call = filled(_core.CudaAttention(), query_offset=query_offset, softmax_scale=softmax_scale,
                   length=16 if moving else None, **sizes._asdict())  # any address: not looked at
-    stages, *rest = call.plan(schedule.plan(max(sizes.keys, 1)), chip or "")
-    return Plan([StagePlan(*stage) for stage in stages], *rest)
+    stages, *work = call.plan(schedule.plan(max(sizes.keys, 1)), chip or "")
+    return Plan([StagePlan(*stage) for stage in stages], *work)  # type: ignore[arg-type]
