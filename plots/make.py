@@ -77,7 +77,7 @@ def make(name: str, arguments: list[str]) -> None:
     plot = module.PLOT
     parser = Parser(name, module.__doc__)
     parser.add_argument("--output", required=True, metavar="STEM",
-                        help="write STEM.pdf, STEM.svg and STEM.png, and its caption as STEM.md")
+                        help="write STEM.pdf, STEM.svg, STEM.png, and its caption, if any, as STEM.md")
     plot.arguments(parser)
     given = parser.parse_args(arguments)
     read = plot.read(given)
