@@ -13,6 +13,10 @@ namespace {
 
 constexpr Index kMaxHeadDim = 1024;
 
+Json unknown_scratch(const std::string& reason) {
+  return {{"scratch", nullptr}, {"scratch_reason", reason}};
+}
+
 const std::map<std::string, Index> kValueBytes{
     {"bf16", 2}, {"fp16", 2}, {"float", 4}, {"double", 8}};
 
@@ -77,22 +81,22 @@ cuda::Shape Call::shape() const {
   return shape;
 }
 
-std::pair<Json, std::string> Call::scratch() const {
-  if (cuda::device_count() == 0) return {nullptr, "no CUDA device"};
-  if (value_bytes() != 2) return {nullptr, "the kernels take bf16 and fp16"};
+Json Call::scratch() const {
+  if (cuda::device_count() == 0) return unknown_scratch("no CUDA device");
+  if (value_bytes() != 2) return unknown_scratch("the kernels take bf16 and fp16");
   try {
     const cuda::DeviceSchedule schedule(plan);
     cuda::AttentionArgs args;
     args.shape = shape();
     args.dtype = dtype == "bf16" ? cuda::Dtype::bf16 : cuda::Dtype::fp16;
     args.schedule = &schedule;
-    return {cuda::workspace_size(args), ""};
+    return {{"scratch", cuda::workspace_size(args)}, {"scratch_reason", nullptr}};
   } catch (const std::exception& error) {  // a shape that the kernels do not take
-    return {nullptr, error.what()};
+    return unknown_scratch(error.what());
   }
 }
 #else
-std::pair<Json, std::string> Call::scratch() const { return {nullptr, "built without CUDA"}; }
+Json Call::scratch() const { return unknown_scratch("built without CUDA"); }
 #endif
 
 std::string size_text(const Json& bytes) {
@@ -105,9 +109,11 @@ std::string size_text(const Json& bytes) {
   return exact;
 }
 
-std::string scratch_text(const Json& scratch, const Json& reason) {
-  return scratch.is_null() ? fmt::format("not known: {}", reason.get<std::string>())
-                           : size_text(scratch);
+std::string scratch_text(const Json& result) {
+  const Json& scratch = result["scratch"];
+  return scratch.is_null()
+             ? fmt::format("not known: {}", result["scratch_reason"].get<std::string>())
+             : size_text(scratch);
 }
 
 }  // namespace multistep::program

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 
 #include "multistep/schedule.hpp"
 #include "program/options.hpp"
@@ -37,8 +36,9 @@ struct Call {
   Json json() const;         // schedule, steps, top_k, shape
   std::string text() const;  // the first lines of a report
 
-  /// Bytes of the kernels' workspace on the current device, or null and why they are not known.
-  std::pair<Json, std::string> scratch() const;
+  /// `scratch`, bytes of the kernels' workspace on the current device, or null and in
+  /// `scratch_reason` why they are not known.
+  Json scratch() const;
 
 #ifdef MULTISTEP_HAS_CUDA
   cuda::Shape shape() const;
@@ -48,7 +48,7 @@ struct Call {
 /// "6144 bytes, 6.00 KiB", from a count's JSON.
 std::string size_text(const Json& bytes);
 
-/// The same, or that it is not known and why.
-std::string scratch_text(const Json& scratch, const Json& reason);
+/// The same of a report's scratch, or that it is not known and why.
+std::string scratch_text(const Json& result);
 
 }  // namespace multistep::program

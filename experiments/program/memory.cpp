@@ -23,8 +23,7 @@ std::string text(const Call& call, const Json& result) {
       call.text(), result["shape"]["layers"].get<Index>(), size_text(result["keys"]),
       size_text(result["values"]),
       result["search_keys"] == 0 ? "the keys" : size_text(result["search_keys"]),
-      size_text(result["bytes_per_token"]),
-      scratch_text(result["scratch"], result["scratch_reason"]));
+      size_text(result["bytes_per_token"]), scratch_text(result));
 }
 
 int memory(const Options& options) {
@@ -34,15 +33,13 @@ int memory(const Options& options) {
                    layers,      call.value_bytes(), options.search_keys};
   const CacheBytes bytes = cache_bytes(cache);
   cache.length = cache.batch = 1;
-  const auto [size, reason] = call.scratch();
   Json result = call.json();
   result["shape"]["layers"] = layers;
   result.update({{"keys", bytes.keys},
                  {"values", bytes.values},
                  {"search_keys", bytes.search_keys},
-                 {"bytes_per_token", cache_bytes(cache).total()},
-                 {"scratch", size},
-                 {"scratch_reason", reason.empty() ? Json() : Json(reason)}});
+                 {"bytes_per_token", cache_bytes(cache).total()}});
+  result.update(call.scratch());
   options.output.json ? options.output.write(result) : options.output.write(text(call, result));
   return 0;
 }

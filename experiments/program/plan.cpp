@@ -36,8 +36,7 @@ std::string text(const Call& call, const Json& result) {
                      "scratch      {}\n"
                      "work         a row scores {:.1f} anchors and attends to {:.1f} keys; {:.4g} "
                      "products, {:.4g} bytes in all\n",
-                     result["queries_at_once"].get<Index>(),
-                     scratch_text(result["scratch"], result["scratch_reason"]),
+                     result["queries_at_once"].get<Index>(), scratch_text(result),
                      work["anchors_scored"].get<double>(), work["keys_attended"].get<double>(),
                      work["products"].get<double>(), work["bytes"].get<double>());
 }
@@ -61,10 +60,8 @@ int plan(const Options& options) {
                                 {"fast", stage.fast},
                                 {"why", stage.why}});
   }
-  const auto [size, reason] = call.scratch();
   result["queries_at_once"] = found.queries_at_once;
-  result["scratch"] = size;
-  result["scratch_reason"] = reason.empty() ? Json() : Json(reason);
+  result.update(call.scratch());
   const cuda::ExpectedWork work = cuda::expected_work(call.shape(), call.plan);
   result["work"] = {{"anchors_scored", work.anchors_scored},
                     {"keys_attended", work.keys_attended},
