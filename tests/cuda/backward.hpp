@@ -1,7 +1,6 @@
 #pragma once
 
 #include "judge.hpp"
-#include "multistep/cuda/gradients.hpp"
 #include "multistep/gradients.hpp"
 
 /// Runs of the GPU's backward pass, and what the judge says of them.
