@@ -140,10 +140,9 @@ struct QueryConsumer {
     stages.keys().release(item - 1);
   }
 
-  /// The derivative of a row: with those of its other items, or as a part.
-  __device__ void store(const TileRow& row, int r) {
+  /// The derivative of a row that is `here`: with those of its other items, or as a part.
+  __device__ void store(const TileRow& row, int r, bool here) {
     const int c = threadIdx.x % 4;
-    const bool here = row.index >= 0 && !spoiled<kHeadDim>(sum, r);
     if constexpr (std::is_base_of_v<SpanRows, Args>) {
       float* const part = args.gradients.query_parts + row.item * kHeadDim;
 #pragma unroll
@@ -213,11 +212,12 @@ struct QueryConsumer {
       unsigned todo[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const bool mine = spoiled<kHeadDim>(sum, r) && rows[r].index >= 0;
-        todo[r] = __ballot_sync(kFullWarp, mine) & 0x11111111u;
-        store(rows[r], r);
+        const bool here = rows[r].index >= 0;
+        const bool bad = spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
+        todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
+        store(rows[r], r, here && !bad);
       }
-      if (!faulty(args.rows.fault, Fault::repair_skipped)) repair(rows, task.kv_head, todo);
+      repair(rows, task.kv_head, todo);
     }
   }
 };
