@@ -66,9 +66,11 @@ enum class Fault {
   no_gate_gradient,     // d routing 0
   gate_without_mean,    // d score = gate * delta
   wrong_level,          // d routing of the levels, swapped
+  wrong_level_of_keys,  // d search keys by the routing queries of level 1 alone
   not_finite,           // one value of dk
   unselected,           // a key that nobody looks at gets 1e-30
   lost_query,           // of the queries that look at a key the last is lost in dv
+  lost_anchor,          // the same in d search keys
   no_share,             // spans count in full beside the window
   lse_ignored,          // the derivative by log-sum-exps
   scores_ignored,       // that by path scores
@@ -383,7 +385,8 @@ class BackwardRun {
 
   void compute_key(Index kv) {
     std::vector<OfRow> uses = of_keys_[at(kv)];
-    const std::vector<OfRow>& anchors = of_anchors_[at(kv)];
+    std::vector<OfRow> anchors = of_anchors_[at(kv)];
+    if (fault_ == Fault::lost_anchor && anchors.size() > 1) anchors.pop_back();
     std::vector<OfRow> for_value = uses;
     if (fault_ == Fault::lost_query && for_value.size() > 1) for_value.pop_back();
     if (fault_ == Fault::tile_missing) {
@@ -401,7 +404,8 @@ class BackwardRun {
       });
       const float d_search = over_rows(anchors, [&](Index i) {
         const OfRow& use = anchors[at(i)];
-        const auto level = static_cast<std::size_t>(use.logit);
+        const auto level =
+            fault_ == Fault::wrong_level_of_keys ? 0 : static_cast<std::size_t>(use.logit);
         return use.weight * problem_.routing[level][at(use.row * d_ + c)];
       });
       if (!search_keys.empty()) {
