@@ -105,6 +105,9 @@ TEST_CASE("the judge passes right gradients, whatever they round where", "[judge
   for (const Backward& kernel : honest::backwards()) {
     CAPTURE(kernel.name);
     CHECK(refused_of(kernel, 1, 20).cases == 0);
+    for (const std::uint64_t telling : {1030, 1048, 1111, 1122, 1134, 1147}) {
+      CHECK(refused_of(kernel, telling, 1).cases == 0);
+    }
   }
 }
 
@@ -207,9 +210,12 @@ TEST_CASE("a head of a gradient that is a hundredth too large fails in the mean"
   const GradientCase of = some_case();
   BackwardRun run = run_of(of);
   for (Index i = 0; i < 364 * 32; ++i) run.value[at(i)] *= 1.01;
-  const JudgeReport report = honest::judged(of, run);
+  JudgeReport report = honest::judged(of, run);
   CHECK(failing(report) == Names{"d value"});
   CHECK(stage_of(report, "d value").values.wrong_heads == 1);
+  for (Index i = 364 * 32; i < 2 * 364 * 32; ++i) run.value[at(i)] *= 1.01;
+  report = honest::judged(of, run);
+  CHECK(stage_of(report, "d value").values.wrong_heads == 2);
 }
 
 TEST_CASE("all rows and keys are looked at, sampled or not", "[judge]") {
@@ -218,7 +224,7 @@ TEST_CASE("all rows and keys are looked at, sampled or not", "[judge]") {
   const std::vector<Index> some{0, 1};  // queries; keys before start 2
   const auto judged = [&] { return judge_gradients(run.submitted(), of.storage, some, some); };
   REQUIRE(judged().pass());
-  const Index behind = 362;  // the newest query stands at 359
+  const Index behind = 360;  // the newest query stands at 359
   SECTION("a key behind the last query") {
     run.key[at(behind * 32)] = -1e-30;
     CHECK(failing(judged()) == Names{"d key"});
@@ -273,6 +279,23 @@ TEST_CASE("a NaN is judged in gradients where it may be, and nowhere else", "[ju
         (std::isnan(of.problem.value[320 * 32]) ? Names{} : Names{"d query"}));
 }
 
+TEST_CASE("gradients that float16 takes for 0 pass", "[judge]") {
+  GradientCase of = some_case();
+  of.storage = Storage::float16;
+  for (double& x : of.d_output) x *= 0x1p-16;
+  of.d_scores.clear();
+  of.d_lse.clear();
+  of.d_window_lse.clear();
+  of.store();
+  of.search();
+  for (const Backward& kernel : honest::backwards()) {
+    CAPTURE(kernel.name);
+    BackwardRun run(kernel, of);
+    run.compute();
+    CHECK(honest::judged(of, run).pass());
+  }
+}
+
 TEST_CASE("gradients are judged at the selection that was submitted", "[judge]") {
   GradientCase of = some_case();
   const Selection own = of.selection;
@@ -284,6 +307,8 @@ TEST_CASE("gradients are judged at the selection that was submitted", "[judge]")
     of.selection.scores[at(2 * row)] += 0.5;
     if (row % 7 == 0) of.selection.count[at(row)] = 1;
     if (row % 5 == 0) of.selection.spans[at(2 * row)] = {};  // a path to no key
+    const Index position = of.problem.position_of(row);
+    if (row % 5 == 1) of.selection.spans[at(2 * row)] = {position - 30, position + 1};
   }
   const BackwardRun run = run_of(of);
   CHECK(honest::judged(of, run).pass());
@@ -335,7 +360,9 @@ TEST_CASE("a sample of keys has the telling ones", "[judge]") {
 }
 
 TEST_CASE("slots become a selection", "[judge]") {
-  const GradientCase of = some_case();
+  GradientCase of = some_case();
+  of.problem.start = {303};  // queries 300 to 302 have no path
+  of.search();
   const Selection& want = of.selection;
   Submission given;
   given.spans = want.spans.data();
