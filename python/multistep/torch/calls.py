@@ -13,17 +13,20 @@ from .._problem import Arguments, Attended, checked, each
 from .._rational import integer
 from .._recurrence import Recurrence
 from ..schedule import MAX_LENGTH
-from . import autograd, operators, positions  # noqa: F401 (gradients register themselves)
+from . import autograd, operators, positions
 
 
 def attended(given: Arguments, details: bool) -> Attended:
-    """What the operator finds; without ``details`` all but the output has no elements."""
+    """What the operator finds; without ``details`` all but the output has no elements, or counts
+    for nothing: gradients are taken at what was found."""
     each(_require_tensor, given)
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
     given = given._replace(length=positions.read("length", given.length, given.q),
                            start=positions.read("start", given.start, given.q))
-    found = _call(torch.ops.multistep.attention, *operators.operands(given), details)
+    operands = operators.operands(given)
+    found = _call(torch.ops.multistep.attention, *operands,
+                  details or autograd.will_go_back(operands))
     return Attended(*found)
 
 

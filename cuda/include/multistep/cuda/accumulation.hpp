@@ -32,4 +32,36 @@ struct AccumulationArgs {
 std::size_t workspace_size(const AccumulationArgs& args);
 void accumulate(const AccumulationArgs& args, Stream stream);
 
+/// Derivatives by what accumulate() was given (SPEC 6), from those by what it returned; one that is
+/// null is 0, a result that is null is not wanted.
+struct AccumulationBackwardArgs {
+  Index batch = 1;
+  Index num_heads = 1;
+  Index length = 0;
+  Index head_dim = 0;  // [1, 256]
+  Index state = 0;     // [1, 256]
+  Index offset = 0;
+  Dtype dtype = Dtype::bf16;
+  const std::int32_t* start = nullptr;  // [batch]; null: 0
+  const void* x = nullptr;              // [batch, num_heads, length, head_dim]
+  const float* a = nullptr;             // [batch, num_heads, length]
+  const void* b = nullptr;              // [batch, num_heads, length, state]
+  const void* c = nullptr;              // [batch, num_heads, length, state]
+  const float* initial = nullptr;       // [batch, num_heads, head_dim, state]; null: 0
+
+  const void* output_gradient = nullptr;        // [batch, num_heads, length, head_dim]
+  const float* final_state_gradient = nullptr;  // [batch, num_heads, head_dim, state]
+
+  void* x_gradient = nullptr;
+  float* a_gradient = nullptr;
+  void* b_gradient = nullptr;
+  void* c_gradient = nullptr;
+  float* initial_gradient = nullptr;
+
+  Rung rung = Rung::fast;
+  Workspace workspace;
+};
+std::size_t workspace_size(const AccumulationBackwardArgs& args);
+void accumulate_backward(const AccumulationBackwardArgs& args, Stream stream);
+
 }  // namespace multistep::cuda
