@@ -301,9 +301,9 @@ def test_a_length_on_the_device_is_refused_at_the_forward():
     want = layer(q)
     for call in (layer, torch.compile(layer, backend="aot_eager")):
         given = q.clone().requires_grad_()
-        with pytest.raises(NotImplementedError, match="^multistep: no gradients .*length") as caught:
+        with pytest.raises(NotImplementedError, match="^multistep: no gradients .*length") as e:
             call(given)
-        assert "\n" not in str(caught.value)
+        assert "\n" not in str(e.value)
         with torch.no_grad():
             assert torch.equal(call(given), want)
 

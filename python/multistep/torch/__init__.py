@@ -27,6 +27,7 @@ from .._problem import (Attended, Options, arguments, check_shapes, checked, req
 from .._recurrence import Recurrence
 from ..schedule import Schedule
 from . import calls, tables
+from .module import Cache, MultiStepAttention
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -122,4 +123,5 @@ def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], sch
                    given.softmax_scale, length is not None)
 
 
-__all__ = ["accumulate", "attend", "attention", "decode", "merge", "plan", "prepare"]
+__all__ = ["Cache", "MultiStepAttention", "accumulate", "attend", "attention", "decode", "merge",
+           "plan", "prepare"]
