@@ -64,6 +64,35 @@ class Attended(NamedTuple):
     """[batch, num_heads, L_q, top_k, N - 1]: the keys along their paths; -1 in unused slots."""
 
 
+class Derivatives(NamedTuple):
+    """Of a loss by what ``attend`` gives. Operators take them in this order; None: 0."""
+
+    by_output: Optional[Array] = None
+    by_lse: Optional[Array] = None
+    by_window_lse: Optional[Array] = None
+    by_scores: Optional[Array] = None
+
+
+class Selection(NamedTuple):
+    """Of what ``attend`` gives that at which gradients are taken, where it is a constant. Operators
+    take it in this order."""
+
+    spans: Array
+    scores: Array
+    anchors: Array
+
+
+class Gradients(NamedTuple):
+    """Of a loss by the arrays among the arguments."""
+
+    q: Array
+    k: Array
+    v: Array
+    routing_queries: list[Array]
+    search_keys: Optional[Array]
+    """None where these are k, whose gradient then has both parts."""
+
+
 class Sizes(NamedTuple):
     """Sizes of an attention problem (SPEC 7)."""
 
@@ -161,6 +190,13 @@ def _one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
     if value not in words:
         raise ValueError(f"{name} {value!r}: {', '.join(words[:-1])} or {words[-1]}")
     return str(value)
+
+
+def shapes_found(shape: Any, top_k: int, levels: int) -> Attended:
+    """The shapes of what ``attend`` gives for a q of ``shape``."""
+    rows = shape[:3]
+    return Attended(shape, (*rows, top_k), rows, (*rows, top_k, 2), (*rows, top_k),
+                    (*rows, top_k, levels))
 
 
 def check_shapes(given: Arguments) -> Sizes:
