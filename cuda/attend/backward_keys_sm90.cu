@@ -166,8 +166,8 @@ struct RowGatherer {
       }
       if (mine()) end_piece();
       ++item;
+      finish();  // the next piece's keys wait for the end of this one
     }
-    finish();
   }
 };
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "judge.hpp"
-#include "multistep/gradients.hpp"
+#include "multistep/judge_gradients.hpp"
 
 /// Runs of the GPU's backward pass, and what the judge says of them.
 namespace gpu {
@@ -112,82 +112,43 @@ inline Gradients backward(const OnDevice& device, Rung rung, const Paths& kept,
   return arrays.download();
 }
 
-/// What the GPU kept, as the oracle takes a selection.
-inline Selection selection_of(const Paths& kept) {
-  Selection selection;
-  selection.top_k = kept.top_k;
-  selection.levels = kept.levels;
-  selection.spans = to_host(kept.spans);
-  selection.scores = cast<double>(kept.scores);
-  selection.anchors = cast<Index>(kept.anchors);
-  const std::size_t slots = at(kept.top_k);
-  for (std::size_t row = 0; row < kept.spans.size() / slots; ++row) {
-    Index count = 0;
-    while (count < kept.top_k && !selection.spans[row * slots + at(count)].empty()) ++count;
-    selection.count.push_back(kept.levels > 0 ? count : 0);
-  }
-  selection.work.resize(selection.count.size());
-  return selection;
-}
-
-inline std::string wrong_rows(const char* what, Index width, Dtype dtype,
-                              const std::vector<float>& got, const std::vector<double>& want) {
-  const double u = dtype == Dtype::bf16 ? 0x1p-8 : 0x1p-11;
-  double all = 0;
-  for (const double x : want) all += std::isfinite(x) ? x * x : 0;
-  const double typical = std::sqrt(all / static_cast<double>(std::max<std::size_t>(1, want.size())) *
-                                   static_cast<double>(width));
-  double worst = 0;
-  std::size_t worst_row = 0;
-  Index nans = 0;
-  for (std::size_t row = 0; row < want.size() / at(width); ++row) {
-    double error = 0;
-    double norm = 0;
-    for (std::size_t i = row * at(width); i < (row + 1) * at(width); ++i) {
-      if (std::isnan(want[i])) continue;
-      if (std::isnan(got[i])) ++nans;
-      error += std::pow(static_cast<double>(got[i]) - want[i], 2);
-      norm += want[i] * want[i];
-    }
-    const double ratio = std::sqrt(error) / (2 * u * std::sqrt(norm) + 0.25 * u * typical + 1e-30);
-    if (ratio > worst || std::isnan(ratio)) worst = ratio, worst_row = row;
-  }
-  std::ostringstream text;
-  if (!(worst <= 1) || nans > 0 || got.size() != want.size()) {
-    text << what << ": row " << worst_row << " ratio " << worst << ", " << nans << " NaN; ";
-  }
-  return text.str();
-}
-
-/// Empty, or what is wrong with gradients at a selection.
+/// Empty, or what the judge finds wrong with gradients at a selection: in every row and key.
 inline std::string wrong_gradients(const Problem& problem, Dtype dtype, const Paths& kept,
                                    const LossGradients& loss, const Gradients& got) {
-  const Selection selection = selection_of(kept);
-  const auto output = cast<double>(loss.output);
-  const auto scores = cast<double>(loss.scores);
-  const auto lse = cast<double>(loss.lse);
-  const auto window_lse = cast<double>(loss.window_lse);
-  const auto given = [](const std::vector<double>& x) { return x.empty() ? nullptr : x.data(); };
-  multistep::AttentionGradients want = multistep::attention_backward(
-      problem.attention(), {given(output), given(scores), given(lse), given(window_lse)},
-      problem.plan.steps() > 1 ? &selection : nullptr);
-  if (problem.search_keys.empty()) {
-    for (std::size_t i = 0; i < want.attention.key.size(); ++i) {
-      want.attention.key[i] += want.search.search_keys[i];
-    }
+  const Index rows = problem.sizes.rows();
+  const SubmittedArrays paths = handed(kept);
+  const Selection selection =
+      multistep::selection_of(paths.submission(), rows, kept.top_k, problem.plan.steps() - 1);
+  // One array after another: their pointers stay.
+  std::vector<std::vector<double>> arrays;
+  arrays.reserve(16);
+  const auto given = [&](const std::vector<float>& values) -> const double* {
+    if (values.empty()) return nullptr;
+    return arrays.emplace_back(cast<double>(values)).data();
+  };
+  multistep::SubmittedGradients<float> submitted{
+      .attention = problem.attention(),
+      .selection = problem.plan.steps() > 1 ? &selection : nullptr,
+      .by_result = {given(loss.output), given(loss.scores), given(loss.lse),
+                    given(loss.window_lse)},
+      .query = given(got.query),
+      .key = given(got.key),
+      .value = given(got.value),
+      .routing_queries = {},
+      .search_keys = given(got.search_keys)};
+  for (const std::vector<float>& level : got.routing) {
+    submitted.routing_queries.push_back(given(level));
   }
-  const Index d = problem.sizes.head_dim;
-  std::string text = wrong_rows("d query", d, dtype, got.query, want.attention.query) +
-                     wrong_rows("d key", d, dtype, got.key, want.attention.key) +
-                     wrong_rows("d value", d, dtype, got.value, want.attention.value);
-  if (!problem.search_keys.empty()) {
-    text += wrong_rows("d search keys", d, dtype, got.search_keys, want.search.search_keys);
-  }
-  for (std::size_t m = 0; m < got.routing.size(); ++m) {
-    text += wrong_rows("d routing queries", d, dtype, got.routing[m],
-                       want.search.routing_queries[m]);
-  }
-  return text;
+  const auto all = [](Index count) {
+    std::vector<Index> indices(at(count));
+    std::iota(indices.begin(), indices.end(), 0);
+    return indices;
+  };
+  const multistep::Shape& sizes = problem.sizes;
+  const multistep::JudgeReport report = multistep::judge_gradients(
+      submitted, storage_of(dtype), std::span<const Index>(all(rows)),
+      std::span<const Index>(all(sizes.batch * sizes.num_kv_heads * sizes.keys)));
+  return report.pass() ? "" : report.table();
 }
 
 }  // namespace gpu

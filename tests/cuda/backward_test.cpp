@@ -179,6 +179,15 @@ TEST_CASE("GPU gradients over long spans and windows", "[backward]") {
   }
 }
 
+TEST_CASE("GPU gradients of more tiles of keys than multiprocessors", "[backward]") {
+  Options options = prefill(preset_schedule("paper"), 700);
+  options.schedule.window_index = 3;
+  options.num_heads = 16;
+  options.num_kv_heads = 16;
+  options.head_dim = 128;
+  check(options);
+}
+
 TEST_CASE("Repeated GPU gradients are the same bits", "[backward]") {
   Options options = prefill(preset_schedule("paper"), 500);
   options.schedule.window_index = 5;
