@@ -1,7 +1,6 @@
 #pragma once
 
-#include "accumulate/product.cuh"
-#include "device/fragment.cuh"
+#include "accumulate/recurrence.cuh"
 
 /// The fast backward. G_t = d loss / d H_t obeys the recurrence of H from the end, with dr and c
 /// for x and b: of a tile, H is the state before its first row and K = a G what comes from behind
@@ -13,31 +12,11 @@
 ///   c_t^T.
 namespace multistep::cuda {
 
-inline constexpr int kBackThreads = 256;
 inline constexpr int kStretch = 3;  // tiles between states of a segment that are kept
 inline constexpr int kKept = 2;
 static_assert(kSegmentRows <= (kKept + 1) * kStretch * kTile, "the first is the segment's own");
 
-/// A slab of 64 x 64 entries of H or K.
-using Slab = float[kWidth * kStride];
-__device__ inline int entry(int d, int k) { return kStride * d + 8 * (d / 4 % 2) + k; }
-
-/// H with x and b, or K with dr and c.
-template <class T>
-struct alignas(16) Recurrence {
-  Rows<T> left;
-  Rows<T> right;
-  Slab state;
-};
-
-/// What a block shares that walks a recurrence.
-template <class T>
-struct alignas(16) Walk {
-  Recurrence<T> of;
-  Decays decay;
-};
-
-/// What it shares to find the gradients.
+/// What a block shares that finds the gradients.
 template <class T>
 struct alignas(16) BackwardTile {
   Recurrence<T> forward;
@@ -49,110 +28,7 @@ struct alignas(16) BackwardTile {
   // last row.
   float pairs[kTile + 1][kTile + 1];
 };
-
-/// Loads `count` rows of `width` columns, 0 elsewhere. Until wait_for_rows() they are on their way.
-template <class T>
-__device__ void load_rows(Rows<T>& to, const T* from, Index stride, int count, int width) {
-  if (stride % 8 == 0) {
-    static_assert(kBackThreads == kTile * kWidth / 8, "16 bytes for each thread");
-    const int t = threadIdx.x / 8;
-    const int column = threadIdx.x % 8 * 8;
-    const bool there = t < count && column < width;
-    ptx::copy_async_16(&to[t][column], there ? from + t * stride + column : from, there);
-    return;
-  }
-  for (int i = threadIdx.x; i < kTile * kWidth; i += kBackThreads) {
-    const int t = i / kWidth;
-    const int column = i % kWidth;
-    to[t][column] = t < count && column < width ? from[t * stride + column] : from_float<T>(0);
-  }
-}
-__device__ inline void wait_for_rows() {
-  ptx::commit_copies();
-  ptx::wait_for_copies<0>();
-  __syncthreads();
-}
-
-/// Entries [D - d0, S - k0] at most of a state in memory, 0 elsewhere; a null pointer is 0.
-__device__ inline void load_slab(Slab& to, const float* from, Index S, int rows, int columns) {
-#pragma unroll 4
-  for (int i = threadIdx.x; i < kWidth * kWidth; i += kBackThreads) {
-    const int d = i / kWidth;
-    const int k = i % kWidth;
-    to[entry(d, k)] = from && d < rows && k < columns ? from[d * S + k] : 0;
-  }
-}
-__device__ inline void store_slab(float* to, const Slab& from, Index S, int rows, int columns) {
-  for (int i = threadIdx.x; i < kWidth * kWidth; i += kBackThreads) {
-    const int d = i / kWidth;
-    const int k = i % kWidth;
-    if (d < rows && k < columns) to[d * S + k] = from[entry(d, k)];
-  }
-}
-__device__ inline void copy_slab(Slab& to, const Slab& from) {
-  for (int i = 4 * threadIdx.x; i < kWidth * kStride; i += 4 * kBackThreads) {
-    *reinterpret_cast<float4*>(&to[i]) = *reinterpret_cast<const float4*>(&from[i]);
-  }
-}
-
-/// The state becomes decay times itself + sum over t of weight(t) left_t right_t^T. A warp has 16 x
-/// 32 entries.
-template <class T, class Weight>
-__device__ void advance(Recurrence<T>& of, float decay, Weight weight) {
-  const int g = threadIdx.x % 32 / 4;
-  const int c = threadIdx.x % 4;
-  const int d = threadIdx.x / 64 * 16;
-  const int k = threadIdx.x / 32 % 2 * 32;
-  static_assert(kBackThreads == 256, "four warps down, two across");
-  float sum[4][4];
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const Piece old = two(&of.state[entry(d + g + 8 * r, k + 8 * n + 2 * c)]);
-      sum[n][2 * r] = decay * old.x;
-      sum[n][2 * r + 1] = decay * old.y;
-    }
-  }
-  for (int t0 = 0; t0 < kTile; t0 += 16) {
-    std::uint32_t left[4];
-    take_square_columns(left, of.left, t0, d);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int t = t0 + 8 * half;
-      const Piece scale = {weight(t + 2 * c), weight(t + 2 * c + 1)};
-      const Piece upper = unpack<T>(left[2 * half]);
-      const Piece lower = unpack<T>(left[2 * half + 1]);
-      const Split above({scale.x * upper.x, scale.y * upper.y});
-      const Split below({scale.x * lower.x, scale.y * lower.y});
-      std::uint32_t right[4];
-      take_columns(right, of.right, t, k);
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        add_product(sum[n], above.rest, below.rest, unpack<T>(right[n]));
-      }
-#pragma unroll
-      for (int n = 0; n < 4; ++n) {
-        add_product(sum[n], above.most, below.most, unpack<T>(right[n]));
-      }
-    }
-  }
-#pragma unroll
-  for (int n = 0; n < 4; ++n) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      two(&of.state[entry(d + g + 8 * r, k + 8 * n + 2 * c)]) = {sum[n][2 * r], sum[n][2 * r + 1]};
-    }
-  }
-}
-template <class T>
-__device__ void advance_forward(Recurrence<T>& of, const Decays& decay) {
-  advance(of, decay[kTile - 1][kTile], [&](int s) { return decay[kTile - 1][s]; });
-}
-template <class T>
-__device__ void advance_back(Recurrence<T>& of, const Decays& decay) {
-  advance(of, decay[kTile - 1][kTile], [&](int t) { return decay[t][kTile]; });
-}
+static_assert(sizeof(BackwardTile<bf16>) <= 99 * 1024, "what any chip has; two fit on Hopper");
 
 /// One warp has 16 rows of 64 columns of a gradient: row r's are [4 n + 2 h], [4 n + 2 h + 1] for
 /// columns 8 n + 2 c, 8 n + 2 c + 1, where r = g + 8 h.
@@ -295,44 +171,60 @@ __device__ void scale_rows(Gradient& sum, int row, Scale scale) {
   }
 }
 
-/// Where a gradient's rows go. Wider than a slab, it is a sum over slabs, of which `sums` has the
-/// earlier ones'.
+/// The pairs of 16 rows from `row`, by one warp.
 template <class T>
-struct Out {
-  T* rows;
-  float* sums;
-  Index stride;
-  int width;
-  bool first;
-  bool last;
-
-  __device__ void store(Gradient& sum, Index row, int count) const {
-    const int g = threadIdx.x % 32 / 4;
-    const int c = threadIdx.x % 4;
-    if (first && last && width == kWidth && stride % 8 == 0) {
-      const float(&values)[32] = reinterpret_cast<const float(&)[32]>(sum);
+__device__ void write_pairs(BackwardTile<T>& tile, int row) {
+  const int g = threadIdx.x % 32 / 4;
+  const int c = threadIdx.x % 4;
+  Queries by_state;
+  Queries by_head_dim;
+  take_queries(by_state, tile.back.right, row);
+  take_queries(by_head_dim, tile.back.left, row);
+  for (int s = 0; s < row + 16; s += 8) {
+    float one[4];
+    float other[4];
+    score(one, by_state, tile.forward.right, s);
+    score(other, by_head_dim, tile.forward.left, s);
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        T* const to = g + 8 * r < count ? rows + (row + g + 8 * r) * stride : nullptr;
-        store_fragment<T, kWidth>(values, r, to);
-      }
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const int r = g + i / 2 % 2 * 8;
-      const int column = i / 4 * 8 + 2 * c + i % 2;
-      if (r >= count || column >= width) continue;
-      const Index at = (row + r) * stride + column;
-      float& value = sum[i / 4][i % 4];
-      if (!first) value += sums[at];
-      if (last) {
-        rows[at] = from_float<T>(value);
-      } else {
-        sums[at] = value;
-      }
+    for (int i = 0; i < 4; ++i) {
+      tile.pairs[row + g + i / 2 * 8][s + 2 * c + i % 2 + 1] = one[i] * other[i];
     }
   }
-};
+}
+
+/// pairs[kTile][0] = <K, H>, by one warp.
+template <class T>
+__device__ void write_state_pair(BackwardTile<T>& tile) {
+  float sum = 0;
+  for (int i = threadIdx.x % 32; i < kWidth * kWidth; i += 32) {
+    const int at = entry(i / kWidth, i % kWidth);
+    sum = fmaf(tile.back.state[at], tile.forward.state[at], sum);
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) tile.pairs[kTile][0] = sum;
+}
+
+/// da_t = <G_t, H_{t-1}> = sum over u >= t and s < t of D_ut D_{t-1,s} pairs[u][s + 1], where H
+/// stands before the first row and K behind the last. By one warp: lane u sums over s as t grows,
+/// then lane t over u.
+template <class T>
+__device__ void write_decay_gradient(BackwardTile<T>& tile, float* to, int count, bool first) {
+  const int lane = threadIdx.x % 32;
+  float sum = 0;
+#pragma unroll 8
+  for (int t = 0; t < kTile; ++t) {
+    if (t > lane) continue;
+    sum = t == 0 ? tile.pairs[lane][0] : fmaf(tile.a[t - 1], sum, tile.pairs[lane][t]);
+    tile.pairs[lane][t] = tile.decay[lane][t] * sum;
+  }
+  __syncwarp();
+  const int t = lane;
+  float last = tile.pairs[kTile][0];
+  if (t > 0) last *= tile.decay[t - 1][kTile];
+  for (int s = 0; s < t; ++s) last = fmaf(tile.decay[t - 1][s], tile.pairs[kTile][s + 1], last);
+  float total = tile.decay[kTile - 1][t] * last;
+  for (int u = t; u < kTile; ++u) total += tile.pairs[u][t];
+  if (t < count) to[t] = first ? total : to[t] + total;
+}
 
 }  // namespace multistep::cuda
