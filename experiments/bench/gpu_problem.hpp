@@ -5,6 +5,7 @@
 
 #include "bench/gpu_options.hpp"
 #include "multistep/cuda/attention.hpp"
+#include "multistep/cuda/gradients.hpp"
 #include "multistep/cuda/memory.hpp"
 
 namespace multistep::program {
@@ -17,7 +18,13 @@ inline cuda::Dtype dtype_of(const GpuShape& shape) {
 /// same function, and a query's row does not depend on how many queries there are.
 class InputSource {
  public:
-  enum Array : std::uint64_t { query = 0, key = 1, value = 2, routing = 3 };  // routing + level - 1
+  enum Array : std::uint64_t {
+    query = 0,
+    key = 1,
+    value = 2,
+    routing = 3,           // + level - 1
+    output_gradient = 100  // of the loss
+  };
 
   /// `needle`: the key that matches every query where the inputs are of that kind.
   InputSource(const GpuShape& shape, Index needle);

@@ -360,6 +360,17 @@ JudgeReport judge_gradients(const SubmittedGradients<T>& submitted, Storage stor
   return GradientJudge<T>(submitted, storage, rows, keys).judge(progress);
 }
 
+JudgeReport with_gradients(JudgeReport values, const JudgeReport& gradients) {
+  const auto append = [](const auto& from, auto& to) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  append(gradients.stages, values.stages);
+  append(gradients.not_supplied, values.not_supplied);
+  values.keys = gradients.keys;
+  values.keys_of = gradients.keys_of;
+  return values;
+}
+
 template JudgeReport judge_gradients(const SubmittedGradients<float>&, Storage,
                                      std::span<const Index>, std::span<const Index>,
                                      const Progress&);

@@ -148,6 +148,9 @@ TEST_CASE("right gradients pass, and the verdict says what was looked at", "[jud
   const JudgeReport part =
       judge_gradients(submitted, of.storage, honest::first_rows(3), honest::first_rows(3));
   CHECK(part.pass());
+  const JudgeReport both = with_gradients(whole, part);
+  CHECK(both.stages.size() == 6);
+  CHECK(both.keys == 3);
   CHECK(part.not_supplied == Names{"d query", "d routing queries", "d value", "d search keys"});
 }
 
