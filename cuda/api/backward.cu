@@ -1,39 +1,71 @@
 #include "api/call.cuh"
 #include "api/choose.cuh"
-#include "api/stages_backward.cuh"
+#include "group/laid_items.cuh"
 
 /// The backward pass: what it checks, how it lays out the workspace, and its order.
 namespace multistep::cuda {
 namespace {
 
+constexpr DeviceSpan kSomeSpan{};
 constexpr Index kBackwardPairs = Index{1} << 20;  // whose parts of the derivative by query are kept
 
-/// Kernels that take the items of a pass, of one rung.
-struct ItemKernels {
-  bool tiles;
+/// One kind of items, spans or windows, through the passes of the backward, by one rung's kernels.
+class ItemPasses {
+ public:
+  /// Lays out scratch; from an arena without a base it only counts.
+  ItemPasses(bool tiles, const SpanAttend& items, ItemGradients gradients, Arena& arena)
+      : tiles_(tiles), laid_(items, no_scratch()), gradients_(gradients) {
+    const Index count = items.rows.total() * items.slots;
+    gradients_.dots = arena.take<ItemDot>(count);
+    gradients_.weights = arena.take<ItemWeight>(count);
+    if (!tiles) return;
+    laid_ = LaidItems(items, arena);
+    if (items.spans) {
+      sorting_ = arena.take<char>(static_cast<Index>(sort_pairs_bytes(items.rows, items.slots)));
+    }
+  }
 
-  void dots(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
-            Stream stream) const {
-    tiles ? item_dots_tiles(items, pairs, gradients, stream)
-          : item_dots_plain(items, gradients, stream);
+  const ItemDot* dots() const { return gradients_.dots; }
+  ItemWeight* weights() const { return gradients_.weights; }
+
+  void dot(Stream stream) {
+    if (!tiles_) return item_dots_plain(laid_, gradients_, stream);
+    if (laid_.spans) pairs_ = sort_pairs(laid_, sorting_, stream);
+    item_dots_tiles(laid_, pairs(), gradients_, stream);
   }
-  void queries(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
-               Stream stream) const {
-    tiles ? query_gradients_tiles(items, pairs, gradients, stream)
-          : query_gradients_plain(items, gradients, stream);
+  /// From here on there have to be weights.
+  void weighted(Stream stream) {
+    if (tiles_) lay_items(laid_, pairs(), gradients_.weights, stream);
   }
-  void keys(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
-            void* workspace, Stream stream) const {
-    tiles ? key_gradients_tiles(items, pairs, gradients, workspace, stream)
-          : key_gradients_plain(items, gradients, stream);
+  void queries(Stream stream) const {
+    tiles_ ? query_gradients_tiles(laid_, gradients_, stream)
+           : query_gradients_plain(laid_, gradients_, stream);
   }
+  void sum_queries(Stream stream) const { sum_query_parts(laid_, gradients_, stream); }
+  void keys(void* workspace, Stream stream) const {
+    tiles_ ? key_gradients_tiles(laid_, gradients_, workspace, stream)
+           : key_gradients_plain(laid_, gradients_, stream);
+  }
+
+ private:
+  static Arena& no_scratch() {
+    static thread_local Arena arena;
+    return arena;
+  }
+  const Pairs* pairs() const { return laid_.spans ? &pairs_ : nullptr; }
+
+  bool tiles_;
+  LaidItems laid_;
+  ItemGradients gradients_;
+  char* sorting_ = nullptr;
+  Pairs pairs_{};
 };
 
-ItemKernels kernels_of(const Shape& shape, float scale, Rung rung) {
-  if (rung == Rung::plain) return {false};
+bool takes_tiles(const Shape& shape, float scale, Rung rung) {
+  if (rung == Rung::plain) return false;
   const std::string why = why_not_tiles(shape, scale, current_device().tiles);
   refuse_slow(rung, why);
-  return {why.empty()};
+  return why.empty();
 }
 
 Index values_of_keys(const Shape& shape) {
@@ -53,36 +85,6 @@ struct KeySums {
   float* search_key = nullptr;  // `key` where the keys are searched
 };
 
-/// Scratch of a chunk of queries.
-struct ChunkScratch {
-  ItemDot* span_dots;
-  ItemDot* window_dots;
-  ItemWeight* span_weights;
-  ItemWeight* window_weights;
-  float* by_score;
-  float* query_parts;
-  char* sorting;
-  char* passing;  // of one pass at a time
-
-  ChunkScratch(const Rows& rows, Index slots, bool tiles, bool searches, Arena& arena) {
-    const Index total = rows.total();
-    const Index pairs = total * slots;
-    span_dots = arena.take<ItemDot>(pairs);
-    window_dots = arena.take<ItemDot>(total);
-    span_weights = arena.take<ItemWeight>(pairs);
-    window_weights = arena.take<ItemWeight>(total);
-    by_score = arena.take<float>(pairs);
-    query_parts = arena.take<float>(pairs * rows.head_dim);
-    std::size_t sort_bytes = 0;
-    std::size_t pass_bytes = 0;
-    if (tiles && slots > 0) sort_bytes = sort_pairs_bytes(rows, narrow(slots));
-    if (tiles) pass_bytes = key_gradients_bytes(rows);
-    if (searches) pass_bytes = std::max(pass_bytes, search_gradients_bytes(rows, narrow(slots)));
-    sorting = arena.take<char>(static_cast<Index>(sort_bytes));
-    passing = arena.take<char>(static_cast<Index>(pass_bytes));
-  }
-};
-
 class Backward {
  public:
   explicit Backward(const AttentionBackwardArgs& args)
@@ -91,14 +93,13 @@ class Backward {
         levels_(args.schedule->levels()),
         slots_(levels_ > 0 ? args.schedule->top_k() : 0),
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
-        kernels_(kernels_of(args.shape, scale_, args.rung)),
+        tiles_(takes_tiles(args.shape, scale_, args.rung)),
         chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs) : args.shape.queries) {}
 
   std::size_t bytes() const {
     Arena arena;
-    lay_out_sums(arena);
-    ChunkScratch(rows_of(args_.shape, window_, 0, chunk_), slots_, kernels_.tiles, slots_ > 0,
-                 arena);
+    const KeySums sums = lay_out_sums(arena);
+    run(arena, rows_of(args_.shape, window_, 0, chunk_), sums, nullptr, false);
     return arena.used();
   }
 
@@ -110,10 +111,9 @@ class Backward {
     for (float* one : {sums.key, sums.value}) clear(one, values, stream);
     if (sums.search_key != sums.key) clear(sums.search_key, values, stream);
     for (Index first = 0; first < shape.queries; first += chunk_) {
-      const Rows rows =
-          rows_of(shape, window_, first, std::min(chunk_, shape.queries - first));
       Arena of_chunk = arena;
-      run(rows, ChunkScratch(rows, slots_, kernels_.tiles, slots_ > 0, of_chunk), sums, stream);
+      run(of_chunk, rows_of(shape, window_, first, std::min(chunk_, shape.queries - first)), sums,
+          stream, true);
     }
     store_sums(sums.key, values, args_.dtype, args_.key_gradient, stream);
     store_sums(sums.value, values, args_.dtype, args_.value_gradient, stream);
@@ -130,41 +130,41 @@ class Backward {
     return sums;
   }
 
-  void run(const Rows& rows, const ChunkScratch& scratch, const KeySums& sums,
-           Stream stream) const {
-    SpanAttend spans{.rows = rows,
+  /// Queries of `rows`; or lays out what it takes.
+  void run(Arena& arena, const Rows& rows, const KeySums& sums, Stream stream, bool launch) const {
+    const bool searches = slots_ > 0;
+    const bool has_window = window_ > 0;
+    const Index pairs = rows.total() * slots_;
+    SpanAttend items{.rows = rows,
                      .dtype = args_.dtype,
                      .scale = scale_,
                      .slots = narrow(slots_),
                      .query = args_.query,
                      .key = args_.key,
                      .value = args_.value,
-                     .spans = args_.spans};
-    SpanAttend windows = spans;
-    windows.slots = 1;
-    windows.spans = nullptr;
-    ItemGradients of_spans{.output_gradient = args_.output_gradient,
-                           .of_items = false,
-                           .dots = scratch.span_dots,
-                           .weights = scratch.span_weights,
-                           .query_parts = scratch.query_parts,
-                           .part_slots = narrow(slots_),
-                           .query_gradient = args_.query_gradient,
-                           .key_sums = sums.key,
-                           .value_sums = sums.value};
-    ItemGradients of_windows = of_spans;
-    of_windows.dots = scratch.window_dots;
-    of_windows.weights = scratch.window_weights;
+                     // Whose items they are, though a workspace is asked for before they are there.
+                     .spans = args_.spans ? args_.spans : &kSomeSpan};
+    const ItemGradients gradients{.output_gradient = args_.output_gradient,
+                                  .of_items = false,
+                                  .dots = nullptr,
+                                  .weights = nullptr,
+                                  .query_parts = arena.take<float>(pairs * rows.head_dim),
+                                  .part_slots = narrow(slots_),
+                                  .query_gradient = args_.query_gradient,
+                                  .key_sums = sums.key,
+                                  .value_sums = sums.value};
+    float* const by_score = arena.take<float>(pairs);
+    ItemPasses spans(tiles_, items, gradients, arena);
+    items.slots = 1;
+    items.spans = nullptr;
+    ItemPasses windows(tiles_, items, gradients, arena);
+    std::size_t bytes = tiles_ ? key_gradients_bytes(rows) : 0;
+    if (searches) bytes = std::max(bytes, search_gradients_bytes(rows, narrow(slots_)));
+    char* const scratch = arena.take<char>(static_cast<Index>(bytes));  // of a pass at a time
+    if (!launch) return;
 
-    const bool has_window = window_ > 0;
-    Pairs sorted{};
-    const Pairs* pairs = nullptr;
-    if (kernels_.tiles && slots_ > 0) {
-      sorted = sort_pairs(spans, scratch.sorting, stream);
-      pairs = &sorted;
-    }
-    if (slots_ > 0) kernels_.dots(spans, pairs, of_spans, stream);
-    if (has_window) kernels_.dots(windows, nullptr, of_windows, stream);
+    if (searches) spans.dot(stream);
+    if (has_window) windows.dot(stream);
     prepare_gradients({.rows = rows,
                        .slots = narrow(slots_),
                        .spans = args_.spans,
@@ -172,25 +172,26 @@ class Backward {
                        .given_by_score = args_.score_gradient,
                        .given_by_span_lse = args_.span_lse_gradient,
                        .given_by_window_lse = args_.window_lse_gradient,
-                       .span_dots = scratch.span_dots,
-                       .window_dots = has_window ? scratch.window_dots : nullptr,
-                       .span_weights = scratch.span_weights,
-                       .window_weights = scratch.window_weights,
-                       .by_score = scratch.by_score},
+                       .span_dots = spans.dots(),
+                       .window_dots = has_window ? windows.dots() : nullptr,
+                       .span_weights = spans.weights(),
+                       .window_weights = windows.weights(),
+                       .by_score = by_score},
                       stream);
+    if (searches) spans.weighted(stream);
+    if (has_window) windows.weighted(stream);
     if (args_.query_gradient) {
-      if (slots_ > 0) kernels_.queries(spans, pairs, of_spans, stream);
-      has_window ? kernels_.queries(windows, nullptr, of_windows, stream)
-                 : sum_query_parts(spans, of_spans, stream);
+      if (searches) spans.queries(stream);
+      has_window ? windows.queries(stream) : spans.sum_queries(stream);
     }
     if (args_.key_gradient || args_.value_gradient) {
-      if (slots_ > 0) kernels_.keys(spans, pairs, of_spans, scratch.passing, stream);
-      if (has_window) kernels_.keys(windows, nullptr, of_windows, scratch.passing, stream);
+      if (searches) spans.keys(scratch, stream);
+      if (has_window) windows.keys(scratch, stream);
     }
-    if (slots_ > 0) search(rows, scratch, sums, stream);
+    if (searches) search(rows, by_score, scratch, sums, stream);
   }
 
-  void search(const Rows& rows, const ChunkScratch& scratch, const KeySums& sums,
+  void search(const Rows& rows, const float* by_score, void* scratch, const KeySums& sums,
               Stream stream) const {
     std::vector<void*> routing = args_.routing_gradients;
     routing.resize(static_cast<std::size_t>(levels_));
@@ -201,12 +202,12 @@ class Backward {
                       .levels = narrow(levels_),
                       .scale = static_cast<float>(args_.search_scale),
                       .anchors = args_.anchors,
-                      .by_score = scratch.by_score,
+                      .by_score = by_score,
                       .search_keys = args_.search_keys ? args_.search_keys : args_.key,
                       .search_key_sums = keys_wanted ? sums.search_key : nullptr,
                       .routing = args_.routing_queries.data(),
                       .routing_gradients = routing.data()},
-                     scratch.passing, stream);
+                     scratch, stream);
   }
 
   const AttentionBackwardArgs& args_;
@@ -214,7 +215,7 @@ class Backward {
   Index levels_;
   Index slots_;
   float scale_;
-  ItemKernels kernels_;
+  bool tiles_;
   Index chunk_;  // queries
 };
 
@@ -278,35 +279,49 @@ void require_backward(const AttentionBackwardArgs& args) {
 
 /// span_attention_backward() in one piece.
 struct ItemsBackward {
-  Rows rows;
-  Index slots;
-  ItemKernels kernels;
+  Index values;
   float* key_sums;
   float* value_sums;
-  ItemDot* dots;
-  ItemWeight* weights;
-  float* query_parts;
-  char* sorting;
-  char* passing;
+  ItemPasses passes;
+  char* scratch;
 
   ItemsBackward(const SpanAttentionBackwardArgs& args, Arena& arena)
-      : rows(rows_of(args.shape, args.schedule->tables().window)),
-        slots(args.slots),
-        kernels(kernels_of(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
-                           args.rung)) {
-    const Index pairs = rows.total() * slots;
+      : values(values_of_keys(args.shape)),
+        key_sums(arena.take<float>(values)),
+        value_sums(arena.take<float>(values)),
+        passes(passes_of(args, arena)) {
+    const bool tiles = takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
+                                   args.rung);
+    scratch = arena.take<char>(
+        tiles ? static_cast<Index>(
+                    key_gradients_bytes(rows_of(args.shape, args.schedule->tables().window)))
+              : 0);
+  }
+
+ private:
+  ItemPasses passes_of(const SpanAttentionBackwardArgs& args, Arena& arena) const {
+    const float scale = scale_of(args.softmax_scale, args.shape.head_dim);
+    const SpanAttend items{.rows = rows_of(args.shape, args.schedule->tables().window),
+                           .dtype = args.dtype,
+                           .scale = scale,
+                           .slots = narrow(args.slots),
+                           .query = args.query,
+                           .key = args.key,
+                           .value = args.value,
+                           .spans = args.spans};
+    const Index pairs = items.rows.total() * args.slots;
     require(pairs < INT_MAX, "{} pairs of a row and a slot: below {}", pairs, INT_MAX);
-    const Index values = values_of_keys(args.shape);
-    key_sums = arena.take<float>(values);
-    value_sums = arena.take<float>(values);
-    dots = arena.take<ItemDot>(pairs);
-    weights = arena.take<ItemWeight>(pairs);
-    query_parts = arena.take<float>(args.spans ? pairs * rows.head_dim : 0);
-    const bool sorts = kernels.tiles && args.spans;
-    sorting = arena.take<char>(
-        sorts ? static_cast<Index>(sort_pairs_bytes(rows, narrow(slots))) : 0);
-    passing =
-        arena.take<char>(kernels.tiles ? static_cast<Index>(key_gradients_bytes(rows)) : 0);
+    const ItemGradients gradients{
+        .output_gradient = args.output_gradient,
+        .of_items = true,
+        .dots = nullptr,
+        .weights = nullptr,
+        .query_parts = arena.take<float>(args.spans ? pairs * args.shape.head_dim : 0),
+        .part_slots = 0,
+        .query_gradient = args.query_gradient,
+        .key_sums = key_sums,
+        .value_sums = value_sums};
+    return {takes_tiles(args.shape, scale, args.rung), items, gradients, arena};
   }
 };
 
@@ -352,43 +367,21 @@ void span_attention_backward(const SpanAttentionBackwardArgs& args, Stream strea
                     {args.value_gradient, "value_gradient", 0}});
   require_workspace(args.workspace, workspace_size(args));
   Arena arena(args.workspace.data);
-  const ItemsBackward scratch(args, arena);
-  const Index values = values_of_keys(args.shape);
-  clear(scratch.key_sums, values, stream);
-  clear(scratch.value_sums, values, stream);
+  ItemsBackward backward(args, arena);
+  ItemPasses& passes = backward.passes;
+  clear(backward.key_sums, backward.values, stream);
+  clear(backward.value_sums, backward.values, stream);
   if (rows > 0) {
-    const SpanAttend items{.rows = scratch.rows,
-                           .dtype = args.dtype,
-                           .scale = scale_of(args.softmax_scale, args.shape.head_dim),
-                           .slots = narrow(args.slots),
-                           .query = args.query,
-                           .key = args.key,
-                           .value = args.value,
-                           .spans = args.spans};
-    const ItemGradients gradients{.output_gradient = args.output_gradient,
-                                  .of_items = true,
-                                  .dots = scratch.dots,
-                                  .weights = scratch.weights,
-                                  .query_parts = scratch.query_parts,
-                                  .part_slots = 0,
-                                  .query_gradient = args.query_gradient,
-                                  .key_sums = scratch.key_sums,
-                                  .value_sums = scratch.value_sums};
-    Pairs sorted{};
-    const bool sorts = scratch.kernels.tiles && args.spans;
-    if (sorts) sorted = sort_pairs(items, scratch.sorting, stream);
-    const Pairs* const pairs = sorts ? &sorted : nullptr;
-    scratch.kernels.dots(items, pairs, gradients, stream);
-    weigh_items(scratch.rows, items.slots, scratch.dots, args.lse_gradient, scratch.weights,
-                stream);
-    if (args.query_gradient) {
-      scratch.kernels.queries(items, pairs, gradients, stream);
-      if (args.spans) sum_query_parts(items, gradients, stream);
-    }
-    scratch.kernels.keys(items, pairs, gradients, scratch.passing, stream);
+    passes.dot(stream);
+    weigh_items(rows_of(args.shape, 0), narrow(args.slots), passes.dots(), args.lse_gradient,
+                passes.weights(), stream);
+    passes.weighted(stream);
+    if (args.query_gradient) passes.queries(stream);
+    if (args.query_gradient && args.spans) passes.sum_queries(stream);
+    passes.keys(backward.scratch, stream);
   }
-  store_sums(scratch.key_sums, values, args.dtype, args.key_gradient, stream);
-  store_sums(scratch.value_sums, values, args.dtype, args.value_gradient, stream);
+  store_sums(backward.key_sums, backward.values, args.dtype, args.key_gradient, stream);
+  store_sums(backward.value_sums, backward.values, args.dtype, args.value_gradient, stream);
 }
 
 void combine_backward(const CombineBackwardArgs& args, Stream stream) {

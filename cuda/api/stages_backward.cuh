@@ -35,6 +35,20 @@ struct ItemGradients {
   float* value_sums;            // the same
 };
 
+/// A pass over items: kernels read of a Combine what windows need.
+inline Combine windows_of(const SpanAttend& items) {
+  return {.rows = items.rows,
+          .dtype = items.dtype,
+          .scale = items.scale,
+          .slots = 0,
+          .query = items.query,
+          .key = items.key,
+          .value = items.value,
+          .spans = nullptr,
+          .scores = nullptr,
+          .output = nullptr};
+}
+
 /// Fills `dots`.
 void item_dots_plain(const SpanAttend& items, const ItemGradients& gradients, Stream stream);
 /// `pairs` sorted; null: windows.
@@ -43,16 +57,16 @@ void item_dots_tiles(const SpanAttend& items, const Pairs* pairs, const ItemGrad
 
 /// From `weights`: parts of the derivative by query, of windows that derivative itself.
 void query_gradients_plain(const SpanAttend& items, const ItemGradients& gradients, Stream stream);
-void query_gradients_tiles(const SpanAttend& items, const Pairs* pairs,
-                           const ItemGradients& gradients, Stream stream);
+struct LaidItems;
+void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream);
 /// The derivative by query from the parts of spans alone.
 void sum_query_parts(const SpanAttend& items, const ItemGradients& gradients, Stream stream);
 
 /// Adds to the derivatives by key and value.
 void key_gradients_plain(const SpanAttend& items, const ItemGradients& gradients, Stream stream);
 std::size_t key_gradients_bytes(const Rows& rows);
-void key_gradients_tiles(const SpanAttend& items, const Pairs* pairs,
-                         const ItemGradients& gradients, void* workspace, Stream stream);
+void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, void* workspace,
+                         Stream stream);
 
 /// The gates and joins of query rows in the backward pass.
 struct CombineGradients {

@@ -97,18 +97,34 @@ __global__ void key_gradients(Args args) {
             true);
 }
 
-/// A thread a value of a query row.
-template <class T>
+/// A thread kValues values of a query row.
+template <class T, int kValues>
 __global__ void sum_parts(Args args) {
-  const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int d = args.rows.head_dim;
-  if (i >= args.rows.total() * d) return;
-  const Rows::Row row = args.rows.at(i / d);
-  float sum = 0;
+  const int of_row = d / kValues;
+  const std::int64_t r = thread / of_row;
+  if (r >= args.rows.total()) return;
+  const int at = static_cast<int>(thread % of_row) * kValues;
+  const Rows::Row row = args.rows.at(r);
+  struct alignas(kValues * sizeof(float)) Floats {
+    float x[kValues];
+  };
+  float sum[kValues] = {};
+#pragma unroll 4
   for (int s = 0; s < args.slots; ++s) {
-    sum += args.gradients.query_parts[(row.dense * args.slots + s) * d + i % d];
+    const auto* const part = args.gradients.query_parts + (row.dense * args.slots + s) * d + at;
+    const Floats more = *reinterpret_cast<const Floats*>(part);
+#pragma unroll
+    for (int e = 0; e < kValues; ++e) sum[e] += more.x[e];
   }
-  static_cast<T*>(args.gradients.query_gradient)[row.index * d + i % d] = from_float<T>(sum);
+  struct alignas(kValues * sizeof(T)) Values {
+    T x[kValues];
+  } values;
+#pragma unroll
+  for (int e = 0; e < kValues; ++e) values.x[e] = from_float<T>(sum[e]);
+  T* const gradient = static_cast<T*>(args.gradients.query_gradient) + row.index * d + at;
+  *reinterpret_cast<Values*>(gradient) = values;
 }
 
 /// Launches the kernel for bf16 or fp16 with so many threads, of blocks of `threads`.
@@ -144,8 +160,11 @@ void key_gradients_plain(const SpanAttend& items, const ItemGradients& gradients
 }
 
 void sum_query_parts(const SpanAttend& items, const ItemGradients& gradients, Stream stream) {
-  launch(sum_parts<bf16>, sum_parts<fp16>, Args(PlainItems(items), gradients),
-         items.rows.total() * items.rows.head_dim, 256, stream);
+  const std::int64_t values = items.rows.total() * items.rows.head_dim;
+  const Args args(PlainItems(items), gradients);
+  items.rows.head_dim % 4 == 0
+      ? launch(sum_parts<bf16, 4>, sum_parts<fp16, 4>, args, values / 4, 256, stream)
+      : launch(sum_parts<bf16, 1>, sum_parts<fp16, 1>, args, values, 256, stream);
 }
 
 }  // namespace multistep::cuda

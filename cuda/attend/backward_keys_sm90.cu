@@ -9,6 +9,8 @@
 namespace multistep::cuda {
 namespace {
 
+using Args = BackwardRows<LaidItems>;
+
 constexpr int kGatherWarps = 4;
 
 /// A block's shared memory.
@@ -24,8 +26,7 @@ struct OwnerStages {
   struct RowTile {
     Tile64 query;
     Tile64 by_output;
-    ItemWeight weights[kTileRows];
-    DeviceSpan keys[kTileRows];
+    ItemRow item[kTileRows];
     Tile tile;
     bool last;  // no tile, but the end of a piece
   };
@@ -52,7 +53,7 @@ __device__ inline bool meet(DeviceSpan a, std::int32_t begin, std::int32_t end) 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// A gathering warp: every fourth tile of rows that a piece's keys are looked at by.
-template <class T, int kHeadDim, class Args>
+template <class T, int kHeadDim>
 struct RowGatherer {
   using RowTile = typename OwnerStages<kHeadDim>::RowTile;
   const Args& args;
@@ -71,50 +72,45 @@ struct RowGatherer {
     pending = false;
   }
 
+  /// Asks for 64 rows of an array; a lane knows the places of two, kNoRow: zeros.
   template <class Tile64>
-  __device__ void copy(Tile64& tile, const void* array, const std::int64_t (&places)[2]) const {
+  __device__ void copy(Tile64& tile, const void* array, const std::uint32_t (&places)[2]) const {
     constexpr int kPieces = kHeadDim / 8;  // of a row
     constexpr int kRowsAtOnce = 32 / kPieces;
     const int lane = threadIdx.x % 32;
+    const T* const from = static_cast<const T*>(array) + lane % kPieces * 8;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-#pragma unroll 4
+#pragma unroll 8
       for (int i = 0; i < 32; i += kRowsAtOnce) {
         const int r = i + lane / kPieces;
-        const std::int64_t place = __shfl_sync(kFullWarp, places[half], r);
-        const int piece = lane % kPieces;
-        ptx::copy_async_16(
-            tile.at(32 * half + r, piece),
-            static_cast<const T*>(array) + max(place, std::int64_t{0}) * kHeadDim + piece * 8,
-            place >= 0);
+        const std::uint32_t place = __shfl_sync(kFullWarp, places[half], r);
+        const bool here = place != kNoRow;
+        ptx::copy_async_16(tile.at(32 * half + r, lane % kPieces),
+                           from + (here ? static_cast<std::int64_t>(place) * kHeadDim : 0), here);
       }
     }
   }
 
   __device__ void bring(int kv_head, std::int32_t tile) {
     const int lane = threadIdx.x % 32;
-    TileRow row[2];
-    std::int64_t query[2];
-    std::int64_t by_output[2];
+    const ItemRow* const items =
+        args.items + kv_head * args.per_head + static_cast<std::int64_t>(tile) * kTileRows;
+    std::uint32_t query[2];
+    std::uint32_t by_output[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      row[half] = args.row(kv_head, static_cast<std::int64_t>(tile) * kTileRows + 32 * half + lane);
-      const bool here = row[half].index >= 0;
-      query[half] = row[half].index;
-      by_output[half] = here ? args.gradient_row(row[half]) : -1;
+      const ItemRow& item = items[32 * half + lane];
+      query[half] = item.query;
+      by_output[half] = args.gradients.of_items && query[half] != kNoRow ? item.item : query[half];
     }
     const Tile ranges = args.tile(kv_head, tile);
     finish();  // the rows above were looked up meanwhile
     RowTile& to = stages.rows().empty(item);
+    const auto* const pieces = reinterpret_cast<const uint4*>(items);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int r = 32 * half + lane;
-      to.keys[r] = row[half].keys;
-      if (row[half].index >= 0) {
-        ptx::copy_async_16(&to.weights[r], args.gradients.weights + row[half].item, true);
-      } else {
-        to.weights[r] = {kInfinity, 0, 0, 0};
-      }
+    for (int i = 0; i < kTileRows * static_cast<int>(sizeof(ItemRow) / 16); i += 32) {
+      ptx::copy_async_16(reinterpret_cast<uint4*>(to.item) + i + lane, pieces + i + lane, true);
     }
     if (lane == 0) {
       to.tile = ranges;
@@ -172,7 +168,7 @@ struct RowGatherer {
 };
 
 /// A consumer warpgroup: half of the keys.
-template <class T, int kHeadDim, class Args>
+template <class T, int kHeadDim>
 struct KeyOwner {
   using Stages = OwnerStages<kHeadDim>;
   using RowTile = typename Stages::RowTile;
@@ -192,12 +188,12 @@ struct KeyOwner {
 #pragma unroll
     for (int i = 0; i < kProducts; ++i) {
       const int column = 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
-      const ItemWeight row = rows.weights[column];
-      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -row.lse_log2));
-      by_weights[i] = weight * fmaf(row.share, by_weights[i], -row.mean);
-      logits[i] = weight * row.share;
+      const ItemWeight item = rows.item[column].weight;
+      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
+      by_weights[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
+      logits[i] = weight * item.share;
       if (!kMasked) continue;
-      const DeviceSpan keys = rows.keys[column];
+      const DeviceSpan keys = rows.item[column].keys;
       const bool inside = static_cast<unsigned>(key + i / 2 % 2 * 8 - keys.begin) <
                           static_cast<unsigned>(keys.end - keys.begin);
       if (!inside) logits[i] = by_weights[i] = 0;
@@ -322,7 +318,7 @@ struct KeyOwner {
 
 #endif  // Hopper
 
-template <class T, int kHeadDim, class Args>
+template <class T, int kHeadDim>
 __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     backward_keys(__grid_constant__ const Args args, __grid_constant__ const KeyPieces pieces,
                   __grid_constant__ const CUtensorMap keys,
@@ -336,32 +332,14 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
   __syncthreads();
   if (threadIdx.x < TileBlock::kWarpgroup) {
     ptx::shrink_registers<40>();
-    RowGatherer<T, kHeadDim, Args>{args, stages}.run(pieces, &keys, &values);
+    RowGatherer<T, kHeadDim>{args, stages}.run(pieces, &keys, &values);
   } else {
     ptx::grow_registers<232>();
-    KeyOwner<T, kHeadDim, Args>{args, stages, pieces}.run();
+    KeyOwner<T, kHeadDim>{args, stages, pieces}.run();
   }
 #else
   __trap();  // launched where it was compiled alone: Device::tiles
 #endif
-}
-
-template <class TileRows>
-void launch(const TileRows& rows, const ItemGradients& gradients, void* workspace,
-            Stream stream) {
-  using Args = BackwardRows<TileRows>;
-  const Args args(rows, gradients);
-  if (args.per_head == 0 || args.rows.keys == 0) return;
-  Arena arena(workspace);
-  const KeyPieces pieces(args.rows, arena);
-  cut_pieces(rows, pieces, stream);
-  const TileMaps maps(args, 64);
-  with_tile_type(args, [&](auto type, auto head_dim) {
-    launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim, Args>,
-                                             pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
-                                             maps.keys, maps.values);
-  });
-  add_pieces(args.rows, pieces, gradients.key_sums, gradients.value_sums, stream);
 }
 
 }  // namespace
@@ -372,10 +350,20 @@ std::size_t key_gradients_bytes(const Rows& rows) {
   return arena.used();
 }
 
-void key_gradients_tiles(const SpanAttend& items, const Pairs* pairs,
-                         const ItemGradients& gradients, void* workspace, Stream stream) {
-  pairs ? launch(SpanRows(items, *pairs), gradients, workspace, stream)
-        : launch(WindowRows(windows_of(items)), gradients, workspace, stream);
+void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, void* workspace,
+                         Stream stream) {
+  const Args args(items, gradients);
+  if (args.per_head == 0 || args.rows.keys == 0) return;
+  Arena arena(workspace);
+  const KeyPieces pieces(args.rows, arena);
+  cut_pieces(items, pieces, stream);
+  const TileMaps maps(args, 64);
+  with_tile_type(args, [&](auto type, auto head_dim) {
+    launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim>,
+                                             pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
+                                             maps.keys, maps.values);
+  });
+  add_pieces(args.rows, pieces, gradients.key_sums, gradients.value_sums, stream);
 }
 
 }  // namespace multistep::cuda

@@ -1,11 +1,14 @@
 #include "attend/backward_row.cuh"
 #include "attend/softmax_state.cuh"
 #include "attend/tile_launch_sm90.cuh"
+#include "group/laid_items.cuh"
 
 /// Backward, pass 2: the derivative by the queries, by the forward's tiles of rows. Of a row's
 /// weights P against a tile of 64 keys: dS = P (share dO V^T - mean), dQ += dS K.
 namespace multistep::cuda {
 namespace {
+
+using Args = BackwardRows<LaidItems>;
 
 /// A block's shared memory.
 template <int kHeadDim>
@@ -18,8 +21,7 @@ struct QueryStages {
   struct RowTiles {
     SwizzledTile<kTileRows, kHeadDim> query[2];  // one for each warpgroup
     SwizzledTile<kTileRows, kHeadDim> by_output[2];
-    ItemWeight weights[2 * kTileRows];
-    TileRow row[2 * kTileRows];
+    ItemRow item[2 * kTileRows];
   };
   RowTiles row_tiles[kRowStages];
   KeyTile key[kKeyStages];
@@ -43,35 +45,43 @@ struct QueryStages {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// The gathering warps: queries, dO and weights of the next task.
-template <class T, class Args, int kHeadDim>
+/// The gathering warps: items, queries and dO of the next task.
+template <class T, int kHeadDim>
 __device__ void gather_rows(const Args& args, QueryStages<kHeadDim>& stages) {
   using Stages = QueryStages<kHeadDim>;
-  unsigned item = 0;
-  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++item) {
+  unsigned number = 0;
+  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++number) {
     const TileTask<Stages::kKeys> task(args, i);
-    auto& rows = stages.rows().empty(item);
     GatherShare share;
     std::int64_t by_output[2] = {-1, -1};
-    for (int r = threadIdx.x % 32; share.has(r); r += 32) {  // where there is no row
-      rows.row[share.first + r] = {};
-    }
     share.look_up(args, task, [&](const TileRow& row, int r) {
       by_output[(r - share.first) / 32] = args.gradient_row(row);
-      rows.row[r] = row;
-      ptx::copy_async_16(&rows.weights[r], args.gradients.weights + row.item, true);
     });
+    auto& rows = stages.rows().empty(number);
+    const std::int64_t first = task.kv_head * args.per_head + task.tile * kTileRows;
+    const std::int64_t left = args.per_head - task.tile * kTileRows;  // a tile, or two
+    for (int r = threadIdx.x % 32; share.has(r); r += 32) {
+      const int at = share.first + r;
+      if (at >= left) {
+        rows.item[at].query = kNoRow;
+        continue;
+      }
+      const auto* const item = reinterpret_cast<const uint4*>(args.items + first + at);
+      auto* const to = reinterpret_cast<uint4*>(&rows.item[at]);
+      ptx::copy_async_16(to, item, true);
+      ptx::copy_async_16(to + 1, item + 1, true);
+    }
     share.copy(rows.query, static_cast<const T*>(args.query), share.index);
     share.copy(rows.by_output, static_cast<const T*>(args.gradients.output_gradient), by_output);
     ptx::commit_copies();
     ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();
-    stages.rows().arrive(item);
+    stages.rows().arrive(number);
   }
 }
 
 /// A consumer warpgroup: of each task one of the two tiles.
-template <class T, int kHeadDim, class Args>
+template <class T, int kHeadDim>
 struct QueryConsumer {
   using Stages = QueryStages<kHeadDim>;
   static constexpr int kKeys = Stages::kKeys;
@@ -96,13 +106,13 @@ struct QueryConsumer {
   /// `products`: Q K^T and dO V^T; the first key of the tile is `first`.
   template <bool kMasked>
   __device__ void weigh(float (&logits)[kKeys / 2], const float (&by_weights)[kKeys / 2], int first,
-                        const TileRow (&rows)[2], const ItemWeight (&weights)[2]) const {
+                        const ItemRow (&rows)[2]) const {
 #pragma unroll
     for (int i = 0; i < kKeys / 2; ++i) {
       const int r = i / 2 % 2;
-      const ItemWeight& row = weights[r];
-      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -row.lse_log2));
-      logits[i] = weight * fmaf(row.share, by_weights[i], -row.mean);
+      const ItemWeight& item = rows[r].weight;
+      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
+      logits[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
       if (!kMasked) continue;
       const DeviceSpan keys = rows[r].keys;
       const int key = first + 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
@@ -114,8 +124,7 @@ struct QueryConsumer {
 
   __device__ __forceinline__ void attend(const typename Stages::RowTiles& tiles, int warpgroup,
                                          const Tile& tile, KeyRange range,
-                                         const TileRow (&rows)[2],
-                                         const ItemWeight (&weights)[2]) {
+                                         const ItemRow (&rows)[2]) {
     float logits[kKeys / 2] = {};
     float by_weights[kKeys / 2] = {};
     std::uint32_t by_logits[kKeys / 16][4] = {};
@@ -130,8 +139,8 @@ struct QueryConsumer {
       if (j > range.begin) stages.keys().release(item - 1);
       const int first = j * kKeys;
       const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
-      inside ? weigh<false>(logits, by_weights, first, rows, weights)
-             : weigh<true>(logits, by_weights, first, rows, weights);
+      inside ? weigh<false>(logits, by_weights, first, rows)
+             : weigh<true>(logits, by_weights, first, rows);
       pack_weights<T>(by_logits, logits);
       begin_products(by_logits, sum);
       multiply_values<T, kHeadDim>(sum, by_logits, keys);
@@ -141,10 +150,11 @@ struct QueryConsumer {
   }
 
   /// The derivative of a row that is `here`: with those of its other items, or as a part.
-  __device__ void store(const TileRow& row, int r, bool here) {
+  __device__ void store(const ItemRow& row, int r, bool here) {
     const int c = threadIdx.x % 4;
-    if constexpr (std::is_base_of_v<SpanRows, Args>) {
-      float* const part = args.gradients.query_parts + row.item * kHeadDim;
+    const auto item = static_cast<std::int64_t>(row.item);
+    if (args.spans) {
+      float* const part = args.gradients.query_parts + item * kHeadDim;
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
         const float2 pair{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
@@ -152,7 +162,7 @@ struct QueryConsumer {
       }
     } else {
       const int slots = args.gradients.part_slots;
-      const float* part = args.gradients.query_parts + row.item * slots * kHeadDim;
+      const float* part = args.gradients.query_parts + item * slots * kHeadDim;
       for (int s = 0; s < slots && here; ++s, part += kHeadDim) {
 #pragma unroll
         for (int j = 0; j < kHeadDim / 8; ++j) {
@@ -161,19 +171,20 @@ struct QueryConsumer {
           sum[4 * j + 2 * r + 1] += pair.y;
         }
       }
-      T* const gradient = static_cast<T*>(args.gradients.query_gradient) + row.index * kHeadDim;
+      T* const gradient = static_cast<T*>(args.gradients.query_gradient) +
+                          static_cast<std::int64_t>(row.query) * kHeadDim;
       store_fragment<T, kHeadDim>(sum, r, here ? gradient : nullptr);
     }
   }
 
   /// Rows that a tile-mate's key has spoiled, alone: by the whole warp.
-  __device__ void repair(const TileRow (&rows)[2], std::int64_t kv_head, unsigned (&todo)[2]) const {
+  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head, unsigned (&todo)[2]) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       while (todo[r]) {
         const int source = __ffs(static_cast<int>(todo[r])) - 1;
         todo[r] &= todo[r] - 1;
-        const TileRow row{__shfl_sync(kFullWarp, rows[r].index, source),
+        const TileRow row{__shfl_sync(kFullWarp, rows[r].query, source),
                           __shfl_sync(kFullWarp, rows[r].item, source),
                           {__shfl_sync(kFullWarp, rows[r].keys.begin, source),
                            __shfl_sync(kFullWarp, rows[r].keys.end, source)}};
@@ -195,15 +206,14 @@ struct QueryConsumer {
       const KeyRange range = KeyRange::of(tile.any);
       const auto& tiles = stages.rows().full(rows_item);
       const int at = warpgroup * kTileRows + first_row;
-      const TileRow rows[2] = {tiles.row[at], tiles.row[at + 8]};
-      const ItemWeight weights[2] = {tiles.weights[at], tiles.weights[at + 8]};
+      const ItemRow rows[2] = {tiles.item[at], tiles.item[at + 8]};
 #pragma unroll
       for (float& x : sum) x = 0;
       if (range.empty()) {
         skip(task.keys.end - task.keys.begin);
       } else {
         skip(range.begin - task.keys.begin);
-        attend(tiles, warpgroup, tile, range, rows, weights);
+        attend(tiles, warpgroup, tile, range, rows);
         skip(task.keys.end - range.end);
       }
       stages.rows().release(rows_item);
@@ -212,7 +222,7 @@ struct QueryConsumer {
       unsigned todo[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const bool here = rows[r].index >= 0;
+        const bool here = rows[r].query != kNoRow;
         const bool bad = spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
         todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
         store(rows[r], r, here && !bad);
@@ -224,7 +234,7 @@ struct QueryConsumer {
 
 #endif  // Hopper
 
-template <class T, int kHeadDim, class Args>
+template <class T, int kHeadDim>
 __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     backward_queries(__grid_constant__ const Args args, __grid_constant__ const CUtensorMap keys,
                      __grid_constant__ const CUtensorMap values) {
@@ -246,32 +256,25 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     }
   } else {
     ptx::grow_registers<232>();
-    QueryConsumer<T, kHeadDim, Args>{args, stages}.run();
+    QueryConsumer<T, kHeadDim>{args, stages}.run();
   }
 #else
   __trap();  // launched where it was compiled alone: Device::tiles
 #endif
 }
 
-template <class TileRows>
-void launch(const TileRows& rows, const ItemGradients& gradients, Stream stream) {
-  using Args = BackwardRows<TileRows>;
-  const Args args(rows, gradients);
+}  // namespace
+
+void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
+                           Stream stream) {
+  const Args args(items, gradients);
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, 64);
   with_tile_type(args, [&](auto type, auto head_dim) {
-    launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim, Args>,
+    launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim>,
                                              task_count(args), stream, args, maps.keys,
                                              maps.values);
   });
-}
-
-}  // namespace
-
-void query_gradients_tiles(const SpanAttend& items, const Pairs* pairs,
-                           const ItemGradients& gradients, Stream stream) {
-  pairs ? launch(SpanRows(items, *pairs), gradients, stream)
-        : launch(WindowRows(windows_of(items)), gradients, stream);
 }
 
 }  // namespace multistep::cuda

@@ -65,20 +65,6 @@ struct BackwardRows : TileRows {
   }
 };
 
-/// A pass over items: kernels read of a Combine what windows need.
-inline Combine windows_of(const SpanAttend& items) {
-  return {.rows = items.rows,
-          .dtype = items.dtype,
-          .scale = items.scale,
-          .slots = 0,
-          .query = items.query,
-          .key = items.key,
-          .value = items.value,
-          .spans = nullptr,
-          .scores = nullptr,
-          .output = nullptr};
-}
-
 /// The derivative by the query of one item, not yet scaled.
 template <class T, class TileRows>
 __device__ void query_gradient(const BackwardRows<TileRows>& args, const TileRow& row,

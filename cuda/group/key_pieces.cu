@@ -9,28 +9,17 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kCutThreads = 1024;  // of the one block that cuts
 
-__global__ void find_longest(const DeviceSpan* spans, std::int64_t count, std::int32_t* longest) {
-  std::int32_t mine = 0;
-  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count;
-       i += static_cast<std::int64_t>(gridDim.x) * kThreads) {
-    mine = max(mine, spans[i].end - spans[i].begin);
-  }
-  mine = __reduce_max_sync(kFullWarp, mine);
-  if (threadIdx.x % 32 == 0) atomicMax(longest, mine);  // of integers: any order will do
-}
-
 struct Range {
   std::int32_t begin;
   std::int32_t end;
 };
 
-/// Tiles of pairs that look at keys [first, first + 128): they are sorted by their first keys,
-/// these without their last bits, pairs without keys behind all others.
-__device__ Range tiles_of(const SpanRows& rows, const KeyPieces& pieces, int kv_head,
-                          std::int32_t first) {
-  const auto count = static_cast<std::int32_t>((rows.per_head + kTileRows - 1) / kTileRows);
-  const Tile* const tiles = rows.pairs.tiles + static_cast<std::int64_t>(kv_head) * count;
-  const int shift = rows.pairs.begin_shift;
+/// Tiles of spans that look at keys [first, first + 128): they are sorted by their first keys,
+/// these without their last bits, spans without keys behind all others.
+__device__ Range tiles_of_spans(const LaidItems& items, int kv_head, std::int32_t first) {
+  const auto count = static_cast<std::int32_t>(items.per_head / kTileRows);
+  const Tile* const tiles = items.tiles + static_cast<std::int64_t>(kv_head) * count;
+  const int shift = items.begin_shift;
   const auto tiles_below = [&](std::int32_t key) {  // that begin before the key's bucket
     std::int32_t low = 0;
     std::int32_t high = count;
@@ -42,35 +31,34 @@ __device__ Range tiles_of(const SpanRows& rows, const KeyPieces& pieces, int kv_
     }
     return low;
   };
-  // The last tile that begins before a bucket may hold pairs in it.
-  const std::int32_t begin = tiles_below(max(first - *pieces.longest + 1, 0)) - 1;
+  // The last tile that begins before a bucket may hold spans in it.
+  const std::int32_t begin = tiles_below(max(first - *items.longest + 1, 0)) - 1;
   const std::int32_t last = first + kOwnedKeys - 1;
   return {max(begin, 0), tiles_below(((last >> shift) + 1) << shift)};
 }
 
 /// Tiles of windows that hold any of keys [first, first + 128).
-__device__ Range tiles_of(const WindowRows& rows, const KeyPieces&, int kv_head,
-                          std::int32_t first) {
-  const std::int64_t stands = rows.rows.position(kv_head / rows.rows.kv_heads, rows.rows.first);
-  const std::int64_t oldest = first + rows.rows.key_offset - stands;  // query
-  const std::int64_t newest = oldest + kOwnedKeys - 1 + rows.rows.window;
-  const std::int64_t count = rows.rows.count;
-  const int group = rows.rows.group();
+__device__ Range tiles_of_windows(const LaidItems& items, int kv_head, std::int32_t first) {
+  const Rows& rows = items.rows;
+  const std::int64_t stands = rows.position(kv_head / rows.kv_heads, rows.first);
+  const std::int64_t oldest = first + rows.key_offset - stands;  // query
+  const std::int64_t newest = oldest + kOwnedKeys - 1 + rows.window;
+  const std::int64_t count = rows.count;
   const auto row = [&](std::int64_t query) {
-    return min(max(query, std::int64_t{0}), count) * group;
+    return min(max(query, std::int64_t{0}), count) * rows.group();
   };
   return {static_cast<std::int32_t>(row(oldest) / kTileRows),
           static_cast<std::int32_t>((row(newest) + kTileRows - 1) / kTileRows)};
 }
 
-template <class TileRows>
-__global__ void find_ranges(TileRows rows, KeyPieces pieces) {
+__global__ void find_ranges(LaidItems items, KeyPieces pieces) {
   const auto tile = static_cast<std::int32_t>(blockIdx.x * kThreads + threadIdx.x);
   if (tile >= pieces.key_tiles) return;
-  int kv_head = tile / pieces.tiles_per_head;
+  const int kv_head = tile / pieces.tiles_per_head;
   std::int32_t first = tile % pieces.tiles_per_head * kOwnedKeys;
-  if (faulty(rows.rows.fault, Fault::neighbour_range)) first = max(first - kOwnedKeys, 0);
-  const Range range = tiles_of(rows, pieces, kv_head, first);
+  if (faulty(items.rows.fault, Fault::neighbour_range)) first = max(first - kOwnedKeys, 0);
+  const Range range = items.spans ? tiles_of_spans(items, kv_head, first)
+                                  : tiles_of_windows(items, kv_head, first);
   pieces.of_tile[tile] = {tile, range.begin, max(range.begin, range.end), 0};
 }
 
@@ -152,14 +140,6 @@ unsigned blocks_for(std::int64_t threads) {
   return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
 }
 
-template <class TileRows>
-void cut_rows(const TileRows& rows, const KeyPieces& pieces, Stream stream) {
-  find_ranges<<<blocks_for(pieces.key_tiles), kThreads, 0, stream>>>(rows, pieces);
-  check_launch("find_ranges");
-  cut<<<1, kCutThreads, 0, stream>>>(pieces);
-  check_launch("cut");
-}
-
 }  // namespace
 
 KeyPieces::KeyPieces(const Rows& rows, Arena& arena) {
@@ -171,22 +151,15 @@ KeyPieces::KeyPieces(const Rows& rows, Arena& arena) {
   key_tiles = static_cast<std::int32_t>(tiles);
   piece = arena.take<KeyPiece>(tiles + kMaxPieceSums);
   count = arena.take<std::int32_t>(1);
-  longest = arena.take<std::int32_t>(1);
   of_tile = arena.take<KeyPiece>(tiles);
   sums = arena.take<float>(Index{kMaxPieceSums} * 2 * kOwnedKeys * rows.head_dim);
 }
 
-void cut_pieces(const SpanRows& rows, const KeyPieces& pieces, Stream stream) {
-  check(cudaMemsetAsync(pieces.longest, 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
-  const std::int64_t count = rows.per_head * rows.rows.batch * rows.rows.kv_heads;
-  find_longest<<<std::min(blocks_for(count), 1024u), kThreads, 0, stream>>>(
-      rows.pairs.span, count, pieces.longest);
-  check_launch("find_longest");
-  cut_rows(rows, pieces, stream);
-}
-
-void cut_pieces(const WindowRows& rows, const KeyPieces& pieces, Stream stream) {
-  cut_rows(rows, pieces, stream);
+void cut_pieces(const LaidItems& items, const KeyPieces& pieces, Stream stream) {
+  find_ranges<<<blocks_for(pieces.key_tiles), kThreads, 0, stream>>>(items, pieces);
+  check_launch("find_ranges");
+  cut<<<1, kCutThreads, 0, stream>>>(pieces);
+  check_launch("cut");
 }
 
 void add_pieces(const Rows& rows, const KeyPieces& pieces, float* key_sums, float* value_sums,

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "api/check.cuh"
-#include "group/tile_rows.cuh"
+#include "group/laid_items.cuh"
 
 /// Keys as owners of their sums: a block takes 128 keys of a KV head with some of the tiles of rows
 /// that look at them. Rows lie in the order of the keys that they look at, so those tiles are one
@@ -24,7 +23,6 @@ struct KeyPieces {
   std::int32_t key_tiles;
   KeyPiece* piece;       // [key_tiles + kMaxPieceSums]
   std::int32_t* count;   // of them
-  std::int32_t* longest; // span
   KeyPiece* of_tile;     // [key_tiles]: its range of rows; later the first of its sums, and how many
   float* sums;           // [kMaxPieceSums, 2, 128, head_dim], of keys and values
 
@@ -32,8 +30,7 @@ struct KeyPieces {
 };
 
 /// The rows' tiles that the keys are looked at by.
-void cut_pieces(const SpanRows& rows, const KeyPieces& pieces, Stream stream);
-void cut_pieces(const WindowRows& rows, const KeyPieces& pieces, Stream stream);
+void cut_pieces(const LaidItems& items, const KeyPieces& pieces, Stream stream);
 
 /// Adds the sums of tiles with several pieces, in the order of the rows.
 void add_pieces(const Rows& rows, const KeyPieces& pieces, float* key_sums, float* value_sums,

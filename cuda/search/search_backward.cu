@@ -13,6 +13,56 @@ constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
 constexpr int kRunEntries = 128;  // that a warp sums
 
+/// Consecutive values of a row, as many as one load brings: lane l of a warp has values kValues l,
+/// ... and those 32 kValues further.
+template <class T, int kValues>
+struct RowSum {
+  static constexpr int kSteps = kMaxHeadDim / (32 * kValues) > 0 ? kMaxHeadDim / (32 * kValues) : 1;
+  float value[kSteps][kValues] = {};
+
+  template <class Visit>
+  __device__ void for_each(int head_dim, Visit&& visit) {
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      const int d = kValues * (static_cast<int>(threadIdx.x % 32) + 32 * i);
+      if (d < head_dim) visit(value[i], d);
+    }
+  }
+  __device__ void add(float weight, const T* row, int head_dim) {
+    for_each(head_dim, [&](float(&sum)[kValues], int d) {
+      struct alignas(kValues * sizeof(T)) Values {
+        T x[kValues];
+      };
+      const Values values = *reinterpret_cast<const Values*>(row + d);
+#pragma unroll
+      for (int e = 0; e < kValues; ++e) sum[e] = fmaf(weight, to_float(values.x[e]), sum[e]);
+    });
+  }
+  __device__ void add(const float* part, int head_dim) {
+    for_each(head_dim, [&](float(&sum)[kValues], int d) {
+#pragma unroll
+      for (int e = 0; e < kValues; ++e) sum[e] += part[d + e];
+    });
+  }
+  template <class To>
+  __device__ void store(To* to, int head_dim) {
+    for_each(head_dim, [&](float(&sum)[kValues], int d) {
+      struct alignas(kValues * sizeof(To)) Values {
+        To x[kValues];
+      } values;
+#pragma unroll
+      for (int e = 0; e < kValues; ++e) {
+        if constexpr (std::is_same_v<To, float>) {
+          values.x[e] = sum[e];
+        } else {
+          values.x[e] = from_float<To>(sum[e]);
+        }
+      }
+      *reinterpret_cast<Values*>(to + d) = values;
+    });
+  }
+};
+
 using AnchorKey = std::uint64_t;  // row of [batch, kv_heads, keys]; their number: no anchor
 
 struct Level {
@@ -21,47 +71,35 @@ struct Level {
   const void* routing;
   void* routing_gradient;
 
-  struct Entry {
-    Rows::Row row;
-    std::int64_t kv_head;
-    std::int64_t held;  // anchor as a row of the arrays; -1: none
-  };
-  /// Entry i of [batch, heads, count, top_k].
-  __device__ Entry entry(std::int64_t i) const {
-    const Rows::Row row = search.rows.at(i / search.top_k);
-    const std::int64_t slot = row.index * search.top_k + i % search.top_k;
-    const std::int32_t anchor = search.anchors[slot * search.levels + level];
+  /// The anchor of a row's slot as a row of the arrays; -1: none.
+  __device__ std::int64_t held(const Rows::Row& row, int slot) const {
+    const std::int64_t at = row.index * search.top_k + slot;
+    const std::int32_t anchor = search.anchors[at * search.levels + level];
     const std::int64_t held = anchor - search.rows.key_offset;
-    const bool here = anchor >= 0 && held >= 0 && held < search.rows.keys;
-    return {row,
-            static_cast<std::int64_t>(row.batch) * search.rows.kv_heads +
-                row.head / search.rows.group(),
-            here ? held : -1};
+    return anchor >= 0 && held >= 0 && held < search.rows.keys ? held : -1;
   }
 };
 
 /// A warp a row.
-template <class T>
+template <class T, int kValues>
 __global__ void routing_gradients(Level level) {
   const SearchGradients& search = level.search;
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (r >= search.rows.total()) return;
   const int d = search.rows.head_dim;
-  LaneValues sum = {};
+  const Rows::Row row = search.rows.at(r);
+  const std::int64_t kv_row =
+      search.rows.kv_row(static_cast<std::int64_t>(row.batch) * search.rows.kv_heads +
+                         row.head / search.rows.group());
+  RowSum<T, kValues> sum;
+#pragma unroll 4
   for (int s = 0; s < search.top_k; ++s) {
-    const std::int64_t i = r * search.top_k + s;
-    const Level::Entry entry = level.entry(i);
-    if (entry.held < 0) continue;
-    const std::int64_t at = search.rows.kv_row(entry.kv_head) + entry.held;
-    lanes_add(sum, search.scale * search.by_score[i],
-              static_cast<const T*>(search.search_keys) + at * d, d);
+    const std::int64_t held = level.held(row, s);
+    if (held < 0) continue;
+    sum.add(search.scale * search.by_score[r * search.top_k + s],
+            static_cast<const T*>(search.search_keys) + (kv_row + held) * d, d);
   }
-  T* const gradient = static_cast<T*>(level.routing_gradient) + search.rows.at(r).index * d;
-#pragma unroll
-  for (int k = 0; k < kLaneValues; ++k) {
-    const int at = static_cast<int>(threadIdx.x % 32) + 32 * k;
-    if (at < d) gradient[at] = from_float<T>(sum[k]);
-  }
+  sum.store(static_cast<T*>(level.routing_gradient) + row.index * d, d);
 }
 
 __global__ void make_entries(Level level, std::int64_t count, AnchorKey* keys,
@@ -69,10 +107,12 @@ __global__ void make_entries(Level level, std::int64_t count, AnchorKey* keys,
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= count) return;
   const Rows& rows = level.search.rows;
-  const Level::Entry entry = level.entry(i);
+  const Rows::Row row = rows.at(i / level.search.top_k);
+  const std::int64_t kv_head =
+      static_cast<std::int64_t>(row.batch) * rows.kv_heads + row.head / rows.group();
+  const std::int64_t held = level.held(row, static_cast<int>(i % level.search.top_k));
   const std::int64_t none = static_cast<std::int64_t>(rows.batch) * rows.kv_heads * rows.keys;
-  keys[i] = static_cast<AnchorKey>(entry.held < 0 ? none
-                                                  : entry.kv_head * rows.keys + entry.held);
+  keys[i] = static_cast<AnchorKey>(held < 0 ? none : kv_head * rows.keys + held);
   entries[i] = static_cast<std::int32_t>(i);
 }
 
@@ -93,15 +133,7 @@ struct Runs {
   }
 };
 
-__device__ void put(float* to, const LaneValues& sum, int head_dim, bool add) {
-#pragma unroll
-  for (int k = 0; k < kLaneValues; ++k) {
-    const int d = static_cast<int>(threadIdx.x % 32) + 32 * k;
-    if (d < head_dim) to[d] = sum[k] + (add ? to[d] : 0);
-  }
-}
-
-template <class T>
+template <class T, int kValues>
 __global__ void sum_runs(Level level, Runs runs) {
   const SearchGradients& search = level.search;
   const int d = search.rows.head_dim;
@@ -110,7 +142,7 @@ __global__ void sum_runs(Level level, Runs runs) {
   const std::int64_t end = min(begin + kRunEntries, runs.count);
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (begin >= runs.count) return;
-  LaneValues sum = {};
+  RowSum<T, kValues> sum;
   bool begun = runs.same(begin - 1, begin);  // by the warp before
   for (std::int64_t first = begin; first < end; first += 32) {
     // A lane looks up one entry.
@@ -134,17 +166,20 @@ __global__ void sum_runs(Level level, Runs runs) {
       const float w = __shfl_sync(kFullWarp, weight, i);
       const bool done = __shfl_sync(kFullWarp, static_cast<int>(ends), i) != 0;
       if (of_run == runs.none) return;  // so are all that follow
-      lanes_add(sum, w, static_cast<const T*>(level.routing) + from * d, d);
+      sum.add(w, static_cast<const T*>(level.routing) + from * d, d);
       if (!done) continue;
-      float* const to = begun ? runs.part(warp, 0, d)
-                              : search.search_key_sums + static_cast<std::int64_t>(of_run) * d;
-      put(to, sum, d, !begun);
+      if (begun) {
+        sum.store(runs.part(warp, 0, d), d);
+      } else {
+        float* const to = search.search_key_sums + static_cast<std::int64_t>(of_run) * d;
+        sum.add(to, d);
+        sum.store(to, d);
+      }
       begun = false;
-#pragma unroll
-      for (float& x : sum) x = 0;
+      sum = {};
     }
   }
-  if (runs.same(end - 1, end)) put(runs.part(warp, begun ? 0 : 1, d), sum, d, false);
+  if (runs.same(end - 1, end)) sum.store(runs.part(warp, begun ? 0 : 1, d), d);
 }
 
 /// The warp in whose entries a run begins that it does not end adds up the run's parts.
@@ -164,18 +199,13 @@ __global__ void join_runs(Level level, Runs runs) {
   std::int64_t past = (low - 1) / kRunEntries + 1;  // warps
   if (faulty(level.search.rows.fault, Fault::anchor_run_cut)) --past;
   const int d = level.search.rows.head_dim;
-  LaneValues sum = {};
-  const auto add = [&](const float* part) {
-#pragma unroll
-    for (int k = 0; k < kLaneValues; ++k) {
-      const int at = static_cast<int>(threadIdx.x % 32) + 32 * k;
-      if (at < d) sum[k] += part[at];
-    }
-  };
-  add(runs.part(warp, 1, d));
+  RowSum<float, 1> sum;
+  sum.add(runs.part(warp, 1, d), d);
 #pragma unroll 8
-  for (std::int64_t other = warp + 1; other < past; ++other) add(runs.part(other, 0, d));
-  put(level.search.search_key_sums + static_cast<std::int64_t>(key) * d, sum, d, true);
+  for (std::int64_t other = warp + 1; other < past; ++other) sum.add(runs.part(other, 0, d), d);
+  float* const to = level.search.search_key_sums + static_cast<std::int64_t>(key) * d;
+  sum.add(to, d);
+  sum.store(to, d);
 }
 
 template <class T>
@@ -220,11 +250,11 @@ struct Layout {
   }
 };
 
-template <class T>
+template <class T, int kValues>
 void sum_level(const Level& level, const Layout& layout, Stream stream) {
   const SearchGradients& search = level.search;
   if (level.routing_gradient) {
-    routing_gradients<T><<<blocks_for(search.rows.total() * 32), kThreads, 0, stream>>>(level);
+    routing_gradients<T, kValues><<<blocks_for(search.rows.total() * 32), kThreads, 0, stream>>>(level);
     check_launch("routing_gradients");
   }
   if (!search.search_key_sums) return;
@@ -239,7 +269,7 @@ void sum_level(const Level& level, const Layout& layout, Stream stream) {
         "DeviceRadixSort");
   const Runs runs{keys.Current(), entries.Current(), layout.count, layout.none, layout.parts};
   const unsigned blocks = blocks_for((layout.count + kRunEntries - 1) / kRunEntries * 32);
-  sum_runs<T><<<blocks, kThreads, 0, stream>>>(level, runs);
+  sum_runs<T, kValues><<<blocks, kThreads, 0, stream>>>(level, runs);
   check_launch("sum_runs");
   join_runs<<<blocks, kThreads, 0, stream>>>(level, runs);
   check_launch("join_runs");
@@ -256,8 +286,12 @@ void search_gradients(const SearchGradients& search, void* workspace, Stream str
   const Layout layout(search.rows, search.top_k, Arena(workspace));
   for (std::int32_t m = 0; m < search.levels; ++m) {
     const Level level{search, m, search.routing[m], search.routing_gradients[m]};
-    search.dtype == Dtype::bf16 ? sum_level<bf16>(level, layout, stream)
-                                : sum_level<fp16>(level, layout, stream);
+    const bool wide = search.rows.head_dim % 4 == 0;
+    if (search.dtype == Dtype::bf16) {
+      wide ? sum_level<bf16, 4>(level, layout, stream) : sum_level<bf16, 1>(level, layout, stream);
+    } else {
+      wide ? sum_level<fp16, 4>(level, layout, stream) : sum_level<fp16, 1>(level, layout, stream);
+    }
   }
 }
 

@@ -96,7 +96,7 @@ cuda::AttentionBackwardArgs GpuProblem::backward() const {
 }
 
 cuda::DeviceBuffer GpuProblem::output_gradient() const {
-  return source().upload(InputSource::by_output, sizes_.batch * sizes_.heads,
+  return source().upload(InputSource::output_gradient, sizes_.batch * sizes_.heads,
                          sizes_.length - sizes_.queries, sizes_.length);
 }
 

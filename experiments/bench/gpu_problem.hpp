@@ -22,8 +22,8 @@ class InputSource {
     query = 0,
     key = 1,
     value = 2,
-    routing = 3,         // routing + level - 1
-    by_output = 1 << 20  // the loss's derivative by the output
+    routing = 3,           // + level - 1
+    output_gradient = 100  // of the loss
   };
 
   /// `needle`: the key that matches every query where the inputs are of that kind.

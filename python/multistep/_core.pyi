@@ -101,7 +101,16 @@ class Results:
     window_lse: Optional[_Doubles]
     output: Optional[_Doubles]
 
-def judge(inputs: Inputs, rows: _Integers, storage: str, results: Results, /) -> tuple[str, str]: ...
+class Gradients:
+    output: Optional[_Doubles]
+    q: Optional[_Doubles]
+    k: Optional[_Doubles]
+    v: Optional[_Doubles]
+    routing_queries: Sequence[_Doubles]
+    search_keys: Optional[_Doubles]
+
+def judge(inputs: Inputs, rows: _Integers, storage: str, results: Results,
+          gradients: Optional[Gradients], seed: int, /) -> tuple[str, str]: ...
 def sample_rows(inputs: Inputs, count: Optional[int], seed: int, /) -> _Integers: ...
 
 # With the kernels alone:

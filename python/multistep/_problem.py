@@ -130,7 +130,7 @@ def arguments(function: str, q: Array, k: Array, v: Array, routing_queries: Any,
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    return Arguments(q, k, v, _levels(routing_queries, schedule.steps - 1), schedule,
+    return Arguments(q, k, v, levels(routing_queries, schedule.steps - 1), schedule,
                      query_offset=query_offset if length is None else 0, length=length, **options)
 
 
@@ -141,7 +141,7 @@ def required_length(length: Array) -> Array:
     return length
 
 
-def _levels(value: Any, levels: int) -> list[Array]:
+def levels(value: Any, count: int) -> list[Array]:
     """One array of routing queries per search level, from a sequence, from one array that stacks
     them, or for N = 2 from the one array itself."""
     if value is None:
@@ -154,7 +154,7 @@ def _levels(value: Any, levels: int) -> list[Array]:
             return list(value)
     if not isinstance(value, Sequence):
         raise TypeError(f"routing_queries of type {type(value).__name__}: a sequence of arrays, "
-                        f"one per search level, {levels}")
+                        f"one per search level, {count}")
     return list(value)
 
 

@@ -22,8 +22,8 @@ try:
 except ImportError:
     HAS_TORCH = False
 
-OF_TORCH = ("test_compile.py", "test_gradients.py", "test_module.py", "test_torch.py",
-            "test_transforms.py")
+OF_TORCH = ("test_compare_gradients.py", "test_compile.py", "test_gradients.py", "test_module.py",
+            "test_torch.py", "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file that must fail
 MUTANTS = [
@@ -50,8 +50,17 @@ MUTANTS = [
     ("functions.py", "return _attend(given, dtype, True)", "return _attend(given, dtype, True)[0]",
      "test_attention.py"),
     ("_problem.py", "if name not in _OPTIONS:", "if False:", "test_arguments.py"),
-    ("judging/comparison.py", "copied(q), copied(k), copied(v)", "copied(q), copied(k), v",
+    ("judging/gradients.py", "(copied(array) for array in (given.q", "(array for array in (given.q",
      "test_compare.py"),
+    ("judging/gradients.py", "x.detach().requires_grad_() for", "x.detach() for",
+     "test_compare_gradients.py"),
+    ("judging/gradients.py", "found[3:] or None", "found[:2:-1] or None",
+     "test_compare_gradients.py"),
+    ("judging/gradients.py", "_autograd(called, by_output)", "_autograd(called, 2 * by_output)",
+     "test_compare_gradients.py"),
+    ("judging/gradients.py", "if array.shape != shape:", "if False:",
+     "test_compare_gradients.py"),
+    ("judging/comparison.py", "report.get(\"keys\", 0)", "0", "test_compare_gradients.py"),
     ("judging/candidates.py", "room, shift + below, value.strides)", "room, shift + below)",
      "test_compare.py"),
     ("judging/candidates.py", "torch.as_strided(room, here.shape, here.stride(), shift)",

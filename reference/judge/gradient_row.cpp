@@ -188,12 +188,6 @@ class Mixture {
   float plain_mean_ = 0;
 };
 
-/// May a kernel take this for 0? Halves of the smallest number of float16 are rounded, subnormal
-/// numbers of float32 flushed.
-bool unseen(Storage storage, double x) {
-  return std::abs(x) < (storage == Storage::float16 ? 0x1p-25 : kFlushed);
-}
-
 /// As matrix units take it. What overflows float16 is kept: the yardstick has no infinities.
 float stored(Storage storage, float x) {
   const float rounded = round_to(storage, x);
@@ -264,14 +258,13 @@ PairTerms pair_terms(const GradientItem& item, const T* query, const T* key, con
                                   stored_deviation(storage, scale * of_logit));
   terms.logit.deviation =
       std::hypot(size * of_logit * relative, size * of_value * of_along, rounded);
-  if (unseen(storage, of_logit) || unseen(storage, scale * of_logit) || p < kFlushed) {
-    terms.logit.lost = size * std::abs(of_logit);
-  }
+  const auto flushed = [&](double x) { return p < kFlushed || std::abs(x) < kFlushed; };
+  if (flushed(of_logit)) terms.logit.lost = size * std::abs(of_logit);
   terms.logit.magnitude = size * p * (std::abs(item.share * along) + std::abs(item.shift));
   terms.value.factor = of_value;
   terms.value.deviation = std::hypot(of_value * std::hypot(relative, item.lse_deviation),
                                      p * item.share_deviation, stored_deviation(storage, of_value));
-  if (unseen(storage, of_value) || p < kFlushed) terms.value.lost = std::abs(of_value);
+  if (flushed(of_value)) terms.value.lost = std::abs(of_value);
   terms.value.magnitude = std::abs(of_value);
 
   const float plain_scale = static_cast<float>(scale);

@@ -12,7 +12,7 @@ namespace multistep {
 struct Term {
   double factor = 0;
   double deviation = 0;  // standard, of the factor, by rounding
-  double lost = 0;       // of the factor, where it is not told from 0
+  double lost = 0;       // of the factor, where kernels may flush it
   double magnitude = 0;  // sum of the absolute terms of the factor
   float plain = 0;       // the yardstick's
 

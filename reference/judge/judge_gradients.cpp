@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "judge/all_gradients.hpp"
 #include "judge/gradient_sum.hpp"
 #include "judge/key_uses.hpp"
 #include "stages/part.hpp"
@@ -157,40 +158,6 @@ class GradientJudge {
 
   // The report
 
-  /// What is found in all rows of [.., head_dim]: nobody(row): nobody looks at it; clean(row): it
-  /// meets no NaN and no infinity.
-  template <class Nobody, class Clean>
-  void look_at_all(const double* gradient, Index rows, Nobody&& nobody, Clean&& clean,
-                   WholeCheck& found) const {
-    for (Index row = 0; row < rows; ++row) {
-      const bool zero = nobody(row), finite = clean(row);
-      for (const double* x = gradient + row * d_; x < gradient + (row + 1) * d_; ++x) {
-        const bool overflows = storage_ == Storage::float16 && std::isinf(*x);
-        found.not_zero += zero && *x != 0;
-        found.not_finite += finite && !zero && !std::isfinite(*x) && !overflows;
-      }
-    }
-  }
-
-  /// Which rows meet no NaN and no infinity, [batch, num_heads, L_q].
-  std::vector<char> clean_rows() const {
-    const AllRows<T> inputs(args_, storage_);
-    const AttentionResultGradients& by = submitted_.by_result;
-    const Index top_k = selection_.top_k;
-    std::vector<char> clean(at(all_.count()), 1);
-    for (Index row = 0; row < all_.count(); ++row) {
-      const Index slots = selection_.count[at(row)];
-      const auto finite = [&](const double* array, Index width, Index count) {
-        return !array || vector_at(array + row * width, 0, count).allFinite();
-      };
-      clean[at(row)] = inputs.clean(row) && finite(by.output, d_, d_) &&
-                       finite(by.window_lse, 1, 1) && finite(by.lse, top_k, slots) &&
-                       finite(by.scores, top_k, slots) &&
-                       finite(selection_.scores.data(), top_k, slots);
-    }
-    return clean;
-  }
-
   StageReport stage(const char* name, const std::vector<RowVerdict>& verdicts, bool of_keys,
                     Index levels) const {
     const Shape& shape = args_.shape;
@@ -216,63 +183,31 @@ class GradientJudge {
 
   JudgeReport report() const {
     const Shape& shape = args_.shape;
-    const Index key_rows = shape.batch * shape.num_kv_heads * shape.keys;
-    const KeyUses uses = key_uses(shape, *args_.plan, selection_);
-    const std::vector<char> clean = clean_rows();
-    std::vector<char> clean_heads(at(shape.batch * shape.num_kv_heads), 1);
-    for (Index row = 0; row < all_.count(); ++row) {
-      clean_heads[at(all_.kv_head(row))] &= clean[at(row)];
-    }
-    const auto clean_row = [&](Index row) { return clean[at(row)] != 0; };
-    const auto clean_key = [&](Index key) { return clean_heads[at(key / shape.keys)] != 0; };
-    const auto unused = [](Index count) { return count == 0; };
-
     JudgeReport report;
     report.rows = std::ssize(sampled_rows_);
     report.rows_of = all_.count();
     report.keys = std::ssize(sampled_keys_);
-    report.keys_of = key_rows;
+    report.keys_of = shape.batch * shape.num_kv_heads * shape.keys;
+    const AllGradients<T> all(submitted_, storage_);
     const auto add = [&](const char* name, bool given, const std::vector<RowVerdict>& verdicts,
-                         bool of_keys, Index levels, auto&& look) {
+                         bool of_keys, Index levels, WholeCheck (AllGradients<T>::*check)() const) {
       if (!given) {
         report.not_supplied.emplace_back(name);
         return;
       }
       report.stages.push_back(stage(name, verdicts, of_keys, levels));
-      look(report.stages.back().whole);
+      report.stages.back().whole = (all.*check)();
     };
-    add("d query", submitted_.query, of_query_, false, 1, [&](WholeCheck& found) {
-      const auto sees_nothing = [&](Index row) {
-        const std::vector<Span> items = row_items(*args_.plan, all_, selection_, row);
-        return std::all_of(items.begin(), items.end(), [](Span span) { return span.empty(); });
-      };
-      look_at_all(submitted_.query, all_.count(), sees_nothing, clean_row, found);
-    });
+    using All = AllGradients<T>;
     const bool searches = args_.plan->steps() > 1;
+    add("d query", submitted_.query, of_query_, false, 1, &All::query);
     if (searches) {
-      add("d routing queries", levels_ > 0, of_routing_, false, levels_, [&](WholeCheck& found) {
-        const auto no_path = [&](Index row) { return selection_.count[at(row)] == 0; };
-        for (const double* level : submitted_.routing_queries) {
-          look_at_all(level, all_.count(), no_path, clean_row, found);
-        }
-      });
+      add("d routing queries", levels_ > 0, of_routing_, false, levels_, &All::routing_queries);
     }
-    add("d key", submitted_.key, of_key_, true, 1, [&](WholeCheck& found) {
-      const auto nobody = [&](Index key) {
-        return unused(uses.items[at(key)]) && (args_.search_keys || unused(uses.anchors[at(key)]));
-      };
-      look_at_all(submitted_.key, key_rows, nobody, clean_key, found);
-    });
-    add("d value", submitted_.value, of_value_, true, 1, [&](WholeCheck& found) {
-      const auto nobody = [&](Index key) { return unused(uses.items[at(key)]); };
-      look_at_all(submitted_.value, key_rows, nobody, clean_key, found);
-    });
+    add("d key", submitted_.key, of_key_, true, 1, &All::key);
+    add("d value", submitted_.value, of_value_, true, 1, &All::value);
     if (searches && args_.search_keys) {
-      add("d search keys", submitted_.search_keys, of_search_keys_, true, 1,
-          [&](WholeCheck& found) {
-            const auto nobody = [&](Index key) { return unused(uses.anchors[at(key)]); };
-            look_at_all(submitted_.search_keys, key_rows, nobody, clean_key, found);
-          });
+      add("d search keys", submitted_.search_keys, of_search_keys_, true, 1, &All::search_keys);
     }
     return report;
   }
@@ -358,6 +293,17 @@ JudgeReport judge_gradients(const SubmittedGradients<T>& submitted, Storage stor
                             const Progress& progress) {
   require_submitted(submitted, rows, keys);
   return GradientJudge<T>(submitted, storage, rows, keys).judge(progress);
+}
+
+JudgeReport with_gradients(JudgeReport values, const JudgeReport& gradients) {
+  const auto append = [](const auto& from, auto& to) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  append(gradients.stages, values.stages);
+  append(gradients.not_supplied, values.not_supplied);
+  values.keys = gradients.keys;
+  values.keys_of = gradients.keys_of;
+  return values;
 }
 
 template JudgeReport judge_gradients(const SubmittedGradients<float>&, Storage,

@@ -128,7 +128,7 @@ inline std::string wrong_gradients(const Problem& problem, Dtype dtype, const Pa
   };
   multistep::SubmittedGradients<float> submitted{
       .attention = problem.attention(),
-      .selection = problem.plan.steps() > 1 ? &selection : nullptr,
+      .selection = &selection,
       .by_result = {given(loss.output), given(loss.scores), given(loss.lse),
                     given(loss.window_lse)},
       .query = given(got.query),

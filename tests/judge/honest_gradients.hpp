@@ -27,6 +27,7 @@ struct Backward {
   bool base_2 = false;            // exp2 of logits with log2(e) folded into the scale
   bool fused_multiply = false;    // in sums of products
   double exponential = 0;         // relative error of exponentials
+  bool flushing = false;          // subnormal numbers are 0
   bool stored_outputs = false;    // delta from items that were rounded to the storage type
   bool delta_of_weights = false;  // delta from weights and <dO, v>
   bool stored_factors = true;     // weights and d logits are rounded to the storage type
@@ -50,6 +51,7 @@ inline std::vector<Backward> backwards() {
       {.name = "delta from stored outputs", .stored_outputs = true},
       {.name = "delta from weights", .tile = 128, .delta_of_weights = true},
       {.name = "exponentials of 22 bits", .tile = 32, .exponential = 0x1p-22},
+      {.name = "subnormal numbers flushed", .tile = 16, .flushing = true},
       {.name = "heads and items stored", .heads_stored = true, .items_stored = true},
       {.name = "rounded once from float64", .perfect = true},
   };
@@ -172,7 +174,10 @@ class BackwardRun {
   };
 
   float round(float x) const { return multistep::round_to(of_.storage, x); }
-  float factor(float x) const { return kernel_.stored_factors ? round(x) : x; }
+  float seen(float x) const {
+    return kernel_.flushing && std::abs(x) < std::numeric_limits<float>::min() ? 0 : x;
+  }
+  float factor(float x) const { return kernel_.stored_factors ? round(seen(x)) : seen(x); }
   float d_out(Index row, Index c) const {
     return static_cast<float>(of_.d_output[at(row * d_ + c)]);
   }
@@ -207,7 +212,7 @@ class BackwardRun {
       const double share = static_cast<double>(noise_.below(2001) - 1000) / 1000;
       y = static_cast<float>(static_cast<double>(y) * (1 + kernel_.exponential * share));
     }
-    return y;
+    return seen(y);
   }
 
   Item attend(Index row, Span keys) {

@@ -1,5 +1,7 @@
 #include <fmt/core.h>
 
+#include <array>
+
 #include "judge/honest_gradients.hpp"
 #include "support/catch.hpp"
 
@@ -148,6 +150,9 @@ TEST_CASE("right gradients pass, and the verdict says what was looked at", "[jud
   const JudgeReport part =
       judge_gradients(submitted, of.storage, honest::first_rows(3), honest::first_rows(3));
   CHECK(part.pass());
+  const JudgeReport both = with_gradients(whole, part);
+  CHECK(both.stages.size() == 6);
+  CHECK(both.keys == 3);
   CHECK(part.not_supplied == Names{"d query", "d routing queries", "d value", "d search keys"});
 }
 
@@ -277,6 +282,36 @@ TEST_CASE("a NaN is judged in gradients where it may be, and nowhere else", "[ju
   run.query[at(100 * 32)] = kNaN;  // another head's, in the same group
   CHECK(failing(honest::judged(of, run)) ==
         (std::isnan(of.problem.value[320 * 32]) ? Names{} : Names{"d query"}));
+}
+
+TEST_CASE("a weight that is a subnormal number may be flushed", "[judge]") {
+  GradientCase of = some_case();
+  Shape sizes;
+  sizes.query_offset = 1;
+  sizes.queries = 1;
+  sizes.keys = 2;
+  sizes.head_dim = 4;
+  of.problem = inputs::converted<float>(
+      inputs::random_problem(preset_schedule("nstep", 1), sizes, 5, inputs::Values::rough));
+  std::copy_n(std::array{10.0F, 0.0F, 0.0F, 0.0F}.begin(), 4, of.problem.query.begin());
+  of.problem.key.assign(8, 0);
+  of.problem.key[0] = -17.625F;  // a logit of -88.1: exp() is 2^-127.1
+  of.d_output.assign(4, 100);
+  of.d_lse = of.d_scores = of.d_window_lse = {};
+  of.search();
+  const auto kernels = honest::backwards();
+  const auto flushing = std::find_if(kernels.begin(), kernels.end(),
+                                     [](const Backward& kernel) { return kernel.flushing; });
+  BackwardRun run(*flushing, of);
+  run.compute();
+  CHECK(run.value[0] == 0);
+  CHECK(honest::judged(of, run).pass());
+  of.problem.key[0] = -17.0F;
+  run.compute();
+  REQUIRE(run.value[0] > 0);
+  CHECK(honest::judged(of, run).pass());
+  run.value[0] = 0;
+  CHECK(failing(honest::judged(of, run)) == Names{"d value"});
 }
 
 TEST_CASE("gradients that float16 takes for 0 pass", "[judge]") {

@@ -47,4 +47,7 @@ JudgeReport judge_gradients(const SubmittedGradients<T>& submitted, Storage stor
                             std::span<const Index> rows, std::span<const Index> keys,
                             const Progress& progress = {});
 
+/// The report of attention's values with that of its gradients behind it.
+JudgeReport with_gradients(JudgeReport values, const JudgeReport& gradients);
+
 }  // namespace multistep
