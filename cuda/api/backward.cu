@@ -94,19 +94,25 @@ class Backward {
         slots_(levels_ > 0 ? args.schedule->top_k() : 0),
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         tiles_(takes_tiles(args.shape, scale_, args.rung)),
+        output_gradient_(args.output_gradient),
         chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs) : args.shape.queries) {}
 
   std::size_t bytes() const {
     Arena arena;
     const KeySums sums = lay_out_sums(arena);
+    lay_out_zeros(arena);
     run(arena, rows_of(args_.shape, window_, 0, chunk_), sums, nullptr, false);
     return arena.used();
   }
 
-  void launch(Stream stream) const {
+  void launch(Stream stream) {
     const Shape& shape = args_.shape;
     Arena arena(args_.workspace.data);
     const KeySums sums = lay_out_sums(arena);
+    if (char* const zeros = lay_out_zeros(arena)) {
+      check(cudaMemsetAsync(zeros, 0, output_bytes(), stream), "cudaMemsetAsync");
+      output_gradient_ = zeros;
+    }
     const Index values = values_of_keys(shape);
     for (float* one : {sums.key, sums.value}) clear(one, values, stream);
     if (sums.search_key != sums.key) clear(sums.search_key, values, stream);
@@ -130,6 +136,14 @@ class Backward {
     return sums;
   }
 
+  std::size_t output_bytes() const {
+    return static_cast<std::size_t>(args_.shape.rows() * args_.shape.head_dim * 2);
+  }
+  /// For a derivative by the output that is 0; null where one is given.
+  char* lay_out_zeros(Arena& arena) const {
+    return args_.output_gradient ? nullptr : arena.take<char>(static_cast<Index>(output_bytes()));
+  }
+
   /// Queries of `rows`; or lays out what it takes.
   void run(Arena& arena, const Rows& rows, const KeySums& sums, Stream stream, bool launch) const {
     const bool searches = slots_ > 0;
@@ -144,7 +158,7 @@ class Backward {
                      .value = args_.value,
                      // Whose items they are, though a workspace is asked for before they are there.
                      .spans = args_.spans ? args_.spans : &kSomeSpan};
-    const ItemGradients gradients{.output_gradient = args_.output_gradient,
+    const ItemGradients gradients{.output_gradient = output_gradient_,
                                   .of_items = false,
                                   .dots = nullptr,
                                   .weights = nullptr,
@@ -216,6 +230,7 @@ class Backward {
   Index slots_;
   float scale_;
   bool tiles_;
+  const void* output_gradient_;
   Index chunk_;  // queries
 };
 
@@ -267,7 +282,7 @@ void require_backward(const AttentionBackwardArgs& args) {
                     {args.spans, "spans", with_paths},
                     {args.scores, "scores", with_paths},
                     {args.anchors, "anchors", with_paths},
-                    {args.output_gradient, "output_gradient", rows},
+                    {args.output_gradient, "output_gradient", 0},
                     {args.score_gradient, "score_gradient", 0},
                     {args.span_lse_gradient, "span_lse_gradient", 0},
                     {args.window_lse_gradient, "window_lse_gradient", 0},
@@ -341,7 +356,7 @@ std::size_t workspace_size(const AttentionBackwardArgs& args) {
 
 void attention_backward(const AttentionBackwardArgs& args, Stream stream) {
   require_backward(args);
-  const Backward backward(args);
+  Backward backward(args);
   require_workspace(args.workspace, backward.bytes());
   backward.launch(stream);
 }

@@ -2,6 +2,7 @@
 
 #include "api/check.cuh"
 #include "api/stages_backward.cuh"
+#include "device/storage.cuh"
 #include "group/tile_rows.cuh"
 
 /// The items of a backward pass in the order in which tiles take them, looked up once for all

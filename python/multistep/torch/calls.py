@@ -81,7 +81,7 @@ def _taken(name: str, value: Any) -> Tensor:
 def _autocast(tensor: Tensor) -> Tensor:
     """In the dtype of torch.autocast, which leaves float64 alone."""
     kind = tensor.device.type
-    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
         return tensor
     narrow = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(torch.get_autocast_dtype(kind)) if narrow else tensor
