@@ -15,7 +15,7 @@ struct KeyPiece {
   std::int32_t key_tile;  // [kv_heads, tiles of keys]
   std::int32_t begin;     // tiles of rows
   std::int32_t end;
-  std::int32_t sums;  // where they are kept; -1: added at once, the tile has no other piece
+  std::int32_t sums;  // where they are kept; -1: the tile's first, which is added at once
 };
 
 struct KeyPieces {

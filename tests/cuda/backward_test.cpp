@@ -188,6 +188,53 @@ TEST_CASE("GPU gradients of more tiles of keys than multiprocessors", "[backward
   check(options);
 }
 
+TEST_CASE("Repeated GPU gradients of hot keys are the same bits", "[backward][fault]") {
+  Options options = prefill(preset_schedule("nstep"), 700);
+  options.num_heads = 32;
+  options.head_dim = 128;
+  const Problem problem = make_problem(options);
+  const OnDevice device(problem, options.dtype);
+  const Paths paths = hot_paths(problem);
+  const LossGradients loss = make_loss(problem, options);
+  const Gradients first = backward(device, Rung::fast, paths, loss);
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    CHECK(same_bits(first, backward(device, Rung::fast, paths, loss)));
+  }
+}
+
+TEST_CASE("A thousand GPU gradients beside another stream's work are the same bits",
+          "[backward]") {
+  Options options = prefill(preset_schedule("paper"), 300);
+  options.schedule.window_index = 3;
+  options.num_heads = 16;
+  options.head_dim = 128;
+  const Problem problem = make_problem(options);
+  const OnDevice device(problem, options.dtype);
+  const Paths kept = gpu::attention(device, Rung::fast).kept;
+  const LossGradients loss = make_loss(problem, options);
+  const Gradients first = backward(device, Rung::fast, kept, loss);
+
+  const BackwardArrays arrays(device, kept, loss);
+  auto args = arrays.args(device, Rung::fast);
+  cuda::DeviceBuffer workspace(cuda::workspace_size(args));
+  args.workspace = {workspace.data(), workspace.size()};
+  auto busy = device.attention_args(Rung::fast);
+  const WholeArrays found(busy);
+  found.put_into(busy);
+  cuda::DeviceBuffer busy_workspace(cuda::workspace_size(busy));
+  busy.workspace = {busy_workspace.data(), busy_workspace.size()};
+  const cuda::OwnedStream stream;
+  const cuda::OwnedStream beside;
+  Index differ = 0;
+  for (int repeat = 0; repeat < 1000; ++repeat) {
+    for (int i = 0; i < 1 + repeat % 5; ++i) cuda::attention(busy, beside.get());
+    cuda::attention_backward(args, stream.get());
+    stream.synchronize();
+    differ += !same_bits(first, arrays.download());
+  }
+  CHECK(differ == 0);
+}
+
 TEST_CASE("Repeated GPU gradients are the same bits", "[backward]") {
   Options options = prefill(preset_schedule("paper"), 500);
   options.schedule.window_index = 5;
@@ -220,7 +267,7 @@ TEST_CASE("GPU gradients at selections that no search made", "[backward]") {
   }
 }
 
-TEST_CASE("GPU gradients of keys that every query picks", "[backward]") {
+TEST_CASE("GPU gradients of keys that every query picks", "[backward][fault]") {
   for (const Index steps : {2, 3}) {
     Options options = prefill(preset_schedule("nstep", steps), 700);
     options.num_heads = 32;
