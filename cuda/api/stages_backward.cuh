@@ -79,11 +79,16 @@ struct CombineGradients {
   const float* given_by_window_lse;   // [batch, heads, queries], or null
   const ItemDot* span_dots;           // [batch, heads, count, slots]
   const ItemDot* window_dots;         // [batch, heads, count]; null: no window
+  bool of_outputs;                    // their products are of the output, not of the window's
   ItemWeight* span_weights;           // [batch, heads, count, slots]
   ItemWeight* window_weights;         // [batch, heads, count], where there are window_dots
   float* by_score;                    // [batch, heads, count, slots]
 };
 void prepare_gradients(const CombineGradients& combine, Stream stream);
+
+/// <dO, output> beside the windows' log-sum-exps, [batch, heads, count].
+void dot_outputs(const Rows& rows, Dtype dtype, const void* output, const void* output_gradient,
+                 const float* window_lse, ItemDot* dots, Stream stream);
 
 /// combine_backward(), a warp a row of `rows`.
 void combine_rows_backward(const CombineBackwardArgs& args, const Rows& rows, Stream stream);

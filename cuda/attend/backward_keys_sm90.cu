@@ -181,57 +181,28 @@ struct KeyOwner {
   float by_key[kHeadDim / 2];
   float by_value[kHeadDim / 2];
 
-  /// Whether one of this thread's keys, `key` and `key` + 8, is one that a row looks at.
-  static __device__ bool looks(const ItemRow& row, int key, int i) {
-    return static_cast<unsigned>(key + i / 2 % 2 * 8 - row.keys.begin) <
-           static_cast<unsigned>(row.keys.end - row.keys.begin);
-  }
-  static __device__ int column(int i) {
-    return 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
-  }
-
-  /// `logits` become P, of which `weights` have the share.
+  /// `logits` become share P, and `by_weights` dS; this thread's keys are `key` and `key` + 8.
   template <bool kMasked>
-  __device__ void weigh(float (&logits)[kProducts], std::uint32_t (&weights)[kTileRows / 16][4],
+  __device__ void weigh(float (&logits)[kProducts], float (&by_weights)[kProducts],
                         const RowTile& rows, int key) const {
 #pragma unroll
-    for (int pair = 0; pair < kProducts / 2; ++pair) {
-      float shares[2];
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int i = 2 * pair + e;
-        const ItemRow& row = rows.item[column(i)];
-        logits[i] = ptx::exp2(fmaf(logits[i], scale_log2, -row.weight.lse_log2));
-        if (kMasked && !looks(row, key, i)) logits[i] = 0;
-        shares[e] = logits[i] * row.weight.share;
-      }
-      weights[pair / 4][pair % 4] = pack<T>(shares[0], shares[1]);
-    }
-  }
-  /// dS.
-  template <bool kMasked>
-  __device__ void differentiate(std::uint32_t (&by_logits)[kTileRows / 16][4],
-                                const float (&weights)[kProducts],
-                                const float (&by_weights)[kProducts], const RowTile& rows,
-                                int key) const {
-#pragma unroll
-    for (int pair = 0; pair < kProducts / 2; ++pair) {
-      float derivative[2];
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int i = 2 * pair + e;
-        const ItemRow& row = rows.item[column(i)];
-        derivative[e] = weights[i] * fmaf(row.weight.share, by_weights[i], -row.weight.mean);
-        if (kMasked && !looks(row, key, i)) derivative[e] = 0;
-      }
-      by_logits[pair / 4][pair % 4] = pack<T>(derivative[0], derivative[1]);
+    for (int i = 0; i < kProducts; ++i) {
+      const int column = 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
+      const ItemWeight item = rows.item[column].weight;
+      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
+      by_weights[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
+      logits[i] = weight * item.share;
+      if (!kMasked) continue;
+      const DeviceSpan keys = rows.item[column].keys;
+      const bool inside = static_cast<unsigned>(key + i / 2 % 2 * 8 - keys.begin) <
+                          static_cast<unsigned>(keys.end - keys.begin);
+      if (!inside) logits[i] = by_weights[i] = 0;
     }
   }
 
-  /// The exponentials run under the product V dO^T, dS under the sum of the values.
-  template <bool kMasked>
   __device__ __forceinline__ void add(const typename Stages::Keys& owned, int half,
-                                      const RowTile& rows, int key) {
+                                      const RowTile& rows, const Tile& tile, int first_key,
+                                      int key) {
     float logits[kProducts] = {};
     float by_weights[kProducts] = {};
     std::uint32_t weights[kTileRows / 16][4];
@@ -239,13 +210,14 @@ struct KeyOwner {
     begin_products(logits, by_weights);
     multiply_keys<T>(logits, owned.key[half], rows.query);
     multiply_keys<T>(by_weights, owned.value[half], rows.by_output);
-    finish_products<1>(logits);
-    weigh<kMasked>(logits, weights, rows, key);
-    begin_products(weights, by_value);
+    finish_products<0>(logits, by_weights);
+    const bool inside = first_key >= tile.all.begin && first_key + 64 <= tile.all.end;
+    inside ? weigh<false>(logits, by_weights, rows, key)
+           : weigh<true>(logits, by_weights, rows, key);
+    pack_weights<T>(weights, logits);
+    pack_weights<T>(by_logits, by_weights);
+    begin_products(weights, by_logits, by_value, by_key);
     multiply_values<T, kHeadDim>(by_value, weights, rows.by_output);
-    finish_products<1>(by_weights);
-    differentiate<kMasked>(by_logits, logits, by_weights, rows, key);
-    begin_products(by_logits, by_key);
     multiply_values<T, kHeadDim>(by_key, by_logits, rows.query);
     finish_products<0>(weights, by_logits, by_value, by_key);
   }
@@ -334,12 +306,7 @@ struct KeyOwner {
         const RowTile& rows = stages.rows().full(item);
         if (uniform(rows.last)) break;
         const Tile tile{uniform(rows.tile.any), uniform(rows.tile.all)};
-        const bool inside = mine >= tile.all.begin && mine + 64 <= tile.all.end;
-        if (inside) {
-          add<false>(owned, half, rows, first + row);
-        } else if (meet(tile.any, mine, mine + 64)) {
-          add<true>(owned, half, rows, first + row);
-        }
+        if (meet(tile.any, mine, mine + 64)) add(owned, half, rows, tile, mine, first + row);
         stages.rows().release(item);
       }
       stages.rows().release(item++);

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kCutThreads) cut(KeyPieces pieces) {
   const std::int64_t total = Sum(shared.sum).Sum(mine);
   if (thread == 0) all = total;
   __syncthreads();
-  const std::int64_t size = max(std::int64_t{kMinPieceTiles}, all / kMaxPieceSums + 1);
+  const std::int64_t size = max(std::int64_t{kMinPieceTiles}, 2 * all / kMaxPieceSums + 1);
 
   int2 before{0, 0};  // pieces, and those with sums of their own
   for (std::int32_t first = 0; first < pieces.key_tiles; first += kCutThreads) {

@@ -112,6 +112,19 @@ inline Gradients backward(const OnDevice& device, Rung rung, const Paths& kept,
   return arrays.download();
 }
 
+/// With the output that attention() gave, and what it found.
+inline Gradients backward_of_output(const OnDevice& device, Rung rung, const Whole& found,
+                                    const LossGradients& loss) {
+  const BackwardArrays arrays(device, found.kept, loss);
+  auto args = arrays.args(device, rung);
+  const auto output = device.upload(found.output);
+  const DeviceArray<float> window_lse(found.window_lse);
+  args.output = output.data();
+  args.window_lse = window_lse.data();
+  run(args, cuda::attention_backward);
+  return arrays.download();
+}
+
 /// Empty, or what the judge finds wrong with gradients at a selection: in every row and key.
 inline std::string wrong_gradients(const Problem& problem, Dtype dtype, const Paths& kept,
                                    const LossGradients& loss, const Gradients& got) {

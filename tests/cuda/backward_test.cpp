@@ -7,16 +7,20 @@ using namespace gpu;
 
 namespace {
 
-/// Forward, then backward, in both rungs.
+/// Forward, then backward, in both rungs, with the output and without.
 void check(const Options& options, bool by_everything = true) {
   const Problem problem = make_problem(options);
   const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
+  const Whole found = gpu::attention(device, Rung::fast);
   const LossGradients loss = make_loss(problem, options, by_everything);
   for (const Rung rung : kRungs) {
     CAPTURE(name(rung), name(options.dtype));
-    const Gradients got = backward(device, rung, kept, loss);
-    CHECK(wrong_gradients(problem, options.dtype, kept, loss, got) == "");
+    for (const bool with_output : {false, true}) {
+      CAPTURE(with_output);
+      const Gradients got = with_output ? backward_of_output(device, rung, found, loss)
+                                        : backward(device, rung, found.kept, loss);
+      CHECK(wrong_gradients(problem, options.dtype, found.kept, loss, got) == "");
+    }
   }
 }
 
