@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
+from multistep._problem import Arguments  # noqa: E402
+from multistep.torch import calls  # noqa: E402
 
 S = Schedule(steps=3, window_index=1)
 NAMES = ("q", "k", "v", "routing 1", "routing 2", "search keys")
@@ -70,8 +72,12 @@ def test_what_is_kept():
     wanted = [found.spans, found.scores, found.anchors, *arrays]
     assert len(kept) == len(wanted) and all(torch.equal(*pair) for pair in zip(kept, wanted))
     assert output.grad_fn is not None
+    q, k, v, *routing, _ = arrays
+    given = Arguments(q, k, v, routing, S)
+    assert calls.attended(given, False).spans.numel()
     with torch.no_grad():
         assert attention(arrays).grad_fn is None
+        assert not calls.attended(given, False).spans.numel()  # nothing is found for nobody
     frozen = [x.detach() for x in arrays[:5]]
     assert attention([*frozen, arrays[5]]).requires_grad
 

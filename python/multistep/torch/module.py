@@ -123,9 +123,11 @@ class MultiStepAttention(nn.Module):
         """Room for the keys of ``batch`` sequences, of the parameters' dtype by default: under
         autocast give its dtype."""
         shape = (batch, self.num_kv_heads, max_length, self.head_dim)
-        room = [self.k.weight.new_zeros(shape, dtype=dtype)
-                for _ in range(2 if self.accumulation is None else 3)]
-        return Cache(room[0], room[1], *room[2:])
+
+        def room() -> Tensor:
+            return self.k.weight.new_zeros(shape, dtype=dtype)
+
+        return Cache(room(), room(), None if self.accumulation is None else room())
 
     def forward(self, x: Tensor, *, start: Union[int, Sequence[int], Tensor, None] = None,
                 cache: Optional[Cache] = None) -> Tensor:
