@@ -95,7 +95,8 @@ class Backward {
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         tiles_(takes_tiles(args.shape, scale_, args.rung)),
         output_gradient_(args.output_gradient),
-        chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs) : args.shape.queries) {}
+        chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs)
+                          : args.shape.queries) {}
 
   std::size_t bytes() const {
     Arena arena;
@@ -313,12 +314,11 @@ struct ItemsBackward {
         key_sums(arena.take<float>(values)),
         value_sums(arena.take<float>(values)),
         passes(passes_of(args, arena)) {
-    const bool tiles = takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
-                                   args.rung);
-    scratch = arena.take<char>(
-        tiles ? static_cast<Index>(
-                    key_gradients_bytes(rows_of(args.shape, args.schedule->tables().window)))
-              : 0);
+    const bool tiles =
+        takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim), args.rung);
+    scratch = arena.take<char>(tiles ? static_cast<Index>(key_gradients_bytes(
+                                           rows_of(args.shape, args.schedule->tables().window)))
+                                     : 0);
   }
 
  private:

@@ -188,7 +188,8 @@ struct QueryConsumer {
   }
 
   /// Rows that a tile-mate's key has spoiled, alone: by the whole warp.
-  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head, unsigned (&todo)[2]) const {
+  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head,
+                         unsigned (&todo)[2]) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       while (todo[r]) {
@@ -233,7 +234,8 @@ struct QueryConsumer {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool here = rows[r].query != kNoRow;
-        const bool bad = spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
+        const bool bad =
+            spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
         todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
         store(rows[r], r, here && !bad);
       }
@@ -275,8 +277,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 }  // namespace
 
-void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
-                           Stream stream) {
+void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream) {
   const Args args(items, gradients);
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, 64);

@@ -42,7 +42,7 @@ __global__ void prepare(CombineGradients args) {
   if (r >= args.rows.total()) return;
   const Rows::Row at = args.rows.at(r);
   RowGradients row{args, at.index * args.slots, r * args.slots,
-                         args.window_dots ? args.window_dots[r] : ItemDot{-kInfinity, 0}};
+                   args.window_dots ? args.window_dots[r] : ItemDot{-kInfinity, 0}};
   const int used = args.slots == 0 ? 0 : slots_in_use(args.spans + row.given, args.slots);
   const Gates gates = gates_of(args.scores + row.given, used);
   const auto gate_of = [&](int s) {
@@ -82,7 +82,8 @@ __global__ void prepare(CombineGradients args) {
       by_score = gate * (slot.delta - mean);
       if (faulty(args.rows.fault, Fault::score_gradient_lost)) by_score = 0;
       if (args.given_by_score) by_score += args.given_by_score[given];
-      weight = item_weight(args.span_dots[row.first + s].lse, share, counted(share, delta) - by_lse);
+      weight =
+          item_weight(args.span_dots[row.first + s].lse, share, counted(share, delta) - by_lse);
       window_share += of_window;
       window_mean += counted(of_window, delta);
     }
@@ -99,8 +100,7 @@ __global__ void prepare(CombineGradients args) {
 template <class T>
 __global__ void dot_rows(Rows rows, const T* output, const T* output_gradient,
                          const float* window_lse, ItemDot* dots) {
-  const std::int64_t r =
-      static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= rows.total()) return;
   const std::int64_t index = rows.at(r).index;
   const int d = rows.head_dim;
@@ -137,8 +137,7 @@ __global__ void weigh(std::int64_t count, const ItemDot* dots, const float* lse_
 /// combine_backward(): a warp a row.
 template <class T>
 __global__ void combine_rows_backward(CombineBackwardArgs args, Rows rows) {
-  const std::int64_t r =
-      static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= rows.total()) return;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int d = rows.head_dim;
@@ -216,8 +215,8 @@ void dot_outputs(const Rows& rows, Dtype dtype, const void* output, const void* 
   const auto launch = [&](auto type) {
     using T = decltype(type);
     dot_rows<T><<<blocks, kThreads, 0, stream>>>(rows, static_cast<const T*>(output),
-                                                 static_cast<const T*>(output_gradient),
-                                                 window_lse, dots);
+                                                 static_cast<const T*>(output_gradient), window_lse,
+                                                 dots);
   };
   dtype == Dtype::bf16 ? launch(bf16{}) : launch(fp16{});
   check_launch("dot_outputs");

@@ -57,8 +57,8 @@ __global__ void find_ranges(LaidItems items, KeyPieces pieces) {
   const int kv_head = tile / pieces.tiles_per_head;
   std::int32_t first = tile % pieces.tiles_per_head * kOwnedKeys;
   if (faulty(items.rows.fault, Fault::neighbour_range)) first = max(first - kOwnedKeys, 0);
-  const Range range = items.spans ? tiles_of_spans(items, kv_head, first)
-                                  : tiles_of_windows(items, kv_head, first);
+  const Range range =
+      items.spans ? tiles_of_spans(items, kv_head, first) : tiles_of_windows(items, kv_head, first);
   pieces.of_tile[tile] = {tile, range.begin, max(range.begin, range.end), 0};
 }
 

@@ -21,10 +21,10 @@ struct KeyPiece {
 struct KeyPieces {
   std::int32_t tiles_per_head;  // of keys
   std::int32_t key_tiles;
-  KeyPiece* piece;       // [key_tiles + kMaxPieceSums]
-  std::int32_t* count;   // of them
-  KeyPiece* of_tile;     // [key_tiles]: its range of rows; later the first of its sums, and how many
-  float* sums;           // [kMaxPieceSums, 2, 128, head_dim], of keys and values
+  KeyPiece* piece;      // [key_tiles + kMaxPieceSums]
+  std::int32_t* count;  // of them
+  KeyPiece* of_tile;    // [key_tiles]: its range of rows; later the first of its sums, and how many
+  float* sums;          // [kMaxPieceSums, 2, 128, head_dim], of keys and values
 
   KeyPieces(const Rows& rows, Arena& arena);
 };

@@ -58,7 +58,8 @@ Paths random_paths(const Problem& problem, Index top_k, std::uint64_t seed) {
       const bool use = slot < used;
       const std::int32_t a = use ? key() : 0;
       const std::int32_t b = use ? key() : 0;
-      paths.spans.push_back(use ? DeviceSpan{std::min(a, b), std::max(a, b) + 1} : DeviceSpan{0, 0});
+      paths.spans.push_back(use ? DeviceSpan{std::min(a, b), std::max(a, b) + 1}
+                                : DeviceSpan{0, 0});
       paths.scores.push_back(use ? static_cast<float>(random.below(17) - 8) / 4 : -INFINITY);
       for (Index m = 0; m < paths.levels; ++m) paths.anchors.push_back(use ? key() : -1);
     }
@@ -206,8 +207,7 @@ TEST_CASE("Repeated GPU gradients of hot keys are the same bits", "[backward][fa
   }
 }
 
-TEST_CASE("A thousand GPU gradients beside another stream's work are the same bits",
-          "[backward]") {
+TEST_CASE("A thousand GPU gradients beside another stream's work are the same bits", "[backward]") {
   Options options = prefill(preset_schedule("paper"), 300);
   options.schedule.window_index = 3;
   options.num_heads = 16;
@@ -298,8 +298,8 @@ TEST_CASE("A NaN reaches the gradients of its row and of the keys that the row l
     LossGradients by = loss;
     (in_query ? problem.query : by.output)[at(row * d + 5)] = std::nanf("");
     const OnDevice device(problem, options.dtype);
-    std::vector<bool> looked(at(problem.sizes.batch * problem.sizes.num_kv_heads *
-                                problem.sizes.keys), false);
+    std::vector<bool> looked(
+        at(problem.sizes.batch * problem.sizes.num_kv_heads * problem.sizes.keys), false);
     const auto look = [&](Span span) {
       for (Index j = span.begin; j < span.end; ++j) {
         looked[at(problem.kv_head_of(row) * problem.sizes.keys + j)] = true;
@@ -394,8 +394,7 @@ TEST_CASE("The GPU's backward pass can be captured, and waits for nothing", "[ba
     cuda::DeviceBuffer workspace(cuda::workspace_size(args));
     args.workspace = {workspace.data(), workspace.size()};
     const cuda::OwnedStream stream;
-    const cuda::Graph graph(stream,
-                            [&](cuda::Stream s) { cuda::attention_backward(args, s); });
+    const cuda::Graph graph(stream, [&](cuda::Stream s) { cuda::attention_backward(args, s); });
     for (int replay = 0; replay < 3; ++replay) {
       arrays.poison();
       workspace.fill(0xff);
@@ -429,18 +428,18 @@ TEST_CASE("Chunked queries have the GPU gradients of whole ones, added up", "[ba
     part.sizes.query_offset = first;
     part.query = of_rows(problem.query, d);
     for (auto& level : part.routing) level = of_rows(level, d);
-    const Paths paths{2, 1, of_rows(kept.spans, 2), of_rows(kept.scores, 2),
-                      of_rows(kept.anchors, 2), {}};
-    const LossGradients by{of_rows(loss.output, d), of_rows(loss.scores, 2),
-                           of_rows(loss.lse, 2), of_rows(loss.window_lse, 1)};
+    const Paths paths{
+        2, 1, of_rows(kept.spans, 2), of_rows(kept.scores, 2), of_rows(kept.anchors, 2), {}};
+    const LossGradients by{of_rows(loss.output, d), of_rows(loss.scores, 2), of_rows(loss.lse, 2),
+                           of_rows(loss.window_lse, 1)};
     const Gradients got = backward(OnDevice(part, options.dtype), Rung::fast, paths, by);
     CHECK(same_bits(got.query, of_rows(whole.query, d)));
     CHECK(same_bits(got.routing[0], of_rows(whole.routing[0], d)));
     for (std::size_t i = 0; i < key.size(); ++i) {
       key[i] += static_cast<double>(got.key[i]);
       value[i] += static_cast<double>(got.value[i]);
-      magnitude[i] += std::abs(static_cast<double>(got.key[i])) +
-                      std::abs(static_cast<double>(got.value[i]));
+      magnitude[i] +=
+          std::abs(static_cast<double>(got.key[i])) + std::abs(static_cast<double>(got.value[i]));
     }
   }
   // A part's values are rounded to bf16 by half an ulp, 2^-9; so is the whole's.

@@ -115,7 +115,8 @@ TEST_CASE("GPU gradients of more than 2^31 elements", "[large][backward]") {
     cuda::DeviceBuffer array(at(kHeads * (kKeys - first) * kHeadDim) * 2);
     std::vector<std::uint16_t> host(at((kKeys - first) * kHeadDim));
     for (Index head = 0; head < kHeads; ++head) {
-      cache.device.download(host.data(), host.size() * 2, at((head * kKeys + first) * kHeadDim) * 2);
+      cache.device.download(host.data(), host.size() * 2,
+                            at((head * kKeys + first) * kHeadDim) * 2);
       array.upload(host.data(), host.size() * 2, at(head * (kKeys - first) * kHeadDim) * 2);
     }
     return array;
