@@ -78,11 +78,11 @@ class Kept(NamedTuple):
     it is a constant, and the output with the windows' log-sum-exps, which spare the kernels a pass.
     Operators take it in this order."""
 
-    output: Array
-    window_lse: Array
     spans: Array
     scores: Array
     anchors: Array
+    output: Optional[Array] = None
+    window_lse: Optional[Array] = None
 
 
 class Gradients(NamedTuple):

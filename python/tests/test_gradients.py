@@ -69,7 +69,7 @@ def test_what_is_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.detach()) or x,
                                                   lambda x: x):
         output = attention(arrays)
-    wanted = [found.spans, found.scores, found.anchors, *arrays]
+    wanted = [found.spans, found.scores, found.anchors, found.output, found.window_lse, *arrays]
     assert len(kept) == len(wanted) and all(torch.equal(*pair) for pair in zip(kept, wanted))
     assert output.grad_fn is not None
     q, k, v, *routing, _ = arrays
@@ -94,7 +94,7 @@ def test_opcheck_of_the_operators_that_go_back():
     arrays = [x.detach() for x in make(torch.float32)]
     q, k, v, *routing, keys = arrays
     found = attend(arrays)
-    at = (found.spans, found.scores, found.anchors)
+    at = (found.spans, found.scores, found.anchors, None, None)
     for by, more in (((q, found.lse.clamp(-9), None, None), keys),
                      ((None, None, None, found.scores.clamp(-9)), None)):
         torch.library.opcheck(

@@ -62,14 +62,14 @@ def test_keyboard_interrupt(name):
     code = textwrap.dedent(f"""
         import multistep, numpy as np, signal, sys, time
         from multistep import Schedule, oracle
-        from multistep._problem import Derivatives, Selection
+        from multistep._problem import Derivatives, Kept
         # A shell's background jobs inherit that SIGINT is ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         big = np.random.default_rng(0).random((1, 8, 60_000, 64))
         wide = big.reshape(1, 8, -1, 1024)  # a larger state
         few = big[:, :2]
         keys = np.tile(np.arange(60_000), (1, 2, 1))[..., None]  # spans as long as Schedule()'s
-        newest = Selection(np.stack([np.maximum(keys - 479, 0), keys + 1], -1), 0.0 * keys,
+        newest = Kept(np.stack([np.maximum(keys - 479, 0), keys + 1], -1), 0.0 * keys,
                            keys[..., None])
         print("ready", flush=True)
         try:

@@ -61,7 +61,7 @@ def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
     if given.length is not None and given.q.device.type == "cuda":
         raise NotImplementedError("multistep: no gradients on the GPU where a length is given; use "
                                   "query_offset, or torch.no_grad()")
-    _keep(ctx, [*Kept(found.output, found.window_lse, found.spans, found.scores, found.anchors),
+    _keep(ctx, [*Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse),
                 *operands])
     ctx.mark_non_differentiable(found.spans, found.anchors)
 
