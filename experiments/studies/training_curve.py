@@ -86,7 +86,7 @@ def train(device: str, steps: int, rounded: int | None) -> list[float]:
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--commit", help="where this is no git checkout")
     parser.add_argument("--dirty", choices=("yes", "no"), default="no")

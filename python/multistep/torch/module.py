@@ -137,8 +137,10 @@ class MultiStepAttention(nn.Module):
         if cache is not None and torch.is_grad_enabled():
             raise RuntimeError("multistep: no gradients through a cache; use torch.no_grad()")
         offset = 0 if cache is None else cache.length
-        q, k, v, *routing = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-                             for layer in (self.q, self.k, self.v, *self.routing))
+        # Dense here, or what is kept for the backward pass would be copied there once more.
+        q, k, v, *routing = (
+            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2).contiguous()
+            for layer in (self.q, self.k, self.v, *self.routing))
         keys = None
         if self.accumulation is not None:
             keys = self._search_keys(x, k, start, offset, cache)
