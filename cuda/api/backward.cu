@@ -25,7 +25,7 @@ class ItemPasses {
     }
   }
 
-  const ItemDot* dots() const { return gradients_.dots; }
+  ItemDot* dots() const { return gradients_.dots; }
   ItemWeight* weights() const { return gradients_.weights; }
 
   void dot(Stream stream) {
@@ -95,7 +95,8 @@ class Backward {
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         tiles_(takes_tiles(args.shape, scale_, args.rung)),
         output_gradient_(args.output_gradient),
-        chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs) : args.shape.queries) {}
+        chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs)
+                          : args.shape.queries) {}
 
   std::size_t bytes() const {
     Arena arena;
@@ -178,7 +179,12 @@ class Backward {
     if (!launch) return;
 
     if (searches) spans.dot(stream);
-    if (has_window) windows.dot(stream);
+    if (has_window && args_.output) {
+      dot_outputs(rows, args_.dtype, args_.output, output_gradient_, args_.window_lse,
+                  windows.dots(), stream);
+    } else if (has_window) {
+      windows.dot(stream);
+    }
     prepare_gradients({.rows = rows,
                        .slots = narrow(slots_),
                        .spans = args_.spans,
@@ -188,6 +194,7 @@ class Backward {
                        .given_by_window_lse = args_.window_lse_gradient,
                        .span_dots = spans.dots(),
                        .window_dots = has_window ? windows.dots() : nullptr,
+                       .of_outputs = args_.output != nullptr,
                        .span_weights = spans.weights(),
                        .window_weights = windows.weights(),
                        .by_score = by_score},
@@ -282,6 +289,8 @@ void require_backward(const AttentionBackwardArgs& args) {
                     {args.spans, "spans", with_paths},
                     {args.scores, "scores", with_paths},
                     {args.anchors, "anchors", with_paths},
+                    {args.output, "output", args.window_lse ? rows : 0},
+                    {args.window_lse, "window_lse", args.output ? rows : 0},
                     {args.output_gradient, "output_gradient", 0},
                     {args.score_gradient, "score_gradient", 0},
                     {args.span_lse_gradient, "span_lse_gradient", 0},
@@ -305,12 +314,11 @@ struct ItemsBackward {
         key_sums(arena.take<float>(values)),
         value_sums(arena.take<float>(values)),
         passes(passes_of(args, arena)) {
-    const bool tiles = takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
-                                   args.rung);
-    scratch = arena.take<char>(
-        tiles ? static_cast<Index>(
-                    key_gradients_bytes(rows_of(args.shape, args.schedule->tables().window)))
-              : 0);
+    const bool tiles =
+        takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim), args.rung);
+    scratch = arena.take<char>(tiles ? static_cast<Index>(key_gradients_bytes(
+                                           rows_of(args.shape, args.schedule->tables().window)))
+                                     : 0);
   }
 
  private:

@@ -8,7 +8,7 @@ namespace multistep::cuda {
 namespace {
 
 constexpr Index kFastTopK = kMaxTileSlots;
-constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
+constexpr Index kFewRows = 64;  // of a KV head: fewer do not fill a tile
 
 std::string why_not_head_dim(Index head_dim) {
   return head_dim == 64 || head_dim == 128 ? ""

@@ -72,18 +72,23 @@ void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
 struct CombineGradients {
   Rows rows;
   std::int32_t slots;
-  const DeviceSpan* spans;            // [batch, heads, queries, slots]
-  const float* scores;                // the same
-  const float* given_by_score;        // derivatives by what was returned, the same; or null
-  const float* given_by_span_lse;     // the same, or null
-  const float* given_by_window_lse;   // [batch, heads, queries], or null
-  const ItemDot* span_dots;           // [batch, heads, count, slots]
-  const ItemDot* window_dots;         // [batch, heads, count]; null: no window
-  ItemWeight* span_weights;           // [batch, heads, count, slots]
-  ItemWeight* window_weights;         // [batch, heads, count], where there are window_dots
-  float* by_score;                    // [batch, heads, count, slots]
+  const DeviceSpan* spans;           // [batch, heads, queries, slots]
+  const float* scores;               // the same
+  const float* given_by_score;       // derivatives by what was returned, the same; or null
+  const float* given_by_span_lse;    // the same, or null
+  const float* given_by_window_lse;  // [batch, heads, queries], or null
+  const ItemDot* span_dots;          // [batch, heads, count, slots]
+  const ItemDot* window_dots;        // [batch, heads, count]; null: no window
+  bool of_outputs;                   // their products are of the output, not of the window's
+  ItemWeight* span_weights;          // [batch, heads, count, slots]
+  ItemWeight* window_weights;        // [batch, heads, count], where there are window_dots
+  float* by_score;                   // [batch, heads, count, slots]
 };
 void prepare_gradients(const CombineGradients& combine, Stream stream);
+
+/// <dO, output> beside the windows' log-sum-exps, [batch, heads, count].
+void dot_outputs(const Rows& rows, Dtype dtype, const void* output, const void* output_gradient,
+                 const float* window_lse, ItemDot* dots, Stream stream);
 
 /// combine_backward(), a warp a row of `rows`.
 void combine_rows_backward(const CombineBackwardArgs& args, const Rows& rows, Stream stream);
@@ -99,12 +104,12 @@ struct SearchGradients {
   std::int32_t top_k;
   std::int32_t levels;
   float scale;
-  const std::int32_t* anchors;      // [batch, heads, queries, top_k, levels]
-  const float* by_score;            // [batch, heads, count, top_k]
-  const void* search_keys;          // [batch, kv_heads, keys, head_dim]
-  float* search_key_sums;           // the same, added to
-  const void* const* routing;       // [levels] on the host, of [batch, heads, queries, head_dim]
-  void* const* routing_gradients;   // [levels], the same
+  const std::int32_t* anchors;     // [batch, heads, queries, top_k, levels]
+  const float* by_score;           // [batch, heads, count, top_k]
+  const void* search_keys;         // [batch, kv_heads, keys, head_dim]
+  float* search_key_sums;          // the same, added to
+  const void* const* routing;      // [levels] on the host, of [batch, heads, queries, head_dim]
+  void* const* routing_gradients;  // [levels], the same
 };
 std::size_t search_gradients_bytes(const Rows& rows, int top_k);
 void search_gradients(const SearchGradients& search, void* workspace, Stream stream);

@@ -12,8 +12,8 @@ struct PlainItems : SpanAttend {
   explicit PlainItems(const SpanAttend& items) : SpanAttend(items) {}
 
   __device__ TileRow item(const Rows::Row& row, int slot) const {
-    const DeviceSpan keys = spans ? rows.attended(spans[row.index * slots + slot], row)
-                                  : rows.window_keys(row);
+    const DeviceSpan keys =
+        spans ? rows.attended(spans[row.index * slots + slot], row) : rows.window_keys(row);
     return {row.index, row.dense * slots + slot, keys};
   }
 
@@ -146,8 +146,7 @@ void item_dots_plain(const SpanAttend& items, const ItemGradients& gradients, St
          32 * kWarps, stream);
 }
 
-void query_gradients_plain(const SpanAttend& items, const ItemGradients& gradients,
-                           Stream stream) {
+void query_gradients_plain(const SpanAttend& items, const ItemGradients& gradients, Stream stream) {
   launch(query_gradients<bf16>, query_gradients<fp16>, Args(PlainItems(items), gradients),
          threads_of(items), 32 * kWarps, stream);
 }

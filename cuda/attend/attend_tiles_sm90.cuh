@@ -86,8 +86,8 @@ struct Consumer {
   /// once, while the last product runs.
   template <class Meanwhile>
   __device__ __forceinline__ void attend(const SwizzledTile<kTileRows, kHeadDim>& queries,
-                                         const Tile& tile, KeyTiles<> range, const TileRow (&rows)[2],
-                                         Meanwhile&& meanwhile) {
+                                         const Tile& tile, KeyTiles<> range,
+                                         const TileRow (&rows)[2], Meanwhile&& meanwhile) {
     constexpr int kPartTiles = kPartKeys / kTileKeys;
     TileLogits logits = {};
     TileWeights weights;
@@ -212,8 +212,7 @@ void launch_attend_tiles(const Tiles& args, Stream stream) {
   const TileMaps maps(args, kTileKeys);
   with_tile_type(args, [&](auto type, auto head_dim) {
     launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,
-                                            task_count(args), stream, args, maps.keys,
-                                            maps.values);
+                                            task_count(args), stream, args, maps.keys, maps.values);
   });
 }
 

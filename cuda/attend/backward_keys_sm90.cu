@@ -35,9 +35,7 @@ struct OwnerStages {
   RingBarriers<1> key_barriers;
   RingBarriers<kRowStages> row_barriers;
 
-  __device__ Ring<Keys, 1> keys() {
-    return {reinterpret_cast<Keys(&)[1]>(owned), key_barriers};
-  }
+  __device__ Ring<Keys, 1> keys() { return {reinterpret_cast<Keys(&)[1]>(owned), key_barriers}; }
   __device__ Ring<RowTile, kRowStages> rows() { return {row_tile, row_barriers}; }
 
   __device__ void init() {
@@ -231,8 +229,8 @@ struct KeyOwner {
   __device__ Destination destination(const KeyPiece& piece, int kv_head, std::int64_t first,
                                      int r) const {
     if (piece.sums >= 0) {
-      float* const sums = pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys *
-                                            kHeadDim;
+      float* const sums =
+          pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys * kHeadDim;
       return {sums + r * kHeadDim, sums + (kOwnedKeys + r) * kHeadDim, false};
     }
     const std::int64_t at = (kv_head * args.rows.keys + first + r) * kHeadDim;

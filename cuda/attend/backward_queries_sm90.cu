@@ -103,23 +103,31 @@ struct QueryConsumer {
     }
   }
 
-  /// `products`: Q K^T and dO V^T; the first key of the tile is `first`.
+  /// `logits` of the tile whose first key is `first` become weights.
   template <bool kMasked>
-  __device__ void weigh(float (&logits)[kKeys / 2], const float (&by_weights)[kKeys / 2], int first,
-                        const ItemRow (&rows)[2]) const {
+  __device__ void weigh(float (&logits)[kKeys / 2], int first, const ItemRow (&rows)[2]) const {
 #pragma unroll
     for (int i = 0; i < kKeys / 2; ++i) {
-      const int r = i / 2 % 2;
-      const ItemWeight& item = rows[r].weight;
-      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
-      logits[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
-      if (!kMasked) continue;
-      const DeviceSpan keys = rows[r].keys;
-      const int key = first + 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
-      const bool inside =
-          static_cast<unsigned>(key - keys.begin) < static_cast<unsigned>(keys.end - keys.begin);
-      if (!inside) logits[i] = 0;
+      const ItemRow& row = rows[i / 2 % 2];
+      logits[i] = ptx::exp2(fmaf(logits[i], scale_log2, -row.weight.lse_log2));
+      if (kMasked && !looks(row, first, i)) logits[i] = 0;
     }
+  }
+  /// Weights become dS.
+  template <bool kMasked>
+  __device__ void differentiate(float (&weights)[kKeys / 2], const float (&by_weights)[kKeys / 2],
+                                int first, const ItemRow (&rows)[2]) const {
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      const ItemRow& row = rows[i / 2 % 2];
+      weights[i] *= fmaf(row.weight.share, by_weights[i], -row.weight.mean);
+      if (kMasked && !looks(row, first, i)) weights[i] = 0;
+    }
+  }
+  static __device__ bool looks(const ItemRow& row, int first, int i) {
+    const int key = first + 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
+    return static_cast<unsigned>(key - row.keys.begin) <
+           static_cast<unsigned>(row.keys.end - row.keys.begin);
   }
 
   __device__ __forceinline__ void attend(const typename Stages::RowTiles& tiles, int warpgroup,
@@ -134,13 +142,15 @@ struct QueryConsumer {
       begin_products(logits, by_weights);
       multiply_keys<T>(logits, tiles.query[warpgroup], keys);
       multiply_keys<T>(by_weights, tiles.by_output[warpgroup], values);
-      finish_products<0>(logits, by_weights, by_logits, sum);  // dS K of the tile before, too
-      stages.values().release(item);
+      finish_products<1>(logits, by_logits, sum);  // dS K of the tile before, too
       if (j > range.begin) stages.keys().release(item - 1);
       const int first = j * kKeys;
       const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
-      inside ? weigh<false>(logits, by_weights, first, rows)
-             : weigh<true>(logits, by_weights, first, rows);
+      inside ? weigh<false>(logits, first, rows) : weigh<true>(logits, first, rows);
+      finish_products<0>(by_weights);
+      stages.values().release(item);
+      inside ? differentiate<false>(logits, by_weights, first, rows)
+             : differentiate<true>(logits, by_weights, first, rows);
       pack_weights<T>(by_logits, logits);
       begin_products(by_logits, sum);
       multiply_values<T, kHeadDim>(sum, by_logits, keys);
@@ -178,7 +188,8 @@ struct QueryConsumer {
   }
 
   /// Rows that a tile-mate's key has spoiled, alone: by the whole warp.
-  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head, unsigned (&todo)[2]) const {
+  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head,
+                         unsigned (&todo)[2]) const {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       while (todo[r]) {
@@ -223,7 +234,8 @@ struct QueryConsumer {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool here = rows[r].query != kNoRow;
-        const bool bad = spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
+        const bool bad =
+            spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
         todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
         store(rows[r], r, here && !bad);
       }
@@ -265,8 +277,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 }  // namespace
 
-void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
-                           Stream stream) {
+void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream) {
   const Args args(items, gradients);
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, 64);

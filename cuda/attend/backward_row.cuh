@@ -116,8 +116,8 @@ struct KeyGradient {
 
   /// Adds rows [begin, end) of a KV head, those that look at key j.
   template <class T, class TileRows>
-  __device__ void add_rows(const BackwardRows<TileRows>& args, std::int64_t kv_head,
-                           std::int64_t j, std::int64_t begin, std::int64_t end) {
+  __device__ void add_rows(const BackwardRows<TileRows>& args, std::int64_t kv_head, std::int64_t j,
+                           std::int64_t begin, std::int64_t end) {
     const int d = args.rows.head_dim;
     const T* const queries = static_cast<const T*>(args.query);
     const T* const by_outputs = static_cast<const T*>(args.gradients.output_gradient);
@@ -129,8 +129,8 @@ struct KeyGradient {
     for (std::int64_t i = begin; i < end; i += 32) {
       const std::int64_t mine = i + threadIdx.x % 32;
       const TileRow row = mine < end ? args.row(static_cast<int>(kv_head), mine) : TileRow{};
-      unsigned todo = __ballot_sync(
-          kFullWarp, row.index >= 0 && j >= row.keys.begin && j < row.keys.end);
+      unsigned todo =
+          __ballot_sync(kFullWarp, row.index >= 0 && j >= row.keys.begin && j < row.keys.end);
       while (todo) {
         const int source = __ffs(static_cast<int>(todo)) - 1;
         todo &= todo - 1;

@@ -29,7 +29,8 @@ __device__ inline void mask_logits(TileLogits& logits, int first_key, const Tile
 }
 
 template <class T, int kSteps>
-__device__ void pack_weights(std::uint32_t (&weights)[kSteps][4], const float (&values)[8 * kSteps]) {
+__device__ void pack_weights(std::uint32_t (&weights)[kSteps][4],
+                             const float (&values)[8 * kSteps]) {
 #pragma unroll
   for (int i = 0; i < 4 * kSteps; ++i) {
     weights[i / 4][i % 4] = pack<T>(values[2 * i], values[2 * i + 1]);

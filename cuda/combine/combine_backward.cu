@@ -41,14 +41,27 @@ __global__ void prepare(CombineGradients args) {
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (r >= args.rows.total()) return;
   const Rows::Row at = args.rows.at(r);
-  const RowGradients row{args, at.index * args.slots, r * args.slots,
-                         args.window_dots ? args.window_dots[r] : ItemDot{-kInfinity, 0}};
+  RowGradients row{args, at.index * args.slots, r * args.slots,
+                   args.window_dots ? args.window_dots[r] : ItemDot{-kInfinity, 0}};
   const int used = args.slots == 0 ? 0 : slots_in_use(args.spans + row.given, args.slots);
   const Gates gates = gates_of(args.scores + row.given, used);
   const auto gate_of = [&](int s) {
     const bool equal = faulty(args.rows.fault, Fault::gates_equal);
     return equal ? 1.0f / static_cast<float>(used) : gates.of(args.scores[row.given + s]);
   };
+  if (args.of_outputs) {
+    // Of <dO, output> = sum of g (a <dO, O_s> + w <dO, O_w>) the windows' part is left.
+    const float of_output = row.window.dot;
+    row.window.dot = 0;
+    float of_spans = 0;
+    float share = used == 0 ? 1 : 0;
+    for (int s = 0; s < used; ++s) {
+      const RowGradients::Slot slot = row.slot(s);
+      of_spans = fmaf(gate_of(s), slot.delta, of_spans);
+      share = fmaf(gate_of(s), slot.joined.second, share);
+    }
+    row.window.dot = share == 0 ? 0 : (of_output - of_spans) / share;
+  }
   float mean = 0;
   for (int s = 0; s < used; ++s) mean = fmaf(gate_of(s), row.slot(s).delta, mean);
 
@@ -69,7 +82,8 @@ __global__ void prepare(CombineGradients args) {
       by_score = gate * (slot.delta - mean);
       if (faulty(args.rows.fault, Fault::score_gradient_lost)) by_score = 0;
       if (args.given_by_score) by_score += args.given_by_score[given];
-      weight = item_weight(args.span_dots[row.first + s].lse, share, counted(share, delta) - by_lse);
+      weight =
+          item_weight(args.span_dots[row.first + s].lse, share, counted(share, delta) - by_lse);
       window_share += of_window;
       window_mean += counted(of_window, delta);
     }
@@ -80,6 +94,36 @@ __global__ void prepare(CombineGradients args) {
   if (args.given_by_window_lse) window_mean -= args.given_by_window_lse[at.index];
   if (faulty(args.rows.fault, Fault::window_every_slot)) window_share *= static_cast<float>(used);
   args.window_weights[r] = item_weight(row.window.lse, window_share, window_mean);
+}
+
+/// A warp a row.
+template <class T>
+__global__ void dot_rows(Rows rows, const T* output, const T* output_gradient,
+                         const float* window_lse, ItemDot* dots) {
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  if (r >= rows.total()) return;
+  const std::int64_t index = rows.at(r).index;
+  const int d = rows.head_dim;
+  const T* const left = output + index * d;
+  const T* const right = output_gradient + index * d;
+  float sum = 0;
+  if (d % 4 == 0) {
+    for (int i = 4 * static_cast<int>(threadIdx.x % 32); i < d; i += 128) {
+      const uint2 a = __ldcs(reinterpret_cast<const uint2*>(left + i));
+      const uint2 b = __ldg(reinterpret_cast<const uint2*>(right + i));
+      const float2 products[2][2] = {{unpack<T>(a.x), unpack<T>(b.x)},
+                                     {unpack<T>(a.y), unpack<T>(b.y)}};
+      for (const auto& pair : products) {
+        sum = fmaf(pair[0].x, pair[1].x, fmaf(pair[0].y, pair[1].y, sum));
+      }
+    }
+  } else {
+    for (int i = static_cast<int>(threadIdx.x % 32); i < d; i += 32) {
+      sum = fmaf(to_float(left[i]), to_float(right[i]), sum);
+    }
+  }
+  sum = warp_sum(sum);
+  if (threadIdx.x % 32 == 0) dots[r] = {window_lse[index], sum};
 }
 
 __global__ void weigh(std::int64_t count, const ItemDot* dots, const float* lse_gradient,
@@ -93,8 +137,7 @@ __global__ void weigh(std::int64_t count, const ItemDot* dots, const float* lse_
 /// combine_backward(): a warp a row.
 template <class T>
 __global__ void combine_rows_backward(CombineBackwardArgs args, Rows rows) {
-  const std::int64_t r =
-      static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
   if (r >= rows.total()) return;
   const int lane = static_cast<int>(threadIdx.x % 32);
   const int d = rows.head_dim;
@@ -163,6 +206,20 @@ void prepare_gradients(const CombineGradients& combine, Stream stream) {
   if (combine.rows.total() == 0) return;
   prepare<<<blocks_for(combine.rows.total()), kThreads, 0, stream>>>(combine);
   check_launch("prepare_gradients");
+}
+
+void dot_outputs(const Rows& rows, Dtype dtype, const void* output, const void* output_gradient,
+                 const float* window_lse, ItemDot* dots, Stream stream) {
+  const unsigned blocks = blocks_for(rows.total() * 32);
+  if (blocks == 0) return;
+  const auto launch = [&](auto type) {
+    using T = decltype(type);
+    dot_rows<T><<<blocks, kThreads, 0, stream>>>(rows, static_cast<const T*>(output),
+                                                 static_cast<const T*>(output_gradient), window_lse,
+                                                 dots);
+  };
+  dtype == Dtype::bf16 ? launch(bf16{}) : launch(fp16{});
+  check_launch("dot_outputs");
 }
 
 void weigh_items(const Rows& rows, std::int32_t slots, const ItemDot* dots,

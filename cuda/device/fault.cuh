@@ -36,8 +36,8 @@ enum class Fault : int {
   piece_dropped,          // backward: of a key tile's pieces the last is not summed
   neighbour_range,        // backward: a key tile gets the rows of the tile before
   pieces_as_they_come,    // backward: pieces are summed in the order in which they are done
-  anchor_run_cut,         // backward: of an anchor's run of scores that begins earlier a part is lost
-  score_gradient_lost,    // backward: gates do not reach the scores
+  anchor_run_cut,       // backward: of an anchor's run of scores that begins earlier a part is lost
+  score_gradient_lost,  // backward: gates do not reach the scores
 };
 
 #ifdef MULTISTEP_FAULTS

@@ -57,12 +57,12 @@ __global__ void find_ranges(LaidItems items, KeyPieces pieces) {
   const int kv_head = tile / pieces.tiles_per_head;
   std::int32_t first = tile % pieces.tiles_per_head * kOwnedKeys;
   if (faulty(items.rows.fault, Fault::neighbour_range)) first = max(first - kOwnedKeys, 0);
-  const Range range = items.spans ? tiles_of_spans(items, kv_head, first)
-                                  : tiles_of_windows(items, kv_head, first);
+  const Range range =
+      items.spans ? tiles_of_spans(items, kv_head, first) : tiles_of_windows(items, kv_head, first);
   pieces.of_tile[tile] = {tile, range.begin, max(range.begin, range.end), 0};
 }
 
-/// One block. A tile of several pieces has at most 2 / kSize of its rows' tiles of them.
+/// One block. Pieces beyond a tile's first are at most as many as its rows' tiles over `size`.
 __global__ void __launch_bounds__(kCutThreads) cut(KeyPieces pieces) {
   using Sum = cub::BlockReduce<std::int64_t, kCutThreads>;
   using Scan = cub::BlockScan<int2, kCutThreads>;
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kCutThreads) cut(KeyPieces pieces) {
     if (tile < pieces.key_tiles) range = pieces.of_tile[tile];
     const std::int32_t length = range.end - range.begin;
     const auto count = static_cast<std::int32_t>((length + size - 1) / size);
-    const int2 here{count, count > 1 ? count : 0};
+    const int2 here{count, max(count - 1, 0)};
     int2 at;
     int2 sum;
     const auto add = [](int2 a, int2 b) { return int2{a.x + b.x, a.y + b.y}; };
@@ -101,14 +101,15 @@ __global__ void __launch_bounds__(kCutThreads) cut(KeyPieces pieces) {
       const auto edge = [&](std::int64_t k) {
         return range.begin + static_cast<std::int32_t>(k * length / count);
       };
-      pieces.piece[at.x + i] = {tile, edge(i), edge(i + 1), count > 1 ? at.y + i : -1};
+      pieces.piece[at.x + i] = {tile, edge(i), edge(i + 1), at.y + i - 1};
+      if (i == 0) pieces.piece[at.x].sums = -1;
     }
     if (tile < pieces.key_tiles) pieces.of_tile[tile] = {tile, at.y, at.y + here.y, 0};
   }
   if (thread == 0) *pieces.count = before.x;
 }
 
-/// A thread four values of a key.
+/// Adds the sums of tiles' later pieces: a thread four values of a key.
 __global__ void add(Rows rows, KeyPieces pieces, float* key_sums, float* value_sums) {
   const KeyPiece sums = pieces.of_tile[blockIdx.x];
   if (sums.begin == sums.end) return;

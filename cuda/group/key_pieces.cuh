@@ -15,16 +15,16 @@ struct KeyPiece {
   std::int32_t key_tile;  // [kv_heads, tiles of keys]
   std::int32_t begin;     // tiles of rows
   std::int32_t end;
-  std::int32_t sums;  // where they are kept; -1: added at once, the tile has no other piece
+  std::int32_t sums;  // where they are kept; -1: the tile's first, which is added at once
 };
 
 struct KeyPieces {
   std::int32_t tiles_per_head;  // of keys
   std::int32_t key_tiles;
-  KeyPiece* piece;       // [key_tiles + kMaxPieceSums]
-  std::int32_t* count;   // of them
-  KeyPiece* of_tile;     // [key_tiles]: its range of rows; later the first of its sums, and how many
-  float* sums;           // [kMaxPieceSums, 2, 128, head_dim], of keys and values
+  KeyPiece* piece;      // [key_tiles + kMaxPieceSums]
+  std::int32_t* count;  // of them
+  KeyPiece* of_tile;    // [key_tiles]: its range of rows; later the first of its sums, and how many
+  float* sums;          // [kMaxPieceSums, 2, 128, head_dim], of keys and values
 
   KeyPieces(const Rows& rows, Arena& arena);
 };

@@ -30,8 +30,9 @@ __global__ void lay(TileRows rows, LaidItems laid, const ItemWeight* weights) {
     }
     laid.items[at * kTileRows + 32 * half + lane] = item;
   }
-  tile = {{__reduce_min_sync(kFullWarp, tile.any.begin), __reduce_max_sync(kFullWarp, tile.any.end)},
-          {__reduce_max_sync(kFullWarp, tile.all.begin), __reduce_min_sync(kFullWarp, tile.all.end)}};
+  tile = {
+      {__reduce_min_sync(kFullWarp, tile.any.begin), __reduce_max_sync(kFullWarp, tile.any.end)},
+      {__reduce_max_sync(kFullWarp, tile.all.begin), __reduce_min_sync(kFullWarp, tile.all.end)}};
   longest = __reduce_max_sync(kFullWarp, longest);
   if (lane != 0) return;
   if (tile.any.end <= tile.any.begin) tile.any = {0, 0};
@@ -40,8 +41,7 @@ __global__ void lay(TileRows rows, LaidItems laid, const ItemWeight* weights) {
 }
 
 template <class TileRows>
-void launch(const TileRows& rows, const LaidItems& laid, const ItemWeight* weights,
-            Stream stream) {
+void launch(const TileRows& rows, const LaidItems& laid, const ItemWeight* weights, Stream stream) {
   const std::int64_t tiles = laid.per_head / kTileRows * laid.rows.batch * laid.rows.kv_heads;
   if (tiles == 0) return;
   check(cudaMemsetAsync(laid.longest, 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");

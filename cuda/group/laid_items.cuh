@@ -19,11 +19,11 @@ inline constexpr std::uint32_t kNoRow = 0xffffffffu;
 
 /// Spans sorted, or windows query by query; whole tiles of 64.
 struct LaidItems : SpanAttend {
-  ItemRow* items;        // [kv_heads, per_head]
-  Tile* tiles;           // [kv_heads, per_head / 64]
-  std::int32_t* longest; // span of them
+  ItemRow* items;         // [kv_heads, per_head]
+  Tile* tiles;            // [kv_heads, per_head / 64]
+  std::int32_t* longest;  // span of them
   std::int64_t per_head;
-  int begin_shift;       // last bits of a first key that the order does not look at
+  int begin_shift;  // last bits of a first key that the order does not look at
 
   LaidItems(const SpanAttend& attend, Arena& arena) : SpanAttend(attend), begin_shift(0) {
     const std::int64_t count = static_cast<std::int64_t>(rows.group()) * rows.count * slots;

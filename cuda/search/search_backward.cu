@@ -4,8 +4,8 @@
 #include "attend/backward_row.cuh"
 
 /// Derivatives of path scores: by the routing queries a gather, by the search keys a sum over runs
-/// of (query row, slot) entries that were sorted by anchor. The sort is stable and a run's parts are
-/// added in order.
+/// of (query row, slot) entries that were sorted by anchor. The sort is stable and a run's parts
+/// are added in order.
 namespace multistep::cuda {
 namespace {
 
@@ -88,9 +88,8 @@ __global__ void routing_gradients(Level level) {
   if (r >= search.rows.total()) return;
   const int d = search.rows.head_dim;
   const Rows::Row row = search.rows.at(r);
-  const std::int64_t kv_row =
-      search.rows.kv_row(static_cast<std::int64_t>(row.batch) * search.rows.kv_heads +
-                         row.head / search.rows.group());
+  const std::int64_t kv_row = search.rows.kv_row(
+      static_cast<std::int64_t>(row.batch) * search.rows.kv_heads + row.head / search.rows.group());
   RowSum<T, kValues> sum;
 #pragma unroll 4
   for (int s = 0; s < search.top_k; ++s) {
@@ -254,7 +253,8 @@ template <class T, int kValues>
 void sum_level(const Level& level, const Layout& layout, Stream stream) {
   const SearchGradients& search = level.search;
   if (level.routing_gradient) {
-    routing_gradients<T, kValues><<<blocks_for(search.rows.total() * 32), kThreads, 0, stream>>>(level);
+    routing_gradients<T, kValues>
+        <<<blocks_for(search.rows.total() * 32), kThreads, 0, stream>>>(level);
     check_launch("routing_gradients");
   }
   if (!search.search_key_sums) return;
@@ -295,14 +295,12 @@ void search_gradients(const SearchGradients& search, void* workspace, Stream str
   }
 }
 
-void store_sums(const float* sums, std::int64_t count, Dtype dtype, void* gradient,
-                Stream stream) {
+void store_sums(const float* sums, std::int64_t count, Dtype dtype, void* gradient, Stream stream) {
   if (count == 0 || !gradient) return;
-  dtype == Dtype::bf16
-      ? convert<<<blocks_for(count), kThreads, 0, stream>>>(sums, count,
-                                                            static_cast<bf16*>(gradient))
-      : convert<<<blocks_for(count), kThreads, 0, stream>>>(sums, count,
-                                                            static_cast<fp16*>(gradient));
+  dtype == Dtype::bf16 ? convert<<<blocks_for(count), kThreads, 0, stream>>>(
+                             sums, count, static_cast<bf16*>(gradient))
+                       : convert<<<blocks_for(count), kThreads, 0, stream>>>(
+                             sums, count, static_cast<fp16*>(gradient));
   check_launch("store_sums");
 }
 

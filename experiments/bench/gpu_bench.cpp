@@ -40,8 +40,9 @@ class CaseTimer {
 
   Json run(const JudgeReport& comparison) {
     cuda::AttentionArgs whole = attention_into(problem_, results_);
-    if (one_.phase == "train" && problem_.levels() > 0) {
-      whole.anchors = elements<std::int32_t>(results_.anchors);
+    if (one_.phase == "train") {
+      if (problem_.levels() > 0) whole.anchors = elements<std::int32_t>(results_.anchors);
+      whole.window_lse = elements<float>(results_.window_lse);
     }
     const cuda::DeviceBuffer memory = with_workspace(whole);
     cuda::attention(whole, stream_.get());
@@ -92,6 +93,8 @@ class CaseTimer {
     const cuda::DeviceBuffer by_output = problem_.output_gradient();
     const GpuGradients gradients(problem_);
     cuda::AttentionBackwardArgs back = backward_into(problem_, results_, by_output, gradients);
+    back.output = results_.output.data();
+    back.window_lse = elements<float>(results_.window_lse);
     const cuda::DeviceBuffer memory = with_workspace(back);
     const double pairs = work_.span_pairs + work_.window_pairs;
     const auto forward = [&](cuda::Stream on) { cuda::attention(whole, on); };

@@ -46,8 +46,8 @@ Task read(const Options& options) {
     throw std::invalid_argument(fmt::format("--rung {}: fast or plain", options.rung));
   }
   const Schedule schedule = options.schedule.schedule();
-  require_host_memory(shape, schedule);
   if (options.gradients) require_memory_of_gradients(shape, schedule);
+  require_host_memory(shape, schedule);
   return {shape, naming_options([&] { return StripePlan(schedule, length); }), sample,
           options.rung == "plain"};
 }

@@ -73,13 +73,16 @@ class Derivatives(NamedTuple):
     by_scores: Optional[Array] = None
 
 
-class Selection(NamedTuple):
-    """Of what ``attend`` gives that at which gradients are taken, where it is a constant. Operators
-    take it in this order."""
+class Kept(NamedTuple):
+    """What gradients take of what ``attend`` gives: the selection, at which they are taken, where
+    it is a constant, and the output with the windows' log-sum-exps, which spare the kernels a pass.
+    Operators take it in this order."""
 
     spans: Array
     scores: Array
     anchors: Array
+    output: Optional[Array] = None
+    window_lse: Optional[Array] = None
 
 
 class Gradients(NamedTuple):

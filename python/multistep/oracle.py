@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _core, _recurrence
 from ._arrays import Floats, check_parts, converted, floats, positions, require_memory
-from ._problem import (Arguments, Array, Attended, Derivatives, Gradients, Selection, Sizes,
+from ._problem import (Arguments, Array, Attended, Derivatives, Gradients, Kept, Sizes,
                        check_shapes, checked, each, filled)
 from ._rational import integer
 from ._recurrence import Recurrence, WalkGradients
@@ -69,7 +69,7 @@ def attention(*arguments: Any, dtype: Optional[npt.DTypeLike] = None, **named: A
     return Attended(cast(output, dtype), *found)
 
 
-def attention_backward(given: Problem, by: Derivatives, at: Selection) -> Gradients:
+def attention_backward(given: Problem, by: Derivatives, at: Kept) -> Gradients:
     """Gradients (SPEC 6) at a selection, whose spans and scores count as they are."""
     dq, dk, dv, routing, dsearch = _core.attention_backward(
         given.inputs, _doubles(by.by_output), _doubles(by.by_lse), _doubles(by.by_window_lse),

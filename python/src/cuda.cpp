@@ -99,6 +99,8 @@ void bind_attention_calls(nb::module_& core) {
   using Back = cuda::AttentionBackwardArgs;
   auto back =
       bind_call_of_attention<Back>(core, "CudaAttentionBackward", &cuda::attention_backward);
+  bind_address(back, "output", &Back::output);
+  bind_address(back, "window_lse", &Back::window_lse);
   bind_address(back, "by_output", &Back::output_gradient);
   bind_address(back, "by_lse", &Back::span_lse_gradient);
   bind_address(back, "by_window_lse", &Back::window_lse_gradient);

@@ -131,7 +131,7 @@ MUTANTS = [
      "test_torch.py"),
     ("torch/kernels.py", "given.a.float() if given.a.dtype == x.dtype else given.a", "given.a",
      "test_torch.py"),
-    ("torch/kernels.py", "if tensor.shape != shape", "if False", "test_torch.py"),
+    ("torch/kernels.py", "and tensor.shape != shape:", "and False:", "test_torch.py"),
     ("torch/kernels.py", "f\"by_{name}\": value", "f\"by_{name[:1]}\": value", "test_torch.py"),
     ("torch/kernels.py", "at._asdict() if schedule.steps > 1 else {}", "at._asdict()",
      "test_torch.py"),

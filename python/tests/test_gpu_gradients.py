@@ -2,6 +2,7 @@
 and at the selection that the kernels found."""
 
 import functools
+import gc
 
 import pytest
 
@@ -11,7 +12,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
-from multistep._problem import Arguments, Derivatives, Selection  # noqa: E402
+from multistep._problem import Arguments, Derivatives, Kept  # noqa: E402
 from multistep._recurrence import Recurrence, WalkGradients  # noqa: E402
 from multistep.torch import operators  # noqa: E402
 
@@ -79,7 +80,8 @@ def check(arrays, schedule, weigh, dtype, **options):
                           for name, value in options.items()})
     want = OPS.attention_backward(
         *(pair and wide(torch.where(pair[0] > -torch.inf, pair[1], 0)) for pair in weighed),
-        *map(wide, (found.spans, found.scores, found.anchors)), *operators.operands(given))
+        *map(wide, (found.spans, found.scores, found.anchors)), None, None,
+        *operators.operands(given))
     want = [*want[:3], *want[3], *([want[4]] if keys is not None else [])]
     names = ["q", "k", "v", *(f"routing {m}" for m in range(levels)), "search keys"]
     for name, one, other in zip(names, got, want):
@@ -172,7 +174,7 @@ def test_opcheck():
                           (q, k, v, routing, *given, None, "automatic", True))
     q, k, v, *routing = (x.detach() for x in (q, k, v, *routing))
     found = mt.attend(q, k, v, routing, schedule)
-    at = (found.spans, found.scores, found.anchors)
+    at = (found.spans, found.scores, found.anchors, found.output, found.window_lse)
     for by, keys in (((q, None, None, found.scores.clamp(-9)), None), ((q, None, None, None), k)):
         torch.library.opcheck(OPS.attention_backward.default,
                               (*by, *at, q, k, v, routing, *given, keys, "automatic"))
@@ -276,6 +278,7 @@ def test_memory_comes_back():
         torch.autograd.grad(attention(schedule, *given).sum(), given)
 
     step()
+    gc.collect()  # what other tests left
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     for _ in range(20):
@@ -346,7 +349,7 @@ def test_search_keys_from_accumulate():
     got = torch.autograd.grad(found.output.float().square().sum(), (k, a))
     by_output = wide(2 * found.output)
     by = OPS.attention_backward(
-        by_output, None, None, None, *map(wide, Selection(*found[3:])),
+        by_output, None, None, None, *map(wide, found[3:]), None, None,
         *operators.operands(Arguments(*map(wide, (q, k, v)), [wide(r)], schedule,
                                       search_keys=wide(keys))))
     walk = WalkGradients(*OPS.accumulate_backward(by[4], None, *map(wide, (

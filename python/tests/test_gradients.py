@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
+from multistep._problem import Arguments  # noqa: E402
+from multistep.torch import calls  # noqa: E402
 
 S = Schedule(steps=3, window_index=1)
 NAMES = ("q", "k", "v", "routing 1", "routing 2", "search keys")
@@ -67,11 +69,15 @@ def test_what_is_kept():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.detach()) or x,
                                                   lambda x: x):
         output = attention(arrays)
-    wanted = [found.spans, found.scores, found.anchors, *arrays]
+    wanted = [found.spans, found.scores, found.anchors, found.output, found.window_lse, *arrays]
     assert len(kept) == len(wanted) and all(torch.equal(*pair) for pair in zip(kept, wanted))
     assert output.grad_fn is not None
+    q, k, v, *routing, _ = arrays
+    given = Arguments(q, k, v, routing, S)
+    assert calls.attended(given, False).spans.numel()
     with torch.no_grad():
         assert attention(arrays).grad_fn is None
+        assert not calls.attended(given, False).spans.numel()  # nothing is found for nobody
     frozen = [x.detach() for x in arrays[:5]]
     assert attention([*frozen, arrays[5]]).requires_grad
 
@@ -88,7 +94,7 @@ def test_opcheck_of_the_operators_that_go_back():
     arrays = [x.detach() for x in make(torch.float32)]
     q, k, v, *routing, keys = arrays
     found = attend(arrays)
-    at = (found.spans, found.scores, found.anchors)
+    at = (found.spans, found.scores, found.anchors, None, None)
     for by, more in (((q, found.lse.clamp(-9), None, None), keys),
                      ((None, None, None, found.scores.clamp(-9)), None)):
         torch.library.opcheck(

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
-from multistep._problem import (Arguments, Attended, Derivatives, Selection,  # noqa: E402
+from multistep._problem import (Arguments, Attended, Derivatives, Kept,  # noqa: E402
                                 shapes_found)
 from multistep._recurrence import Recurrence  # noqa: E402
 from multistep.torch import kernels, operators, positions  # noqa: E402
@@ -438,7 +438,7 @@ class OracleAsGradient(OracleAsKernel):
             assert arrays[4:] == [None] * 3
             arrays[4:] = [np.zeros(shape, dtype) for _, dtype, shape in found[4:]]
         gradients = multistep.oracle.attention_backward(given, Derivatives(*arrays[:4]),
-                                                        Selection(*arrays[4:]))
+                                                        Kept(*arrays[4:]))
         for name in ("q", "k", "v", "search_keys"):
             if (values := getattr(gradients, name)) is not None:
                 put(getattr(self, f"by_{name}"), values, torch.float16)
@@ -551,8 +551,8 @@ def test_the_gradient_kernels_get_what_was_given(oracle_as_kernels, steps):
             found = multistep.attend(*arrays, schedule, **more)
             every = Derivatives(torch.randn(q.shape).half(), *(
                 torch.randn(part.shape) for part in (found.lse, found.window_lse, found.scores)))
-            at = Selection(found.spans, found.scores, found.anchors)
-            on_device = Selection(found.spans.int(), found.scores, found.anchors.int())
+            at = Kept(found.spans, found.scores, found.anchors)
+            on_device = Kept(found.spans.int(), found.scores, found.anchors.int())
             for by in (every, Derivatives(torch.ones(1).half().expand(q.shape)),
                        Derivatives(by_scores=every.by_scores)):
                 results = operators._empty_gradients(given)
@@ -572,7 +572,7 @@ def test_gradients_without_queries(oracle_as_kernels):
     given = Arguments(none[0], k, v, none[1:], S)
     found = mt.attend(none[0], k, v, none[1:], S)
     results = operators._empty_gradients(given)
-    kernels.attention_backward(Derivatives(none[0]), Selection(*found[3:]), given, results)
+    kernels.attention_backward(Derivatives(none[0]), Kept(*found[3:]), given, results)
     assert not results.k.any() and not results.v.any()
 
 

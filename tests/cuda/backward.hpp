@@ -1,7 +1,6 @@
 #pragma once
 
 #include "judge.hpp"
-#include "multistep/judge_gradients.hpp"
 
 /// Runs of the GPU's backward pass, and what the judge says of them.
 namespace gpu {
@@ -112,19 +111,27 @@ inline Gradients backward(const OnDevice& device, Rung rung, const Paths& kept,
   return arrays.download();
 }
 
+/// With the output that attention() gave, and what it found.
+inline Gradients backward_of_output(const OnDevice& device, Rung rung, const Whole& found,
+                                    const LossGradients& loss) {
+  const BackwardArrays arrays(device, found.kept, loss);
+  auto args = arrays.args(device, rung);
+  const auto output = device.upload(found.output);
+  const DeviceArray<float> window_lse(found.window_lse);
+  args.output = output.data();
+  args.window_lse = window_lse.data();
+  run(args, cuda::attention_backward);
+  return arrays.download();
+}
+
 /// Empty, or what the judge finds wrong with gradients at a selection: in every row and key.
 inline std::string wrong_gradients(const Problem& problem, Dtype dtype, const Paths& kept,
                                    const LossGradients& loss, const Gradients& got) {
-  const Index rows = problem.sizes.rows();
-  const SubmittedArrays paths = handed(kept);
-  const Selection selection =
-      multistep::selection_of(paths.submission(), rows, kept.top_k, problem.plan.steps() - 1);
-  // One array after another: their pointers stay.
-  std::vector<std::vector<double>> arrays;
-  arrays.reserve(16);
+  const Selection selection = selection_of(problem, kept);
+  std::vector<std::vector<double>> arrays;  // as many as there is room for: their pointers stay
+  arrays.reserve(8 + got.routing.size());
   const auto given = [&](const std::vector<float>& values) -> const double* {
-    if (values.empty()) return nullptr;
-    return arrays.emplace_back(cast<double>(values)).data();
+    return values.empty() ? nullptr : arrays.emplace_back(cast<double>(values)).data();
   };
   multistep::SubmittedGradients<float> submitted{
       .attention = problem.attention(),
@@ -139,16 +146,7 @@ inline std::string wrong_gradients(const Problem& problem, Dtype dtype, const Pa
   for (const std::vector<float>& level : got.routing) {
     submitted.routing_queries.push_back(given(level));
   }
-  const auto all = [](Index count) {
-    std::vector<Index> indices(at(count));
-    std::iota(indices.begin(), indices.end(), 0);
-    return indices;
-  };
-  const multistep::Shape& sizes = problem.sizes;
-  const multistep::JudgeReport report = multistep::judge_gradients(
-      submitted, storage_of(dtype), std::span<const Index>(all(rows)),
-      std::span<const Index>(all(sizes.batch * sizes.num_kv_heads * sizes.keys)));
-  return report.pass() ? "" : report.table();
+  return wrong_gradients(submitted, dtype);
 }
 
 }  // namespace gpu

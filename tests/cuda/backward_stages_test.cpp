@@ -100,10 +100,16 @@ TEST_CASE("GPU gradients of span attention alone", "[backward]") {
           if (by_lses) by_lse = random_floats(items, 6);
           const auto outputs = cast<double>(by_output);
           const auto lses = cast<double>(by_lse);
-          const SpanAttentionGradients want = span_attention_backward<float>(
-              {problem.shape(), problem.query.data(), problem.key.data(), problem.value.data(),
-               slots, of_windows ? nullptr : spans.data(), windows.data(), {}},
-              outputs.data(), by_lses ? lses.data() : nullptr);
+          const SpanAttentionGradients want =
+              span_attention_backward<float>({problem.shape(),
+                                              problem.query.data(),
+                                              problem.key.data(),
+                                              problem.value.data(),
+                                              slots,
+                                              of_windows ? nullptr : spans.data(),
+                                              windows.data(),
+                                              {}},
+                                             outputs.data(), by_lses ? lses.data() : nullptr);
           const OnDevice device(problem, dtype);
           for (const Rung rung : kRungs) {
             CAPTURE(name(rung));
@@ -190,7 +196,8 @@ TEST_CASE("GPU gradients of combination alone", "[backward]") {
       // float32: 2^-18 leaves room for a sum of 72 products and the exponentials.
       const auto same = [](const std::vector<float>& got, const std::vector<double>& expected) {
         for (std::size_t i = 0; i < got.size(); ++i) {
-          if (!within_tolerance(static_cast<double>(got[i]), expected[i], 0x1p-18 * 8)) return false;
+          if (!within_tolerance(static_cast<double>(got[i]), expected[i], 0x1p-18 * 8))
+            return false;
         }
         return got.size() == expected.size();
       };

@@ -7,16 +7,20 @@ using namespace gpu;
 
 namespace {
 
-/// Forward, then backward, in both rungs.
+/// Forward, then backward, in both rungs, with the output and without.
 void check(const Options& options, bool by_everything = true) {
   const Problem problem = make_problem(options);
   const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
+  const Whole found = gpu::attention(device, Rung::fast);
   const LossGradients loss = make_loss(problem, options, by_everything);
   for (const Rung rung : kRungs) {
     CAPTURE(name(rung), name(options.dtype));
-    const Gradients got = backward(device, rung, kept, loss);
-    CHECK(wrong_gradients(problem, options.dtype, kept, loss, got) == "");
+    for (const bool with_output : {false, true}) {
+      CAPTURE(with_output);
+      const Gradients got = with_output ? backward_of_output(device, rung, found, loss)
+                                        : backward(device, rung, found.kept, loss);
+      CHECK(wrong_gradients(problem, options.dtype, found.kept, loss, got) == "");
+    }
   }
 }
 
@@ -54,7 +58,8 @@ Paths random_paths(const Problem& problem, Index top_k, std::uint64_t seed) {
       const bool use = slot < used;
       const std::int32_t a = use ? key() : 0;
       const std::int32_t b = use ? key() : 0;
-      paths.spans.push_back(use ? DeviceSpan{std::min(a, b), std::max(a, b) + 1} : DeviceSpan{0, 0});
+      paths.spans.push_back(use ? DeviceSpan{std::min(a, b), std::max(a, b) + 1}
+                                : DeviceSpan{0, 0});
       paths.scores.push_back(use ? static_cast<float>(random.below(17) - 8) / 4 : -INFINITY);
       for (Index m = 0; m < paths.levels; ++m) paths.anchors.push_back(use ? key() : -1);
     }
@@ -188,6 +193,52 @@ TEST_CASE("GPU gradients of more tiles of keys than multiprocessors", "[backward
   check(options);
 }
 
+TEST_CASE("Repeated GPU gradients of hot keys are the same bits", "[backward][fault]") {
+  Options options = prefill(preset_schedule("nstep"), 700);
+  options.num_heads = 32;
+  options.head_dim = 128;
+  const Problem problem = make_problem(options);
+  const OnDevice device(problem, options.dtype);
+  const Paths paths = hot_paths(problem);
+  const LossGradients loss = make_loss(problem, options);
+  const Gradients first = backward(device, Rung::fast, paths, loss);
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    CHECK(same_bits(first, backward(device, Rung::fast, paths, loss)));
+  }
+}
+
+TEST_CASE("A thousand GPU gradients beside another stream's work are the same bits", "[backward]") {
+  Options options = prefill(preset_schedule("paper"), 300);
+  options.schedule.window_index = 3;
+  options.num_heads = 16;
+  options.head_dim = 128;
+  const Problem problem = make_problem(options);
+  const OnDevice device(problem, options.dtype);
+  const Paths kept = gpu::attention(device, Rung::fast).kept;
+  const LossGradients loss = make_loss(problem, options);
+  const Gradients first = backward(device, Rung::fast, kept, loss);
+
+  const BackwardArrays arrays(device, kept, loss);
+  auto args = arrays.args(device, Rung::fast);
+  cuda::DeviceBuffer workspace(cuda::workspace_size(args));
+  args.workspace = {workspace.data(), workspace.size()};
+  auto busy = device.attention_args(Rung::fast);
+  const WholeArrays found(busy);
+  found.put_into(busy);
+  cuda::DeviceBuffer busy_workspace(cuda::workspace_size(busy));
+  busy.workspace = {busy_workspace.data(), busy_workspace.size()};
+  const cuda::OwnedStream stream;
+  const cuda::OwnedStream beside;
+  Index differ = 0;
+  for (int repeat = 0; repeat < 1000; ++repeat) {
+    for (int i = 0; i < 1 + repeat % 5; ++i) cuda::attention(busy, beside.get());
+    cuda::attention_backward(args, stream.get());
+    stream.synchronize();
+    differ += !same_bits(first, arrays.download());
+  }
+  CHECK(differ == 0);
+}
+
 TEST_CASE("Repeated GPU gradients are the same bits", "[backward]") {
   Options options = prefill(preset_schedule("paper"), 500);
   options.schedule.window_index = 5;
@@ -220,7 +271,7 @@ TEST_CASE("GPU gradients at selections that no search made", "[backward]") {
   }
 }
 
-TEST_CASE("GPU gradients of keys that every query picks", "[backward]") {
+TEST_CASE("GPU gradients of keys that every query picks", "[backward][fault]") {
   for (const Index steps : {2, 3}) {
     Options options = prefill(preset_schedule("nstep", steps), 700);
     options.num_heads = 32;
@@ -247,8 +298,8 @@ TEST_CASE("A NaN reaches the gradients of its row and of the keys that the row l
     LossGradients by = loss;
     (in_query ? problem.query : by.output)[at(row * d + 5)] = std::nanf("");
     const OnDevice device(problem, options.dtype);
-    std::vector<bool> looked(at(problem.sizes.batch * problem.sizes.num_kv_heads *
-                                problem.sizes.keys), false);
+    std::vector<bool> looked(
+        at(problem.sizes.batch * problem.sizes.num_kv_heads * problem.sizes.keys), false);
     const auto look = [&](Span span) {
       for (Index j = span.begin; j < span.end; ++j) {
         looked[at(problem.kv_head_of(row) * problem.sizes.keys + j)] = true;
@@ -343,8 +394,7 @@ TEST_CASE("The GPU's backward pass can be captured, and waits for nothing", "[ba
     cuda::DeviceBuffer workspace(cuda::workspace_size(args));
     args.workspace = {workspace.data(), workspace.size()};
     const cuda::OwnedStream stream;
-    const cuda::Graph graph(stream,
-                            [&](cuda::Stream s) { cuda::attention_backward(args, s); });
+    const cuda::Graph graph(stream, [&](cuda::Stream s) { cuda::attention_backward(args, s); });
     for (int replay = 0; replay < 3; ++replay) {
       arrays.poison();
       workspace.fill(0xff);
@@ -378,18 +428,18 @@ TEST_CASE("Chunked queries have the GPU gradients of whole ones, added up", "[ba
     part.sizes.query_offset = first;
     part.query = of_rows(problem.query, d);
     for (auto& level : part.routing) level = of_rows(level, d);
-    const Paths paths{2, 1, of_rows(kept.spans, 2), of_rows(kept.scores, 2),
-                      of_rows(kept.anchors, 2), {}};
-    const LossGradients by{of_rows(loss.output, d), of_rows(loss.scores, 2),
-                           of_rows(loss.lse, 2), of_rows(loss.window_lse, 1)};
+    const Paths paths{
+        2, 1, of_rows(kept.spans, 2), of_rows(kept.scores, 2), of_rows(kept.anchors, 2), {}};
+    const LossGradients by{of_rows(loss.output, d), of_rows(loss.scores, 2), of_rows(loss.lse, 2),
+                           of_rows(loss.window_lse, 1)};
     const Gradients got = backward(OnDevice(part, options.dtype), Rung::fast, paths, by);
     CHECK(same_bits(got.query, of_rows(whole.query, d)));
     CHECK(same_bits(got.routing[0], of_rows(whole.routing[0], d)));
     for (std::size_t i = 0; i < key.size(); ++i) {
       key[i] += static_cast<double>(got.key[i]);
       value[i] += static_cast<double>(got.value[i]);
-      magnitude[i] += std::abs(static_cast<double>(got.key[i])) +
-                      std::abs(static_cast<double>(got.value[i]));
+      magnitude[i] +=
+          std::abs(static_cast<double>(got.key[i])) + std::abs(static_cast<double>(got.value[i]));
     }
   }
   // A part's values are rounded to bf16 by half an ulp, 2^-9; so is the whole's.

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .._problem import Arguments, Attended, Derivatives, Gradients, Selection
+from .._problem import Arguments, Attended, Derivatives, Gradients, Kept
 from .._recurrence import Recurrence, WalkGradients
 from . import operators
 
@@ -61,7 +61,8 @@ def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
     if given.length is not None and given.q.device.type == "cuda":
         raise NotImplementedError("multistep: no gradients on the GPU where a length is given; use "
                                   "query_offset, or torch.no_grad()")
-    _keep(ctx, [found.spans, found.scores, found.anchors, *operands])
+    _keep(ctx, [*Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse),
+                *operands])
     ctx.mark_non_differentiable(found.spans, found.anchors)
 
 
@@ -71,7 +72,7 @@ def _attention_gradient(ctx: Any, by_output: Optional[Tensor], by_lse: Optional[
     kept = _kept(ctx)
     found = Gradients(*torch.ops.multistep.attention_backward(
         *Derivatives(by_output, by_lse, by_window_lse, by_scores), *kept))
-    given = Arguments(*kept[len(Selection._fields):])
+    given = Arguments(*kept[len(Kept._fields):])
     gradients = dict.fromkeys(Arguments._fields)
     gradients.update(found._asdict(),
                      search_keys=None if given.search_keys is None else found.search_keys)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _core, _problem, _recurrence
-from .._problem import (Arguments, Attended, Derivatives, Gradients, Selection, each,
+from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept, each,
                         shapes_found)
 from .._rational import integer
 from .._recurrence import Recurrence, WalkGradients
@@ -27,7 +27,7 @@ def attention(given: Arguments, results: Attended) -> None:
             _launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
 
 
-def attention_backward(by: Derivatives, at: Selection, given: Arguments, results: Gradients
+def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
                        ) -> None:
     """Fills the gradients that have elements."""
     q, schedule = given.q, given.schedule
@@ -39,8 +39,11 @@ def attention_backward(by: Derivatives, at: Selection, given: Arguments, results
                 one.zero_()
             return
         shapes = shapes_found(q.shape, schedule.top_k, schedule.steps - 1)
-        dtypes = {"by_output": q.dtype, "spans": torch.int32, "anchors": torch.int32}
-        found = at._asdict() if schedule.steps > 1 else {}
+        dtypes = {"by_output": q.dtype, "output": q.dtype, "spans": torch.int32,
+                  "anchors": torch.int32}
+        found = at._asdict()
+        if schedule.steps == 1:
+            found = {name: found[name] for name in ("output", "window_lse")}
         for name, tensor in (by._asdict() | found).items():
             fields[name] = _optional(name, tensor, q, dtypes.get(name, torch.float32),
                                      getattr(shapes, name.removeprefix("by_")))

@@ -123,9 +123,11 @@ class MultiStepAttention(nn.Module):
         """Room for the keys of ``batch`` sequences, of the parameters' dtype by default: under
         autocast give its dtype."""
         shape = (batch, self.num_kv_heads, max_length, self.head_dim)
-        room = [self.k.weight.new_zeros(shape, dtype=dtype)
-                for _ in range(2 if self.accumulation is None else 3)]
-        return Cache(room[0], room[1], *room[2:])
+
+        def room() -> Tensor:
+            return self.k.weight.new_zeros(shape, dtype=dtype)
+
+        return Cache(room(), room(), None if self.accumulation is None else room())
 
     def forward(self, x: Tensor, *, start: Union[int, Sequence[int], Tensor, None] = None,
                 cache: Optional[Cache] = None) -> Tensor:
@@ -135,8 +137,10 @@ class MultiStepAttention(nn.Module):
         if cache is not None and torch.is_grad_enabled():
             raise RuntimeError("multistep: no gradients through a cache; use torch.no_grad()")
         offset = 0 if cache is None else cache.length
-        q, k, v, *routing = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-                             for layer in (self.q, self.k, self.v, *self.routing))
+        # Dense here, or what is kept for the backward pass would be copied there once more.
+        q, k, v, *routing = (
+            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2).contiguous()
+            for layer in (self.q, self.k, self.v, *self.routing))
         keys = None
         if self.accumulation is not None:
             keys = self._search_keys(x, k, start, offset, cache)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import oracle
-from .._problem import (Arguments, Attended, Derivatives, Gradients, Selection,
+from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept,
                         shapes_found)
 from .._recurrence import Recurrence, WalkGradients
 from ..schedule import Schedule
@@ -102,12 +102,12 @@ def _empty(operands: Sequence[Any], details: bool) -> Attended:
 
 @torch.library.custom_op(
     "multistep::attention_backward", mutates_args=(), device_types="cpu",
-    schema=f"({_fields(Derivatives)}, {_fields(Selection)}, {_fields(Arguments)}) -> "
+    schema=f"({_fields(Derivatives)}, {_fields(Kept)}, {_fields(Arguments)}) -> "
            "(Tensor, Tensor, Tensor, Tensor[], Tensor)")
 def attention_backward(*operands: Any) -> Gradients:
     by, at, given = _read_backward(operands)
     found = oracle.attention_backward(oracle.problem(*given), Derivatives(*map(_doubles, by)),
-                                      Selection(*(one.detach().numpy() for one in at)))
+                                      Kept(*(one.detach().numpy() for one in at[:3])))  # all that the oracle needs
     keys = found.search_keys
 
     def tensor(array: oracle.Doubles) -> Tensor:
@@ -132,11 +132,11 @@ def _(*operands: Any) -> Gradients:
 
 
 _BY = len(Derivatives._fields)
-_BACKWARD = _BY + len(Selection._fields)  # how many operands stand before the arguments
+_BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
 
 
-def _read_backward(operands: Sequence[Any]) -> tuple[Derivatives, Selection, Arguments]:
-    return (Derivatives(*operands[:_BY]), Selection(*operands[_BY:_BACKWARD]),
+def _read_backward(operands: Sequence[Any]) -> tuple[Derivatives, Kept, Arguments]:
+    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:_BACKWARD]),
             _read(operands[_BACKWARD:]))
 
 

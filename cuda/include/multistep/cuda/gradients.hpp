@@ -35,6 +35,10 @@ struct AttentionBackwardArgs {
   const float* scores = nullptr;          // [batch, num_heads, L_q, top_k]
   const std::int32_t* anchors = nullptr;  // [batch, num_heads, L_q, top_k, N - 1]
 
+  // Its output, with which windows need not be attended to anew; both, or null.
+  const void* output = nullptr;       // [batch, num_heads, L_q, head_dim]
+  const float* window_lse = nullptr;  // [batch, num_heads, L_q]
+
   // Derivatives of the loss by what attention() returned.
   const void* output_gradient = nullptr;       // [batch, num_heads, L_q, head_dim]
   const float* score_gradient = nullptr;       // [batch, num_heads, L_q, top_k]
