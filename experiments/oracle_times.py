@@ -2,7 +2,7 @@
 """Times the oracle over a range of lengths: the stages of `multistep attend`, all queries of one
 head of 16 dimensions.
 
-Usage: oracle_times.py PROGRAM OUTPUT [--commit HASH] [--dirty yes|no]
+Usage: oracle_times.py PROGRAM --output FILE [--commit HASH] [--dirty yes|no]
                        [--lengths 4096,...] [--repeats COUNT]
 
 Writes JSON, whole or not at all. Every repeat goes through all lengths, so that what slows the

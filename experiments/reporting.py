@@ -7,8 +7,8 @@ import platform
 
 
 def arguments(parser):
-    """Those of every experiment: what to write, and what was built."""
-    parser.add_argument("output", type=pathlib.Path)
+    """Where an experiment writes to, and what was built."""
+    parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--commit", default="unknown")
     parser.add_argument("--dirty", choices=("yes", "no"), default="no")
 

@@ -2,7 +2,8 @@
 """A small model trains from one start on one sequence of batches: in float64 through the oracle, and
 in bf16 through the kernels.
 
-Usage: training_curve.py OUTPUT --device cpu|cuda [--steps COUNT] [--commit HASH] [--dirty yes|no]
+Usage: training_curve.py --device cpu|cuda --output FILE [--steps COUNT]
+                         [--commit HASH] [--dirty yes|no]
 
 cuda: the kernels in bf16. cpu: the oracle in float64; then the oracle in bf16, which is what bf16
 alone does to the curve, from this start and from others that lie less than its rounding away; and
@@ -157,6 +158,8 @@ def train(name, device, steps, *, narrow, moved=None, searches=True):
         loss.backward()
         adam.step()
         losses.append(loss.item())
+        if not math.isfinite(losses[-1]):
+            sys.exit(f"{COMMAND}: {name}: loss {losses[-1]} at step {step}")
         if shown or step % 100 == 0:
             print(f"\r{name}: step {step} of {steps}, loss {losses[-1]:.4f}",
                   end="" if shown else "\n", file=sys.stderr, flush=True)
