@@ -143,7 +143,7 @@ class Bench(Case):
             (["--configs", "C"],
              "--configs C: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense"),
             (["--configs", "A,,B"], "--configs 'A,,B': values separated by commas, none empty"),
-            (["--phases", "train"], "--phases train: decode, prefill or whole"),
+            (["--phases", "tune"], "--phases tune: decode, prefill, whole or train"),
             (["--lengths", "1x"], "--lengths 1x: an integer in [1, 2147483646], as 1000, 1k, 1Ki, "
                                   "1M, ..."),
             (["--repeats", "1"],
