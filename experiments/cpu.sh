@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What needs no GPU, of the program in a build folder, into results/cpu/:
-#   experiments/cpu.sh BUILD [--fresh] [scaling] [audit] [needles] [oracle]    some of them, or all
+#   experiments/cpu.sh BUILD [--fresh] [scaling] [audit] [needles] [oracle] [training]
 # A file that this command made of this commit is kept, unless --fresh; so an interrupted run goes
 # on where it was. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
 set -euo pipefail
@@ -67,7 +67,25 @@ oracle() {
     return
   fi
   echo "$file: experiments/oracle_times.py"
-  python3 experiments/oracle_times.py "$multistep" "$file" --commit "$commit" --dirty "$dirty"
+  python3 experiments/oracle_times.py "$multistep" --output "$file" --commit "$commit" --dirty "$dirty"
+  echo "$file: $((SECONDS - begin)) s"
+}
+
+# Of the Python package that python3 finds.
+training() {
+  local file=$folder/training_curve.json begin=$SECONDS
+  local command="experiments/studies/training_curve.py --device cpu"
+  if kept "$file" "$command"; then
+    echo "$file: kept"
+    return
+  fi
+  if ! python3 -c 'import multistep.torch' 2>/dev/null; then
+    echo "$file: skipped, as python3 finds no multistep.torch"
+    return
+  fi
+  echo "$file: $command"
+  # shellcheck disable=SC2086  # words
+  python3 $command --output "$file" --commit "$commit" --dirty "$dirty"
   echo "$file: $((SECONDS - begin)) s"
 }
 
@@ -76,10 +94,10 @@ parts=()
 for part in "$@"; do
   case $part in
     --fresh) fresh=yes ;;
-    scaling | audit | needles | oracle) parts+=("$part") ;;
-    *) echo "experiments/cpu.sh $part: --fresh, scaling, audit, needles or oracle" >&2; exit 2 ;;
+    scaling | audit | needles | oracle | training) parts+=("$part") ;;
+    *) echo "experiments/cpu.sh $part: --fresh, scaling, audit, needles, oracle or training" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(scaling audit needles oracle)
+[ ${#parts[@]} -gt 0 ] || parts=(scaling audit needles oracle training)
 mkdir -p "$folder"
 for part in "${parts[@]}"; do $part; done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
-#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy]    some of the four, or all
+#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training]    some, or all
 # Results go to results/<device>/, and the tables of docs/results.md are made anew from results/. What is
 # there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
 # where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
@@ -35,6 +35,7 @@ BENCHES=(  # file, phases, lengths, configurations
   "context_4Mi decode,prefill 4Mi $EVERY"
   "context_10M decode,prefill 10M $EVERY"
   "whole whole 4Ki,8Ki,16Ki,32Ki,64Ki A,B,nstep2,nstep3,even2,dense"
+  "train train 16Ki,64Ki,128Ki A,B,nstep2,nstep3,even2,dense"
 )
 
 ACCURACY_LENGTHS=(4Ki 64Ki 1Mi)
@@ -43,6 +44,8 @@ ACCURACY_DTYPES=(bf16 fp16)
 ACCURACY_INPUTS=(random clustered hot needle)
 ACCURACY_QUERIES=256  # at the end of the context
 ACCURACY_ROWS=64      # of them and their heads, held to the oracle
+
+TRAINING_LENGTHS=16384,65536,131072
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -109,7 +112,7 @@ bench() {
     fi
     echo "$file: $phases of $configs"
     option=--lengths
-    [ "$phases" = whole ] && option=--whole-lengths
+    [[ $phases = whole || $phases = train ]] && option=--whole-lengths
     "$multistep" bench --phases "$phases" "$option" "$lengths" --configs "$configs" \
       --commit "$commit" --dirty "$dirty" --json --output "$folder/$file.json" || failed=1
   done
@@ -160,13 +163,30 @@ END
   return $failed
 }
 
+# Of the Python package that python3 finds.
+training() {
+  say "training from PyTorch, into $folder"
+  if ! python3 -c 'import multistep.torch' 2>/dev/null; then
+    echo "training: skipped, as python3 finds no multistep.torch"
+    return
+  fi
+  local failed=0 origin=(--commit "$commit" --dirty "$dirty")
+  finished "$folder/sdpa.json" ||
+    python3 experiments/sdpa_times.py --lengths "$TRAINING_LENGTHS" --output "$folder/sdpa.json" \
+      "${origin[@]}" || failed=1
+  finished "$folder/training_curve.json" ||
+    python3 experiments/studies/training_curve.py --device cuda \
+      --output "$folder/training_curve.json" "${origin[@]}" || failed=1
+  return $failed
+}
+
 folder=$(results)
 mkdir -p "$folder"
-[ $# -gt 0 ] || set -- tests compare bench accuracy
+[ $# -gt 0 ] || set -- tests compare bench accuracy training
 for part in "$@"; do
   case $part in
-    tests | compare | bench | accuracy) ;;
-    *) echo "experiments/gpu.sh $part: tests, compare, bench or accuracy" >&2; exit 2 ;;
+    tests | compare | bench | accuracy | training) ;;
+    *) echo "experiments/gpu.sh $part: tests, compare, bench, accuracy or training" >&2; exit 2 ;;
   esac
 done
 for part in "$@"; do

@@ -2,7 +2,7 @@
 """Times the oracle over a range of lengths: the stages of `multistep attend`, all queries of one
 head of 16 dimensions.
 
-Usage: oracle_times.py PROGRAM OUTPUT [--commit HASH] [--dirty yes|no]
+Usage: oracle_times.py PROGRAM --output FILE [--commit HASH] [--dirty yes|no]
                        [--lengths 4096,...] [--repeats COUNT]
 
 Writes JSON, whole or not at all. Every repeat goes through all lengths, so that what slows the
@@ -12,29 +12,17 @@ their share of the time.
 
 import argparse
 import json
-import os
-import pathlib
-import platform
 import subprocess
 import sys
 import time
+
+import reporting
 
 COMMAND = "experiments/oracle_times.py"
 LENGTHS = [1 << power for power in range(12, 20)]
 HEAD_DIM = 16
 LONGEST = {1: 1 << 14}  # by N, keys
 LONG = 1 << 18  # from here on one repeat less in two, as the noise is small
-
-
-def processor():
-    """The processor's name, as the system tells it."""
-    try:
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def seconds(program, steps, length, head_dim):
@@ -74,9 +62,7 @@ def measure(program, lengths, repeats):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("program")
-    parser.add_argument("output", type=pathlib.Path)
-    parser.add_argument("--commit", default="unknown")
-    parser.add_argument("--dirty", choices=("yes", "no"), default="no")
+    reporting.arguments(parser)
     parser.add_argument("--lengths", help="comma-separated, in keys")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -95,17 +81,13 @@ def main():
         command += f" --lengths {arguments.lengths}"
     if arguments.repeats != parser.get_default("repeats"):
         command += f" --repeats {arguments.repeats}"
-    result = {"command": command,
-              "commit": arguments.commit,
-              "dirty": arguments.dirty,
-              "device": {"name": processor(), "cores": len(os.sched_getaffinity(0))},
-              "shape": {"batch": 1, "num_heads": 1, "num_kv_heads": 1, "head_dim": HEAD_DIM,
-                        "dtype": "float", "seed": 1},
-              "records": records,
-              "seconds": time.monotonic() - begin}
-    partial = arguments.output.with_name(arguments.output.name + ".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    partial.replace(arguments.output)
+    reporting.write(arguments, {
+        "command": command,
+        "device": reporting.processor(),
+        "shape": {"batch": 1, "num_heads": 1, "num_kv_heads": 1, "head_dim": HEAD_DIM,
+                  "dtype": "float", "seed": 1},
+        "records": records,
+        "seconds": time.monotonic() - begin})
 
 
 if __name__ == "__main__":

@@ -89,15 +89,22 @@ def make(name: str, arguments: list[str]) -> None:
 
 
 def make_all(arguments: list[str]) -> None:
-    """Draws every figure of results, and writes the page that shows them."""
+    """Draws every figure that has its results, and writes the page that shows them."""
     parser = Parser("all", "Draws every figure of results, and one page of them: index.html.")
     parser.add_argument("--results", type=Path, default=ROOT / "results", metavar="FOLDER",
                         help="where cpu/ and h100/ are (default: results)")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER")
     given = parser.parse_args(arguments)
     names = [name for name, plot in figures.plots().items() if plot.place is not None]
+    drawn = []
     for name in names:
+        plot = figures.module(name).PLOT
+        if missing := plot.missing(given.results):
+            print(f"{name}: left out, as there is no {missing[0]}", flush=True)
+            continue
         print(name, flush=True)
-        make(name, [*figures.module(name).PLOT.usual(given.results),
-                    "--output", str(given.output / name)])
-    page.write(given.output, names)
+        make(name, [*plot.usual(given.results), "--output", str(given.output / name)])
+        drawn.append(name)
+    if not drawn:
+        raise InputError(f"--results {given.results}: no results of any figure")
+    page.write(given.output, drawn)

@@ -81,6 +81,10 @@ class Plot:
         """The files that it is made of in a folder of results."""
         return [results / name for name in self.needs]
 
+    def missing(self, results: Path) -> list[Path]:
+        """Of these, what has not been measured."""
+        return [path for path in self.needed(results) if not path.exists()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilePlot(Plot):

@@ -10,9 +10,9 @@ import struct
 import sys
 
 from . import figures, make
-from .figures import exponents
+from .figures import exponents, training
 from .figures.timed import FIT_NOTE
-from .results import CONFIGS, KI, MI, PHASE_NAMES, ROOT, TEN_MILLION, Results, duration, size
+from .results import BENCHES, CONFIGS, KI, MI, PHASE_NAMES, ROOT, TEN_MILLION, Results, duration, size
 
 RESULTS = ROOT / "results"
 SECOND = 1000.0  # the benchmarks report milliseconds
@@ -87,9 +87,11 @@ def cpu_table():
 def gpu_reports():
     """The reports of runs of the table's shape, in order of their files' names."""
     reports = []
-    for path in sorted((RESULTS / "h100").glob("*.json")):
+    for path in sorted(RESULTS / name for name in BENCHES):
+        if not path.exists():
+            continue
         report = json.loads(path.read_text())
-        if report.get("shape") != GPU_SHAPE or "records" not in report:
+        if report.get("shape") != GPU_SHAPE:
             continue
         for record in report["records"]:
             if not record["compared"]["pass"]:
@@ -193,15 +195,10 @@ def source_of(path):
     return None
 
 
-def available(plot):
-    """Whether all that a figure needs has been measured."""
-    return all(path.exists() for path in plot.needed(RESULTS))
-
-
 def pictures():
     """The figures whose pictures documents show, of those that have results."""
     return {name: plot for name, plot in figures.plots().items()
-            if plot.picture and available(plot)}
+            if plot.picture and not plot.missing(RESULTS)}
 
 
 def renew_pictures(folder=None):
@@ -227,13 +224,23 @@ def figure_blocks():
 
 def exponent_table():
     """Exponents beside 1 + 1/N, and why they differ; empty until all is measured."""
-    if not available(exponents.PLOT):
+    if exponents.PLOT.missing(RESULTS):
         return ""
     results = Results(RESULTS)
     lines = [exponents.table(results).markdown(), "", "95 % intervals in brackets. "
              + FIT_NOTE, ""]
     lines += [f"- {line}" for line in exponents.differences(results)]
     return "\n".join([*lines, "", exponents.fixed_costs(results).markdown()]) + "\n"
+
+
+def training_table():
+    """What forward and backward take; empty until all is measured."""
+    if training.PLOT.missing(RESULTS):
+        return ""
+    results = Results(RESULTS)
+    parts = [table.markdown() for table in training.tables(results)] + [training.note(results)]
+    parts.append("\n".join(f"- {source.text()}" for source in results.sources))
+    return "\n\n".join(parts) + "\n"
 
 
 # PyTorch's SDPA (FlashAttention backend) and the authors' Triton kernels of A, decoding as here,
@@ -259,7 +266,8 @@ def speed_line():
 
 
 TABLES = {"docs/results.md": {"figures": figure_blocks, "exponents": exponent_table,
-                              "times": cpu_table, "gpu": gpu_table},
+                              "times": cpu_table, "gpu": gpu_table,
+                              "training": training_table},
           "README.md": {"speed": speed_line}}
 
 

@@ -14,7 +14,8 @@ KI, MI, TEN_MILLION = 1 << 10, 1 << 20, 10_000_000
 CONTEXTS = ("4Ki", "16Ki", "64Ki", "256Ki", "1Mi", "4Mi", "10M")
 BENCHES = tuple(f"h100/context_{length}.json" for length in CONTEXTS) + ("h100/whole.json",)
 PHASES = ("decode", "prefill", "whole")
-PHASE_NAMES = {"decode": "decode", "prefill": "prefill chunk", "whole": "whole prefill"}
+PHASE_NAMES = {"decode": "decode", "prefill": "prefill chunk", "whole": "whole prefill",
+               "train": "training"}
 
 
 class InputError(Exception):
@@ -221,9 +222,10 @@ class Results:
 
     def records(self) -> list[Record]:
         """All that was timed on the GPU, each behind a passed comparison."""
-        return [record for name in BENCHES for record in self._bench(name)]
+        return [record for name in BENCHES for record in self.bench(name)]
 
-    def _bench(self, name: str) -> list[Record]:
+    def bench(self, name: str) -> list[Record]:
+        """What one run of `multistep bench` timed."""
         if self.partial and not (self.folder / name).exists():
             return []
         listed = self.listed(name, "records", (

@@ -1,45 +1,21 @@
-#include "multistep/cuda/accumulation.hpp"
-
-#include <algorithm>
-
-#include "api/check.cuh"
+#include "accumulate/segments.cuh"
 #include "device/storage.cuh"
 
 namespace multistep::cuda {
 namespace {
 
-constexpr Index kMaxHeads = Index{1} << 22;  // keeps every grid below 2^31 blocks
-constexpr int kMaxState = 256;
-
-constexpr Index kShortest = 16;      // a call with fewer rows is decoding: the plain kernel's
-constexpr Index kSegmentRows = 256;  // a segment's state weighs no more than its rows
 constexpr Index kMaxSegments = 512;  // enough to fill a GPU; each costs a state of workspace
 
-constexpr int kTile = 32;    // rows that a block holds at once
-constexpr int kWidth = 64;   // columns of x, or of b and c, that it holds at once
 constexpr int kAcross = 16;  // threads side by side, each with four columns of x
 constexpr int kDown = 8;
 constexpr int kBlock = kAcross * kDown;
-static_assert(kTile == 32, "a lane of one warp owns each column of decays");
 static_assert(kTile == 4 * kDown && kWidth == 4 * kAcross, "a thread has 4 x 4 outputs");
 static_assert(kWidth == 8 * kDown, "and 8 x 4 entries of a slab of the state");
-
-/// The sequence is cut at multiples of `rows`; the cut depends on nothing but its length.
-struct Segments {
-  Index rows;
-  Index count;
-};
 
 Segments cut(Index length) {
   const Index tiles = (length + kTile * kMaxSegments - 1) / (kTile * kMaxSegments);
   const Index rows = std::max(kSegmentRows, tiles * kTile);
   return {rows, (length + rows - 1) / rows};
-}
-
-/// Rows [first_row, length) of a head count.
-__device__ Index first_row(const AccumulationArgs& args, Index head) {
-  const Index start = args.start ? args.start[head / args.num_heads] : 0;
-  return min(max(start - args.offset, Index{0}), args.length);
 }
 
 /// The plain kernel: a warp walks the sequence with one row of H, dealt to its lanes.
@@ -88,7 +64,7 @@ struct alignas(16) Tile {
   float x[kTile][kWidth];
   float c[kWidth][kTile + 4];  // transposed; later the weight of x_s in r_t, [s][t]
   float b[kTile][kWidth + 4];
-  float decay[kTile][kTile + 1];  // [t][s]: a_{s+1} ... a_t; column kTile: a of the tile up to t
+  Decays decay;
 };
 using StateRow = float[kWidth + 4];
 
@@ -107,20 +83,6 @@ __device__ void add_outer(float (&sum)[kRows][4], const float (&left)[kRows], fl
     sum[i][1] = fmaf(left[i], right.y, sum[i][1]);
     sum[i][2] = fmaf(left[i], right.z, sum[i][2]);
     sum[i][3] = fmaf(left[i], right.w, sum[i][3]);
-  }
-}
-
-/// One warp writes the running products of a tile's decays: no quotients, a decay may be 0. Rows
-/// past the end decay by 1.
-__device__ void write_decays(Tile& tile, const float* a, int count) {
-  const int s = threadIdx.x;
-  const float mine = s < count ? a[s] : 1;
-  float product = 1;
-  for (int t = 0; t < kTile; ++t) {
-    const float next = __shfl_sync(0xffffffffu, mine, t);
-    if (t > s) product *= next;
-    tile.decay[t][s] = product;
-    if (s == 0) tile.decay[t][kTile] = mine * product;
   }
 }
 
@@ -216,7 +178,7 @@ __global__ void __launch_bounds__(kBlock)
     const int count = static_cast<int>(min(Index{kTile}, end - t0));
     __syncthreads();  // the tile before is done with
     load(x + t0 * D, D, count, rows, [&](int t, int d, float value) { tile.x[t][d] = value; });
-    if (threadIdx.x < 32) write_decays(tile, args.a + head * args.length + t0, count);
+    if (threadIdx.x < 32) write_decays(tile.decay, args.a + head * args.length + t0, count);
 
     float products[2][4] = {};  // <c_t, b_s>, [s = tx, tx + 16][t = 4 ty ...]
     float r[4][4] = {};         // [t = 4 ty ...][d = 4 tx ...]
@@ -255,40 +217,6 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-/// The state that each segment adds, walked from 0, becomes the state that it starts from.
-__global__ void __launch_bounds__(256)
-    scan(AccumulationArgs args, Segments segments, float* states, const float* decays) {
-  constexpr int kAhead = 8;  // loads in flight: the recurrence does not wait for each
-  const Index cells = args.head_dim * args.state;
-  const Index index = Index{blockIdx.x} * blockDim.x + threadIdx.x;  // [heads, cells]
-  const Index head = index / cells;
-  if (head >= args.batch * args.num_heads) return;
-  decays += head * segments.count;
-  states += head * segments.count * cells + index % cells;
-
-  float H = args.initial ? args.initial[index] : 0;
-  const Index first = first_row(args, head);
-  const Index skipped = first == args.length ? segments.count : first / segments.rows;
-  for (Index begin = skipped; begin < segments.count; begin += kAhead) {
-    float decay[kAhead];
-    float added[kAhead];
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      decay[i] = begin + i < segments.count ? decays[begin + i] : 1;
-      added[i] = begin + i < segments.count ? states[(begin + i) * cells] : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      if (begin + i >= segments.count) continue;
-      states[(begin + i) * cells] = H;
-      H = fmaf(decay[i], H, added[i]);
-    }
-  }
-  if (args.final_state) args.final_state[index] = H;
-}
-
-unsigned blocks_for(Index threads) { return static_cast<unsigned>((threads + 255) / 256); }
-
 /// The workspace of more segments than one.
 struct Scratch {
   float* states;  // [batch, num_heads, segments, head_dim, state]
@@ -326,8 +254,8 @@ void launch(const AccumulationArgs& args, Stream stream) {
     Arena arena(args.workspace.data);
     const Scratch scratch = take_scratch(arena, args);
     launch_walk<T, false>(args, nullptr, scratch.states, scratch.decays, stream);
-    scan<<<blocks_for(rows * args.state), 256, 0, stream>>>(args, segments, scratch.states,
-                                                            scratch.decays);
+    scan<false><<<blocks_for(rows * args.state), 256, 0, stream>>>(
+        args, segments, args.initial, scratch.states, scratch.decays, args.final_state);
     check_launch("accumulate: scan");
     launch_walk<T, true>(args, scratch.states, nullptr, nullptr, stream);
   }
@@ -336,12 +264,7 @@ void launch(const AccumulationArgs& args, Stream stream) {
 }  // namespace
 
 std::size_t workspace_size(const AccumulationArgs& args) {
-  require_within("batch", args.batch, 1, kMaxHeads);
-  require_within("num_heads", args.num_heads, 1, kMaxHeads / args.batch);
-  require_within("head_dim", args.head_dim, 1, 256);
-  require_within("state", args.state, 1, kMaxState);
-  require_within("offset", args.offset, 0, kMaxContext);
-  require_within("length", args.length, 0, kMaxContext - args.offset);
+  require_sizes(args);
   Arena arena;
   if (args.rung != Rung::plain && cut(args.length).count > 1) take_scratch(arena, args);
   return arena.used();
@@ -349,13 +272,8 @@ std::size_t workspace_size(const AccumulationArgs& args) {
 
 void accumulate(const AccumulationArgs& args, Stream stream) {
   require_workspace(args.workspace, workspace_size(args));
-  const Index rows = args.batch * args.num_heads * args.length;
-  require_pointer(args.x, "x", rows);
-  require_pointer(args.a, "a", rows);
-  require_pointer(args.b, "b", rows);
-  require_pointer(args.c, "c", rows);
-  require_pointer(args.initial, "initial", 0);
-  require_pointer(args.output, "output", rows);
+  require_inputs(args);
+  require_pointer(args.output, "output", args.batch * args.num_heads * args.length);
   require_pointer(args.final_state, "final_state", 0);
   switch (args.dtype) {
     case Dtype::bf16:

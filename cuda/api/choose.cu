@@ -8,8 +8,7 @@ namespace multistep::cuda {
 namespace {
 
 constexpr Index kFastTopK = kMaxTileSlots;
-constexpr Index kFewRows = 64;                 // of a KV head: fewer do not fill a tile
-constexpr Index kChunkPairs = Index{1} << 22;  // (row, slot) pairs of a chunk of a long prefill
+constexpr Index kFewRows = 64;  // of a KV head: fewer do not fill a tile
 
 std::string why_not_head_dim(Index head_dim) {
   return head_dim == 64 || head_dim == 128 ? ""
@@ -73,9 +72,9 @@ void refuse_slow(Rung rung, const std::string& why) {
   require(rung != Rung::fast_or_refuse || why.empty(), "no fast kernel takes the call: {}", why);
 }
 
-Index chunk_queries(const Shape& shape, Index slots) {
+Index chunk_queries(const Shape& shape, Index slots, Index pairs) {
   const Index of_query = shape.batch * shape.num_heads * std::max<Index>(slots, 1);
-  return std::min(shape.queries, std::max<Index>(1, chunk_pairs(kChunkPairs) / of_query));
+  return std::min(shape.queries, std::max<Index>(1, chunk_pairs(pairs) / of_query));
 }
 
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {

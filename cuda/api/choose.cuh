@@ -29,8 +29,9 @@ struct KernelChoice {
 /// Throws std::invalid_argument where the caller wants no slower kernel than the fast ones.
 void refuse_slow(Rung rung, const std::string& why);
 
-/// How many queries a chunk of a long prefill has.
-Index chunk_queries(const Shape& shape, Index slots);
+/// How many queries a chunk of a long prefill has, of about so many (row, slot) pairs.
+inline constexpr Index kChunkPairs = Index{1} << 22;
+Index chunk_queries(const Shape& shape, Index slots, Index pairs = kChunkPairs);
 
 /// Whether a warp for each unit of a search would leave much of the device idle; `inner`: below
 /// level 1, where a unit is a query row's parent, not a query with the heads of a KV head.

@@ -283,6 +283,7 @@ struct Pairs {
   const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
   const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays
   const Tile* tiles;         // [kv_heads, ceil(per_head / 64)]
+  int begin_shift;           // last bits of a first key that the order does not look at
 };
 std::size_t sort_pairs_bytes(const Rows& rows, int slots);
 Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream);

@@ -1,10 +1,8 @@
 #pragma once
 
-#include "api/check.cuh"
 #include "attend/attend_row.cuh"
 #include "attend/softmax_state.cuh"
-#include "attend/tile_producers_sm90.cuh"
-#include "device/tensor_map.cuh"
+#include "attend/tile_launch_sm90.cuh"
 
 /// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
 /// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
@@ -88,8 +86,8 @@ struct Consumer {
   /// once, while the last product runs.
   template <class Meanwhile>
   __device__ __forceinline__ void attend(const SwizzledTile<kTileRows, kHeadDim>& queries,
-                                         const Tile& tile, KeyTiles range, const TileRow (&rows)[2],
-                                         Meanwhile&& meanwhile) {
+                                         const Tile& tile, KeyTiles<> range,
+                                         const TileRow (&rows)[2], Meanwhile&& meanwhile) {
     constexpr int kPartTiles = kPartKeys / kTileKeys;
     TileLogits logits = {};
     TileWeights weights;
@@ -149,9 +147,9 @@ struct Consumer {
     const int first_row = threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
     unsigned queries_item = 0;
     for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++queries_item) {
-      const TileTask task(args, i);
+      const TileTask<> task(args, i);
       const Tile tile = warpgroup == 0 ? task.tiles[0] : task.tiles[1];
-      const KeyTiles range = KeyTiles::of(tile.any);
+      const auto range = KeyTiles<>::of(tile.any);
       const std::int64_t row = (task.tile + warpgroup) * kTileRows + first_row;
       const TileRow rows[2] = {args.row(task.kv_head, row), args.row(task.kv_head, row + 8)};
       softmax = {};
@@ -184,10 +182,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     attend_tiles(__grid_constant__ const Tiles args, __grid_constant__ const CUtensorMap keys,
                  __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  extern __shared__ char memory[];
-  constexpr std::uintptr_t kAlignment = alignof(TileStages<kHeadDim>);
-  auto& stages = *reinterpret_cast<TileStages<kHeadDim>*>(
-      (reinterpret_cast<std::uintptr_t>(memory) + kAlignment - 1) / kAlignment * kAlignment);
+  auto& stages = block_memory<TileStages<kHeadDim>>();
   if (threadIdx.x == 0) {
     stages.init();
     ptx::fence_barrier_init();
@@ -196,7 +191,8 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
   if (threadIdx.x < TileBlock::kWarpgroup) {
     ptx::shrink_registers<40>();
     if (threadIdx.x < 32) {
-      load_keys(args, stages, &keys, &values);
+      load_keys(args, KeySource{&keys, stages.keys()}, KeySource{&values, stages.values()},
+                stages.value_landed);
     } else {
       gather_queries<T>(args, stages);
     }
@@ -210,46 +206,14 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 #endif
 }
 
-template <class T, int kHeadDim, class Tiles>
-void launch_attend_tiles(const Tiles& args, const CUtensorMap& keys, const CUtensorMap& values,
-                         Stream stream) {
-  using Stages = TileStages<kHeadDim>;
-  constexpr int kBytes = sizeof(Stages) + alignof(Stages);
-  const auto kernel = attend_tiles<T, kHeadDim, Tiles>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "cudaFuncSetAttribute");
-  const auto blocks = static_cast<unsigned>(
-      std::min<std::int64_t>(task_count(args), current_device().multiprocessors));
-  kernel<<<blocks, TileBlock::kThreads, kBytes, stream>>>(args, keys, values);
-  check_launch("attend_tiles");
-}
-
 template <class Tiles>
 void launch_attend_tiles(const Tiles& args, Stream stream) {
-  const Rows& rows = args.rows;
-  if (args.per_head == 0 || rows.keys == 0) return;
-  // Rows that no query of the call can see may hold anything.
-  Index seen = rows.keys;
-  if (!rows.sequence.length) {
-    const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
-    seen = std::clamp<Index>(last, 1, rows.keys);
-  }
-  const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
-  const auto map = [&](const void* base) {
-    return tensor_map(base, args.dtype, rows.head_dim, seen, rows.keys, heads, kTileKeys);
-  };
-  const CUtensorMap keys = map(args.key);
-  const CUtensorMap values = map(args.value);
-  const bool wide = rows.head_dim == 128;
-  require(wide || rows.head_dim == 64, "head_dim {}: the tile kernels are built for 64 and 128",
-          rows.head_dim);
-  if (args.dtype == Dtype::bf16) {
-    wide ? launch_attend_tiles<bf16, 128>(args, keys, values, stream)
-         : launch_attend_tiles<bf16, 64>(args, keys, values, stream);
-  } else {
-    wide ? launch_attend_tiles<fp16, 128>(args, keys, values, stream)
-         : launch_attend_tiles<fp16, 64>(args, keys, values, stream);
-  }
+  if (args.per_head == 0 || args.rows.keys == 0) return;
+  const TileMaps maps(args, kTileKeys);
+  with_tile_type(args, [&](auto type, auto head_dim) {
+    launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,
+                                            task_count(args), stream, args, maps.keys, maps.values);
+  });
 }
 
 }  // namespace multistep::cuda

@@ -28,11 +28,12 @@ __device__ inline void mask_logits(TileLogits& logits, int first_key, const Tile
   }
 }
 
-template <class T>
-__device__ void pack_weights(TileWeights& weights, const TileLogits& logits) {
+template <class T, int kSteps>
+__device__ void pack_weights(std::uint32_t (&weights)[kSteps][4],
+                             const float (&values)[8 * kSteps]) {
 #pragma unroll
-  for (int i = 0; i < kTileKeys / 4; ++i) {
-    weights[i / 4][i % 4] = pack<T>(logits[2 * i], logits[2 * i + 1]);
+  for (int i = 0; i < 4 * kSteps; ++i) {
+    weights[i / 4][i % 4] = pack<T>(values[2 * i], values[2 * i + 1]);
   }
 }
 

@@ -52,41 +52,53 @@ struct TileStages {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
+/// Where tiles of keys or values come from, and go to.
+template <class KeyTile, int kPlaces>
+struct KeySource {
+  const CUtensorMap* map;
+  Ring<KeyTile, kPlaces> ring;
+};
+
 /// The first warp: keys and values, tile by tile. What stands before a sequence's first key may be
-/// NaN, and 0 * NaN is NaN: those rows of values are cleared.
-template <class TileRows, class Stages>
-__device__ void load_keys(const TileRows& args, Stages& stages, const CUtensorMap* keys,
-                          const CUtensorMap* values) {
-  using KeyTile = typename Stages::KeyTile;
+/// NaN, and 0 * NaN is NaN: those rows are cleared of what is summed over the keys, `summed`, which
+/// then lands first.
+template <class TileRows, int kKeys, int kHeadDim, int kPlaces, int kSummedPlaces>
+__device__ void load_keys(const TileRows& args,
+                          const KeySource<SwizzledTile<kKeys, kHeadDim>, kPlaces>& other,
+                          const KeySource<SwizzledTile<kKeys, kHeadDim>, kSummedPlaces>& summed,
+                          ptx::Barrier& landed) {
+  using KeyTile = SwizzledTile<kKeys, kHeadDim>;
   const bool leader = threadIdx.x == 0;
   unsigned item = 0;     // key tiles so far
   unsigned cleared = 0;  // of them with padding
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
-    const TileTask task(args, i);
+    const TileTask<kKeys> task(args, i);
     const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : task.kv_head;
     const std::int64_t start =
         args.rows.first_key(task.kv_head / args.rows.kv_heads) - args.rows.key_offset;
     for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
-      const int first_key = j * kTileKeys;
-      KeyTile& key = stages.keys().empty(item);
-      if (leader) key.load(keys, stages.keys().expect(item, KeyTile::kBytes), first_key, head);
-      KeyTile& value = stages.values().empty(item);
-      const std::int64_t padding = min(start - first_key, std::int64_t{kTileKeys});
+      const int first_key = j * kKeys;
+      KeyTile& tile = other.ring.empty(item);
+      if (leader) {
+        tile.load(other.map, other.ring.expect(item, KeyTile::kBytes), first_key, head);
+      }
+      KeyTile& sums = summed.ring.empty(item);
+      const std::int64_t padding = min(start - first_key, std::int64_t{kKeys});
       if (padding <= 0) {
         if (leader) {
-          value.load(values, stages.values().expect(item, KeyTile::kBytes), first_key, head);
+          sums.load(summed.map, summed.ring.expect(item, KeyTile::kBytes), first_key, head);
         }
         continue;
       }
       if (leader) {
-        stages.value_landed.arrive_and_expect(KeyTile::kBytes);
-        value.load(values, stages.value_landed, first_key, head);
+        landed.arrive_and_expect(KeyTile::kBytes);
+        sums.load(summed.map, landed, first_key, head);
       }
-      stages.value_landed.wait(cleared++ % 2);
-      value.clear_rows(static_cast<int>(padding));
+      landed.wait(cleared++ % 2);
+      sums.clear_rows(static_cast<int>(padding));
       ptx::fence_async_proxy();
       __syncwarp();
-      if (leader) stages.values().arrive(item);
+      if (leader) summed.ring.arrive(item);
     }
   }
 }
@@ -102,8 +114,8 @@ struct GatherShare {
   __device__ bool has(int i) const { return i < kRows && first + i < 2 * kTileRows; }
 
   /// Calls visit(row, r) for every row r of the task that there is, from one lane.
-  template <class TileRows, class Visit>
-  __device__ void look_up(const TileRows& args, const TileTask& task, Visit&& visit) {
+  template <class TileRows, class Task, class Visit>
+  __device__ void look_up(const TileRows& args, const Task& task, Visit&& visit) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int mine = half * 32 + static_cast<int>(threadIdx.x) % 32;
@@ -114,17 +126,18 @@ struct GatherShare {
     }
   }
 
-  /// Asks for the rows at `index` of an array, 16 bytes a lane. Whole warp.
+  /// Asks for the rows at `places` of an array, as at `index`, 16 bytes a lane. Whole warp.
   template <class T, int kHeadDim>
-  __device__ void copy(SwizzledTile<kTileRows, kHeadDim> (&tiles)[2], const T* array) const {
+  __device__ void copy(SwizzledTile<kTileRows, kHeadDim> (&tiles)[2], const T* array,
+                       const std::int64_t (&places)[2]) const {
     constexpr int kPieces = kHeadDim / 8;  // of a row
     constexpr int kRowsAtOnce = 32 / kPieces;
     const int lane = threadIdx.x % 32;
 #pragma unroll 4
     for (int i = 0; i < kRows; i += kRowsAtOnce) {
       const int mine = i + lane / kPieces;
-      const std::int64_t low = __shfl_sync(kFullWarp, index[0], mine % 32);
-      const std::int64_t high = __shfl_sync(kFullWarp, index[1], mine % 32);
+      const std::int64_t low = __shfl_sync(kFullWarp, places[0], mine % 32);
+      const std::int64_t high = __shfl_sync(kFullWarp, places[1], mine % 32);
       const std::int64_t row = mine < 32 ? low : high;
       const int r = first + mine;
       if (!has(mine)) continue;
@@ -140,13 +153,13 @@ template <class T, class TileRows, int kHeadDim>
 __device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stages) {
   unsigned item = 0;
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++item) {
-    const TileTask task(args, i);
+    const TileTask<> task(args, i);
     auto& queries = stages.queries().empty(item);
     GatherShare share;
     share.look_up(args, task, [&](const TileRow& row, int r) {
       args.prepare(row, queries.slots[r], kHeadDim * 2);
     });
-    share.copy(queries.tile, static_cast<const T*>(args.query));
+    share.copy(queries.tile, static_cast<const T*>(args.query), share.index);
     ptx::commit_copies();
     ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();

@@ -31,6 +31,13 @@ enum class Fault : int {
   earlier_parts_lost,     // of long sums the last part alone counts
   tiles_from_range,       // decoding's warps take tiles from where somebody's keys begin
   capacity_decides,       // how decoding cuts a row depends on the cache's capacity
+  stale_delta,            // backward: every span's delta is the first one's
+  window_every_slot,      // backward: the window counts once for every span
+  piece_dropped,          // backward: of a key tile's pieces the last is not summed
+  neighbour_range,        // backward: a key tile gets the rows of the tile before
+  pieces_as_they_come,    // backward: pieces are summed in the order in which they are done
+  anchor_run_cut,       // backward: of an anchor's run of scores that begins earlier a part is lost
+  score_gradient_lost,  // backward: gates do not reach the scores
 };
 
 #ifdef MULTISTEP_FAULTS

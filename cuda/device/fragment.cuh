@@ -87,6 +87,26 @@ __device__ void add_fragment(float (&value)[kHeadDim / 2], int r, const RowPiece
   }
 }
 
+/// The product of a row with one that was read, in all lanes of its quad.
+template <class T, int kHeadDim>
+__device__ float dot_fragment(const float (&value)[kHeadDim / 2], int r,
+                              const RowPieces<kHeadDim>& row) {
+  float sum = 0;
+#pragma unroll
+  for (int block = 0; block < kHeadDim / 32; ++block) {
+    const uint4 chunk = row.piece[block];
+    std::uint32_t bits[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
+    transpose_quad(bits);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int at = 16 * block + 4 * j + 2 * r;
+      const float2 pair = unpack<T>(bits[j]);
+      sum = fmaf(value[at], pair.x, fmaf(value[at + 1], pair.y, sum));
+    }
+  }
+  return quad_sum(sum);
+}
+
 /// Whether a row's quad holds a NaN or an infinity of it: perhaps a tile-mate's, as 0 * NaN = NaN.
 template <int kHeadDim>
 __device__ bool spoiled(const float (&value)[kHeadDim / 2], int r) {

@@ -115,9 +115,9 @@ __device__ void finish_products(Registers&... registers) {
 }
 
 /// Asks for logits = rows keys^T.
-template <class T, int kHeadDim>
-__device__ void multiply_keys(float (&logits)[64], const SwizzledTile<64, kHeadDim>& rows,
-                              const SwizzledTile<128, kHeadDim>& keys) {
+template <class T, int kHeadDim, int kKeys>
+__device__ void multiply_keys(float (&logits)[kKeys / 2], const SwizzledTile<64, kHeadDim>& rows,
+                              const SwizzledTile<kKeys, kHeadDim>& keys) {
 #pragma unroll
   for (int column = 0; column < kHeadDim; column += 16) {
     ptx::wgmma_shared<T>(logits, rows.columns_from(column), keys.columns_from(column), column > 0);
@@ -126,11 +126,12 @@ __device__ void multiply_keys(float (&logits)[64], const SwizzledTile<64, kHeadD
 }
 
 /// Asks for sums += weights values.
-template <class T, int kHeadDim>
-__device__ void multiply_values(float (&sums)[kHeadDim / 2], const std::uint32_t (&weights)[8][4],
-                                const SwizzledTile<128, kHeadDim>& values) {
+template <class T, int kHeadDim, int kKeys>
+__device__ void multiply_values(float (&sums)[kHeadDim / 2],
+                                const std::uint32_t (&weights)[kKeys / 16][4],
+                                const SwizzledTile<kKeys, kHeadDim>& values) {
 #pragma unroll
-  for (int step = 0; step < 8; ++step) {
+  for (int step = 0; step < kKeys / 16; ++step) {
     ptx::wgmma_registers<T>(sums, weights[step], values.rows_from(16 * step));
   }
   ptx::wgmma_commit();

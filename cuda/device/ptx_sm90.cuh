@@ -80,9 +80,9 @@ __device__ inline std::uint64_t tile_descriptor(const void* shared, int panel) {
   "%24,%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45," \
   "%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
 
-/// d = A B^T (+ d) for A 64 x 16 and B 128 x 16, both in shared memory with the 16 contiguous. Of
-/// d, 64 x 128, lane (g, c) of the warpgroup's warp w holds (16 w + g, 8 j + 2 c) at [4 j], its
-/// right neighbour at [4 j + 1], and the same of row 16 w + g + 8 at [4 j + 2], [4 j + 3].
+/// d = A B^T (+ d) for A 64 x 16 and B N x 16, both in shared memory with the 16 contiguous, N =
+/// 128 or 64. Of d, 64 x N, lane (g, c) of the warpgroup's warp w holds (16 w + g, 8 j + 2 c) at [4
+/// j], its right neighbour at [4 j + 1], and the same of row 16 w + g + 8 at [4 j + 2], [4 j + 3].
 #define MULTISTEP_WGMMA_SS(T, NAME)                                                             \
   template <>                                                                                   \
   __device__ inline void wgmma_shared<T>(float(&d)[64], std::uint64_t a, std::uint64_t b,       \
@@ -93,9 +93,21 @@ __device__ inline std::uint64_t tile_descriptor(const void* shared, int panel) {
         ", %64, %65, p, 1, 1, 0, 0;\n}"                                                         \
         : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16), MULTISTEP_F16(d, 32), MULTISTEP_F16(d, 48) \
         : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                          \
+  }                                                                                             \
+  template <>                                                                                   \
+  __device__ inline void wgmma_shared<T>(float(&d)[32], std::uint64_t a, std::uint64_t b,       \
+                                         bool add) {                                            \
+    asm volatile(                                                                               \
+        "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                                            \
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32." NAME "." NAME " " MULTISTEP_D32           \
+        ", %32, %33, p, 1, 1, 0, 0;\n}"                                                         \
+        : MULTISTEP_F16(d, 0), MULTISTEP_F16(d, 16)                                             \
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                          \
   }
 template <class T>
 __device__ void wgmma_shared(float (&d)[64], std::uint64_t a, std::uint64_t b, bool add);
+template <class T>
+__device__ void wgmma_shared(float (&d)[32], std::uint64_t a, std::uint64_t b, bool add);
 MULTISTEP_WGMMA_SS(bf16, "bf16")
 MULTISTEP_WGMMA_SS(fp16, "f16")
 #undef MULTISTEP_WGMMA_SS

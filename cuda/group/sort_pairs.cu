@@ -147,7 +147,10 @@ Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream) {
       attend, layout.per_head, layout.tiles_per_head, layout.tiles, pairs.Current(), layout.spans,
       layout.tile);
   check_launch("make_tiles");
-  return {.pair = pairs.Current(), .span = layout.spans, .tiles = layout.tile};
+  return {.pair = pairs.Current(),
+          .span = layout.spans,
+          .tiles = layout.tile,
+          .begin_shift = sort_key.shift};
 }
 
 }  // namespace multistep::cuda

@@ -84,14 +84,15 @@ __host__ __device__ std::int64_t task_count(const TileRows& args) {
   return tasks_per_head(args) * args.rows.batch * args.rows.kv_heads;
 }
 
-/// The tiles of keys that hold what any of some rows attends to.
+/// The tiles of kKeys keys that hold what any of some rows attends to.
+template <int kKeys = kTileKeys>
 struct KeyTiles {
   int begin;
   int end;
 
   static __device__ KeyTiles of(DeviceSpan any) {
     if (any.end <= any.begin) return {0, 0};
-    return {any.begin / kTileKeys, (any.end + kTileKeys - 1) / kTileKeys};
+    return {any.begin / kKeys, (any.end + kKeys - 1) / kKeys};
   }
   static __device__ KeyTiles of(const Tile& a, const Tile& b) {
     const KeyTiles first = of(a.any);
@@ -110,11 +111,12 @@ __device__ inline DeviceSpan uniform(DeviceSpan span) {
   return {uniform(span.begin), uniform(span.end)};
 }
 
+template <int kKeys = kTileKeys>
 struct TileTask {
   int kv_head;
   std::int64_t tile;  // the first of two
   Tile tiles[2];
-  KeyTiles keys;  // of both
+  KeyTiles<kKeys> keys;  // of both
 
   template <class TileRows>
   __device__ TileTask(const TileRows& args, std::int64_t task) {
@@ -124,7 +126,7 @@ struct TileTask {
       const Tile found = args.tile(kv_head, tile + i);
       tiles[i] = {uniform(found.any), uniform(found.all)};
     }
-    keys = KeyTiles::of(tiles[0], tiles[1]);
+    keys = KeyTiles<kKeys>::of(tiles[0], tiles[1]);
   }
 };
 

@@ -40,6 +40,10 @@ class CaseTimer {
 
   Json run(const JudgeReport& comparison) {
     cuda::AttentionArgs whole = attention_into(problem_, results_);
+    if (one_.phase == "train") {
+      if (problem_.levels() > 0) whole.anchors = elements<std::int32_t>(results_.anchors);
+      whole.window_lse = elements<float>(results_.window_lse);
+    }
     const cuda::DeviceBuffer memory = with_workspace(whole);
     cuda::attention(whole, stream_.get());
     stream_.synchronize();
@@ -60,6 +64,11 @@ class CaseTimer {
       require_same(right);
       return records_;
     }
+    if (one_.phase == "train") {
+      measure_training(whole);
+      require_same(right);
+      return records_;
+    }
     if (one_.phase == "prefill" && problem_.levels() > 0) measure_stages();
     whole.spans = nullptr;
     whole.scores = nullptr;
@@ -77,6 +86,36 @@ class CaseTimer {
       throw std::runtime_error(fmt::format("{} {} at {}: the timed runs gave another output",
                                            one_.config, one_.phase, one_.shape.length));
     }
+  }
+
+  /// Forward with what the backward pass keeps of it, backward, and both.
+  void measure_training(const cuda::AttentionArgs& whole) {
+    const cuda::DeviceBuffer by_output = problem_.output_gradient();
+    const GpuGradients gradients(problem_);
+    cuda::AttentionBackwardArgs back = backward_into(problem_, results_, by_output, gradients);
+    back.output = results_.output.data();
+    back.window_lse = elements<float>(results_.window_lse);
+    const cuda::DeviceBuffer memory = with_workspace(back);
+    const double pairs = work_.span_pairs + work_.window_pairs;
+    const auto forward = [&](cuda::Stream on) { cuda::attention(whole, on); };
+    const auto backward = [&](cuda::Stream on) { cuda::attention_backward(back, on); };
+    measure("forward", forward, cuda::Cache::cold, pairs);
+    workspace_ = memory.size();
+    backward(stream_.get());
+    stream_.synchronize();
+    const std::vector<char> first = bytes_of(gradients.key);
+    measure("backward", backward, cuda::Cache::cold, 2.5 * pairs);
+    if (bytes_of(gradients.key) != first) {
+      throw std::runtime_error(fmt::format("{} train at {}: two backward passes differ",
+                                           one_.config, one_.shape.length));
+    }
+    measure(
+        "forward, backward",
+        [&](cuda::Stream on) {
+          forward(on);
+          backward(on);
+        },
+        cuda::Cache::cold, 3.5 * pairs);
   }
 
   void measure_stages() {
@@ -110,6 +149,7 @@ class CaseTimer {
     const double flops = 4 * static_cast<double>(problem_.sizes().head_dim);
     const auto tera = [&](double of) { return flops * of / (median * 1e-3) * 1e-12; };
     const bool whole = std::string(stage) == "attention";
+    const bool has_workspace = whole || one_.phase == "train";
     Json record = {{"config", one_.config},
                    {"schedule", describe(one_.schedule)},
                    {"steps", one_.schedule.steps},
@@ -128,7 +168,7 @@ class CaseTimer {
                    {"dense_equivalent_tflops", whole ? Json(tera(work_.dense_pairs)) : Json()},
                    {"bytes", nullptr},
                    {"share_of_copy_bandwidth", nullptr},
-                   {"workspace_bytes", whole ? Json(workspace_) : Json()},
+                   {"workspace_bytes", has_workspace ? Json(workspace_) : Json()},
                    {"compared", compared_}};
     if (whole && work_.key_rows > 0) {
       const double bytes = work_.key_rows * 2 * static_cast<double>(problem_.sizes().head_dim);

@@ -12,7 +12,7 @@ namespace multistep::program {
 struct BenchCase {
   std::string config;
   Schedule schedule;
-  std::string phase;  // decode, prefill or whole
+  std::string phase;  // decode, prefill, whole or train
   GpuShape shape;
 };
 

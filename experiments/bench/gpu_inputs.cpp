@@ -68,7 +68,7 @@ void InputSource::row(std::uint64_t array, Index head, Index position, std::uint
   for (std::size_t c = 0; c < values.size(); ++c) {
     values[c] = static_cast<float>(random_input(shape_.seed, array, first + c));
   }
-  if (array != value) shape_row(array == key, position, values);
+  if (array != value && array != output_gradient) shape_row(array == key, position, values);
   for (std::size_t c = 0; c < values.size(); ++c) {
     bits[c] = cuda::to_16_bits(dtype_of(shape_), values[c]);
   }

@@ -69,6 +69,22 @@ void require_host_memory(const GpuShape& shape, const Schedule& schedule) {
   require_memory(fmt::format("--length {}: the oracle takes", shape.length), oracle + back);
 }
 
+void require_memory_of_gradients(const GpuShape& shape, const Schedule& schedule) {
+  const auto rows = static_cast<double>(shape.rows());
+  const auto keys = static_cast<double>(shape.batch * shape.kv_heads * shape.length);
+  const auto d = static_cast<double>(shape.head_dim);
+  const auto levels = static_cast<double>(schedule.steps - 1);
+  const auto slots = rows * static_cast<double>(schedule.top_k);
+  // Inputs as floats; derivatives, given and found, as doubles; spans, scores, anchors; what is
+  // computed of a row, 128 bytes an item, and of a key.
+  const double of_queries = rows * d * ((1 + levels) * 12 + 8);
+  const double of_keys = keys * (2 * d * 12 + 32);
+  const double of_paths = slots * (24 + 8 * levels + 192) + rows * 256;
+  require_memory(fmt::format("--gradients --length {} --queries {}: the oracle takes", shape.length,
+                             shape.queries),
+                 of_queries + of_keys + of_paths);
+}
+
 int no_device(const std::string& command, const std::string& reason) {
   fmt::print(stderr, "multistep {}: {}\n", command, reason);
   return kNoDevice;

@@ -58,6 +58,9 @@ struct GpuShapeOptions {
 /// values of one KV head in float32, and what is downloaded.
 void require_host_memory(const GpuShape& shape, const Schedule& schedule);
 
+/// The same where gradients and all that they are made of come to this machine.
+void require_memory_of_gradients(const GpuShape& shape, const Schedule& schedule);
+
 /// Says on standard error why nothing ran, and returns the exit code 77.
 int no_device(const std::string& command, const std::string& reason);
 

@@ -89,6 +89,17 @@ cuda::AttentionArgs GpuProblem::attention() const {
   return args;
 }
 
+cuda::AttentionBackwardArgs GpuProblem::backward() const {
+  auto args = attending<cuda::AttentionBackwardArgs>();
+  args.routing_queries = search().routing_queries;
+  return args;
+}
+
+cuda::DeviceBuffer GpuProblem::output_gradient() const {
+  return source().upload(InputSource::output_gradient, sizes_.batch * sizes_.heads,
+                         sizes_.length - sizes_.queries, sizes_.length);
+}
+
 std::vector<Index> sample_rows(const GpuProblem& problem, Index count) {
   const GpuShape& sizes = problem.sizes();
   const std::vector<Index> start(size(sizes.batch), sizes.start);
@@ -97,14 +108,19 @@ std::vector<Index> sample_rows(const GpuProblem& problem, Index count) {
                      problem.plan(), count, sizes.seed);
 }
 
+namespace {
+
+void make(cuda::DeviceBuffer& buffer, Index count, std::size_t bytes) {
+  buffer = cuda::DeviceBuffer(size(count) * bytes);
+  buffer.fill(0xff);
+}
+
+}  // namespace
+
 GpuResults::GpuResults(const GpuProblem& problem) {
   const Index rows = problem.sizes().rows();
   const Index d = problem.sizes().head_dim;
   const Index slots = problem.levels() == 0 ? 0 : rows * problem.top_k();
-  const auto make = [](cuda::DeviceBuffer& buffer, Index count, std::size_t bytes) {
-    buffer = cuda::DeviceBuffer(size(count) * bytes);
-    buffer.fill(0xff);
-  };
   make(spans, slots, sizeof(cuda::DeviceSpan));
   make(scores, slots, sizeof(float));
   make(anchors, slots * problem.levels(), sizeof(std::int32_t));
@@ -112,6 +128,17 @@ GpuResults::GpuResults(const GpuProblem& problem) {
   make(span_lses, slots, sizeof(float));
   make(window_lse, rows, sizeof(float));
   make(output, rows * d, sizeof(std::uint16_t));
+}
+
+GpuGradients::GpuGradients(const GpuProblem& problem) {
+  const GpuShape& sizes = problem.sizes();
+  const Index queries = sizes.rows() * sizes.head_dim;
+  const Index keys = sizes.batch * sizes.kv_heads * sizes.length * sizes.head_dim;
+  make(query, queries, sizeof(std::uint16_t));
+  make(key, keys, sizeof(std::uint16_t));
+  make(value, keys, sizeof(std::uint16_t));
+  routing.resize(size(problem.levels()));
+  for (cuda::DeviceBuffer& level : routing) make(level, queries, sizeof(std::uint16_t));
 }
 
 cuda::SpanSearchArgs search_into(const GpuProblem& problem, const GpuResults& results) {
@@ -148,6 +175,25 @@ cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& 
   if (problem.levels() > 0) {
     args.spans = elements<cuda::DeviceSpan>(results.spans);
     args.scores = elements<float>(results.scores);
+  }
+  return args;
+}
+
+cuda::AttentionBackwardArgs backward_into(const GpuProblem& problem, const GpuResults& results,
+                                          const cuda::DeviceBuffer& output_gradient,
+                                          const GpuGradients& gradients) {
+  cuda::AttentionBackwardArgs args = problem.backward();
+  if (problem.levels() > 0) {
+    args.spans = elements<cuda::DeviceSpan>(results.spans);
+    args.scores = elements<float>(results.scores);
+    args.anchors = elements<std::int32_t>(results.anchors);
+  }
+  args.output_gradient = output_gradient.data();
+  args.query_gradient = gradients.query.data();
+  args.key_gradient = gradients.key.data();
+  args.value_gradient = gradients.value.data();
+  for (const cuda::DeviceBuffer& level : gradients.routing) {
+    args.routing_gradients.push_back(level.data());
   }
   return args;
 }

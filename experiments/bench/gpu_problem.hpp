@@ -5,6 +5,7 @@
 
 #include "bench/gpu_options.hpp"
 #include "multistep/cuda/attention.hpp"
+#include "multistep/cuda/gradients.hpp"
 #include "multistep/cuda/memory.hpp"
 
 namespace multistep::program {
@@ -17,7 +18,13 @@ inline cuda::Dtype dtype_of(const GpuShape& shape) {
 /// same function, and a query's row does not depend on how many queries there are.
 class InputSource {
  public:
-  enum Array : std::uint64_t { query = 0, key = 1, value = 2, routing = 3 };  // routing + level - 1
+  enum Array : std::uint64_t {
+    query = 0,
+    key = 1,
+    value = 2,
+    routing = 3,           // + level - 1
+    output_gradient = 100  // of the loss
+  };
 
   /// `needle`: the key that matches every query where the inputs are of that kind.
   InputSource(const GpuShape& shape, Index needle);
@@ -71,6 +78,10 @@ class GpuProblem {
   cuda::SpanAttentionArgs span_attention() const;
   cuda::CombineArgs combine() const;
   cuda::AttentionArgs attention() const;
+  cuda::AttentionBackwardArgs backward() const;
+
+  /// The derivative of a loss by the output, [batch, heads, queries, head_dim].
+  cuda::DeviceBuffer output_gradient() const;
 
  private:
   /// Arguments of a stage with what all of them take, and with what those that attend take.
@@ -108,6 +119,15 @@ struct GpuResults {
   cuda::DeviceBuffer output;        // [rows, head_dim]
 };
 
+/// Of the backward pass, poisoned.
+struct GpuGradients {
+  explicit GpuGradients(const GpuProblem& problem);
+  cuda::DeviceBuffer query;                 // [rows, head_dim]
+  cuda::DeviceBuffer key;                   // [batch * kv_heads, keys, head_dim]
+  cuda::DeviceBuffer value;                 // the same
+  std::vector<cuda::DeviceBuffer> routing;  // [N - 1] as query
+};
+
 /// A call with its workspace: `args` of any stage.
 template <class Args>
 cuda::DeviceBuffer with_workspace(Args& args) {
@@ -121,5 +141,9 @@ cuda::SpanSearchArgs search_into(const GpuProblem& problem, const GpuResults& re
 cuda::SpanAttentionArgs span_attention_into(const GpuProblem& problem, const GpuResults& results);
 cuda::CombineArgs combine_into(const GpuProblem& problem, const GpuResults& results);
 cuda::AttentionArgs attention_into(const GpuProblem& problem, const GpuResults& results);
+/// At the selection in `results`, anchors included.
+cuda::AttentionBackwardArgs backward_into(const GpuProblem& problem, const GpuResults& results,
+                                          const cuda::DeviceBuffer& output_gradient,
+                                          const GpuGradients& gradients);
 
 }  // namespace multistep::program

@@ -76,7 +76,7 @@ std::vector<Index> read_lengths(const std::string& option, const std::string& te
 /// Queries at the end of the context: chunks are shorter where it is so long that they wait.
 Index queries_of(const std::string& phase, Index length, Index chunk) {
   if (phase == "decode") return 1;
-  if (phase == "whole") return length;
+  if (phase == "whole" || phase == "train") return length;
   return std::min(length, length > (Index{1} << 22) ? std::max<Index>(1, chunk / 4) : chunk);
 }
 
@@ -88,10 +88,11 @@ Task read(const Options& options) {
   task.provenance = options.provenance.json();
   const std::vector<std::string> configs = split("--configs", options.configs);
   for (const std::string& phase : split("--phases", options.phases)) {
-    if (phase != "decode" && phase != "prefill" && phase != "whole") {
-      throw std::invalid_argument(fmt::format("--phases {}: decode, prefill or whole", phase));
+    if (phase != "decode" && phase != "prefill" && phase != "whole" && phase != "train") {
+      throw std::invalid_argument(
+          fmt::format("--phases {}: decode, prefill, whole or train", phase));
     }
-    const std::vector<Index> lengths = phase == "whole"
+    const std::vector<Index> lengths = phase == "whole" || phase == "train"
                                            ? read_lengths("--whole-lengths", options.whole_lengths)
                                            : read_lengths("--lengths", options.lengths);
     for (const Index length : lengths) {
@@ -207,9 +208,10 @@ void add_bench(CLI::App& app, Run& run) {
       "of A (paper, w = 31), B (released), nstep2, nstep3, nstep4, even2, even3, even4, dense "
       "(default A,B)");
   command->add_option("--phases", options->phases,
-                      "of decode, prefill (the last chunk) and whole (default decode,prefill)");
+                      "of decode, prefill (the last chunk), whole, and train (whole, forward and "
+                      "backward) (default decode,prefill)");
   command->add_option("--whole-lengths", options->whole_lengths,
-                      "lengths of whole prefills (default 4Ki,8Ki,16Ki,32Ki)");
+                      "lengths of whole and train (default 4Ki,8Ki,16Ki,32Ki)");
   command->add_option("--chunk", options->chunk,
                       "queries of a prefill chunk (default 32Ki), a quarter above 4Mi keys");
   options->shape.add(*command);

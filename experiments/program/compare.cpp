@@ -5,8 +5,9 @@
 #include "program/options.hpp"
 #include "program/output.hpp"
 #ifdef MULTISTEP_HAS_CUDA
-#include "bench/gpu_compare.hpp"
+#include "bench/gpu_gradients.hpp"
 #include "bench/gpu_report.hpp"
+#include "multistep/judge_gradients.hpp"
 #endif
 #ifdef MULTISTEP_FAULTS
 #include "multistep/cuda/fault.hpp"
@@ -21,6 +22,7 @@ struct Options {
   std::string sample = "64";
   std::string rung = "fast";
   std::string fault;
+  bool gradients = false;
   GpuShapeOptions shape;
   ScheduleOptions schedule;
   OutputOptions output;
@@ -44,6 +46,7 @@ Task read(const Options& options) {
     throw std::invalid_argument(fmt::format("--rung {}: fast or plain", options.rung));
   }
   const Schedule schedule = options.schedule.schedule();
+  if (options.gradients) require_memory_of_gradients(shape, schedule);
   require_host_memory(shape, schedule);
   return {shape, naming_options([&] { return StripePlan(schedule, length); }), sample,
           options.rung == "plain"};
@@ -60,8 +63,11 @@ int compare_on_device(const Options& options, const Task& task) {
   const InputSource source(task.shape, needle_of(task.plan, task.shape));
   const GpuProblem problem(task.shape, task.plan, std::make_shared<const DeviceKeys>(source));
   ProgressBar bar("compare");
-  const JudgeReport report = compare_stages(
-      problem, {task.plain ? cuda::Rung::plain : cuda::Rung::fast, task.sample}, bar.callback());
+  const CompareOptions how{task.plain ? cuda::Rung::plain : cuda::Rung::fast, task.sample};
+  JudgeReport report = compare_stages(problem, how, bar.callback());
+  if (options.gradients) {
+    report = with_gradients(report, compare_gradients(problem, how, bar.callback()));
+  }
 
   const Schedule& schedule = task.plan.schedule();
   Json json = {{"schedule", describe(schedule)}, {"steps", schedule.steps},
@@ -99,6 +105,9 @@ void add_compare(CLI::App& app, Run& run) {
   command->add_option("--sample", options->sample,
                       "rows (query and head) that the oracle looks at, in [1, 65536] (default 64)");
   command->add_option("--rung", options->rung, "fast (default) or plain kernels");
+  command->add_flag("--gradients", options->gradients,
+                    "judge the gradients too, of sampled queries and as many keys; all arrays are "
+                    "held in main memory");
 #ifdef MULTISTEP_FAULTS
   command->add_option("--fault", options->fault, "tell the kernels to go wrong in this way");
 #endif
@@ -106,7 +115,8 @@ void add_compare(CLI::App& app, Run& run) {
   options->output.add(*command);
   command->footer(
       "Example:\n"
-      "  multistep compare --length 64Ki --queries 1Ki --preset released");
+      "  multistep compare --length 64Ki --queries 1Ki --preset released\n"
+      "  multistep compare --length 4Ki --queries all --gradients");
   command->callback(
       [options, &run] { run = [options] { return compare_on_device(*options, read(*options)); }; });
 }

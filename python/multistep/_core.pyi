@@ -73,7 +73,8 @@ class Inputs:
 def attention(inputs: Inputs, /) -> tuple[_Doubles, _Doubles, _Doubles, _Integers, _Doubles,
                                           _Integers]: ...
 def attention_backward(inputs: Inputs, by_output: Optional[_Doubles], by_lse: Optional[_Doubles],
-                       by_window_lse: Optional[_Doubles], by_scores: Optional[_Doubles], /
+                       by_window_lse: Optional[_Doubles], by_scores: Optional[_Doubles],
+                       spans: _Integers, scores: _Doubles, anchors: _Integers, /
                        ) -> tuple[_Doubles, _Doubles, _Doubles, list[_Doubles], _Doubles]: ...
 def merge(outputs: _Doubles, lses: _Doubles, /) -> tuple[_Doubles, _Doubles]: ...
 
@@ -87,8 +88,8 @@ class Recurrence:
     offset: int
 
 def accumulate(recurrence: Recurrence, /) -> tuple[_Doubles, _Doubles]: ...
-def accumulate_backward(recurrence: Recurrence, output_gradient: _Doubles,
-                        state_gradient: _Doubles, /) -> tuple[_Doubles, ...]: ...
+def accumulate_backward(recurrence: Recurrence, by_output: Optional[_Doubles],
+                        by_state: Optional[_Doubles], /) -> tuple[_Doubles, ...]: ...
 
 class Results:
     spans: Optional[_Integers]
@@ -100,7 +101,16 @@ class Results:
     window_lse: Optional[_Doubles]
     output: Optional[_Doubles]
 
-def judge(inputs: Inputs, rows: _Integers, storage: str, results: Results, /) -> tuple[str, str]: ...
+class Gradients:
+    output: Optional[_Doubles]
+    q: Optional[_Doubles]
+    k: Optional[_Doubles]
+    v: Optional[_Doubles]
+    routing_queries: Sequence[_Doubles]
+    search_keys: Optional[_Doubles]
+
+def judge(inputs: Inputs, rows: _Integers, storage: str, results: Results,
+          gradients: Optional[Gradients], seed: int, /) -> tuple[str, str]: ...
 def sample_rows(inputs: Inputs, count: Optional[int], seed: int, /) -> _Integers: ...
 
 # With the kernels alone:
@@ -114,13 +124,13 @@ def device_count() -> int: ...
 
 _Address = Optional[int]
 
-class _Call:
+class Call:  # stands for what they share
     dtype: str
     @property
     def workspace_size(self) -> int: ...
     def launch(self, workspace: int, size: int, stream: int, /) -> None: ...
 
-class CudaAttention(_Call):
+class _OfAttention(Call):
     batch: int
     heads: int
     kv_heads: int
@@ -138,17 +148,30 @@ class CudaAttention(_Call):
     search_keys: _Address
     search_scale: float
     softmax_scale: Optional[float]
-    output: _Address
+    kernels: str
     spans: _Address
     scores: _Address
+    anchors: _Address
+
+class CudaAttention(_OfAttention):
+    output: _Address
     lse: _Address
     window_lse: _Address
-    anchors: _Address
-    kernels: str
     def plan(self, plan: Plan, chip: str, /) -> tuple[
         list[tuple[str, list[str], bool, str]], int, float, float, float, float]: ...
 
-class CudaAccumulation(_Call):
+class CudaAttentionBackward(_OfAttention):
+    by_output: _Address
+    by_lse: _Address
+    by_window_lse: _Address
+    by_scores: _Address
+    by_q: _Address
+    by_k: _Address
+    by_v: _Address
+    by_routing_queries: list[int]
+    by_search_keys: _Address
+
+class _OfAccumulation(Call):
     batch: int
     heads: int
     length: int
@@ -161,5 +184,16 @@ class CudaAccumulation(_Call):
     b: _Address
     c: _Address
     initial: _Address
+
+class CudaAccumulation(_OfAccumulation):
     output: _Address
     final_state: _Address
+
+class CudaAccumulationBackward(_OfAccumulation):
+    by_output: _Address
+    by_state: _Address
+    by_x: _Address
+    by_a: _Address
+    by_b: _Address
+    by_c: _Address
+    by_initial: _Address

@@ -64,6 +64,38 @@ class Attended(NamedTuple):
     """[batch, num_heads, L_q, top_k, N - 1]: the keys along their paths; -1 in unused slots."""
 
 
+class Derivatives(NamedTuple):
+    """Of a loss by what ``attend`` gives. Operators take them in this order; None: 0."""
+
+    by_output: Optional[Array] = None
+    by_lse: Optional[Array] = None
+    by_window_lse: Optional[Array] = None
+    by_scores: Optional[Array] = None
+
+
+class Kept(NamedTuple):
+    """What gradients take of what ``attend`` gives: the selection, at which they are taken, where
+    it is a constant, and the output with the windows' log-sum-exps, which spare the kernels a pass.
+    Operators take it in this order."""
+
+    spans: Array
+    scores: Array
+    anchors: Array
+    output: Optional[Array] = None
+    window_lse: Optional[Array] = None
+
+
+class Gradients(NamedTuple):
+    """Of a loss by the arrays among the arguments."""
+
+    q: Array
+    k: Array
+    v: Array
+    routing_queries: list[Array]
+    search_keys: Optional[Array]
+    """None where these are k, whose gradient then has both parts."""
+
+
 class Sizes(NamedTuple):
     """Sizes of an attention problem (SPEC 7)."""
 
@@ -101,7 +133,7 @@ def arguments(function: str, q: Array, k: Array, v: Array, routing_queries: Any,
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule of type {type(schedule).__name__}: a multistep.Schedule")
-    return Arguments(q, k, v, _levels(routing_queries, schedule.steps - 1), schedule,
+    return Arguments(q, k, v, levels(routing_queries, schedule.steps - 1), schedule,
                      query_offset=query_offset if length is None else 0, length=length, **options)
 
 
@@ -112,7 +144,7 @@ def required_length(length: Array) -> Array:
     return length
 
 
-def _levels(value: Any, levels: int) -> list[Array]:
+def levels(value: Any, count: int) -> list[Array]:
     """One array of routing queries per search level, from a sequence, from one array that stacks
     them, or for N = 2 from the one array itself."""
     if value is None:
@@ -125,7 +157,7 @@ def _levels(value: Any, levels: int) -> list[Array]:
             return list(value)
     if not isinstance(value, Sequence):
         raise TypeError(f"routing_queries of type {type(value).__name__}: a sequence of arrays, "
-                        f"one per search level, {levels}")
+                        f"one per search level, {count}")
     return list(value)
 
 
@@ -161,6 +193,13 @@ def _one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
     if value not in words:
         raise ValueError(f"{name} {value!r}: {', '.join(words[:-1])} or {words[-1]}")
     return str(value)
+
+
+def shapes_found(shape: Any, top_k: int, levels: int) -> Attended:
+    """The shapes of what ``attend`` gives for a q of ``shape``."""
+    rows = shape[:3]
+    return Attended(shape, (*rows, top_k), rows, (*rows, top_k, 2), (*rows, top_k),
+                    (*rows, top_k, levels))
 
 
 def check_shapes(given: Arguments) -> Sizes:

@@ -19,6 +19,17 @@ class Recurrence(NamedTuple):
     offset: int = 0
 
 
+class WalkGradients(NamedTuple):
+    """Of a loss by the arrays among the arguments."""
+
+    x: Array
+    a: Array
+    b: Array
+    c: Array
+    initial: Array
+    """By the state before the first row, whether one was given or not."""
+
+
 class WalkSizes(NamedTuple):
     """Sizes of an accumulation (SPEC 5)."""
 

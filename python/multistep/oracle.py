@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from . import _core, _recurrence
 from ._arrays import Floats, check_parts, converted, floats, positions, require_memory
-from ._problem import Arguments, Array, Attended, Sizes, check_shapes, checked, each, filled
+from ._problem import (Arguments, Array, Attended, Derivatives, Gradients, Kept, Sizes,
+                       check_shapes, checked, each, filled)
 from ._rational import integer
-from ._recurrence import Recurrence
+from ._recurrence import Recurrence, WalkGradients
 from .schedule import MAX_LENGTH
 
 Doubles = npt.NDArray[np.float64]
@@ -68,17 +69,20 @@ def attention(*arguments: Any, dtype: Optional[npt.DTypeLike] = None, **named: A
     return Attended(cast(output, dtype), *found)
 
 
-def attention_backward(given: Problem, by_output: Optional[Doubles], by_lse: Optional[Doubles],
-                       by_window_lse: Optional[Doubles], by_scores: Optional[Doubles]
-                       ) -> tuple[Doubles, Doubles, Doubles, list[Doubles], Optional[Doubles]]:
-    """Derivatives by q, k, v, the routing queries and the search keys (None where these are k,
-    whose derivative then has both parts), from those by what ``attend`` gives, SPEC 6; None: 0."""
-    dense = [None if array is None else np.require(array, np.float64, ["C", "A"])
-             for array in (by_output, by_lse, by_window_lse, by_scores)]
-    dq, dk, dv, routing, dsearch = _core.attention_backward(given.inputs, *dense)
+def attention_backward(given: Problem, by: Derivatives, at: Kept) -> Gradients:
+    """Gradients (SPEC 6) at a selection, whose spans and scores count as they are."""
+    dq, dk, dv, routing, dsearch = _core.attention_backward(
+        given.inputs, _doubles(by.by_output), _doubles(by.by_lse), _doubles(by.by_window_lse),
+        _doubles(by.by_scores), np.require(at.spans, np.int64, ["C", "A"]),
+        np.require(at.scores, np.float64, ["C", "A"]),
+        np.require(at.anchors, np.int64, ["C", "A"]))
     if given.arrays["search_keys"] is None:
-        return dq, dk + dsearch, dv, routing, None
-    return dq, dk, dv, routing, dsearch
+        return Gradients(dq, dk + dsearch, dv, routing, None)
+    return Gradients(dq, dk, dv, routing, dsearch)
+
+
+def _doubles(array: Optional[Array]) -> Optional[Doubles]:
+    return None if array is None else np.require(array, np.float64, ["C", "A"])
 
 
 def merge(outputs: Any, lses: Any) -> tuple[Doubles, Doubles]:
@@ -124,6 +128,13 @@ def accumulate(*arguments: Any, dtype: Optional[npt.DTypeLike] = None, **named: 
     check_dtype(dtype)
     output, state = _core.accumulate(recurrence(*arguments, **named)[0])
     return cast(output, dtype), state
+
+
+def accumulate_backward(given: Recurrence, by_output: Optional[Array], by_state: Optional[Array]
+                        ) -> WalkGradients:
+    """Gradients of a loss from its derivatives by what ``accumulate`` gives; None: 0."""
+    return WalkGradients(*_core.accumulate_backward(recurrence(*given)[0], _doubles(by_output),
+                                                    _doubles(by_state)))
 
 
 def cast(array: npt.NDArray[Any], dtype: Optional[npt.DTypeLike]) -> npt.NDArray[Any]:

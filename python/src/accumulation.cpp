@@ -64,20 +64,18 @@ nb::tuple accumulate_of(const Recurrence& recurrence) {
   });
 }
 
-/// Derivatives by x, a, b, c and the initial state.
-nb::tuple accumulate_gradients(const Recurrence& recurrence, const Array& output_gradient,
-                               const Array& state_gradient) {
+/// Derivatives by x, a, b, c and the initial state, from those by the output and the final state.
+nb::tuple accumulate_gradients(const Recurrence& recurrence, const MaybeArray& by_output,
+                               const MaybeArray& by_state) {
   return with_type(recurrence.x, [&](auto zero) {
     using T = decltype(zero);
     const AccumulationArgs<T> args = recurrence.args<T>();
-    const double* by_output =
-        elements<double>(output_gradient, "output_gradient",
-                         {args.batch, args.num_heads, args.length, args.head_dim});
-    const double* by_state =
-        elements<double>(state_gradient, "final_state_gradient",
-                         {args.batch, args.num_heads, args.head_dim, args.state});
+    const double* output = elements<double>(
+        by_output, "by_output", {args.batch, args.num_heads, args.length, args.head_dim});
+    const double* state = elements<double>(by_state, "by_state",
+                                           {args.batch, args.num_heads, args.head_dim, args.state});
     AccumulationGradients g = interruptible(is_short_walk(args), nb::handle(), [&](Errand& errand) {
-      return accumulate_backward(args, by_output, by_state, errand.progress());
+      return accumulate_backward(args, output, state, errand.progress());
     });
     const auto rows = [&](std::vector<double>& values, Index width) {
       return to_numpy(std::move(values), {args.batch, args.num_heads, args.length, width});
@@ -102,8 +100,8 @@ void bind_accumulation(nb::module_& core) {
   bind_field(recurrence, "start", &Recurrence::start);
   bind_field(recurrence, "offset", &Recurrence::offset);
   core.def("accumulate", &accumulate_of);
-  core.def("accumulate_backward", &accumulate_gradients, nb::arg(), nb::arg().noconvert(),
-           nb::arg().noconvert());
+  core.def("accumulate_backward", &accumulate_gradients, nb::arg(), nb::arg().noconvert().none(),
+           nb::arg().noconvert().none());
 }
 
 }  // namespace multistep::python

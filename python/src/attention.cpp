@@ -1,5 +1,7 @@
 #include "multistep/attention.hpp"
 
+#include <algorithm>
+
 #include "arrays.hpp"
 #include "core.hpp"
 #include "fields.hpp"
@@ -29,26 +31,49 @@ nb::tuple attention_of(const Inputs& inputs) {
                {s.batch, s.num_heads, s.queries, kept.top_k, kept.levels}));
 }
 
-/// Derivatives by q, k, v, the routing queries (a list) and the search keys, from those by what
-/// attention_of() gives. Where the search keys are the keys themselves, the caller adds the last to
-/// the second.
-nb::tuple gradients_of(const Inputs& inputs, const MaybeArray& by_output, const MaybeArray& by_lse,
-                       const MaybeArray& by_window_lse, const MaybeArray& by_scores) {
+/// What was found for these inputs, from arrays as attention_of() gives them.
+Selection selection_of(const Inputs& inputs, const Array& spans, const Array& scores,
+                       const Array& anchors) {
   const Shape s = inputs.shape();
-  const Index k = inputs.plan->schedule().top_k;
+  const Index k = inputs.plan->schedule().top_k, levels = inputs.plan->steps() - 1;
+  const Index slots = s.rows() * k;
+  Selection kept;
+  kept.top_k = k;
+  kept.levels = levels;
+  const Index* ends = elements<Index>(spans, "spans", {s.batch, s.num_heads, s.queries, k, 2});
+  for (Index i = 0; i < slots; ++i) kept.spans.push_back({ends[2 * i], ends[2 * i + 1]});
+  const double* score = elements<double>(scores, "scores", {s.batch, s.num_heads, s.queries, k});
+  kept.scores.assign(score, score + slots);
+  const Index* key =
+      elements<Index>(anchors, "anchors", {s.batch, s.num_heads, s.queries, k, levels});
+  kept.anchors.assign(key, key + slots * levels);
+  for (auto row = kept.spans.begin(); row != kept.spans.end(); row += k) {
+    kept.count.push_back(std::find_if(row, row + k, [](Span span) { return span.empty(); }) - row);
+  }
+  return kept;
+}
+
+/// Derivatives by q, k, v, the routing queries (a list) and the search keys, from those by what
+/// attention_of() gives, at a selection. Where the search keys are the keys themselves, the caller
+/// adds the last to the second.
+nb::tuple gradients_of(const Inputs& inputs, const MaybeArray& by_output, const MaybeArray& by_lse,
+                       const MaybeArray& by_window_lse, const MaybeArray& by_scores,
+                       const Array& spans, const Array& scores, const Array& anchors) {
+  const Shape s = inputs.shape();
+  const Selection kept = selection_of(inputs, spans, scores, anchors);
   const auto given = [&](const MaybeArray& array, const char* name,
                          std::initializer_list<Index> shape) {
     return elements<double>(array, name, shape);
   };
   const AttentionResultGradients by_result{
-      given(by_output, "output_gradient", {s.batch, s.num_heads, s.queries, s.head_dim}),
-      given(by_scores, "scores_gradient", {s.batch, s.num_heads, s.queries, k}),
-      given(by_lse, "lse_gradient", {s.batch, s.num_heads, s.queries, k}),
-      given(by_window_lse, "window_lse_gradient", {s.batch, s.num_heads, s.queries})};
+      given(by_output, "by_output", {s.batch, s.num_heads, s.queries, s.head_dim}),
+      given(by_scores, "by_scores", {s.batch, s.num_heads, s.queries, kept.top_k}),
+      given(by_lse, "by_lse", {s.batch, s.num_heads, s.queries, kept.top_k}),
+      given(by_window_lse, "by_window_lse", {s.batch, s.num_heads, s.queries})};
   AttentionGradients sums = with_type(inputs.query, [&](auto zero) {
     const AttentionArgs<decltype(zero)> args = inputs.args<decltype(zero)>();
     return interruptible(is_short(s), nb::handle(), [&](Errand& errand) {
-      return attention_backward(args, by_result, nullptr, errand.progress());
+      return attention_backward(args, by_result, &kept, errand.progress());
     });
   });
   const auto of_queries = [&](std::vector<double>& values) {
@@ -97,8 +122,8 @@ void bind_attention(nb::module_& core) {
   bind_field(inputs, "softmax_scale", &Inputs::softmax_scale);
   core.def("attention", &attention_of);
   core.def("attention_backward", &gradients_of, nb::arg(), nb::arg().noconvert().none(),
-           nb::arg().noconvert().none(), nb::arg().noconvert().none(),
-           nb::arg().noconvert().none());
+           nb::arg().noconvert().none(), nb::arg().noconvert().none(), nb::arg().noconvert().none(),
+           nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
   core.def("merge", &merge, nb::arg().noconvert(), nb::arg().noconvert());
 }
 

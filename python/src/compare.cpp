@@ -5,8 +5,9 @@
 #include "core.hpp"
 #include "fields.hpp"
 #include "interrupt.hpp"
-#include "multistep/judge.hpp"
+#include "multistep/judge_gradients.hpp"
 #include "problem.hpp"
+#include "stages/part.hpp"
 
 /// The judge of the library on what anybody's kernel gave.
 namespace multistep::python {
@@ -104,9 +105,75 @@ void look_at_all(Judge& judge, const AttentionArgs<T>& args, Storage storage,
   }
 }
 
-/// The report as JSON and as a table.
+/// Derivatives of a loss, by the output and by what attention was given.
+struct Gradients {
+  MaybeArray output;           // [batch, num_heads, L_q, head_dim], given
+  MaybeArray query;            // the same
+  MaybeArray key;              // [batch, num_kv_heads, L_kv, head_dim]
+  MaybeArray value;            // the same
+  std::vector<Array> routing;  // [N - 1] of query's shape, or none
+  MaybeArray search_keys;      // key's shape
+};
+
+/// What was handed in, up to the first path of a row whose keys are not eligible; the oracle's
+/// where a part of it is missing.
+template <class T>
+Selection selection_for(const AttentionArgs<T>& args, const Submission& given) {
+  const Index levels = args.plan->steps() - 1;
+  if (levels == 0 || !given.spans || !given.scores || !given.anchors) {
+    return span_search(search_of(args));
+  }
+  const Rows rows(args.shape);
+  Selection selection = selection_of(given, rows.count(), args.plan->schedule().top_k, levels);
+  for (Index row = 0; row < rows.count(); ++row) {
+    const Span eligible{rows.start(row), rows.position(row) + 1};
+    const auto usable = [&](Index slot) {
+      const Span span = selection.spans[at(slot)];
+      bool inside = span.empty() || (span.begin >= eligible.begin && span.end <= eligible.end);
+      for (Index m = 0; m < levels; ++m) {
+        inside = inside && eligible.contains(selection.anchors[at(slot * levels + m)]);
+      }
+      return inside;
+    };
+    Index used = 0;
+    while (used < selection.count[at(row)] && usable(row * selection.top_k + used)) ++used;
+    selection.count[at(row)] = used;
+  }
+  return selection;
+}
+
+template <class T>
+JudgeReport judge_gradients_of(const AttentionArgs<T>& args, std::span<const Index> rows,
+                               Storage storage, const Submission& found, const Gradients& gradients,
+                               std::uint64_t seed, const Progress& progress) {
+  const Shape& s = args.shape;
+  const auto of_queries = [&](const auto& array, const char* name) {
+    return elements<double>(array, name, {s.batch, s.num_heads, s.queries, s.head_dim});
+  };
+  const auto of_keys = [&](const MaybeArray& array, const char* name) {
+    return elements<double>(array, name, {s.batch, s.num_kv_heads, s.keys, s.head_dim});
+  };
+  const Selection selection = selection_for(args, found);
+  SubmittedGradients<T> given;
+  given.attention = args;
+  given.selection = &selection;
+  given.by_result.output = of_queries(gradients.output, "output_gradient");
+  given.query = of_queries(gradients.query, "gradient by q");
+  given.key = of_keys(gradients.key, "gradient by k");
+  given.value = of_keys(gradients.value, "gradient by v");
+  for (const Array& level : gradients.routing) {
+    given.routing_queries.push_back(of_queries(level, "gradient by routing_queries"));
+  }
+  given.search_keys = of_keys(gradients.search_keys, "gradient by search_keys");
+  const std::vector<Index> keys =
+      sample_keys(s, *args.plan, selection, static_cast<Index>(rows.size()), seed);
+  return judge_gradients(given, storage, rows, keys, progress);
+}
+
+/// The report as JSON and as a table; `seed`: of the keys whose gradients are judged.
 std::pair<std::string, std::string> judge(const Inputs& inputs, const Array& rows,
-                                          const std::string& storage_name, const Results& results) {
+                                          const std::string& storage_name, const Results& results,
+                                          const Gradients* gradients, std::uint64_t seed) {
   const Storage storage = parse_storage(storage_name);
   const auto count = static_cast<Index>(rows.size());
   const std::span<const Index> sample(elements<Index>(rows, "rows", {count}), rows.size());
@@ -124,7 +191,10 @@ std::pair<std::string, std::string> judge(const Inputs& inputs, const Array& row
       const Sample some(whole.given, sample, k, levels, d);
       Judge judge = judge_sample(args, sample, storage, some.given, errand.progress());
       look_at_all(judge, args, storage, whole.given);
-      return judge.report();
+      const JudgeReport values = judge.report();
+      if (!gradients) return values;
+      return with_gradients(values, judge_gradients_of(args, sample, storage, whole.given,
+                                                       *gradients, seed, errand.progress()));
     });
     return std::pair(report.json(), report.table());
   });
@@ -153,7 +223,15 @@ void bind_compare(nb::module_& core) {
   bind_field(results, "window_output", &Results::window_output);
   bind_field(results, "window_lse", &Results::window_lse);
   bind_field(results, "output", &Results::output);
-  core.def("judge", &judge, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg());
+  auto gradients = bind_arguments<Gradients>(core, "Gradients");
+  bind_field(gradients, "output", &Gradients::output);
+  bind_field(gradients, "q", &Gradients::query);
+  bind_field(gradients, "k", &Gradients::key);
+  bind_field(gradients, "v", &Gradients::value);
+  bind_field(gradients, "routing_queries", &Gradients::routing);
+  bind_field(gradients, "search_keys", &Gradients::search_keys);
+  core.def("judge", &judge, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg(),
+           nb::arg().none(), nb::arg());
   core.def("sample_rows", &sample, nb::arg(), nb::arg().none(), nb::arg());
 }
 

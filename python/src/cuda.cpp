@@ -3,6 +3,7 @@
 #include "fields.hpp"
 #include "multistep/cuda/accumulation.hpp"
 #include "multistep/cuda/attention.hpp"
+#include "multistep/cuda/gradients.hpp"
 #include "multistep/cuda/memory.hpp"
 #include "multistep/cuda/plan.hpp"
 #include "workers.hpp"
@@ -56,10 +57,12 @@ nb::class_<Args> bind_call(nb::module_& core, const char* name,
           nb::call_guard<Unlocked>());
 }
 
-void bind_attention_call(nb::module_& core) {
-  using Args = cuda::AttentionArgs;
+/// What the forward and its gradient are given, and what the one finds and the other is taken at.
+template <class Args>
+nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
+                                        void (*launch)(const Args&, cuda::Stream)) {
   using cuda::Shape;
-  auto call = bind_call<Args>(core, "CudaAttention", &cuda::attention);
+  auto call = bind_call<Args>(core, name, launch);
   bind_field(call, "batch", &Args::shape, &Shape::batch);
   bind_field(call, "heads", &Args::shape, &Shape::num_heads);
   bind_field(call, "kv_heads", &Args::shape, &Shape::num_kv_heads);
@@ -77,20 +80,42 @@ void bind_attention_call(nb::module_& core) {
   bind_address(call, "search_keys", &Args::search_keys);
   bind_field(call, "search_scale", &Args::search_scale);
   bind_field(call, "softmax_scale", &Args::softmax_scale);
-  bind_address(call, "output", &Args::output);
   bind_address(call, "spans", &Args::spans);
   bind_address(call, "scores", &Args::scores);
-  bind_address(call, "lse", &Args::span_lses);
-  bind_address(call, "window_lse", &Args::window_lse);
   bind_address(call, "anchors", &Args::anchors);
   call.def_prop_rw("kernels", nullptr,
                    [](Args& args, const std::string& kernels) { args.rung = rung_of(kernels); });
-  call.def("plan", &plan_of);
+  return call;
 }
 
-void bind_accumulation_call(nb::module_& core) {
-  using Args = cuda::AccumulationArgs;
-  auto call = bind_call<Args>(core, "CudaAccumulation", &cuda::accumulate);
+void bind_attention_calls(nb::module_& core) {
+  using Args = cuda::AttentionArgs;
+  auto call = bind_call_of_attention<Args>(core, "CudaAttention", &cuda::attention);
+  bind_address(call, "output", &Args::output);
+  bind_address(call, "lse", &Args::span_lses);
+  bind_address(call, "window_lse", &Args::window_lse);
+  call.def("plan", &plan_of);
+
+  using Back = cuda::AttentionBackwardArgs;
+  auto back =
+      bind_call_of_attention<Back>(core, "CudaAttentionBackward", &cuda::attention_backward);
+  bind_address(back, "output", &Back::output);
+  bind_address(back, "window_lse", &Back::window_lse);
+  bind_address(back, "by_output", &Back::output_gradient);
+  bind_address(back, "by_lse", &Back::span_lse_gradient);
+  bind_address(back, "by_window_lse", &Back::window_lse_gradient);
+  bind_address(back, "by_scores", &Back::score_gradient);
+  bind_address(back, "by_q", &Back::query_gradient);
+  bind_address(back, "by_k", &Back::key_gradient);
+  bind_address(back, "by_v", &Back::value_gradient);
+  bind_addresses(back, "by_routing_queries", &Back::routing_gradients);
+  bind_address(back, "by_search_keys", &Back::search_key_gradient);
+}
+
+template <class Args>
+nb::class_<Args> bind_call_of_accumulation(nb::module_& core, const char* name,
+                                           void (*launch)(const Args&, cuda::Stream)) {
+  auto call = bind_call<Args>(core, name, launch);
   bind_field(call, "batch", &Args::batch);
   bind_field(call, "heads", &Args::num_heads);
   bind_field(call, "length", &Args::length);
@@ -103,8 +128,25 @@ void bind_accumulation_call(nb::module_& core) {
   bind_address(call, "b", &Args::b);
   bind_address(call, "c", &Args::c);
   bind_address(call, "initial", &Args::initial);
+  return call;
+}
+
+void bind_accumulation_calls(nb::module_& core) {
+  using Args = cuda::AccumulationArgs;
+  auto call = bind_call_of_accumulation<Args>(core, "CudaAccumulation", &cuda::accumulate);
   bind_address(call, "output", &Args::output);
   bind_address(call, "final_state", &Args::final_state);
+
+  using Back = cuda::AccumulationBackwardArgs;
+  auto back =
+      bind_call_of_accumulation<Back>(core, "CudaAccumulationBackward", &cuda::accumulate_backward);
+  bind_address(back, "by_output", &Back::output_gradient);
+  bind_address(back, "by_state", &Back::final_state_gradient);
+  bind_address(back, "by_x", &Back::x_gradient);
+  bind_address(back, "by_a", &Back::a_gradient);
+  bind_address(back, "by_b", &Back::b_gradient);
+  bind_address(back, "by_c", &Back::c_gradient);
+  bind_address(back, "by_initial", &Back::initial_gradient);
 }
 
 }  // namespace
@@ -119,8 +161,8 @@ void bind_cuda(nb::module_& core) {
           "max_length",
           [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
       .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
-  bind_attention_call(core);
-  bind_accumulation_call(core);
+  bind_attention_calls(core);
+  bind_accumulation_calls(core);
 }
 
 }  // namespace multistep::python

@@ -217,31 +217,6 @@ def test_compile_fullgraph(backend):
     assert torch.equal(found, layer(q, k, v, routing))
 
 
-def test_gradients_are_refused_at_the_forward():
-    schedule = SCHEDULES["nstep2"]
-    q, k, v, routing = make(schedule)
-    a = torch.rand(1, 4, 200, device="cuda")
-    layers = {
-        "attention": lambda q: mt.attention(q, k, v, routing, schedule),
-        "routing": lambda q: mt.attention(q.detach(), k, v, [q], schedule),
-        "decode": lambda q: mt.decode(q, k, v, routing, schedule, length=200),
-        "accumulate": lambda q: mt.accumulate(q, a, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1))[0],
-    }
-    for name, layer in layers.items():
-        torch._dynamo.reset()
-        want = layer(q)
-        for call in (layer, torch.compile(layer, backend="aot_eager")):
-            given = q.clone().requires_grad_()
-            with pytest.raises(NotImplementedError, match="^multistep: no gradients") as caught:
-                call(given)
-            assert "\n" not in str(caught.value), name
-            with torch.no_grad():
-                assert torch.equal(call(given), want), name
-        whole = torch.compile(layer, backend="aot_eager", fullgraph=True)
-        with pytest.raises(RuntimeError, match="multistep: no gradients on the GPU yet"):
-            whole(q.clone().requires_grad_())
-
-
 def test_the_kernels_can_be_used():
     assert multistep.cuda_status() == "ready"
 

@@ -13,6 +13,7 @@ import ctypes, functools, os, signal, sys, threading, time
 import numpy as np
 import multistep
 from multistep import Schedule, oracle
+from multistep._problem import Derivatives, Kept
 
 signal.alarm(120)  # nothing hangs
 print = functools.partial(print, flush=True)  # before any fork
@@ -34,8 +35,9 @@ def everything():
     given, _ = oracle.recurrence(wide, wide[..., 0].copy(), wide, wide)
     return [attend(), multistep.accumulate(wide, wide[..., 0].copy(), wide, wide),
             multistep._core.accumulate_backward(given, wide, gradient),
-            oracle.attention_backward(oracle.problem(big, big, big, [big], Schedule()), big, None,
-                                      None, None)[0],
+            oracle.attention_backward(
+                oracle.problem(big, big, big, [big], Schedule()), Derivatives(big),
+                Kept(*oracle.attention(big, big, big, [big], Schedule())[3:])).q,
             Schedule(exponent=1).plan(2_000_000).max_length,
             Schedule(rule="power", backward=1).verify(20_000, progress=False).excluded_pairs,
             Schedule().verify(10**9, queries=2000, progress=False).covered,

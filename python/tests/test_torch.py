@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
-from multistep._problem import Arguments, Attended, Sizes  # noqa: E402
+from multistep._problem import (Arguments, Attended, Derivatives, Kept,  # noqa: E402
+                                shapes_found)
 from multistep._recurrence import Recurrence  # noqa: E402
-from multistep.torch import kernels, positions  # noqa: E402
+from multistep.torch import kernels, operators, positions  # noqa: E402
 from multistep.torch import tables as of_devices  # noqa: E402
 
 S = Schedule(steps=3)
@@ -171,7 +172,7 @@ def test_opcheck(requires_grad):
                                                   None, None, None, "automatic", True))
     start = torch.tensor([0, 3], dtype=torch.int32)
     torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, 4, 0.2, 0.5, 0, None,
-                                                  start, k.detach().clone(), "plain", False))
+                                                  start, k.detach().clone(), "plain", requires_grad))
     x, a, b, c = (torch.rand(1, 2, 9, 4), torch.rand(1, 2, 9), torch.rand(1, 2, 9, 3),
                   torch.rand(1, 2, 9, 3))
     x.requires_grad_(requires_grad)
@@ -387,26 +388,63 @@ class OracleAsKernel:
     lse = window_lse = spans = scores = anchors = 0
     workspace_size = 40
 
-    def launch(self, workspace, size, stream):
+    def arrays(self, *names):
+        """Arrays of q's or of k's shape."""
+        of = {"k": (self.kv_heads, self.keys), "q": (self.heads, self.queries)}
+        return [at(one, (self.batch, *of["k" if name.removeprefix("by_") in KEYS else "q"],
+                         self.head_dim), np.float16) if (one := getattr(self, name)) else None
+                for name in names]
+
+    def problem(self, workspace, size, stream):
         assert size == 40 and workspace and stream == 7 and self.dtype == "float16"
         assert not any(one % 16 for one in (self.q, self.k, self.v, *self.routing_queries))
-        sizes = Sizes(*(getattr(self, name) for name in Sizes._fields))
-        rows = (sizes.batch, sizes.heads, sizes.queries)
-        of_keys = (sizes.batch, sizes.kv_heads, sizes.keys, sizes.head_dim)
-        q, *routing = (at(one, (*rows, sizes.head_dim), np.float16)
-                       for one in (self.q, *self.routing_queries))
-        k, v, keys = (one and at(one, of_keys, np.float16)
-                      for one in (self.k, self.v, self.search_keys))
-        start, length = (one and at(one, rows[:1], np.int32) for one in (self.start, self.length))
-        found = multistep.oracle.attention(
+        q, k, v, keys = self.arrays("q", "k", "v", "search_keys")
+        routing = [at(one, q.shape, np.float16) for one in self.routing_queries]
+        start, length = (one and at(one, q.shape[:1], np.int32)
+                         for one in (self.start, self.length))
+        return multistep.oracle.problem(
             q, k, v, routing, self.schedule, softmax_scale=self.softmax_scale,
             search_scale=self.search_scale, query_offset=self.query_offset, length=length,
             start=start, search_keys=keys)
+
+    def launch(self, *room):
+        found = multistep.oracle._core.attention(self.problem(*room).inputs)
         dtypes = (torch.float16, torch.float32, torch.float32, torch.int32, torch.float32,
                   torch.int32)
         for name, values, dtype in zip(Attended._fields, found, dtypes):
             if address := getattr(self, name):
                 put(address, values, dtype)
+
+
+KEYS = ("k", "v", "search_keys")
+
+
+class OracleAsGradient(OracleAsKernel):
+    """The same for the gradient of attention."""
+
+    by_output = by_lse = by_window_lse = by_scores = by_search_keys = 0
+
+    def launch(self, *room):
+        given = self.problem(*room)
+        shapes = shapes_found((self.batch, self.heads, self.queries, self.head_dim),
+                              self.schedule.top_k, self.schedule.steps - 1)
+        found = [(name, dtype, getattr(shapes, name.removeprefix("by_"))) for name, dtype in (
+            ("by_output", np.float16), ("by_lse", np.float32), ("by_window_lse", np.float32),
+            ("by_scores", np.float32), ("spans", np.int32), ("scores", np.float32),
+            ("anchors", np.int32))]
+        arrays = [at(one, shape, dtype) if (one := getattr(self, name)) else None
+                  for name, dtype, shape in found]
+        if self.schedule.steps == 1:  # nothing was found that counts
+            assert arrays[4:] == [None] * 3
+            arrays[4:] = [np.zeros(shape, dtype) for _, dtype, shape in found[4:]]
+        gradients = multistep.oracle.attention_backward(given, Derivatives(*arrays[:4]),
+                                                        Kept(*arrays[4:]))
+        for name in ("q", "k", "v", "search_keys"):
+            if (values := getattr(gradients, name)) is not None:
+                put(getattr(self, f"by_{name}"), values, torch.float16)
+        assert gradients.search_keys is not None or not self.by_search_keys
+        for address, values in zip(self.by_routing_queries, gradients.routing_queries):
+            put(address, values, torch.float16)
 
 
 class OracleAsWalk:
@@ -415,25 +453,47 @@ class OracleAsWalk:
     start = initial = None
     workspace_size = 0
 
-    def launch(self, workspace, size, stream):
+    def given(self, workspace, size, stream):
         assert size == 0 and stream == 7 and self.dtype == "float16"
         rows = (self.batch, self.heads, self.length)
         x, b, c = (at(one, (*rows, width), np.float16) for one, width in
                    ((self.x, self.head_dim), (self.b, self.state), (self.c, self.state)))
-        state = (self.batch, self.heads, self.head_dim, self.state)
-        output, final = multistep.oracle.accumulate(
-            x, at(self.a, rows, np.float32), b, c,
-            initial=self.initial and at(self.initial, state, np.float32),
-            start=self.start and at(self.start, rows[:1], np.int32), offset=self.offset)
+        return Recurrence(x, at(self.a, rows, np.float32), b, c,
+                          self.initial and at(self.initial, self.state_shape(), np.float32),
+                          self.start and at(self.start, rows[:1], np.int32), self.offset)
+
+    def state_shape(self):
+        return self.batch, self.heads, self.head_dim, self.state
+
+    def launch(self, *room):
+        output, final = multistep.oracle.accumulate(*self.given(*room))
         put(self.output, output, torch.float16)
         put(self.final_state, final, torch.float32)
+
+
+class OracleAsWalkGradient(OracleAsWalk):
+    """And for its gradient."""
+
+    by_output = by_state = by_initial = 0
+
+    def launch(self, *room):
+        given = self.given(*room)
+        by_output = at(self.by_output, given.x.shape, np.float16) if self.by_output else None
+        by_state = at(self.by_state, self.state_shape(), np.float32) if self.by_state else None
+        found = multistep.oracle.accumulate_backward(given, by_output, by_state)
+        assert bool(self.by_initial) == (given.initial is not None)
+        for name, values in found._asdict().items():
+            if address := getattr(self, f"by_{name}"):
+                put(address, values,
+                    torch.float32 if name in ("a", "initial") else torch.float16)
 
 
 @pytest.fixture
 def oracle_as_kernels(monkeypatch):
     """Calls of the kernels without a GPU: the oracle reads the addresses."""
-    monkeypatch.setattr(kernels, "_core", types.SimpleNamespace(CudaAttention=OracleAsKernel,
-                                                                CudaAccumulation=OracleAsWalk))
+    monkeypatch.setattr(kernels, "_core", types.SimpleNamespace(
+        CudaAttention=OracleAsKernel, CudaAttentionBackward=OracleAsGradient,
+        CudaAccumulation=OracleAsWalk, CudaAccumulationBackward=OracleAsWalkGradient))
     monkeypatch.setattr(kernels, "max_context", lambda device: 1000)
     monkeypatch.setattr(kernels, "device_schedule", lambda schedule, length, device: schedule)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
@@ -475,3 +535,57 @@ def test_the_walk_gets_what_was_given(oracle_as_kernels):
             found = kernels.accumulate(Recurrence(x, decay, keys, c, **more))
             want = multistep.accumulate(x, decay, keys, c, **more)
             assert all(torch.equal(*pair) for pair in zip(found, want))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_gradient_kernels_get_what_was_given(oracle_as_kernels, steps):
+    schedule = Schedule(steps, window_index=1, top_k=3)
+    q, k, v, routing = make(schedule, queries=30, dtype=torch.float16)
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v, *routing)]
+    torch.manual_seed(0)
+    ops, start = torch.ops.multistep, torch.tensor([0, 5], dtype=torch.int32)
+    for arrays in ((q, k, v, routing), (*turned[:3], turned[3:])):
+        for more in ({"search_keys": k.flip(2), "softmax_scale": 0.25}, {"start": start},
+                     {"search_scale": 0.5}):
+            given = Arguments(*arrays, schedule, **more)
+            found = multistep.attend(*arrays, schedule, **more)
+            every = Derivatives(torch.randn(q.shape).half(), *(
+                torch.randn(part.shape) for part in (found.lse, found.window_lse, found.scores)))
+            at = Kept(found.spans, found.scores, found.anchors)
+            on_device = Kept(found.spans.int(), found.scores, found.anchors.int())
+            for by in (every, Derivatives(torch.ones(1).half().expand(q.shape)),
+                       Derivatives(by_scores=every.by_scores)):
+                results = operators._empty_gradients(given)
+                kernels.attention_backward(by, on_device, given, results)
+                want = ops.attention_backward(*by, *at, *operators.operands(given))
+                for got, expected in zip((*results[:3], *results[3], results[4]),
+                                         (*want[:3], *want[3], want[4])):
+                    assert torch.equal(got, expected)
+    with pytest.raises(ValueError, match=r"^spans of shape \(1,\): \(2, 4, 30, 3, 2\) here$") \
+            if steps > 1 else contextlib.nullcontext():
+        kernels.attention_backward(every, on_device._replace(spans=torch.zeros(1)), given, results)
+
+
+def test_gradients_without_queries(oracle_as_kernels):
+    q, k, v, routing = make(queries=30, dtype=torch.float16)
+    none = [x[:, :, :0] for x in (q, *routing)]
+    given = Arguments(none[0], k, v, none[1:], S)
+    found = mt.attend(none[0], k, v, none[1:], S)
+    results = operators._empty_gradients(given)
+    kernels.attention_backward(Derivatives(none[0]), Kept(*found[3:]), given, results)
+    assert not results.k.any() and not results.v.any()
+
+
+def test_the_gradient_of_the_walk_gets_what_was_given(oracle_as_kernels):
+    torch.manual_seed(0)
+    x, b, c = (torch.randn(2, 3, 20, width).half() for width in (8, 5, 5))
+    a, by_output, by_state = torch.rand(2, 3, 20), torch.randn_like(x), torch.randn(2, 3, 8, 5)
+    turned = b.transpose(1, 2).contiguous().transpose(1, 2)
+    for more in ({}, {"initial": torch.randn(2, 3, 8, 5), "offset": 2},
+                 {"start": torch.tensor([0, 7])}):
+        for by in ((by_output, by_state), (by_output, None), (None, by_state)):
+            given = Recurrence(x, a, turned, c, **more)
+            results = operators._empty_walk_gradients(given)
+            kernels.accumulate_backward(*by, given, results)
+            want = torch.ops.multistep.accumulate_backward(*by, *given)
+            assert all(torch.equal(*pair) for pair in zip(results, want))

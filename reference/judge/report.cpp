@@ -21,10 +21,14 @@ std::vector<std::pair<const char*, Index>> faults_of(const SelectionReport& repo
           {"wrong_scores", report.wrong_scores},     {"regretted", report.regretted}};
 }
 
+const char* row_name(const StageReport& stage) { return stage.of_keys ? "key" : "query"; }
+
 Json place_json(const StageReport& stage) {
   if (!stage.worst) return nullptr;
-  Json place = {
-      {"batch", stage.worst->batch}, {"head", stage.worst->head}, {"query", stage.worst->position}};
+  Json place = {{"batch", stage.worst->batch},
+                {"head", stage.worst->head},
+                {row_name(stage), stage.worst->position}};
+  if (stage.level >= 0) place["level"] = stage.level;
   if (stage.slot >= 0) place["slot"] = stage.slot;
   if (stage.dim >= 0) place["dim"] = stage.dim;
   return place;
@@ -71,14 +75,17 @@ Json stage_json(const StageReport& stage) {
   json.update(stage.selection ? selection_json(*stage.selection) : values_json(stage.values));
   json["not_finite_in_all_rows"] = stage.whole.not_finite;
   json["unbounded_in_all_rows"] = stage.whole.unbounded;
+  if (stage.whole.not_zero > 0) json["not_zero_in_all_rows"] = stage.whole.not_zero;
   json["worst"] = place_json(stage);
   return json;
 }
 
 std::string place_text(const StageReport& stage) {
   if (!stage.worst) return "-";
-  std::string text = fmt::format("query {} head {}", stage.worst->position, stage.worst->head);
+  std::string text =
+      fmt::format("{} {} head {}", row_name(stage), stage.worst->position, stage.worst->head);
   if (stage.worst->batch > 0) text += fmt::format(" batch {}", stage.worst->batch);
+  if (stage.level >= 0) text += fmt::format(" level {}", stage.level);
   if (stage.slot >= 0) text += fmt::format(" slot {}", stage.slot);
   if (stage.dim >= 0) text += fmt::format(" dim {}", stage.dim);
   return text;
@@ -107,6 +114,7 @@ std::string stage_notes(const StageReport& stage) {
   };
   note(stage.whole.not_finite, "values of all rows are NaN or infinite");
   note(stage.whole.unbounded, "values of all rows are larger than any value they can be made of");
+  note(stage.whole.not_zero, "values are not 0 where nobody looked");
   if (!stage.selection) {
     note(stage.values.wrong_rows, "rows are off by their own limits");
     note(stage.values.wrong_heads, "heads are off by their own limits");
@@ -126,7 +134,7 @@ std::string stage_notes(const StageReport& stage) {
 }  // namespace
 
 bool StageReport::pass() const {
-  const bool found = whole.not_finite + whole.unbounded == 0;
+  const bool found = whole.not_finite + whole.unbounded + whole.not_zero == 0;
   return found && (selection ? selection->pass() : values.pass());
 }
 
@@ -146,7 +154,9 @@ std::string JudgeReport::verdict() const {
   } else if (!pass()) {
     word = "TOO FEW JUDGED";
   }
-  std::string text = fmt::format("{}, {} of {} rows looked at", word, rows, rows_of);
+  std::string text = fmt::format("{}, {} of {} rows", word, rows, rows_of);
+  if (keys_of > 0) text += fmt::format(" and {} of {} keys", keys, keys_of);
+  text += " looked at";
   if (undecided > 0) text += fmt::format(", {} undecided", undecided);
   if (!not_supplied.empty()) text += fmt::format(", {} stages not supplied", not_supplied.size());
   return text;
@@ -162,6 +172,7 @@ std::string JudgeReport::json() const {
                {"undecided", undecided},
                {"stages", list},
                {"not_supplied", not_supplied}};
+  if (keys_of > 0) json.update({{"keys", keys}, {"keys_of", keys_of}});
   json["end_to_end"] = has_output ? Json{{"max_error", number(end_to_end_max)},
                                          {"mean_error", number(end_to_end_mean)},
                                          {"judged", false}}

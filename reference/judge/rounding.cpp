@@ -4,17 +4,12 @@
 #include <algorithm>
 
 namespace multistep {
-namespace {
 
-/// Deviation of a logit of d products in float32: sums of terms with random signs lose about
-/// sqrt(d / 6) ulp of their 2-norm, sums of equal terms sqrt(d) / 3 of their value; and the scale.
-double logit_deviation(const Vector& query, const Vector& key, double logit, double scale) {
-  const double norm = query.cwiseProduct(key).norm() * std::abs(scale);
-  const double d = static_cast<double>(query.size());
-  return kSingle * (std::sqrt(d / 6) * norm + (std::sqrt(d) / 3 + 2) * std::abs(logit));
+double product_deviation(const Vector& a, const Vector& b, double product, double scale) {
+  const double norm = a.cwiseProduct(b).norm() * std::abs(scale);
+  const double d = static_cast<double>(a.size());
+  return kSingle * (std::sqrt(d / 6) * norm + (std::sqrt(d) / 3 + 2) * std::abs(product));
 }
-
-}  // namespace
 
 template <class T>
 RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* value, double scale,
@@ -44,7 +39,6 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
   item.flushed.assign(flushed.begin(), flushed.end());
 
   // The scale, which may be rounded with log2(e) in it, is off by the same share for all logits.
-  constexpr double kExponential = 0x1p-22;
   constexpr double kScale = 2 * kSingle;
   Eigen::ArrayXd variance = Eigen::ArrayXd::Zero(d);
   Eigen::ArrayXd by_scale = Eigen::ArrayXd::Zero(d);
@@ -57,7 +51,7 @@ RoundedItem round_item(Span keys, const Vector& query, const T* key, const T* va
     const Vector k = vector_at(key, row, d);
     const Eigen::ArrayXd v = vector_at(value, row, d).array().transpose();
     const double logit = scale * dot(query, k);
-    const double off = std::hypot(logit_deviation(query, k, logit, scale), kExponential);
+    const double off = std::hypot(product_deviation(query, k, logit, scale), kExponential);
     const Eigen::ArrayXd apart = v - output.array().transpose();
     // A weight is rounded to the storage type before or after it is divided by the sum.
     const double stored = rounding_of(storage, w);

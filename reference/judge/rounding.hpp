@@ -36,6 +36,12 @@ inline double rounding_of(Storage storage, double value) {
   return std::max(roundoff(storage) * std::abs(value), storage == Storage::float16 ? 0x1p-25 : 0.0);
 }
 
+inline constexpr double kExponential = 0x1p-22;  // of an exponential, relative
+
+/// Deviation of scale * <a, b> in float32: sums of d terms with random signs lose about sqrt(d / 6)
+/// ulp of their 2-norm, sums of equal terms sqrt(d) / 3 of their value; and the scale.
+double product_deviation(const Vector& a, const Vector& b, double product, double scale);
+
 /// Attention of one query to the keys of an item, and its rounding.
 struct RoundedItem {
   std::vector<double> output;     // [head_dim], O

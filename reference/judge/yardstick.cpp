@@ -1,16 +1,6 @@
 #include "judge/yardstick.hpp"
 
 namespace multistep {
-namespace {
-
-template <class T>
-float product(const T* a, const T* b, Index size) {
-  float sum = 0;
-  for (Index c = 0; c < size; ++c) sum += static_cast<float>(a[c]) * static_cast<float>(b[c]);
-  return sum;
-}
-
-}  // namespace
 
 std::vector<double> YardstickItem::stored(Storage storage) const {
   std::vector<double> rounded;
@@ -26,8 +16,8 @@ YardstickItem yardstick_item(Span keys, const T* query, const T* key, const T* v
   float max = item.lse;
   bool nan = false;
   for (Index j = 0; j < keys.length(); ++j) {
-    const float logit =
-        static_cast<float>(scale) * product(query, key + (keys.begin + j) * head_dim, head_dim);
+    const float logit = static_cast<float>(scale) *
+                        plain_product(query, key + (keys.begin + j) * head_dim, head_dim);
     logits[at(j)] = logit;
     max = std::max(max, logit);
     nan = nan || std::isnan(logit);
@@ -47,22 +37,29 @@ YardstickItem yardstick_item(Span keys, const T* query, const T* key, const T* v
   return item;
 }
 
-std::vector<double> yardstick_combine(const CombineArgs& args, const YardstickItem& window,
-                                      Storage storage) {
+std::vector<float> yardstick_gates(const CombineArgs& args) {
   const Index count = *args.count;
   const auto score = [&](Index s) { return static_cast<float>(args.scores[s]); };
   float best = -std::numeric_limits<float>::infinity();
   for (Index s = 0; s < count; ++s) best = std::max(best, score(s));
   float total = 0;
   for (Index s = 0; s < count; ++s) total += weight(score(s), best);
+  std::vector<float> gates;
+  for (Index s = 0; s < count; ++s) gates.push_back(weight(score(s), best) / total);
+  return gates;
+}
+
+std::vector<double> yardstick_combine(const CombineArgs& args, const YardstickItem& window,
+                                      Storage storage) {
+  const Index count = *args.count;
+  const std::vector<float> gates = yardstick_gates(args);
   YardstickItem sum;
   sum.output = count == 0 ? window.output : std::vector<float>(window.output.size(), 0.0F);
   for (Index s = 0; s < count; ++s) {
     const Join<float> join(static_cast<float>(args.lses[s]), window.lse);
-    const float gate = weight(score(s), best) / total;
     for (std::size_t c = 0; c < sum.output.size(); ++c) {
       const auto of_span = static_cast<float>(args.outputs[at(s * args.head_dim) + c]);
-      sum.output[c] += gate * join(of_span, window.output[c]);
+      sum.output[c] += gates[at(s)] * join(of_span, window.output[c]);
     }
   }
   return sum.stored(storage);

@@ -18,10 +18,21 @@ struct YardstickItem {
   std::vector<double> stored(Storage storage) const;
 };
 
+/// Sum of products in float32, one after the other.
+template <class A, class B>
+float plain_product(const A* a, const B* b, Index size) {
+  float sum = 0;
+  for (Index c = 0; c < size; ++c) sum += static_cast<float>(a[c]) * static_cast<float>(b[c]);
+  return sum;
+}
+
 /// `query` [head_dim]; `key` and `value` point at the KV head's row 0.
 template <class T>
 YardstickItem yardstick_item(Span keys, const T* query, const T* key, const T* value,
                              Index head_dim, double scale, Storage storage);
+
+/// The gates of one row, `args` of rows = 1, in float32.
+std::vector<float> yardstick_gates(const CombineArgs& args);
 
 /// Combination of one row, `args` of rows = 1 but for its window, in float32: [head_dim] of the
 /// storage type.

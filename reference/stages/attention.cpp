@@ -148,17 +148,6 @@ AttentionResult dense_attention(AttentionArgs<T> args) {
 
 namespace {
 
-/// Throws unless a selection is one for these rows. Its spans are looked at where they are used.
-void require_given(const Rows& rows, const Selection& given, Index levels) {
-  require(given.levels == levels, "selection of {} levels: {} for this schedule", given.levels,
-          levels);
-  const Index slots = rows.count() * given.top_k;
-  require(std::ssize(given.spans) == slots && std::ssize(given.scores) == slots,
-          "selection of {} spans and {} scores: {} for {} rows of {} slots", given.spans.size(),
-          given.scores.size(), slots, rows.count(), given.top_k);
-  require_selection(rows, given);
-}
-
 void add(const double* from, std::vector<double>& to) {
   for (std::size_t i = 0; from && i < to.size(); ++i) to[i] += from[i];
 }

@@ -117,11 +117,11 @@ CombineGradients combine_backward(const CombineArgs& args, const double* output_
       gradients.scores[at(slot)] = delta;
       mean += g * delta;
       window_share += g * join.second;
-      if (join.first > 0) {
+      if (join.first != 0) {
         writable_at(gradients.outputs.data(), slot, args.head_dim) = g * join.first * d_output;
         gradients.lses[at(slot)] = g * join.first * (dot(d_output, items.span(slot)) - delta);
       }
-      if (join.second > 0) {
+      if (join.second != 0) {
         gradients.window_lse[at(row)] += g * join.second * (of_window - delta);
       }
     }

@@ -78,6 +78,16 @@ void require_selection(const Rows& rows, const Selection& selection) {
   }
 }
 
+void require_given(const Rows& rows, const Selection& given, Index levels) {
+  require(given.levels == levels, "selection of {} levels: {} for this schedule", given.levels,
+          levels);
+  const Index slots = rows.count() * given.top_k;
+  require(std::ssize(given.spans) == slots && std::ssize(given.scores) == slots,
+          "selection of {} spans and {} scores: {} for {} rows of {} slots", given.spans.size(),
+          given.scores.size(), slots, rows.count(), given.top_k);
+  require_selection(rows, given);
+}
+
 template <class T>
 void add_gradients(const SpanSearchArgs<T>& args, const Selection& selection,
                    const double* score_gradient, const SearchSums& sums) {

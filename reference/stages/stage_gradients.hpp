@@ -45,4 +45,8 @@ void add_gradients(const SpanSearchArgs<T>& args, const Selection& selection,
 /// Throws unless the kept paths are made of keys that their queries may look at.
 void require_selection(const Rows& rows, const Selection& selection);
 
+/// Throws unless a selection is one for these rows: spans and scores too, whose ranges are looked
+/// at where they are used.
+void require_given(const Rows& rows, const Selection& given, Index levels);
+
 }  // namespace multistep

@@ -37,19 +37,27 @@ COMMANDS = {
         f"--length 1000 --queries 200 --preset paper --window-index 3 {FEW_HEADS}",
     "prefill, released": f"--length 4Ki --queries 200 --preset released {FEW_HEADS}",
 }
+# Of faults that are said to be of the backward pass.
+BACKWARD_COMMANDS = {
+    "gradients, N = 3": f"--gradients --length 500 --queries 200 --steps 3 {FEW_HEADS}",
+    "gradients, window":
+        "--gradients --length 2Ki --queries 2Ki --preset paper --window-index 7 --heads 32 "
+        "--kv-heads 2 --head-dim 128 --sample 64",
+}
 TESTS = "[fault]"  # those of TESTS that are run
 TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_not_awaited",
                "part_not_counted", "repair_skipped", "earlier_parts_lost", "tiles_from_range",
-               "capacity_decides"}
+               "capacity_decides", "pieces_as_they_come", "anchor_run_cut"}
 
 
 def read_faults():
-    """Names of the faults by number; 0 is none."""
+    """Names of the faults by number; 0 is none. Which of them are of the backward pass."""
     body = re.search(r"enum class Fault : int \{(.*?)\};", FAULTS.read_text(), re.DOTALL)[1]
     names = re.findall(r"\w+", re.sub(r"//.*", "", body))
+    backward = set(re.findall(r"(\w+), +// backward: ", body))
     if names[0] != "none" or len(names) <= 10 or "=" in re.sub(r"//.*", "", body):
         sys.exit(f"{FAULTS}: none and at least 10 faults, numbered from 0")
-    return names
+    return names, backward
 
 
 def compare(program, options, fault=None):
@@ -77,9 +85,9 @@ def run_tests(tests, fault):
     return {0: "PASS", 1: "FAIL"}.get(done.returncode, f"exit code {done.returncode}"), done.stdout
 
 
-def attempt(program, tests, name, fault):
+def attempt(program, tests, name, fault, commands):
     """Tries one fault; returns whether all is as it must be, and who caught it."""
-    ends = {command: compare(program, options, fault) for command, options in COMMANDS.items()}
+    ends = {command: compare(program, options, fault) for command, options in commands.items()}
     if fault == 0 or name in TESTS_ALONE:
         ends["tests"] = run_tests(tests, fault)
     lines = []
@@ -93,15 +101,15 @@ def attempt(program, tests, name, fault):
     for command, (end, output) in ends.items():
         if end not in (("PASS",) if fault == 0 else ("PASS", "FAIL")):  # a crash is no verdict
             lines += [f"  {command}: ended with {end}",
-                      f"  $ multistep_faulty compare {COMMANDS[command]} --fault {fault}"
-                      if command in COMMANDS else
+                      f"  $ multistep_faulty compare {commands[command]} --fault {fault}"
+                      if command in commands else
                       f"  $ MULTISTEP_FAULT={fault} gpu_tests_faulty {TESTS}", output.rstrip()]
     return good, "\n".join(lines)
 
 
 def main():
     program, tests, *wanted = sys.argv[1:]
-    names = read_faults()
+    names, backward = read_faults()
     if unknown := TESTS_ALONE - set(names):
         sys.exit(f"faults.py: {' '.join(sorted(unknown))}: no fault of {FAULTS.name}")
     if unknown := set(wanted) - set(names):
@@ -114,7 +122,10 @@ def main():
         return 77
     survivors = []
     with ThreadPoolExecutor(4) as pool:
-        attempts = [pool.submit(attempt, program, tests, name, fault) for fault, name in tried]
+        attempts = [pool.submit(attempt, program, tests, name, fault,
+                                {**COMMANDS, **BACKWARD_COMMANDS} if fault == 0 else
+                                BACKWARD_COMMANDS if name in backward else COMMANDS)
+                    for fault, name in tried]
         for (_, name), done in zip(tried, attempts):
             good, text = done.result()
             print(text, flush=True)

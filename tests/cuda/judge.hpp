@@ -2,7 +2,7 @@
 
 #include <numeric>
 
-#include "multistep/judge.hpp"
+#include "multistep/judge_gradients.hpp"
 #include "stages.hpp"
 
 /// What the GPU computed, before the library's judge, every row by its own limits (SPEC 8.3). Each
@@ -55,6 +55,23 @@ inline std::string wrong_whole(const ProblemArgs& problem, Dtype dtype, const Wh
 }
 inline std::string wrong_whole(const Problem& problem, Dtype dtype, const Whole& got) {
   return wrong_whole(problem.attention(), dtype, got);
+}
+
+/// What a search found, as gradients take it.
+inline Selection selection_of(const Problem& problem, const Paths& got) {
+  return multistep::selection_of(handed(got).submission(), problem.sizes.rows(),
+                                 problem.plan.schedule().top_k, problem.plan.steps() - 1);
+}
+
+/// Gradients, of `count` rows and keys or all. In all rows and keys: zeros, NaN and infinities.
+inline std::string wrong_gradients(const multistep::SubmittedGradients<float>& given, Dtype dtype,
+                                   Index count = Index{1} << 40) {
+  const multistep::Shape& shape = given.attention.shape;
+  const multistep::StripePlan& plan = *given.attention.plan;
+  const multistep::JudgeReport report = multistep::judge_gradients(
+      given, storage_of(dtype), multistep::sample_rows(shape, plan, count, 1),
+      multistep::sample_keys(shape, plan, *given.selection, count, 1));
+  return report.pass() ? "" : report.table();
 }
 
 /// Attention to spans [batch, num_heads, L_q, slots], nothing left out of them.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "multistep/cuda/attention.hpp"
+#include "multistep/cuda/gradients.hpp"
 #include "multistep/cuda/memory.hpp"
 #include "support/catch.hpp"
 #include "support/inputs.hpp"

@@ -14,7 +14,7 @@ import unittest
 import sample_results
 from plots import figures, fits, make, results
 from plots.figures import (accuracy, audit, cheapest, counted, crossover, exponents, needles, oracle,
-                           stages, timed)
+                           stages, timed, training, training_curve)
 from plots.fits import Point
 from plots.plot import FilePlot
 
@@ -296,6 +296,67 @@ class Folder(unittest.TestCase):
         self.assertIn("differs from the oracle's in 0.25% of the rows", errors.brief)
         best = cheapest.caption(self.results)
         self.assertIn(("nstep", "1Mi", "14"), [row[:3] for row in best.tables[0].rows])
+
+    def test_training_times_of_samples(self):
+        times = {(one.name, one.length): one for one in training.kernel_times(self.results)}
+        self.assertEqual(len(times), 18)
+        for one in times.values():
+            self.assertAlmostEqual(one.ratio, 2.1)
+        rival = training.rival_times(self.results)[1]
+        self.assertEqual((rival.name, rival.length, rival.both), ("cuDNN", 16384, 0.0128))
+        brief = training.caption(self.results).brief
+        nstep2 = times["nstep2", 128 * 1024].both
+        self.assertIn(f"at 128Ki: A (paper), N = 2 in ", brief)
+        self.assertIn(f"nstep, N = 2 in {results.duration(nstep2)}, {0.8192 / nstep2:.3g} times as "
+                      "fast", brief)
+        self.assertIn("as PyTorch's cuDNN, which takes 819 ms.", brief)
+        table = training.tables(self.results)[0]
+        self.assertEqual([row[0] for row in table.rows][0], "dense, N = 1")
+        self.change("h100/train.json", lambda bench: bench["records"].pop(2))
+        with self.assertRaises(KeyError):  # a case without one of its stages
+            training.kernel_times(results.Results(self.folder))
+
+    def curve(self, change=lambda run: None):
+        """The curves after a change of the kernels' run."""
+        self.change("h100/training_curve.json", lambda curve: change(curve["runs"][0]))
+        return training_curve.curves(results.Results(self.folder))
+
+    def test_limits_of_a_training_curve(self):
+        found = self.curve()
+        # The second control leaves at step 51, in means over ten: further than the first at 56.
+        self.assertEqual([round(limit, 9) for limit in found.limits[:7]],
+                         [0.02] * 5 + [0.024, 0.028])
+        self.assertAlmostEqual(found.limits[-1], 0.04)
+        self.assertIsNone(found.left(found.kernels))
+        self.assertEqual(found.agreeing, 2)
+        self.assertEqual(found.left(found.fault), 5)  # 0.011 a step, averaged: 0.022
+        self.change("cpu/training_curve.json", lambda curve: [  # controls like it
+            run.update(losses=curve["runs"][0]["losses"]) for run in curve["runs"]])
+        found = self.curve()
+        self.assertAlmostEqual(found.limits[0], 2 * 3 / 512)
+        self.assertAlmostEqual(found.limits[-1], 2 * (3 - 0.02 * 94.5) / 512)
+
+    def test_a_training_curve_that_leaves_is_told(self):
+        def late(run):
+            run["losses"][60:] = [loss + 0.1 for loss in run["losses"][60:]]
+
+        found = self.curve(late)
+        self.assertEqual(found.left(found.kernels), 63)
+        brief = training_curve.caption(results.Results(self.folder)).brief
+        self.assertRegex(brief, "further from the oracle's in float64 than bf16 explains, first at "
+                                r"step 63 of 100 and most, 2\.8\d times, at step \d+\.")
+
+        def lost(run):
+            run["losses"][20] = math.nan
+
+        found = self.curve(lost)
+        self.assertEqual(found.left(found.kernels), 21)
+
+    def test_training_curves_of_other_starts_are_refused(self):
+        self.change("h100/training_curve.json",
+                    lambda curve: curve["digests"].update(weights="2" * 64))
+        self.refused("h100/training_curve.json: digests: not those of cpu/training_curve.json",
+                     training_curve.caption)
 
     def test_one_table_of_exponents(self):
         table = exponents.table(self.results)

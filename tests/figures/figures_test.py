@@ -31,6 +31,8 @@ NUMBERS = {
     "cheapest": "N = 28 does the least",
     "timed": "decode, A (paper), N = 2",
     "crossover": "is overtaken. Decode: A (paper), N = 2 at 16.8Ki, 61.5 times as fast at 10M",
+    "training": "| PyTorch's cuDNN | 12.8 ms (3.0) | 205 ms (3.0) | 819 ms (3.0) |",
+    "training_curve": "from a loss of 3.000 to 1.125 and 1.110, never further apart than 0.75 of",
     "stages": "search 33%, span attention 44%, window, combine 22%",
     "oracle": "1.500 [1.492, 1.508], nstep, N = 2",
     "accuracy": "576 of 576 comparisons of a stage pass",
@@ -154,6 +156,23 @@ class Figures(unittest.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertIn("no results for this figure", done.stderr)
 
+    def test_what_is_not_measured_is_left_out(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            copy, drawn = pathlib.Path(scratch) / "results", pathlib.Path(scratch) / "figures"
+            drawn.mkdir()
+            done = plots("all", "--results", copy, "--output", drawn)
+            self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))
+            self.assertIn("no results of any figure", done.stderr)
+            (copy / "cpu").mkdir(parents=True)
+            shutil.copy(self.results / "cpu/oracle.json", copy / "cpu")
+            shutil.copy(self.results / "cpu/training_curve.json", copy / "cpu")
+            done = plots("all", "--results", copy, "--output", drawn)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertIn(f"training_curve: left out, as there is no {copy}/h100/training_curve",
+                          done.stdout)
+            self.assertEqual(re.findall('<h2 id="(.*?)"', (drawn / "index.html").read_text()),
+                             ["oracle"])
+
     def test_page(self):
         text = (self.drawn / "index.html").read_text()
         self.assertEqual(re.findall('<h2 id="(.*?)">(.*?)</h2>', text), [
@@ -202,7 +221,9 @@ class Readme(unittest.TestCase):
         text = self.page.read_text()
         for part in ("](../results/cpu/counted.png)", "](../results/h100/timed.png)",
                      "](../results/h100/crossover.png)", "| nstep, N = 3 | 1.333 | 1.333 [1.333, ",
-                     "| A (paper), N = 2 | "):
+                     "| A (paper), N = 2 | ", "](../results/h100/training.png)",
+                     "](../results/h100/training_curve.png)",
+                     "| PyTorch's FlashAttention | 16 ms, 1 GiB | 256 ms, 4 GiB | "):
             self.assertIn(part, text)
 
         # A page is changed, or a picture, or a result.
@@ -245,6 +266,8 @@ class Readme(unittest.TestCase):
         for file, stale in (("figures/multiplicity.py", "cpu/multiplicity.png"),
                             ("figures/crossover.py", "h100/crossover.png"),
                             ("figures/timed.py", "h100/timed.png"),
+                            ("figures/training.py", "h100/training.png"),
+                            ("figures/training_curve.py", "h100/training_curve.png"),
                             ("figures/counted.py", "cpu/counted.png"),
                             ("maps.py", "cpu/multiplicity.png"), ("fits.py", "cpu/counted.png"),
                             ("style.py", "cpu/counted.png"),

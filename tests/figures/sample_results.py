@@ -67,6 +67,56 @@ def bench(records, command):
             "failed": []}
 
 
+def train_bench():
+    """Backward is twice forward, and both together take 3.1 times as long."""
+    records = []
+    for length in (16 * KI, 64 * KI, 128 * KI):
+        for config in ("A", "B", "nstep2", "nstep3", "even2", "dense"):
+            whole = bench_records("whole", length, [config])[-1]
+            for stage, share in (("forward", 1), ("backward", 2), ("forward, backward", 3.1)):
+                times = {f"{which}_ms": share * whole[f"{which}_ms"]
+                         for which in ("median", "low", "high")}
+                records.append({**whole, **times, "phase": "train", "stage": stage})
+    return bench(records, "build/gpu/multistep bench --phases train --json")
+
+
+def sdpa():
+    """PyTorch's: 4 ms forward at 16Ki and 16 ms both, as length squared."""
+    records = []
+    for length in (16 * KI, 64 * KI, 128 * KI):
+        for name, share in (("A", 0.1), ("nstep2", 0.1), ("nstep3", 0.2), ("FlashAttention", 1),
+                            ("cuDNN", 0.8)):
+            forward = 4 * share * (length / (16 * KI)) ** 2
+            records.append({"name": name, "length": length, "forward_ms": forward,
+                            "forward_backward_ms": 4 * forward, "peak_bytes": length << 16})
+    return {**COMMON, "command": "experiments/sdpa_times.py", "device": "Sample H100",
+            "torch": "2.11.0", "records": records,
+            "shape": {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": DIM, "dtype": "bfloat16"}}
+
+
+def training_curve(device):
+    """Losses fall from 3 in a line; controls lie 0.01 above, then 0.02 below, the kernels 0.015."""
+    oracle = [3 - 0.02 * step for step in range(100)]
+
+    def run(name, moved, gap, dtype="bfloat16"):
+        return {"run": name, "dtype": dtype, "moved": moved, "seconds": 1.5,
+                "losses": [loss + gap(step) for step, loss in enumerate(oracle)]}
+
+    runs = {"cpu": [run("oracle", None, lambda step: 0, "float64"),
+                    run("control", None, lambda step: 0.01),
+                    run("control", 3, lambda step: -0.02 * (step >= 50)),
+                    run("fault", None, lambda step: 0.011 * step, "float64")],
+            "cuda": [run("kernels", None, lambda step: 0.015)]}
+    return {**COMMON, "command": f"experiments/studies/training_curve.py --device {device}",
+            "device": DEVICE if device == "cuda" else {"name": "Sample CPU", "cores": 2},
+            "torch": "2.11.0", "model": {"width": 64, "num_heads": 2, "num_kv_heads": 1,
+                                         "head_dim": 64, "layers": []},
+            "task": {"tokens": 16, "length": 256, "batch": 8, "periods": [16, 32]},
+            "optimizer": {"name": "Adam", "rate": 0.004, "betas": [0.9, 0.98]},
+            "digests": {"weights": "0" * 64, "tokens": "1" * 64},
+            "kernels": [["search_tiles"]] if device == "cuda" else None, "runs": runs[device]}
+
+
 def values(stage, worst):
     return {"stage": stage, "kind": "values", "pass": True, "max_error": worst * 1e-3,
             "max_limit": 1e-3, "mean_error": worst * 0.8e-4, "mean_limit": 1e-4, "nans": 0}
@@ -189,6 +239,8 @@ def write(folder):
         (folder / name).write_text(json.dumps(document))
     for name, document in (("h100/accuracy", accuracy()), ("cpu/scaling", scaling()),
                            ("cpu/oracle", oracle()), ("cpu/audit", audit()),
-                           ("cpu/needles", needles())):
+                           ("cpu/needles", needles()), ("h100/train", train_bench()),
+                           ("h100/sdpa", sdpa()), ("cpu/training_curve", training_curve("cpu")),
+                           ("h100/training_curve", training_curve("cuda"))):
         (folder / f"{name}.json").write_text(json.dumps(document))
     return folder

@@ -285,7 +285,7 @@ class OracleTimes(Case):
     def test_every_schedule_and_repeat(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "oracle.json"
-            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program_test.PROGRAM, path, "--lengths", "64,32768", "--repeats"]
+            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program_test.PROGRAM, "--output", path, "--lengths", "64,32768", "--repeats"]
             self.assertEqual(subprocess.run([*command, "0"], capture_output=True).returncode, 2)
             subprocess.run([*command, "2", "--commit", "abc"], check=True)
             result = json.loads(path.read_text())

@@ -99,6 +99,22 @@ class Compare(Case):
         self.assertEqual((done.returncode, done.stdout), (2, ""))
         self.assertRegex(done.stderr, r"^multistep compare: --length 2147483646: the oracle takes "
                                       r"\S+ GiB, at most \S+ GiB fit this machine\n$")
+        done = run("compare", "--length", "16Mi", "--queries", "all", "--gradients")
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep compare: --gradients --length 16777216 --queries "
+                                      r"16777216: the oracle takes \S+ GiB, at most \S+ GiB fit this "
+                                      r"machine\n$")
+
+    def test_gradients_are_judged_beside_the_values(self):
+        for options in [["--steps", 3], ["--steps", 1], ["--preset", "paper", "--dtype", "fp16"]]:
+            with self.subTest(options=options):
+                result = self.json("compare", "--length", 600, "--queries", 100, *SMALL,
+                                   "--gradients", *options)
+                self.assertIs(result["pass"], True)
+                stages = [stage["stage"] for stage in result["stages"]]
+                for stage in ["output", "d query", "d key", "d value"]:
+                    self.assertIn(stage, [name.replace("attention: ", "") for name in stages])
+                self.assertGreater(result["keys"], 0)
 
 
 class Bench(Case):
@@ -127,7 +143,7 @@ class Bench(Case):
             (["--configs", "C"],
              "--configs C: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense"),
             (["--configs", "A,,B"], "--configs 'A,,B': values separated by commas, none empty"),
-            (["--phases", "train"], "--phases train: decode, prefill or whole"),
+            (["--phases", "tune"], "--phases tune: decode, prefill, whole or train"),
             (["--lengths", "1x"], "--lengths 1x: an integer in [1, 2147483646], as 1000, 1k, 1Ki, "
                                   "1M, ..."),
             (["--repeats", "1"],

@@ -67,28 +67,30 @@ class Script(unittest.TestCase):
     def test_benches(self):
         self.assertEqual(self.run_script("bench").returncode, 0)
         calls = self.calls()
-        self.assertEqual(len(calls), 8)
+        self.assertEqual(len(calls), 9)
         self.assertIn("--phases decode,prefill --lengths 10M --configs "
                       "A,B,nstep2,nstep3,nstep4,even2,even3,even4,dense --commit c1 --dirty no",
                       calls[6])
         self.assertIn("--phases whole --whole-lengths 4Ki,8Ki,16Ki,32Ki,64Ki", calls[7])
+        self.assertIn("--phases train --whole-lengths 16Ki,64Ki,128Ki --configs "
+                      "A,B,nstep2,nstep3,even2,dense --commit", calls[8])
         self.assertEqual({path.name for path in self.results.iterdir()},
                          {f"context_{n}.json" for n in ("4Ki", "16Ki", "64Ki", "256Ki", "1Mi",
-                                                        "4Mi", "10M")} | {"whole.json"})
+                                                        "4Mi", "10M")} | {"whole.json", "train.json"})
 
     def test_goes_on(self):
         self.fate(at=4, code=137)  # the question for the device is the first call
         self.assertEqual(self.run_script("bench").returncode, 1)
-        self.assertEqual(len(self.calls()), 8)
+        self.assertEqual(len(self.calls()), 9)
         self.fate(at=0, code=0)
         self.assertEqual(self.run_script("bench").returncode, 0)
         self.assertEqual(len(self.calls()), 1)  # the one that was cut off
         self.assertEqual(self.run_script("bench").returncode, 0)
         self.assertEqual(self.calls(), [])
         self.run_script("bench", commit="c2")
-        self.assertEqual(len(self.calls()), 8)
+        self.assertEqual(len(self.calls()), 9)
         self.run_script("bench", commit="c2", dirty="yes")
-        self.assertEqual(len(self.calls()), 8)  # no commit tells what that was
+        self.assertEqual(len(self.calls()), 9)  # no commit tells what that was
 
     def test_a_failed_case_is_asked_again(self):
         self.fate(at=2, code=1)
@@ -130,7 +132,7 @@ class Script(unittest.TestCase):
         self.fate(at=0, code=0)
         done = self.run_script("bench", "speed")
         self.assertEqual((done.returncode, done.stderr), (
-            2, "experiments/gpu.sh speed: tests, compare, bench or accuracy\n"))
+            2, "experiments/gpu.sh speed: tests, compare, bench, accuracy or training\n"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from .._arrays import integers
 from .._problem import Options, arguments, each, filled, takes_options
 from .._rational import integer
 from ..schedule import Schedule
-from .candidates import copied, submitted, to_host
+from . import gradients as of_gradients
+from .candidates import submitted, to_host
 from .reports import Comparison, Stage
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
             routing_queries: Any, schedule: Schedule, *, query_offset: int = 0, length: Any = None,
             rows: Union[str, int, npt.ArrayLike] = "auto", seed: int = 1,
-            **options: Unpack[Options]) -> Comparison:
+            gradients: of_gradients.Backward = None, **options: Unpack[Options]) -> Comparison:
     """Judges a kernel's results on these inputs by the oracle, each stage on its own input.
 
     Args:
@@ -52,7 +53,15 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
             "auto" (as many as take a few seconds, 1024 at least), or indices into
             [batch * num_heads * L_q]. All rows are looked at for NaN, infinities, and outputs
             larger than any value that they could be made of.
-        seed: of the random rows.
+        seed: of the random rows, and of what gradients are judged by.
+        gradients: a callable, called after the candidate as ``gradients(output_gradient)`` with
+            random derivatives of a loss by the output, in q's type; it returns those by what the
+            candidate was given: a mapping or an object with some of q, k, v, routing_queries (as
+            they are given) and search_keys, of which k has a part where k is searched. Or
+            "autograd": the candidate's output is a tensor, and PyTorch is asked. They are judged
+            beside the values: those by queries in the same rows, those by keys in as many keys, at
+            the candidate's selection where spans, scores and anchors were handed in, else at the
+            oracle's. What nobody looked at has gradient 0, exactly.
 
     The search is judged by regret: every chosen path must be within the rounding bound of the k-th
     best, whichever way near-ties fall. Every row has limits of its own: its values may err twice as
@@ -70,9 +79,10 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
                       query_offset=query_offset, length=length)
     here = each(lambda _, array: to_host(array), named)
     given = oracle.problem(*here._replace(length=to_host(length), start=to_host(named.start)))
-    results = candidate
+    called = of_gradients.Called(candidate, [])
     if callable(candidate):  # which may write to what it gets
-        results = candidate(copied(q), copied(k), copied(v), copied(routing_queries))
+        called = of_gradients.call(candidate, named, routing_queries, gradients)
+    results = called.results
     sizes = given.sizes
     schedule = schedule.with_top_k(named.top_k)
     handed_in = submitted(results, sizes, schedule)
@@ -81,7 +91,8 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     flat = {name: None if array is None else array.reshape(total, *array.shape[3:])
             for name, array in handed_in.items()}
     found, table = _core.judge(given.inputs, sample, given.storage,
-                               filled(_core.Results(), **flat))
+                               filled(_core.Results(), **flat),
+                               of_gradients.judged(gradients, called, named, given, seed), seed)
     shape = (f"batch {sizes.batch}, {sizes.heads} heads over {sizes.kv_heads}, {sizes.queries} "
              f"queries, {sizes.keys} keys, head_dim {sizes.head_dim}, {given.storage}")
     report = json.loads(found)
@@ -92,7 +103,8 @@ def compare(candidate: Union[Callable[..., Any], Any], q: Any, k: Any, v: Any,
     return Comparison(report["pass"], report["verdict"], tuple(stages),
                       tuple(report["not_supplied"]), report["end_to_end"], report["rows"],
                       report["rows_of"], report["undecided"],
-                      f"{schedule.describe()}, top_k {schedule.top_k}", shape, table)
+                      f"{schedule.describe()}, top_k {schedule.top_k}", shape, table,
+                      report.get("keys", 0), report.get("keys_of", 0))
 
 
 def _sample(rows: Any, given: oracle.Problem, total: int, seed: int) -> npt.NDArray[np.int64]:

@@ -18,7 +18,8 @@ class Stage:
     passed: bool
     worst: Optional[dict[str, int]]
     """batch, head, query (position), and for values slot and dim, of the row that is furthest
-    beyond its limits, or nearest to them; None where every value is right."""
+    beyond its limits, or nearest to them; None where every value is right. Of gradients by keys:
+    KV head and key; by routing queries: level."""
     fields: dict[str, Any]
     """Errors and limits, as the JSON of ``multistep compare`` has them; None for what is no
     number."""
@@ -52,6 +53,9 @@ class Comparison:
     shape: str
     table: str
     """The stages, a line each, and what is wrong with them."""
+    keys: int = 0
+    """Keys whose gradients were judged."""
+    keys_of: int = 0
 
     def __bool__(self) -> bool:
         return self.passed
@@ -64,8 +68,9 @@ class Comparison:
         raise KeyError(f"{name}: not judged; {', '.join(s.name for s in self.stages)} were")
 
     def to_dict(self) -> dict[str, Any]:
+        keys = {"keys": self.keys, "keys_of": self.keys_of} if self.keys_of else {}
         return {"pass": self.passed, "verdict": self.verdict, "schedule": self.schedule,
-                "shape": self.shape, "rows": self.rows, "rows_of": self.rows_of,
+                "shape": self.shape, "rows": self.rows, "rows_of": self.rows_of, **keys,
                 "undecided": self.undecided,
                 "stages": [stage.to_dict() for stage in self.stages],
                 "not_supplied": list(self.not_supplied), "end_to_end": self.end_to_end}

@@ -4,10 +4,12 @@ oracle.
 ``torch.ops.multistep.attention`` and ``.accumulate`` are custom operators with fake kernels, so
 that ``torch.compile(fullgraph=True)`` goes through them; a scale is a constant of compiled code,
 which each new value compiles anew. On CUDA nothing waits for the device: after a first call, which
-makes a schedule's tables (or ``prepare``), calls can be captured in CUDA graphs. Gradients exist on
-the CPU, by the oracle. The kernels have none yet: inputs that require grad are refused at the
-forward, unless under ``torch.no_grad()``. ``torch.vmap`` maps over the operators; torch.func.grad
-and its kin, forward mode and second derivatives are refused.
+makes a schedule's tables (or ``prepare``), calls can be captured in CUDA graphs. Gradients (SPEC 6)
+are taken at the selection that the forward found, which is kept beside its inputs: 8 + 4 N bytes a
+row and slot on CUDA. On CUDA there are none of calls with a ``length``, which are refused at the
+forward unless under ``torch.no_grad()``. Under ``torch.autocast`` arrays are cast to its dtype.
+``torch.vmap`` maps over the operators; torch.func.grad and its kin, forward mode and second
+derivatives are refused.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from .._problem import (Attended, Options, arguments, check_shapes, checked, req
 from .._recurrence import Recurrence
 from ..schedule import Schedule
 from . import calls, tables
+from .module import Cache, MultiStepAttention
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -120,4 +123,5 @@ def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], sch
                    given.softmax_scale, length is not None)
 
 
-__all__ = ["accumulate", "attend", "attention", "decode", "merge", "plan", "prepare"]
+__all__ = ["Cache", "MultiStepAttention", "accumulate", "attend", "attention", "decode", "merge",
+           "plan", "prepare"]

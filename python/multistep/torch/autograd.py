@@ -9,19 +9,15 @@ from typing import Any, Optional
 import torch
 from torch import Tensor
 
-from .._problem import Arguments
-from .._recurrence import Recurrence
+from .._problem import Arguments, Attended, Derivatives, Gradients, Kept
+from .._recurrence import Recurrence, WalkGradients
 from . import operators
 
 _TENSOR = object()  # stands for one that PyTorch keeps
 
 
 def _keep(ctx: Any, operands: Sequence[Any]) -> None:
-    """Keeps an operator's arguments for its gradient. Runs at the forward, where one that there is
-    not is refused: whoever will not go back says torch.no_grad()."""
-    if operands[0].device.type == "cuda":
-        raise NotImplementedError("multistep: no gradients on the GPU yet; use torch.no_grad() or "
-                                  "CPU tensors")
+    """Keeps operands of an operator's gradient."""
     tensors: list[Tensor] = []
 
     def take(value: Any) -> Any:
@@ -34,6 +30,7 @@ def _keep(ctx: Any, operands: Sequence[Any]) -> None:
 
     ctx.operands = take(operands)
     ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
 
 
 def _kept(ctx: Any) -> list[Any]:
@@ -47,24 +44,38 @@ def _kept(ctx: Any) -> list[Any]:
     return list(map(give, ctx.operands))
 
 
+def will_go_back(operands: Sequence[Any]) -> bool:
+    """Will an operator with these be differentiated?"""
+    tensors = [one for operand in operands
+               for one in (operand if isinstance(operand, list) else [operand])]
+    return torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad
+                                           for one in tensors)
+
+
 def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """Runs at the forward, where a gradient that there is not is refused."""
     *operands, details = inputs
-    _keep(ctx, operands)
-    _, lse, window_lse, spans, scores, anchors = output
-    ctx.mark_non_differentiable(*([spans, anchors] if details else
-                                  [lse, window_lse, spans, scores, anchors]))
-    ctx.set_materialize_grads(False)
+    given, found = Arguments(*operands), Attended(*output)
+    if not details:
+        raise NotImplementedError("multistep: no gradients of the operator without details")
+    if given.length is not None and given.q.device.type == "cuda":
+        raise NotImplementedError("multistep: no gradients on the GPU where a length is given; use "
+                                  "query_offset, or torch.no_grad()")
+    _keep(ctx, [*Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse),
+                *operands])
+    ctx.mark_non_differentiable(found.spans, found.anchors)
 
 
 def _attention_gradient(ctx: Any, by_output: Optional[Tensor], by_lse: Optional[Tensor],
                         by_window_lse: Optional[Tensor], _: Any, by_scores: Optional[Tensor],
                         __: Any) -> tuple[Any, ...]:
-    given = Arguments(*_kept(ctx))
-    dq, dk, dv, levels, dkeys = torch.ops.multistep.attention_backward(
-        by_output, by_lse, by_window_lse, by_scores, *given)
+    kept = _kept(ctx)
+    found = Gradients(*torch.ops.multistep.attention_backward(
+        *Derivatives(by_output, by_lse, by_window_lse, by_scores), *kept))
+    given = Arguments(*kept[len(Kept._fields):])
     gradients = dict.fromkeys(Arguments._fields)
-    gradients.update(q=dq, k=dk, v=dv, routing_queries=list(levels.unbind(0)),
-                     search_keys=None if given.search_keys is None else dkeys)
+    gradients.update(found._asdict(),
+                     search_keys=None if given.search_keys is None else found.search_keys)
     return (*gradients.values(), None)
 
 
@@ -75,13 +86,9 @@ def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor
 def _accumulate_gradient(ctx: Any, by_output: Optional[Tensor], by_state: Optional[Tensor]
                          ) -> tuple[Any, ...]:
     given = Recurrence(*_kept(ctx))
-    x = given.x
-    if by_output is None:
-        by_output = torch.zeros_like(x)
-    if by_state is None:
-        by_state = x.new_zeros((x.shape[0], x.shape[1], x.shape[3], given.b.shape[3]))
-    dx, da, db, dc, first = torch.ops.multistep.accumulate_backward(by_output, by_state, *given)
-    return dx, da, db, dc, None if given.initial is None else first, None, None
+    found = WalkGradients(*torch.ops.multistep.accumulate_backward(by_output, by_state, *given))
+    gradients = found if given.initial is not None else found._replace(initial=None)
+    return (*gradients, None, None)
 
 
 def _no_second_gradient(ctx: Any, *_: Any) -> None:
@@ -100,22 +107,38 @@ def _fold(argument: Any, mapped: Any, size: int) -> Any:
     return spread.flatten(0, 1)
 
 
-def _batched(operator: Any, batch_dims: tuple[int, ...], info: Any, in_dims: tuple[Any, ...],
-             *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """The operator under vmap; ``batch_dims`` say where its results have the batch."""
+def _unfold(result: Any, size: int) -> Any:
+    """And back, of a result."""
+    if isinstance(result, (list, tuple)):
+        return type(result)(_unfold(one, size) for one in result)
+    return result.unflatten(0, (size, result.shape[0] // size))
+
+
+def _mapped(operator: Any, info: Any, in_dims: tuple[Any, ...], *arguments: Any
+            ) -> tuple[Any, int]:
+    """The operator under vmap."""
     size = info.batch_size
-    results = operator(*[_fold(*one, size) for one in zip(arguments, in_dims)])
-    return tuple(result.unflatten(dim, (size, result.shape[dim] // size))
-                 for result, dim in zip(results, batch_dims)), batch_dims
+    folded = [_fold(*one, size) for one in zip(arguments, in_dims)]
+    return _unfold(tuple(operator(*folded)), size), 0
 
 
-def _register(operator: Any, batch_dims: tuple[int, ...], gradient: Callable[..., Any],
-              keep: Optional[Callable[..., None]] = None) -> None:
+def _mapped_attention(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, int]:
+    """Only below vmap can be seen whether there will be gradients."""
+    def operator(*folded: Any) -> Any:
+        *operands, details = folded
+        return operators.attention(*operands, details or will_go_back(operands))
+
+    return _mapped(operator, info, in_dims, *arguments)
+
+
+def _register(operator: Any, gradient: Callable[..., Any],
+              keep: Optional[Callable[..., None]] = None,
+              mapped: Optional[Callable[..., Any]] = None) -> None:
     operator.register_autograd(gradient, setup_context=keep)
-    torch.library.register_vmap(operator, functools.partial(_batched, operator, batch_dims))
+    torch.library.register_vmap(operator, mapped or functools.partial(_mapped, operator))
 
 
-_register(operators.attention, (0,) * 6, _attention_gradient, _keep_for_attention)
-_register(operators.attention_backward, (0, 0, 0, 1, 0), _no_second_gradient)
-_register(operators.accumulate, (0, 0), _accumulate_gradient, _keep_for_accumulate)
-_register(operators.accumulate_backward, (0, 0, 0, 0, 0), _no_second_gradient)
+_register(operators.attention, _attention_gradient, _keep_for_attention, _mapped_attention)
+_register(operators.attention_backward, _no_second_gradient)
+_register(operators.accumulate, _accumulate_gradient, _keep_for_accumulate)
+_register(operators.accumulate_backward, _no_second_gradient)

@@ -13,17 +13,20 @@ from .._problem import Arguments, Attended, checked, each
 from .._rational import integer
 from .._recurrence import Recurrence
 from ..schedule import MAX_LENGTH
-from . import autograd, operators, positions  # noqa: F401 (gradients register themselves)
+from . import autograd, operators, positions
 
 
 def attended(given: Arguments, details: bool) -> Attended:
-    """What the operator finds; without ``details`` all but the output has no elements."""
-    each(_require_tensor, given)
+    """What the operator finds; without ``details`` all but the output has no elements, or counts
+    for nothing: gradients are taken at what was found."""
+    given = each(_taken, given)
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
     given = given._replace(length=positions.read("length", given.length, given.q),
                            start=positions.read("start", given.start, given.q))
-    found = _call(torch.ops.multistep.attention, *operators.operands(given), details)
+    operands = operators.operands(given)
+    found = _call(torch.ops.multistep.attention, *operands,
+                  details or autograd.will_go_back(operands))
     return Attended(*found)
 
 
@@ -32,6 +35,7 @@ def accumulated(given: Recurrence) -> tuple[Tensor, Tensor]:
     require_tensors(x=given.x, a=given.a, b=given.b, c=given.c)
     if given.initial is not None:
         require_tensors(initial=given.initial)
+    given = given._replace(x=_autocast(given.x), b=_autocast(given.b), c=_autocast(given.c))
     if not torch.compiler.is_compiling():
         given = given._replace(offset=integer("offset", given.offset, 0, MAX_LENGTH))
     given = given._replace(start=positions.read("start", given.start, given.x))
@@ -67,3 +71,17 @@ def require_tensors(**named: Any) -> None:
 def _require_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
+
+
+def _taken(name: str, value: Any) -> Tensor:
+    _require_tensor(name, value)
+    return _autocast(value)
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    """In the dtype of torch.autocast, which leaves float64 alone."""
+    kind = tensor.device.type
+    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
+        return tensor
+    narrow = tensor.is_floating_point() and tensor.dtype != torch.float64
+    return tensor.to(torch.get_autocast_dtype(kind)) if narrow else tensor

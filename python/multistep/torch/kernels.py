@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Union
+from collections.abc import Sequence
+from typing import Any, Optional, Union
 
 import torch
 from torch import Tensor
 
 from .. import _core, _problem, _recurrence
-from .._problem import Arguments, Attended, each, filled
+from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept, each,
+                        shapes_found)
 from .._rational import integer
-from .._recurrence import Recurrence
+from .._recurrence import Recurrence, WalkGradients
 from . import positions
 from .tables import device_schedule, max_context
 
@@ -20,47 +22,87 @@ _DTYPES = (torch.bfloat16, torch.float16)
 def attention(given: Arguments, results: Attended) -> None:
     """Fills the results that have elements."""
     with torch.cuda.device(given.q.device):
-        device = torch.cuda.current_device()
-        integer("query_offset", given.query_offset, 0, max_context(device))
-        sizes = _problem.check_shapes(given)
+        fields = _inputs(given)
+        if given.q.shape[2]:
+            _launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
 
-        def dense(name: str, tensor: Tensor) -> Tensor:
-            return _dense(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
 
-        arrays = each(dense, given)._replace(
-            top_k=None,  # which is the schedule's
-            start=positions.on_device("start", given.start, given.q),
-            length=positions.on_device("length", given.length, given.q))
-        if sizes.queries == 0:
+def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
+                       ) -> None:
+    """Fills the gradients that have elements."""
+    q, schedule = given.q, given.schedule
+    with torch.cuda.device(q.device):
+        fields = _inputs(given)
+        if not q.shape[2]:
+            sums: list[Any] = [results.k, results.v, results.search_keys]
+            for one in sums:
+                one.zero_()
             return
-        tables = device_schedule(given.schedule, max(sizes.keys, 1), device)
-        fields = _addresses(arrays)
-        fields.update(_addresses(results), schedule=tables, dtype=_name(given.q.dtype))
-        call = filled(_core.CudaAttention(), **sizes._asdict(), **fields)
-        _launch(call, given.q)
+        shapes = shapes_found(q.shape, schedule.top_k, schedule.steps - 1)
+        dtypes = {"by_output": q.dtype, "output": q.dtype, "spans": torch.int32,
+                  "anchors": torch.int32}
+        found = at._asdict()
+        if schedule.steps == 1:
+            found = {name: found[name] for name in ("output", "window_lse")}
+        for name, tensor in (by._asdict() | found).items():
+            fields[name] = _optional(name, tensor, q, dtypes.get(name, torch.float32),
+                                     getattr(shapes, name.removeprefix("by_")))
+        _launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
+
+
+def _inputs(given: Arguments) -> dict[str, Any]:
+    """What the forward and its gradient are given."""
+    device = torch.cuda.current_device()
+    integer("query_offset", given.query_offset, 0, max_context(device))
+    sizes = _problem.check_shapes(given)
+
+    def dense(name: str, tensor: Tensor) -> Tensor:
+        return _dense(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
+
+    arrays = each(dense, given)._replace(
+        top_k=None,  # which is the schedule's
+        start=positions.on_device("start", given.start, given.q),
+        length=positions.on_device("length", given.length, given.q))
+    return {**sizes._asdict(), **arrays._asdict(), "dtype": _name(given.q.dtype),
+            "schedule": device_schedule(given.schedule, max(sizes.keys, 1), device)}
 
 
 def accumulate(given: Recurrence) -> tuple[Tensor, Tensor]:
     """The output and the final state."""
-    with torch.cuda.device(given.x.device):
-        max_context(torch.cuda.current_device())
-        sizes = _recurrence.check_shapes(given)
-        x = _dense("x", given.x, given.x, _DTYPES)
-        a = given.a.float() if given.a.dtype == x.dtype else given.a
-        arrays = Recurrence(
-            x, _dense("a", a, x, (torch.float32,)), _dense("b", given.b, x, (x.dtype,)),
-            _dense("c", given.c, x, (x.dtype,)),
-            None if given.initial is None else _dense("initial", given.initial, x,
-                                                      (torch.float32,)),
-            positions.on_device("start", given.start, x),
-            integer("offset", given.offset, 0, positions.MAX_POSITION))
+    x, b = given.x, given.b
+    with torch.cuda.device(x.device):
+        fields = _inputs_of_walk(given)
         output = x.new_empty(x.shape)
-        state = x.new_empty((sizes.batch, sizes.heads, sizes.head_dim, sizes.state),
-                            dtype=torch.float32)
-        call = filled(_core.CudaAccumulation(), dtype=_name(x.dtype), output=output.data_ptr(),
-                      final_state=state.data_ptr(), **sizes._asdict(), **_addresses(arrays))
-        _launch(call, x)
+        state = x.new_empty((*x.shape[:2], x.shape[3], b.shape[3]), dtype=torch.float32)
+        _launch(_core.CudaAccumulation(), x, **fields, output=output, final_state=state)
         return output, state
+
+
+def accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor],
+                        given: Recurrence, results: WalkGradients) -> None:
+    """Fills the gradients that have elements."""
+    x, b = given.x, given.b
+    with torch.cuda.device(x.device):
+        fields = _inputs_of_walk(given)
+        state = (*x.shape[:2], x.shape[3], b.shape[3])
+        _launch(_core.CudaAccumulationBackward(), x, **fields, **_by(results),
+                by_output=_optional("by_output", by_output, x, x.dtype, x.shape),
+                by_state=_optional("by_state", by_state, x, torch.float32, state))
+
+
+def _inputs_of_walk(given: Recurrence) -> dict[str, Any]:
+    """What the forward and its gradient are given."""
+    max_context(torch.cuda.current_device())
+    sizes = _recurrence.check_shapes(given)
+    x = _dense("x", given.x, given.x, _DTYPES)
+    a = given.a.float() if given.a.dtype == x.dtype else given.a
+    arrays = Recurrence(
+        x, _dense("a", a, x, (torch.float32,)), _dense("b", given.b, x, (x.dtype,)),
+        _dense("c", given.c, x, (x.dtype,)),
+        _optional("initial", given.initial, x, torch.float32),
+        positions.on_device("start", given.start, x),
+        integer("offset", given.offset, 0, positions.MAX_POSITION))
+    return {**sizes._asdict(), **arrays._asdict(), "dtype": _name(x.dtype)}
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -78,22 +120,32 @@ def _dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, .
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
 
-def _addresses(record: NamedTuple) -> dict[str, Any]:
-    """The fields by name as the library takes them: of tensors the addresses. What is missing or
-    has no elements is left out. The caller keeps the tensors until the launch."""
-    found: dict[str, Any] = {}
-    for name, value in zip(record._fields, record):
+def _optional(name: str, tensor: Optional[Tensor], like: Tensor, dtype: torch.dtype,
+              shape: Optional[Sequence[int]] = None) -> Optional[Tensor]:
+    """The same of one that may be missing; with its shape, where nobody has looked at that yet."""
+    if tensor is None:
+        return None
+    if shape is not None and tensor.shape != shape:
+        raise ValueError(f"{name} of shape {tuple(tensor.shape)}: {tuple(shape)} here")
+    return _dense(name, tensor, like, (dtype,))
+
+
+def _by(gradients: Union[Gradients, WalkGradients]) -> dict[str, Any]:
+    """Gradients as calls name them."""
+    return {f"by_{name}": value for name, value in gradients._asdict().items()}
+
+
+def _launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
+    """Launches a call with its fields, of tensors their addresses. What is missing or has no
+    elements is left out."""
+    for name, value in fields.items():
         if isinstance(value, list):
-            found[name] = [one.data_ptr() for one in value]
+            setattr(call, name, [one.data_ptr() for one in value])
         elif isinstance(value, Tensor):
             if value.numel():
-                found[name] = value.data_ptr()
+                setattr(call, name, value.data_ptr())
         elif value is not None:
-            found[name] = value
-    return found
-
-
-def _launch(call: Union[_core.CudaAttention, _core.CudaAccumulation], like: Tensor) -> None:
+            setattr(call, name, value)
     workspace = torch.empty(call.workspace_size, dtype=torch.uint8, device=like.device)
     call.launch(workspace.data_ptr(), workspace.numel(),
                 torch.cuda.current_stream(like.device).cuda_stream)

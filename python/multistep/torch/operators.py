@@ -11,9 +11,10 @@ from typing import Any, Optional, get_type_hints
 import torch
 from torch import Tensor
 
-from .. import _core, oracle
-from .._problem import Arguments, Attended
-from .._recurrence import Recurrence
+from .. import oracle
+from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept,
+                        shapes_found)
+from .._recurrence import Recurrence, WalkGradients
 from ..schedule import Schedule
 from . import kernels
 
@@ -51,6 +52,10 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def _doubles(tensor: Optional[Tensor]) -> Optional[oracle.Doubles]:
+    return None if tensor is None else tensor.detach().double().numpy()
+
+
 # Attention: an ``Attended``, of no elements without ``details`` but for the output
 
 
@@ -84,42 +89,62 @@ def _empty(operands: Sequence[Any], details: bool) -> Attended:
     """``top_k`` may be a symbol: it is no key of a cache here."""
     q, schedule, top_k = operands[0], operands[4], operands[5]
     of = _schedule(schedule, None)
-    rows = q.shape[:3]
-    k = of.top_k if top_k is None else top_k
+    shapes = shapes_found(q.shape, of.top_k if top_k is None else top_k, of.steps - 1)
     wide = _wide(q.dtype)
     integers = torch.int32 if q.device.type == "cuda" else torch.int64
-    shapes = ((*rows, k), rows, (*rows, k, 2), (*rows, k), (*rows, k, of.steps - 1))
     dtypes = (wide, wide, integers, wide, integers)
     return Attended(q.new_empty(q.shape), *(q.new_empty(shape if details else (0,), dtype=dtype)
-                                            for shape, dtype in zip(shapes, dtypes)))
+                                            for shape, dtype in zip(shapes[1:], dtypes)))
 
 
-# Its gradients: derivatives by q, k, v, the routing queries and the search keys
+# Its gradients, at what it found. Those by the search keys have no elements where these are k
 
 
 @torch.library.custom_op(
     "multistep::attention_backward", mutates_args=(), device_types="cpu",
-    schema="(Tensor? by_output, Tensor? by_lse, Tensor? by_window_lse, Tensor? by_scores, "
-           f"{_fields(Arguments)}) -> {_tensors(5)}")
-def attention_backward(*operands: Any) -> tuple[Tensor, ...]:
-    given = _read(operands[4:])
-    dq, dk, dv, routing, search = oracle.attention_backward(
-        oracle.problem(*given), *(None if by is None else by.double().numpy()
-                                  for by in operands[:4]))
-    q = given.q
-    by_q, by_k, by_v = (torch.from_numpy(array).to(q.dtype) for array in (dq, dk, dv))
-    levels = [torch.from_numpy(array).to(q.dtype) for array in routing]
-    return (by_q, by_k, by_v, torch.stack(levels) if levels else q.new_empty((0, *q.shape)),
-            q.new_empty((0,)) if search is None else torch.from_numpy(search).to(q.dtype))
+    schema=f"({_fields(Derivatives)}, {_fields(Kept)}, {_fields(Arguments)}) -> "
+           "(Tensor, Tensor, Tensor, Tensor[], Tensor)")
+def attention_backward(*operands: Any) -> Gradients:
+    by, at, given = _read_backward(operands)
+    found = oracle.attention_backward(oracle.problem(*given), Derivatives(*map(_doubles, by)),
+                                      Kept(*(one.detach().numpy() for one in at[:3])))
+    keys = found.search_keys
+
+    def tensor(array: oracle.Doubles) -> Tensor:
+        return torch.from_numpy(array).to(given.q.dtype)
+
+    return Gradients(tensor(found.q), tensor(found.k), tensor(found.v),
+                     list(map(tensor, found.routing_queries)),
+                     given.k.new_empty((0,)) if keys is None else tensor(keys))
+
+
+@attention_backward.register_kernel("cuda")
+def _(*operands: Any) -> Gradients:
+    by, at, given = _read_backward(operands)
+    results = _empty_gradients(given)
+    kernels.attention_backward(by, at, given, results)
+    return results
 
 
 @attention_backward.register_fake
-def _(*operands: Any) -> tuple[Tensor, ...]:
-    given = Arguments(*operands[4:])
-    q, k, v, keys = given.q, given.k, given.v, given.search_keys
-    return (q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape),
-            q.new_empty((len(given.routing_queries), *q.shape)),
-            q.new_empty((0,)) if keys is None else keys.new_empty(keys.shape))
+def _(*operands: Any) -> Gradients:
+    return _empty_gradients(Arguments(*operands[_BACKWARD:]))
+
+
+_BY = len(Derivatives._fields)
+_BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
+
+
+def _read_backward(operands: Sequence[Any]) -> tuple[Derivatives, Kept, Arguments]:
+    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:_BACKWARD]),
+            _read(operands[_BACKWARD:]))
+
+
+def _empty_gradients(given: Arguments) -> Gradients:
+    q, k, keys = given.q, given.k, given.search_keys
+    return Gradients(q.new_empty(q.shape), k.new_empty(k.shape), k.new_empty(k.shape),
+                     [q.new_empty(q.shape) for _ in given.routing_queries],
+                     k.new_empty((0,) if keys is None else k.shape))
 
 
 # Accumulation: the output and the final state
@@ -140,39 +165,40 @@ def _(*operands: Any) -> tuple[Tensor, Tensor]:
 
 @accumulate.register_fake
 def _(*operands: Any) -> tuple[Tensor, Tensor]:
-    x = operands[0]
-    return x.new_empty(x.shape), _state(Recurrence(*operands), _wide(x.dtype))
+    x, b = operands[0], operands[2]
+    state = (x.shape[0], x.shape[1], x.shape[3], b.shape[3])
+    return x.new_empty(x.shape), x.new_empty(state, dtype=_wide(x.dtype))
 
 
-def _state(given: Recurrence, dtype: torch.dtype) -> Tensor:
-    batch, heads, _, head_dim = given.x.shape
-    empty: Tensor = given.x.new_empty((batch, heads, head_dim, given.b.shape[3]), dtype=dtype)
-    return empty
-
-
-# Its gradients: derivatives by x, a, b, c and the initial state
+# Its gradients. Those by the initial state have no elements where there is none
 
 
 @torch.library.custom_op(
     "multistep::accumulate_backward", mutates_args=(), device_types="cpu",
-    schema=f"(Tensor by_output, Tensor by_state, {_fields(Recurrence)}) -> {_tensors(5)}")
-def accumulate_backward(by_output: Tensor, by_state: Tensor, *operands: Any
-                        ) -> tuple[Tensor, ...]:
+    schema=f"(Tensor? by_output, Tensor? by_state, {_fields(Recurrence)}) -> "
+           f"{_tensors(len(WalkGradients._fields))}")
+def accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any
+                        ) -> WalkGradients:
     given = Recurrence(*operands)
-    gradients = _core.accumulate_backward(oracle.recurrence(*given)[0],
-                                          by_output.double().contiguous().numpy(),
-                                          by_state.double().contiguous().numpy())
-    return tuple(torch.from_numpy(gradient).to(dtype)
-                 for gradient, dtype in zip(gradients, (*(one.dtype for one in given[:4]),
-                                                        _dtype_of_state(given))))
+    found = oracle.accumulate_backward(given, _doubles(by_output), _doubles(by_state))
+    results = _empty_walk_gradients(given)
+    return WalkGradients(*(torch.from_numpy(array).to(like.dtype) if like.numel() else like
+                           for array, like in zip(found, results)))
+
+
+@accumulate_backward.register_kernel("cuda")
+def _(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any) -> WalkGradients:
+    given = Recurrence(*operands)
+    results = _empty_walk_gradients(given._replace(a=given.a.float()))
+    kernels.accumulate_backward(by_output, by_state, given, results)
+    return results._replace(a=results.a.to(given.a.dtype))
 
 
 @accumulate_backward.register_fake
-def _(by_output: Tensor, by_state: Tensor, *operands: Any) -> tuple[Tensor, ...]:
-    given = Recurrence(*operands)
-    return (*(one.new_empty(one.shape) for one in given[:4]),
-            _state(given, _dtype_of_state(given)))
+def _(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any) -> WalkGradients:
+    return _empty_walk_gradients(Recurrence(*operands))
 
 
-def _dtype_of_state(given: Recurrence) -> torch.dtype:
-    return _wide(given.x.dtype) if given.initial is None else given.initial.dtype
+def _empty_walk_gradients(given: Recurrence) -> WalkGradients:
+    x, a, b, c, first = (x if x is None else x.new_empty(x.shape) for x in given[:5])
+    return WalkGradients(x, a, b, c, given.x.new_empty((0,)) if first is None else first)

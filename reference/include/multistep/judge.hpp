@@ -206,6 +206,7 @@ struct SubmittedArrays {
 struct WholeCheck {
   Index not_finite = 0;  // values that are NaN or infinite, of rows that meet no such input
   Index unbounded = 0;   // values of the output that are larger than all that they can be made of
+  Index not_zero = 0;    // of gradients, by what nobody looked at
 };
 
 /// Looks at all rows of results. Rows that meet a NaN or an infinity are left to the judge of
@@ -223,6 +224,9 @@ class AllRows {
   WholeCheck items(const double* values, const Span* spans, Index slots, Index width,
                    bool infinite_too) const;
 
+  /// Meets row `row` no NaN and no infinity?
+  bool clean(Index row) const { return clean_[static_cast<std::size_t>(row)]; }
+
  private:
   AttentionArgs<T> args_;
   std::vector<char> clean_;     // [batch, num_heads, L_q]
@@ -236,7 +240,9 @@ struct StageReport {
   ValueReport values;
   WholeCheck whole;
   std::optional<SampledRow> worst;
-  Index slot = -1;  // of the worst value; -1: it is in none
+  bool of_keys = false;  // rows are keys of KV heads
+  Index level = -1;      // of the worst value; -1: it is of none
+  Index slot = -1;
   Index dim = -1;
 
   bool pass() const;
@@ -247,6 +253,8 @@ struct JudgeReport {
   std::vector<std::string> not_supplied;  // stages that there is nothing to judge by
   Index rows = 0;                         // looked at
   Index rows_of = 0;                      // of how many
+  Index keys = 0;                         // looked at, of gradients
+  Index keys_of = 0;                      // of how many; 0: no gradients were judged
   Index undecided = 0;  // of them, whose selection was not told and hangs on rounding, or whose
                         // scores were not and the gates do: their output is bounded, no more
   double end_to_end_max = 0;  // error of the output against the oracle's own; not judged

@@ -8,6 +8,7 @@
 #include "multistep/gradients.hpp"
 #include "multistep/host_memory.hpp"
 #include "multistep/judge.hpp"
+#include "multistep/judge_gradients.hpp"
 #include "multistep/memory.hpp"
 #include "multistep/power.hpp"
 #include "multistep/schedule.hpp"

@@ -1,0 +1,367 @@
+#include "attend/backward_row.cuh"
+#include "attend/softmax_state.cuh"
+#include "attend/tile_launch_sm90.cuh"
+#include "group/key_pieces.cuh"
+
+/// Backward, pass 3: the derivatives by keys and values. A block owns 128 keys, 64 a warpgroup, and
+/// has the tiles of 64 rows that look at any of them brought: of the weights P^T of keys against
+/// rows, dV += share P^T dO, and with dS^T = P^T (share V dO^T - mean), dK += dS^T Q.
+namespace multistep::cuda {
+namespace {
+
+using Args = BackwardRows<LaidItems>;
+
+constexpr int kGatherWarps = 4;
+
+/// A block's shared memory.
+template <int kHeadDim>
+struct OwnerStages {
+  static constexpr int kRowStages = kGatherWarps;  // a warp brings every fourth tile
+  using Tile64 = SwizzledTile<64, kHeadDim>;
+  static_assert(kTileRows == 64 && kOwnedKeys == 128);
+  struct Keys {
+    Tile64 key[2];  // one for each warpgroup
+    Tile64 value[2];
+  };
+  struct RowTile {
+    Tile64 query;
+    Tile64 by_output;
+    ItemRow item[kTileRows];
+    Tile tile;
+    bool last;  // no tile, but the end of a piece
+  };
+  Keys owned;
+  RowTile row_tile[kRowStages];
+  RingBarriers<1> key_barriers;
+  RingBarriers<kRowStages> row_barriers;
+
+  __device__ Ring<Keys, 1> keys() { return {reinterpret_cast<Keys(&)[1]>(owned), key_barriers}; }
+  __device__ Ring<RowTile, kRowStages> rows() { return {row_tile, row_barriers}; }
+
+  __device__ void init() {
+    key_barriers.init(1, TileBlock::kConsumerWarps);
+    row_barriers.init(32, TileBlock::kConsumerWarps);
+  }
+};
+
+__device__ inline bool meet(DeviceSpan a, std::int32_t begin, std::int32_t end) {
+  return a.begin < end && begin < a.end;
+}
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// A gathering warp: every fourth tile of rows that a piece's keys are looked at by.
+template <class T, int kHeadDim>
+struct RowGatherer {
+  using RowTile = typename OwnerStages<kHeadDim>::RowTile;
+  const Args& args;
+  OwnerStages<kHeadDim>& stages;
+  unsigned item = 0;  // tiles and ends of pieces so far, everybody's
+  unsigned asked = 0;
+  bool pending = false;  // item `asked` of this warp is on its way
+
+  __device__ bool mine() const { return item % kGatherWarps == threadIdx.x / 32; }
+
+  __device__ void finish() {
+    if (!pending) return;
+    ptx::wait_for_copies<0>();
+    ptx::fence_async_proxy();
+    stages.rows().arrive(asked);
+    pending = false;
+  }
+
+  /// Asks for 64 rows of an array; a lane knows the places of two, kNoRow: zeros.
+  template <class Tile64>
+  __device__ void copy(Tile64& tile, const void* array, const std::uint32_t (&places)[2]) const {
+    constexpr int kPieces = kHeadDim / 8;  // of a row
+    constexpr int kRowsAtOnce = 32 / kPieces;
+    const int lane = threadIdx.x % 32;
+    const T* const from = static_cast<const T*>(array) + lane % kPieces * 8;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll 8
+      for (int i = 0; i < 32; i += kRowsAtOnce) {
+        const int r = i + lane / kPieces;
+        const std::uint32_t place = __shfl_sync(kFullWarp, places[half], r);
+        const bool here = place != kNoRow;
+        ptx::copy_async_16(tile.at(32 * half + r, lane % kPieces),
+                           from + (here ? static_cast<std::int64_t>(place) * kHeadDim : 0), here);
+      }
+    }
+  }
+
+  __device__ void bring(int kv_head, std::int32_t tile) {
+    const int lane = threadIdx.x % 32;
+    const ItemRow* const items =
+        args.items + kv_head * args.per_head + static_cast<std::int64_t>(tile) * kTileRows;
+    std::uint32_t query[2];
+    std::uint32_t by_output[2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const ItemRow& item = items[32 * half + lane];
+      query[half] = item.query;
+      by_output[half] = args.gradients.of_items && query[half] != kNoRow ? item.item : query[half];
+    }
+    const Tile ranges = args.tile(kv_head, tile);
+    finish();  // the rows above were looked up meanwhile
+    RowTile& to = stages.rows().empty(item);
+    const auto* const pieces = reinterpret_cast<const uint4*>(items);
+#pragma unroll
+    for (int i = 0; i < kTileRows * static_cast<int>(sizeof(ItemRow) / 16); i += 32) {
+      ptx::copy_async_16(reinterpret_cast<uint4*>(to.item) + i + lane, pieces + i + lane, true);
+    }
+    if (lane == 0) {
+      to.tile = ranges;
+      to.last = false;
+    }
+    copy(to.query, args.query, query);
+    copy(to.by_output, args.gradients.output_gradient, by_output);
+    ptx::commit_copies();
+    asked = item;
+    pending = true;
+  }
+
+  __device__ void end_piece() {
+    finish();
+    RowTile& to = stages.rows().empty(item);
+    if (threadIdx.x % 32 == 0) to.last = true;
+    __syncwarp();
+    stages.rows().arrive(item);
+  }
+
+  __device__ void run(const KeyPieces& pieces, const CUtensorMap* keys, const CUtensorMap* values) {
+    unsigned number = 0;
+    const int lane = threadIdx.x % 32;
+    const std::int32_t count = *pieces.count;
+    for (std::int32_t p = blockIdx.x; p < count; p += gridDim.x, ++number) {
+      const KeyPiece piece = pieces.piece[p];
+      const int kv_head = piece.key_tile / pieces.tiles_per_head;
+      const std::int32_t first = piece.key_tile % pieces.tiles_per_head * kOwnedKeys;
+      if (threadIdx.x < 32) {
+        auto& owned = stages.keys().empty(number);
+        if (lane == 0) {
+          const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : kv_head;
+          using Tile64 = typename OwnerStages<kHeadDim>::Tile64;
+          ptx::Barrier& barrier = stages.keys().expect(number, 4 * Tile64::kBytes);
+          for (int half = 0; half < 2; ++half) {
+            owned.key[half].load(keys, barrier, first + 64 * half, head);
+            owned.value[half].load(values, barrier, first + 64 * half, head);
+          }
+        }
+        __syncwarp();
+      }
+      for (std::int32_t begin = piece.begin; begin < piece.end; begin += 32) {
+        const std::int32_t mine_to_look = begin + lane;
+        const bool wanted = mine_to_look < piece.end &&
+                            meet(args.tile(kv_head, mine_to_look).any, first, first + kOwnedKeys);
+        for (unsigned todo = __ballot_sync(kFullWarp, wanted); todo; todo &= todo - 1, ++item) {
+          if (mine()) bring(kv_head, begin + __ffs(static_cast<int>(todo)) - 1);
+        }
+      }
+      if (mine()) end_piece();
+      ++item;
+      finish();  // the next piece's keys wait for the end of this one
+    }
+  }
+};
+
+/// A consumer warpgroup: half of the keys.
+template <class T, int kHeadDim>
+struct KeyOwner {
+  using Stages = OwnerStages<kHeadDim>;
+  using RowTile = typename Stages::RowTile;
+  static constexpr int kProducts = kTileRows / 2;  // of a thread
+
+  const Args& args;
+  Stages& stages;
+  const KeyPieces& pieces;
+  float scale_log2 = args.scale * kLog2E;
+  float by_key[kHeadDim / 2];
+  float by_value[kHeadDim / 2];
+
+  /// `logits` become share P, and `by_weights` dS; this thread's keys are `key` and `key` + 8.
+  template <bool kMasked>
+  __device__ void weigh(float (&logits)[kProducts], float (&by_weights)[kProducts],
+                        const RowTile& rows, int key) const {
+#pragma unroll
+    for (int i = 0; i < kProducts; ++i) {
+      const int column = 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
+      const ItemWeight item = rows.item[column].weight;
+      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
+      by_weights[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
+      logits[i] = weight * item.share;
+      if (!kMasked) continue;
+      const DeviceSpan keys = rows.item[column].keys;
+      const bool inside = static_cast<unsigned>(key + i / 2 % 2 * 8 - keys.begin) <
+                          static_cast<unsigned>(keys.end - keys.begin);
+      if (!inside) logits[i] = by_weights[i] = 0;
+    }
+  }
+
+  __device__ __forceinline__ void add(const typename Stages::Keys& owned, int half,
+                                      const RowTile& rows, const Tile& tile, int first_key,
+                                      int key) {
+    float logits[kProducts] = {};
+    float by_weights[kProducts] = {};
+    std::uint32_t weights[kTileRows / 16][4];
+    std::uint32_t by_logits[kTileRows / 16][4];
+    begin_products(logits, by_weights);
+    multiply_keys<T>(logits, owned.key[half], rows.query);
+    multiply_keys<T>(by_weights, owned.value[half], rows.by_output);
+    finish_products<0>(logits, by_weights);
+    const bool inside = first_key >= tile.all.begin && first_key + 64 <= tile.all.end;
+    inside ? weigh<false>(logits, by_weights, rows, key)
+           : weigh<true>(logits, by_weights, rows, key);
+    pack_weights<T>(weights, logits);
+    pack_weights<T>(by_logits, by_weights);
+    begin_products(weights, by_logits, by_value, by_key);
+    multiply_values<T, kHeadDim>(by_value, weights, rows.by_output);
+    multiply_values<T, kHeadDim>(by_key, by_logits, rows.query);
+    finish_products<0>(weights, by_logits, by_value, by_key);
+  }
+
+  /// Where the sums of a piece's key go.
+  struct Destination {
+    float* by_key;
+    float* by_value;
+    bool add;
+  };
+  __device__ Destination destination(const KeyPiece& piece, int kv_head, std::int64_t first,
+                                     int r) const {
+    if (piece.sums >= 0) {
+      float* const sums =
+          pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys * kHeadDim;
+      return {sums + r * kHeadDim, sums + (kOwnedKeys + r) * kHeadDim, false};
+    }
+    const std::int64_t at = (kv_head * args.rows.keys + first + r) * kHeadDim;
+    return {args.gradients.key_sums + at, args.gradients.value_sums + at, true};
+  }
+
+  __device__ void store(const Destination& to, int r) const {
+    const int c = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 8; ++j) {
+      float2* const key = reinterpret_cast<float2*>(to.by_key) + 4 * j + c;
+      float2* const value = reinterpret_cast<float2*>(to.by_value) + 4 * j + c;
+      float2 k{args.scale * by_key[4 * j + 2 * r], args.scale * by_key[4 * j + 2 * r + 1]};
+      float2 v{by_value[4 * j + 2 * r], by_value[4 * j + 2 * r + 1]};
+      if (to.add) {
+        const float2 old_key = *key;
+        const float2 old_value = *value;
+        k = {k.x + old_key.x, k.y + old_key.y};
+        v = {v.x + old_value.x, v.y + old_value.y};
+      }
+      *key = k;
+      *value = v;
+    }
+  }
+
+  /// Stores what a tile-mate's row has not spoiled, and sums the rest alone, a warp a key.
+  __device__ void finish(const KeyPiece& piece, int kv_head, std::int64_t first, int row) {
+    unsigned todo[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const bool held = first + row + 8 * r < args.rows.keys;
+      const bool bad = spoiled<kHeadDim>(by_key, r) | spoiled<kHeadDim>(by_value, r);
+      const bool skip = faulty(args.rows.fault, Fault::repair_skipped);
+      todo[r] = __ballot_sync(kFullWarp, held && bad && !skip) & 0x11111111u;
+      if (held && (!bad || skip)) store(destination(piece, kv_head, first, row + 8 * r), r);
+    }
+    const int warp_row = row - static_cast<int>(threadIdx.x % 32) / 4;
+#pragma unroll 1
+    for (int r = 0; r < 2; ++r) {
+      while (todo[r]) {
+        const int source = __ffs(static_cast<int>(todo[r])) - 1;
+        todo[r] &= todo[r] - 1;
+        const int spoiled_row = warp_row + source / 4 + 8 * r;
+        KeyGradient sum;
+        sum.add_rows<T>(args, kv_head, first + spoiled_row,
+                        static_cast<std::int64_t>(piece.begin) * kTileRows,
+                        min(static_cast<std::int64_t>(piece.end) * kTileRows, args.per_head));
+        const Destination to = destination(piece, kv_head, first, spoiled_row);
+        sum.store(args.scale, to.by_key, to.by_value, kHeadDim, to.add);
+      }
+    }
+  }
+
+  __device__ void run() {
+    const int half = uniform(threadIdx.x / TileBlock::kWarpgroup) - 1;
+    // This thread's keys of a tile are this one and the one 8 further.
+    const int row =
+        64 * half + threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
+    unsigned number = 0;
+    unsigned item = 0;
+    const std::int32_t count = *pieces.count;
+    for (std::int32_t p = blockIdx.x; p < count; p += gridDim.x, ++number) {
+      const KeyPiece piece = pieces.piece[p];
+      const int kv_head = piece.key_tile / pieces.tiles_per_head;
+      const std::int32_t first = piece.key_tile % pieces.tiles_per_head * kOwnedKeys;
+      const std::int32_t mine = first + 64 * half;
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 2; ++i) by_key[i] = by_value[i] = 0;
+      const auto& owned = stages.keys().full(number);
+      for (;; ++item) {
+        const RowTile& rows = stages.rows().full(item);
+        if (uniform(rows.last)) break;
+        const Tile tile{uniform(rows.tile.any), uniform(rows.tile.all)};
+        if (meet(tile.any, mine, mine + 64)) add(owned, half, rows, tile, mine, first + row);
+        stages.rows().release(item);
+      }
+      stages.rows().release(item++);
+      stages.keys().release(number);
+      finish(piece, kv_head, first, row);
+    }
+  }
+};
+
+#endif  // Hopper
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(TileBlock::kThreads, 1)
+    backward_keys(__grid_constant__ const Args args, __grid_constant__ const KeyPieces pieces,
+                  __grid_constant__ const CUtensorMap keys,
+                  __grid_constant__ const CUtensorMap values) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  auto& stages = block_memory<OwnerStages<kHeadDim>>();
+  if (threadIdx.x == 0) {
+    stages.init();
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < TileBlock::kWarpgroup) {
+    ptx::shrink_registers<40>();
+    RowGatherer<T, kHeadDim>{args, stages}.run(pieces, &keys, &values);
+  } else {
+    ptx::grow_registers<232>();
+    KeyOwner<T, kHeadDim>{args, stages, pieces}.run();
+  }
+#else
+  __trap();  // launched where it was compiled alone: Device::tiles
+#endif
+}
+
+}  // namespace
+
+std::size_t key_gradients_bytes(const Rows& rows) {
+  Arena arena;
+  KeyPieces(rows, arena);
+  return arena.used();
+}
+
+void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, void* workspace,
+                         Stream stream) {
+  const Args args(items, gradients);
+  if (args.per_head == 0 || args.rows.keys == 0) return;
+  Arena arena(workspace);
+  const KeyPieces pieces(args.rows, arena);
+  cut_pieces(items, pieces, stream);
+  const TileMaps maps(args, 64);
+  with_tile_type(args, [&](auto type, auto head_dim) {
+    launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim>,
+                                             pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
+                                             maps.keys, maps.values);
+  });
+  add_pieces(args.rows, pieces, gradients.key_sums, gradients.value_sums, stream);
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,291 @@
+#include "attend/backward_row.cuh"
+#include "attend/softmax_state.cuh"
+#include "attend/tile_launch_sm90.cuh"
+#include "group/laid_items.cuh"
+
+/// Backward, pass 2: the derivative by the queries, by the forward's tiles of rows. Of a row's
+/// weights P against a tile of 64 keys: dS = P (share dO V^T - mean), dQ += dS K.
+namespace multistep::cuda {
+namespace {
+
+using Args = BackwardRows<LaidItems>;
+
+/// A block's shared memory.
+template <int kHeadDim>
+struct QueryStages {
+  static constexpr int kKeys = 64;  // of a tile
+  static constexpr int kRowStages = 2;
+  static constexpr int kKeyStages = 3;  // read twice, so held longer
+  static constexpr int kValueStages = 2;
+  using KeyTile = SwizzledTile<kKeys, kHeadDim>;
+  struct RowTiles {
+    SwizzledTile<kTileRows, kHeadDim> query[2];  // one for each warpgroup
+    SwizzledTile<kTileRows, kHeadDim> by_output[2];
+    ItemRow item[2 * kTileRows];
+  };
+  RowTiles row_tiles[kRowStages];
+  KeyTile key[kKeyStages];
+  KeyTile value[kValueStages];
+  RingBarriers<kRowStages> row_barriers;
+  RingBarriers<kKeyStages> key_barriers;
+  RingBarriers<kValueStages> value_barriers;
+  ptx::Barrier key_landed;  // of a tile whose padding is to be cleared before it is full
+
+  __device__ Ring<RowTiles, kRowStages> rows() { return {row_tiles, row_barriers}; }
+  __device__ Ring<KeyTile, kKeyStages> keys() { return {key, key_barriers}; }
+  __device__ Ring<KeyTile, kValueStages> values() { return {value, value_barriers}; }
+
+  __device__ void init() {
+    row_barriers.init(32 * TileBlock::kGatherWarps, TileBlock::kConsumerWarps);
+    key_barriers.init(1, TileBlock::kConsumerWarps);
+    value_barriers.init(1, TileBlock::kConsumerWarps);
+    key_landed.init(1);
+  }
+};
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// The gathering warps: items, queries and dO of the next task.
+template <class T, int kHeadDim>
+__device__ void gather_rows(const Args& args, QueryStages<kHeadDim>& stages) {
+  using Stages = QueryStages<kHeadDim>;
+  unsigned number = 0;
+  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++number) {
+    const TileTask<Stages::kKeys> task(args, i);
+    GatherShare share;
+    std::int64_t by_output[2] = {-1, -1};
+    share.look_up(args, task, [&](const TileRow& row, int r) {
+      by_output[(r - share.first) / 32] = args.gradient_row(row);
+    });
+    auto& rows = stages.rows().empty(number);
+    const std::int64_t first = task.kv_head * args.per_head + task.tile * kTileRows;
+    const std::int64_t left = args.per_head - task.tile * kTileRows;  // a tile, or two
+    for (int r = threadIdx.x % 32; share.has(r); r += 32) {
+      const int at = share.first + r;
+      if (at >= left) {
+        rows.item[at].query = kNoRow;
+        continue;
+      }
+      const auto* const item = reinterpret_cast<const uint4*>(args.items + first + at);
+      auto* const to = reinterpret_cast<uint4*>(&rows.item[at]);
+      ptx::copy_async_16(to, item, true);
+      ptx::copy_async_16(to + 1, item + 1, true);
+    }
+    share.copy(rows.query, static_cast<const T*>(args.query), share.index);
+    share.copy(rows.by_output, static_cast<const T*>(args.gradients.output_gradient), by_output);
+    ptx::commit_copies();
+    ptx::wait_for_copies<0>();
+    ptx::fence_async_proxy();
+    stages.rows().arrive(number);
+  }
+}
+
+/// A consumer warpgroup: of each task one of the two tiles.
+template <class T, int kHeadDim>
+struct QueryConsumer {
+  using Stages = QueryStages<kHeadDim>;
+  static constexpr int kKeys = Stages::kKeys;
+  using KeyRange = KeyTiles<kKeys>;
+
+  const Args& args;
+  Stages& stages;
+  float scale_log2 = args.scale * kLog2E;
+  unsigned item = 0;  // key tiles so far
+  float sum[kHeadDim / 2];
+
+  /// Goes past key tiles that the other warpgroup's rows alone attend to.
+  __device__ void skip(int count) {
+    for (; count > 0; --count, ++item) {
+      stages.keys().full(item);
+      stages.keys().release(item);
+      stages.values().full(item);
+      stages.values().release(item);
+    }
+  }
+
+  /// `logits` of the tile whose first key is `first` become weights.
+  template <bool kMasked>
+  __device__ void weigh(float (&logits)[kKeys / 2], int first, const ItemRow (&rows)[2]) const {
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      const ItemRow& row = rows[i / 2 % 2];
+      logits[i] = ptx::exp2(fmaf(logits[i], scale_log2, -row.weight.lse_log2));
+      if (kMasked && !looks(row, first, i)) logits[i] = 0;
+    }
+  }
+  /// Weights become dS.
+  template <bool kMasked>
+  __device__ void differentiate(float (&weights)[kKeys / 2], const float (&by_weights)[kKeys / 2],
+                                int first, const ItemRow (&rows)[2]) const {
+#pragma unroll
+    for (int i = 0; i < kKeys / 2; ++i) {
+      const ItemRow& row = rows[i / 2 % 2];
+      weights[i] *= fmaf(row.weight.share, by_weights[i], -row.weight.mean);
+      if (kMasked && !looks(row, first, i)) weights[i] = 0;
+    }
+  }
+  static __device__ bool looks(const ItemRow& row, int first, int i) {
+    const int key = first + 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
+    return static_cast<unsigned>(key - row.keys.begin) <
+           static_cast<unsigned>(row.keys.end - row.keys.begin);
+  }
+
+  __device__ __forceinline__ void attend(const typename Stages::RowTiles& tiles, int warpgroup,
+                                         const Tile& tile, KeyRange range,
+                                         const ItemRow (&rows)[2]) {
+    float logits[kKeys / 2] = {};
+    float by_weights[kKeys / 2] = {};
+    std::uint32_t by_logits[kKeys / 16][4] = {};
+    for (int j = range.begin; j < range.end; ++j, ++item) {
+      const auto& keys = stages.keys().full(item);
+      const auto& values = stages.values().full(item);
+      begin_products(logits, by_weights);
+      multiply_keys<T>(logits, tiles.query[warpgroup], keys);
+      multiply_keys<T>(by_weights, tiles.by_output[warpgroup], values);
+      finish_products<1>(logits, by_logits, sum);  // dS K of the tile before, too
+      if (j > range.begin) stages.keys().release(item - 1);
+      const int first = j * kKeys;
+      const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+      inside ? weigh<false>(logits, first, rows) : weigh<true>(logits, first, rows);
+      finish_products<0>(by_weights);
+      stages.values().release(item);
+      inside ? differentiate<false>(logits, by_weights, first, rows)
+             : differentiate<true>(logits, by_weights, first, rows);
+      pack_weights<T>(by_logits, logits);
+      begin_products(by_logits, sum);
+      multiply_values<T, kHeadDim>(sum, by_logits, keys);
+    }
+    finish_products<0>(by_logits, sum);
+    stages.keys().release(item - 1);
+  }
+
+  /// The derivative of a row that is `here`: with those of its other items, or as a part.
+  __device__ void store(const ItemRow& row, int r, bool here) {
+    const int c = threadIdx.x % 4;
+    const auto item = static_cast<std::int64_t>(row.item);
+    if (args.spans) {
+      float* const part = args.gradients.query_parts + item * kHeadDim;
+#pragma unroll
+      for (int j = 0; j < kHeadDim / 8; ++j) {
+        const float2 pair{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
+        if (here) reinterpret_cast<float2*>(part)[4 * j + c] = pair;
+      }
+    } else {
+      const int slots = args.gradients.part_slots;
+      const float* part = args.gradients.query_parts + item * slots * kHeadDim;
+      for (int s = 0; s < slots && here; ++s, part += kHeadDim) {
+#pragma unroll
+        for (int j = 0; j < kHeadDim / 8; ++j) {
+          const float2 pair = __ldcs(reinterpret_cast<const float2*>(part) + 4 * j + c);
+          sum[4 * j + 2 * r] += pair.x;
+          sum[4 * j + 2 * r + 1] += pair.y;
+        }
+      }
+      T* const gradient = static_cast<T*>(args.gradients.query_gradient) +
+                          static_cast<std::int64_t>(row.query) * kHeadDim;
+      store_fragment<T, kHeadDim>(sum, r, here ? gradient : nullptr);
+    }
+  }
+
+  /// Rows that a tile-mate's key has spoiled, alone: by the whole warp.
+  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head,
+                         unsigned (&todo)[2]) const {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      while (todo[r]) {
+        const int source = __ffs(static_cast<int>(todo[r])) - 1;
+        todo[r] &= todo[r] - 1;
+        const TileRow row{__shfl_sync(kFullWarp, rows[r].query, source),
+                          __shfl_sync(kFullWarp, rows[r].item, source),
+                          {__shfl_sync(kFullWarp, rows[r].keys.begin, source),
+                           __shfl_sync(kFullWarp, rows[r].keys.end, source)}};
+        LaneValues fresh;
+        query_gradient<T>(args, row, kv_head, fresh);
+        store_query_gradient<T>(args, row, fresh);
+      }
+    }
+  }
+
+  __device__ void run() {
+    const int warpgroup = uniform(threadIdx.x / TileBlock::kWarpgroup) - 1;
+    // This thread's rows of a tile are this one and the one 8 further.
+    const int first_row = threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
+    unsigned rows_item = 0;
+    for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++rows_item) {
+      const TileTask<kKeys> task(args, i);
+      const Tile tile = warpgroup == 0 ? task.tiles[0] : task.tiles[1];
+      const KeyRange range = KeyRange::of(tile.any);
+      const auto& tiles = stages.rows().full(rows_item);
+      const int at = warpgroup * kTileRows + first_row;
+      const ItemRow rows[2] = {tiles.item[at], tiles.item[at + 8]};
+#pragma unroll
+      for (float& x : sum) x = 0;
+      if (range.empty()) {
+        skip(task.keys.end - task.keys.begin);
+      } else {
+        skip(range.begin - task.keys.begin);
+        attend(tiles, warpgroup, tile, range, rows);
+        skip(task.keys.end - range.end);
+      }
+      stages.rows().release(rows_item);
+#pragma unroll
+      for (float& x : sum) x *= args.scale;
+      unsigned todo[2];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const bool here = rows[r].query != kNoRow;
+        const bool bad =
+            spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
+        todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
+        store(rows[r], r, here && !bad);
+      }
+      repair(rows, task.kv_head, todo);
+    }
+  }
+};
+
+#endif  // Hopper
+
+template <class T, int kHeadDim>
+__global__ void __launch_bounds__(TileBlock::kThreads, 1)
+    backward_queries(__grid_constant__ const Args args, __grid_constant__ const CUtensorMap keys,
+                     __grid_constant__ const CUtensorMap values) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using Stages = QueryStages<kHeadDim>;
+  auto& stages = block_memory<Stages>();
+  if (threadIdx.x == 0) {
+    stages.init();
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  if (threadIdx.x < TileBlock::kWarpgroup) {
+    ptx::shrink_registers<40>();
+    if (threadIdx.x < 32) {
+      load_keys(args, KeySource{&values, stages.values()}, KeySource{&keys, stages.keys()},
+                stages.key_landed);
+    } else {
+      gather_rows<T>(args, stages);
+    }
+  } else {
+    ptx::grow_registers<232>();
+    QueryConsumer<T, kHeadDim>{args, stages}.run();
+  }
+#else
+  __trap();  // launched where it was compiled alone: Device::tiles
+#endif
+}
+
+}  // namespace
+
+void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream) {
+  const Args args(items, gradients);
+  if (args.per_head == 0 || args.rows.keys == 0) return;
+  const TileMaps maps(args, 64);
+  with_tile_type(args, [&](auto type, auto head_dim) {
+    launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim>,
+                                             task_count(args), stream, args, maps.keys,
+                                             maps.values);
+  });
+}
+
+}  // namespace multistep::cuda

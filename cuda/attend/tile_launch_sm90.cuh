@@ -1,0 +1,74 @@
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "api/check.cuh"
+#include "attend/tile_producers_sm90.cuh"
+#include "device/tensor_map.cuh"
+
+/// How the tile kernels are launched: persistent blocks with most of a multiprocessor's shared
+/// memory.
+namespace multistep::cuda {
+
+/// What a block keeps in dynamic shared memory, at its alignment.
+template <class Stages>
+__device__ Stages& block_memory() {
+  extern __shared__ char memory[];
+  constexpr std::uintptr_t kAlignment = alignof(Stages);
+  return *reinterpret_cast<Stages*>((reinterpret_cast<std::uintptr_t>(memory) + kAlignment - 1) /
+                                    kAlignment * kAlignment);
+}
+
+/// At most `tasks` blocks, and one a multiprocessor.
+template <class Stages, class... Parameters, class... Arguments>
+void launch_tile_block(void (*kernel)(Parameters...), std::int64_t tasks, Stream stream,
+                       const Arguments&... arguments) {
+  constexpr int kBytes = sizeof(Stages) + alignof(Stages);
+  static_assert(kBytes <= 227 * 1024, "a block has so much shared memory");
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+        "cudaFuncSetAttribute");
+  const auto blocks =
+      static_cast<unsigned>(std::min<std::int64_t>(tasks, current_device().multiprocessors));
+  kernel<<<blocks, TileBlock::kThreads, kBytes, stream>>>(arguments...);
+  check_launch("tiles");
+}
+
+/// The copy engine's maps of keys and values, in boxes of `box_keys`.
+struct TileMaps {
+  CUtensorMap keys;
+  CUtensorMap values;
+
+  template <class Args>
+  TileMaps(const Args& args, unsigned box_keys) {
+    const Rows& rows = args.rows;
+    // Rows that no query of the call can see may hold anything.
+    Index seen = rows.keys;
+    if (!rows.sequence.length) {
+      const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
+      seen = std::clamp<Index>(last, 1, rows.keys);
+    }
+    const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
+    const auto map = [&](const void* base) {
+      return tensor_map(base, args.dtype, rows.head_dim, seen, rows.keys, heads, box_keys);
+    };
+    keys = map(args.key);
+    values = map(args.value);
+  }
+};
+
+/// Calls body(T{}, integral constant head_dim).
+template <class Args, class Body>
+void with_tile_type(const Args& args, Body&& body) {
+  const Index head_dim = args.rows.head_dim;
+  const bool wide = head_dim == 128;
+  require(wide || head_dim == 64, "head_dim {}: the tile kernels are built for 64 and 128",
+          head_dim);
+  const auto with_head_dim = [&](auto type) {
+    wide ? body(type, std::integral_constant<int, 128>{})
+         : body(type, std::integral_constant<int, 64>{});
+  };
+  args.dtype == Dtype::bf16 ? with_head_dim(bf16{}) : with_head_dim(fp16{});
+}
+
+}  // namespace multistep::cuda

@@ -1,0 +1,167 @@
+"""Gradients as training asks for them: at what the forward found, under autocast, checkpoints and
+torch.compile. That they are right, test_torch.py and test_transforms.py show by differences."""
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+import multistep  # noqa: E402
+import multistep.torch as mt  # noqa: E402
+from multistep import Schedule  # noqa: E402
+from multistep._problem import Arguments  # noqa: E402
+from multistep.torch import calls  # noqa: E402
+
+S = Schedule(steps=3, window_index=1)
+NAMES = ("q", "k", "v", "routing 1", "routing 2", "search keys")
+
+
+def make(dtype=torch.float64, queries=30, seed=0):
+    """q, k, v, two levels of routing queries and search keys, leaves."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, heads, queries, 8, generator=generator, dtype=torch.float64)
+            .to(dtype).requires_grad_() for heads in (4, 2, 2, 4, 4, 2)]
+
+
+def attend(arrays, **options):
+    q, k, v, *routing, keys = arrays
+    return mt.attend(q, k, v, routing, S, search_keys=keys, **options)
+
+
+def attention(arrays, **options):
+    q, k, v, *routing, keys = arrays
+    return mt.attention(q, k, v, routing, S, search_keys=keys, **options)
+
+
+def gradients(layer, arrays):
+    """Of a loss to which every output counts."""
+    output = layer(arrays)
+    weight = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view(output.shape)
+    return torch.autograd.grad((output * weight.to(output.dtype)).sum(), arrays)
+
+
+def all_equal(got, want):
+    for name, one, other in zip(NAMES, got, want):
+        assert torch.equal(one, other), name
+
+
+def test_they_are_taken_at_what_the_forward_found(monkeypatch):
+    """A forward that keeps one span, of the two that it was to keep."""
+    arrays = make()
+    want = gradients(lambda arrays: attention(arrays, top_k=1), arrays)
+    found = attend([x.detach() for x in arrays])
+    alone = attend([x.detach() for x in arrays], top_k=1)
+    unused = {"spans": 0, "scores": -torch.inf, "anchors": -1}
+    kept = {name: torch.cat([getattr(alone, name), torch.full_like(getattr(alone, name), value)], 3)
+            for name, value in unused.items()}
+    other = found._replace(output=alone.output, **kept)
+    other = multistep.Attended(*(x.numpy() for x in other))
+    monkeypatch.setattr(multistep.oracle, "attention", lambda *_, **__: other)
+    for name, got, expected in zip(NAMES, gradients(attention, arrays), want):
+        torch.testing.assert_close(got, expected, msg=name)
+
+
+def test_what_is_kept():
+    arrays = make()
+    found = attend([x.detach() for x in arrays])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.detach()) or x,
+                                                  lambda x: x):
+        output = attention(arrays)
+    wanted = [found.spans, found.scores, found.anchors, found.output, found.window_lse, *arrays]
+    assert len(kept) == len(wanted) and all(torch.equal(*pair) for pair in zip(kept, wanted))
+    assert output.grad_fn is not None
+    q, k, v, *routing, _ = arrays
+    given = Arguments(q, k, v, routing, S)
+    assert calls.attended(given, False).spans.numel()
+    with torch.no_grad():
+        assert attention(arrays).grad_fn is None
+        assert not calls.attended(given, False).spans.numel()  # nothing is found for nobody
+    frozen = [x.detach() for x in arrays[:5]]
+    assert attention([*frozen, arrays[5]]).requires_grad
+
+
+def test_the_operator_alone_has_none_without_details():
+    q, k, v, *routing, _ = make()
+    given = (q, k, v, routing, S.text, None, None, 1.0, 0, None, None, None, "automatic")
+    with pytest.raises(NotImplementedError, match="^multistep: no gradients .*without details$"):
+        torch.ops.multistep.attention(*given, False)
+    assert torch.ops.multistep.attention(*given, True)[0].requires_grad
+
+
+def test_opcheck_of_the_operators_that_go_back():
+    arrays = [x.detach() for x in make(torch.float32)]
+    q, k, v, *routing, keys = arrays
+    found = attend(arrays)
+    at = (found.spans, found.scores, found.anchors, None, None)
+    for by, more in (((q, found.lse.clamp(-9), None, None), keys),
+                     ((None, None, None, found.scores.clamp(-9)), None)):
+        torch.library.opcheck(
+            torch.ops.multistep.attention_backward.default,
+            (*by, *at, q, k, v, routing, S.text, None, None, 1.0, 0, None, None, more,
+             "automatic"))
+    a, first = torch.rand(2, 4, 30), torch.rand(2, 4, 8, 8)
+    for by_output, by_state, initial in ((q, first, first), (None, first, None), (q, None, None)):
+        torch.library.opcheck(torch.ops.multistep.accumulate_backward.default,
+                              (by_output, by_state, q, a, routing[0], routing[1], initial, None, 0))
+
+
+@pytest.mark.parametrize("layer", [attention, lambda x: checkpoint(attention, x,
+                                                                   use_reentrant=False)],
+                         ids=["plain", "checkpoint"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_checkpoint_and_compile(layer, compiled):
+    arrays = make()
+    if compiled:
+        torch._dynamo.reset()
+        layer = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    all_equal(gradients(layer, arrays), gradients(attention, arrays))
+
+
+def test_one_backward_of_two_losses():
+    """A routing loss by the scores and a z-loss by the log-sum-exps, beside the output's."""
+    arrays = make()
+
+    def losses(arrays):
+        found = attend(arrays)
+        used = found.scores > -torch.inf
+        return [found.output.square().sum(), torch.where(used, found.scores, 0).square().sum(),
+                torch.where(found.lse > -torch.inf, found.lse, 0).square().sum()]
+
+    whole = torch.autograd.grad(sum(losses(arrays)), arrays)
+    parts = [torch.autograd.grad(loss, arrays, retain_graph=True) for loss in losses(arrays)]
+    for name, got, *rest in zip(NAMES, whole, *parts):
+        torch.testing.assert_close(got, sum(rest), msg=name)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_autocast(dtype, compiled):
+    arrays = make(torch.float32)
+    layer = attention
+    if compiled:
+        torch._dynamo.reset()
+        layer = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype):
+        output = layer(arrays)
+        mixed = attention([arrays[0].to(dtype), *arrays[1:]])
+        wide = attention(make())
+    narrow = [x.detach().to(dtype).requires_grad_() for x in arrays]
+    want = attention(narrow)
+    assert output.dtype == dtype and torch.equal(output, want) and torch.equal(mixed, want)
+    assert wide.dtype == torch.float64
+    got = torch.autograd.grad(output.sum(), arrays)
+    assert all(x.dtype == torch.float32 for x in got)
+    all_equal(got, [x.float() for x in torch.autograd.grad(want.sum(), narrow)])
+
+
+def test_autocast_of_accumulate():
+    torch.manual_seed(0)
+    x, b, c = torch.randn(3, 1, 2, 9, 4)
+    a, first = torch.rand(1, 2, 9), torch.randn(1, 2, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        output, state = mt.accumulate(x, a, b, c, initial=first)
+    want = mt.accumulate(x.bfloat16(), a, b.bfloat16(), c.bfloat16(), initial=first)
+    assert output.dtype == torch.bfloat16 and state.dtype == torch.float32
+    assert torch.equal(output, want[0]) and torch.equal(state, want[1])
