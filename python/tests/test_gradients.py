@@ -1,6 +1,9 @@
 """Gradients as training asks for them: at what the forward found, under autocast, checkpoints and
 torch.compile. That they are right, test_torch.py and test_transforms.py show by differences."""
 
+import gc
+import weakref
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -165,3 +168,19 @@ def test_autocast_of_accumulate():
     want = mt.accumulate(x.bfloat16(), a, b.bfloat16(), c.bfloat16(), initial=first)
     assert output.dtype == torch.bfloat16 and state.dtype == torch.float32
     assert torch.equal(output, want[0]) and torch.equal(state, want[1])
+
+
+def test_a_training_step_leaves_no_garbage():
+    """A reference cycle would hold its tensors, gigabytes on a GPU, until Python counts many
+    objects."""
+    q, routing, k, v = (torch.randn(1, 2, 64, 16, requires_grad=True) for _ in range(4))
+    gc.collect()
+    gc.disable()
+    try:
+        product = q * 1
+        held = weakref.ref(product)
+        mt.attention(product, k, v, [routing], Schedule()).sum().backward()
+        del product
+        assert held() is None
+    finally:
+        gc.enable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 import torch
@@ -16,32 +16,35 @@ from . import operators
 _TENSOR = object()  # stands for one that PyTorch keeps
 
 
+def _take(value: Any, tensors: list[Tensor]) -> Any:
+    """An operand without its tensors, which are appended to a list."""
+    if isinstance(value, (list, tuple)):
+        return [_take(one, tensors) for one in value]
+    if not isinstance(value, Tensor):
+        return value
+    tensors.append(value)
+    return _TENSOR
+
+
+def _give(value: Any, tensors: Iterator[Tensor]) -> Any:
+    """And back, from them in order."""
+    if isinstance(value, list):
+        return [_give(one, tensors) for one in value]
+    return next(tensors) if value is _TENSOR else value
+
+
 def _keep(ctx: Any, operands: Sequence[Any]) -> None:
-    """Keeps operands of an operator's gradient."""
+    """Keeps operands of an operator's gradient. No function here may refer to itself beside tensors:
+    that cycle would hold them until Python collects its garbage."""
     tensors: list[Tensor] = []
-
-    def take(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return [take(one) for one in value]
-        if not isinstance(value, Tensor):
-            return value
-        tensors.append(value)
-        return _TENSOR
-
-    ctx.operands = take(operands)
+    ctx.operands = _take(operands, tensors)
     ctx.save_for_backward(*tensors)
     ctx.set_materialize_grads(False)
 
 
 def _kept(ctx: Any) -> list[Any]:
     tensors = iter(ctx.saved_tensors)
-
-    def give(value: Any) -> Any:
-        if isinstance(value, list):
-            return [give(one) for one in value]
-        return next(tensors) if value is _TENSOR else value
-
-    return list(map(give, ctx.operands))
+    return [_give(one, tensors) for one in ctx.operands]
 
 
 def will_go_back(operands: Sequence[Any]) -> bool:
