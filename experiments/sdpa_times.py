@@ -8,6 +8,7 @@ multistep.torch.attention, forward and forward + backward, in one run on one GPU
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import pathlib
 import statistics
@@ -52,6 +53,7 @@ def measured(name: str, length: int, attend: Callable[..., Tensor], leaves: list
     def both() -> None:
         torch.autograd.grad(attend(*leaves), leaves, by_output)
 
+    gc.collect()  # what was measured before is not held
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_allocated()
     record = {"name": name, "length": length, "forward_ms": median_ms(forward),

@@ -90,10 +90,10 @@ def caption(results: Results) -> Caption:
     brief = (f"Training on the kernels in bf16 {followed(found, found.kernels)} the oracle's in "
              f"float64 over {steps} steps: from a loss of {found.oracle[0]:.3f} to "
              f"{found.kernels[-1]:.3f} and {found.oracle[-1]:.3f}, never further apart than "
-             f"{share:.2f} of what bf16 explains.")
+             f"{share:.2f} of the limit that bf16 sets.")
     if found.left(found.kernels) is not None:
         brief = (f"Training on the kernels in bf16 is further from the oracle's in float64 than "
-                 f"bf16 explains, first at step {found.left(found.kernels)} of {steps} and most, "
+                 f"the limit that bf16 sets, first at step {found.left(found.kernels)} of {steps} and most, "
                  f"{share:.2f} times, at step {at}.")
     model, task = cpu["model"], cpu["task"]
     low, high = task["periods"]

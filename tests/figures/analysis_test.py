@@ -343,8 +343,8 @@ class Folder(unittest.TestCase):
         found = self.curve(late)
         self.assertEqual(found.left(found.kernels), 63)
         brief = training_curve.caption(results.Results(self.folder)).brief
-        self.assertRegex(brief, "further from the oracle's in float64 than bf16 explains, first at "
-                                r"step 63 of 100 and most, 2\.8\d times, at step \d+\.")
+        self.assertRegex(brief, "further from the oracle's in float64 than the limit that bf16 sets, "
+                                r"first at step 63 of 100 and most, 2\.8\d times, at step \d+\.")
 
         def lost(run):
             run["losses"][20] = math.nan
