@@ -246,7 +246,7 @@ void launch(const AccumulationArgs& args, Stream stream) {
   const Index rows = args.batch * args.num_heads * args.head_dim;
   const Segments segments = cut(args.length);
   if (args.rung == Rung::plain || args.length < kShortest) {
-    recur<T><<<blocks_for(rows * 32), 256, 0, stream>>>(args);
+    recur<T><<<blocks_for(rows * 32, 256), 256, 0, stream>>>(args);
     check_launch("accumulate: recur");
   } else if (segments.count == 1) {
     launch_walk<T, true>(args, args.initial, args.final_state, nullptr, stream);
@@ -254,7 +254,7 @@ void launch(const AccumulationArgs& args, Stream stream) {
     Arena arena(args.workspace.data);
     const Scratch scratch = take_scratch(arena, args);
     launch_walk<T, false>(args, nullptr, scratch.states, scratch.decays, stream);
-    scan<false><<<blocks_for(rows * args.state), 256, 0, stream>>>(
+    scan<false><<<blocks_for(rows * args.state, 256), 256, 0, stream>>>(
         args, segments, args.initial, scratch.states, scratch.decays, args.final_state);
     check_launch("accumulate: scan");
     launch_walk<T, true>(args, scratch.states, nullptr, nullptr, stream);

@@ -186,7 +186,7 @@ void launch_scan(const Args& args, const float* from, float* states, float* deca
   allow_shared(reinterpret_cast<const void*>(add_up<T, kBack>), sizeof(Walk<T>));
   add_up<T, kBack><<<grid, kBackThreads, sizeof(Walk<T>), stream>>>(args, segments, states, decays);
   check_launch("accumulate_backward: add_up");
-  scan<kBack><<<blocks_for(heads * args.head_dim * args.state), 256, 0, stream>>>(
+  scan<kBack><<<blocks_for(heads * args.head_dim * args.state, 256), 256, 0, stream>>>(
       args, segments, from, states, decays, to);
   check_launch("accumulate_backward: scan");
 }

@@ -42,8 +42,6 @@ void require_inputs(const Args& args) {
   require_pointer(args.initial, "initial", 0);
 }
 
-inline unsigned blocks_for(Index threads) { return static_cast<unsigned>((threads + 255) / 256); }
-
 /// Rows [first_row, length) of a head count.
 template <class Args>
 __device__ Index first_row(const Args& args, Index head) {

@@ -57,14 +57,7 @@ class Attention {
     if (args_.scores) search.scores = args_.scores;
 
     const Index chunk_rows = rows.total();
-    SpanAttend attend{.rows = rows,
-                      .dtype = args_.dtype,
-                      .scale = scale_,
-                      .slots = narrow(slots_),
-                      .query = args_.query,
-                      .key = args_.key,
-                      .value = args_.value,
-                      .spans = search.spans};
+    SpanAttend attend = attend_of(args_, rows, slots_, search.spans);
     Combine combine{.rows = rows,
                     .dtype = args_.dtype,
                     .scale = scale_,
@@ -146,12 +139,7 @@ void require_attention(const AttentionArgs& args) {
   require(shape.length || shape.keys >= shape.query_offset + shape.queries,
           "keys {}: an integer in [{}, {}]", shape.keys, shape.query_offset + shape.queries,
           kMaxContext);
-  require(static_cast<Index>(args.routing_queries.size()) == levels,
-          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
-          levels);
-  for (const void* level : args.routing_queries) {
-    require_pointer(level, "routing_queries", shape.rows());
-  }
+  require_routing(args.routing_queries, levels, shape.rows());
   require_scale(args.search_scale, "search_scale");
   require_scale(args.softmax_scale.value_or(1), "softmax_scale");
   require_pointer(args.query, "query", shape.rows());

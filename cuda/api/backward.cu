@@ -1,3 +1,5 @@
+#include <optional>
+
 #include "api/call.cuh"
 #include "api/choose.cuh"
 #include "group/laid_items.cuh"
@@ -13,13 +15,13 @@ constexpr Index kBackwardPairs = Index{1} << 20;  // whose parts of the derivati
 class ItemPasses {
  public:
   /// Lays out scratch; from an arena without a base it only counts.
-  ItemPasses(bool tiles, const SpanAttend& items, ItemGradients gradients, Arena& arena)
-      : tiles_(tiles), laid_(items, no_scratch()), gradients_(gradients) {
+  ItemPasses(bool tiles, const SpanAttend& items, const ItemGradients& gradients, Arena& arena)
+      : items_(items), gradients_(gradients) {
     const Index count = items.rows.total() * items.slots;
     gradients_.dots = arena.take<ItemDot>(count);
     gradients_.weights = arena.take<ItemWeight>(count);
     if (!tiles) return;
-    laid_ = LaidItems(items, arena);
+    laid_.emplace(items, arena);
     if (items.spans) {
       sorting_ = arena.take<char>(static_cast<Index>(sort_pairs_bytes(items.rows, items.slots)));
     }
@@ -27,44 +29,44 @@ class ItemPasses {
 
   ItemDot* dots() const { return gradients_.dots; }
   ItemWeight* weights() const { return gradients_.weights; }
+  /// Of the workspace of keys().
+  std::size_t key_bytes() const { return laid_ ? key_gradients_bytes(items_.rows) : 0; }
 
   void dot(Stream stream) {
-    if (!tiles_) return item_dots_plain(laid_, gradients_, stream);
-    if (laid_.spans) pairs_ = sort_pairs(laid_, sorting_, stream);
-    item_dots_tiles(laid_, pairs(), gradients_, stream);
+    if (!laid_) return item_dots_plain(items_, gradients_, stream);
+    if (items_.spans) pairs_ = sort_pairs(items_, sorting_, stream);
+    item_dots_tiles(items_, pairs(), gradients_, stream);
   }
   /// From here on there have to be weights.
   void weighted(Stream stream) {
-    if (tiles_) lay_items(laid_, pairs(), gradients_.weights, stream);
+    if (laid_) lay_items(*laid_, pairs(), gradients_.weights, stream);
   }
   void queries(Stream stream) const {
-    tiles_ ? query_gradients_tiles(laid_, gradients_, stream)
-           : query_gradients_plain(laid_, gradients_, stream);
+    laid_ ? query_gradients_tiles(*laid_, gradients_, stream)
+          : query_gradients_plain(items_, gradients_, stream);
   }
-  void sum_queries(Stream stream) const { sum_query_parts(laid_, gradients_, stream); }
+  void sum_queries(Stream stream) const { sum_query_parts(items_, gradients_, stream); }
   void keys(void* workspace, Stream stream) const {
-    tiles_ ? key_gradients_tiles(laid_, gradients_, workspace, stream)
-           : key_gradients_plain(laid_, gradients_, stream);
+    laid_ ? key_gradients_tiles(*laid_, gradients_, workspace, stream)
+          : key_gradients_plain(items_, gradients_, stream);
   }
 
  private:
-  static Arena& no_scratch() {
-    static thread_local Arena arena;
-    return arena;
-  }
-  const Pairs* pairs() const { return laid_.spans ? &pairs_ : nullptr; }
+  const Pairs* pairs() const { return items_.spans ? &pairs_ : nullptr; }
 
-  bool tiles_;
-  LaidItems laid_;
+  SpanAttend items_;
   ItemGradients gradients_;
+  std::optional<LaidItems> laid_;  // where tiles take them
   char* sorting_ = nullptr;
   Pairs pairs_{};
 };
 
-bool takes_tiles(const Shape& shape, float scale, Rung rung) {
-  if (rung == Rung::plain) return false;
-  const std::string why = why_not_tiles(shape, scale, current_device().tiles);
-  refuse_slow(rung, why);
+template <class Args>
+bool takes_tiles(const Args& args) {
+  if (args.rung == Rung::plain) return false;
+  const std::string why = why_not_tiles(
+      args.shape, scale_of(args.softmax_scale, args.shape.head_dim), current_device().tiles);
+  refuse_slow(args.rung, why);
   return why.empty();
 }
 
@@ -92,8 +94,7 @@ class Backward {
         window_(args.schedule->tables().window),
         levels_(args.schedule->levels()),
         slots_(levels_ > 0 ? args.schedule->top_k() : 0),
-        scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
-        tiles_(takes_tiles(args.shape, scale_, args.rung)),
+        tiles_(takes_tiles(args)),
         output_gradient_(args.output_gradient),
         chunk_(slots_ > 0 ? chunk_queries(args.shape, slots_, kBackwardPairs)
                           : args.shape.queries) {}
@@ -150,15 +151,6 @@ class Backward {
     const bool searches = slots_ > 0;
     const bool has_window = window_ > 0;
     const Index pairs = rows.total() * slots_;
-    SpanAttend items{.rows = rows,
-                     .dtype = args_.dtype,
-                     .scale = scale_,
-                     .slots = narrow(slots_),
-                     .query = args_.query,
-                     .key = args_.key,
-                     .value = args_.value,
-                     // Whose items they are, though a workspace is asked for before they are there.
-                     .spans = args_.spans ? args_.spans : &kSomeSpan};
     const ItemGradients gradients{.output_gradient = output_gradient_,
                                   .of_items = false,
                                   .dots = nullptr,
@@ -169,11 +161,11 @@ class Backward {
                                   .key_sums = sums.key,
                                   .value_sums = sums.value};
     float* const by_score = arena.take<float>(pairs);
-    ItemPasses spans(tiles_, items, gradients, arena);
-    items.slots = 1;
-    items.spans = nullptr;
-    ItemPasses windows(tiles_, items, gradients, arena);
-    std::size_t bytes = tiles_ ? key_gradients_bytes(rows) : 0;
+    // Spans, though a workspace may be asked for before they are there.
+    const DeviceSpan* const some = args_.spans ? args_.spans : &kSomeSpan;
+    ItemPasses spans(tiles_, attend_of(args_, rows, slots_, some), gradients, arena);
+    ItemPasses windows(tiles_, attend_of(args_, rows, 1, nullptr), gradients, arena);
+    std::size_t bytes = windows.key_bytes();
     if (searches) bytes = std::max(bytes, search_gradients_bytes(rows, narrow(slots_)));
     char* const scratch = arena.take<char>(static_cast<Index>(bytes));  // of a pass at a time
     if (!launch) return;
@@ -235,7 +227,6 @@ class Backward {
   std::int32_t window_;
   Index levels_;
   Index slots_;
-  float scale_;
   bool tiles_;
   const void* output_gradient_;
   Index chunk_;  // queries
@@ -249,12 +240,10 @@ void require_backward_shape(const Shape& shape, Dtype dtype, const DeviceSchedul
 
 void require_level_pointers(const std::vector<const void*>& routing,
                             const std::vector<void*>& gradients, Index levels, Index rows) {
-  require(static_cast<Index>(routing.size()) == levels,
-          "routing_queries {}: one array per search level, {}", routing.size(), levels);
+  require_routing(routing, levels, rows);
   require(gradients.empty() || static_cast<Index>(gradients.size()) == levels,
           "routing_gradients {}: one array per search level, {}, or none", gradients.size(),
           levels);
-  for (const void* level : routing) require_pointer(level, "routing_queries", rows);
   for (const void* level : gradients) require_pointer(level, "routing_gradients", 0);
 }
 
@@ -313,26 +302,13 @@ struct ItemsBackward {
       : values(values_of_keys(args.shape)),
         key_sums(arena.take<float>(values)),
         value_sums(arena.take<float>(values)),
-        passes(passes_of(args, arena)) {
-    const bool tiles =
-        takes_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim), args.rung);
-    scratch = arena.take<char>(tiles ? static_cast<Index>(key_gradients_bytes(
-                                           rows_of(args.shape, args.schedule->tables().window)))
-                                     : 0);
-  }
+        passes(passes_of(args, arena)),
+        scratch(arena.take<char>(static_cast<Index>(passes.key_bytes()))) {}
 
  private:
   ItemPasses passes_of(const SpanAttentionBackwardArgs& args, Arena& arena) const {
-    const float scale = scale_of(args.softmax_scale, args.shape.head_dim);
-    const SpanAttend items{.rows = rows_of(args.shape, args.schedule->tables().window),
-                           .dtype = args.dtype,
-                           .scale = scale,
-                           .slots = narrow(args.slots),
-                           .query = args.query,
-                           .key = args.key,
-                           .value = args.value,
-                           .spans = args.spans};
-    const Index pairs = items.rows.total() * args.slots;
+    const Rows rows = rows_of(args.shape, args.schedule->tables().window);
+    const Index pairs = rows.total() * args.slots;
     require(pairs < INT_MAX, "{} pairs of a row and a slot: below {}", pairs, INT_MAX);
     const ItemGradients gradients{
         .output_gradient = args.output_gradient,
@@ -344,7 +320,7 @@ struct ItemsBackward {
         .query_gradient = args.query_gradient,
         .key_sums = key_sums,
         .value_sums = value_sums};
-    return {takes_tiles(args.shape, scale, args.rung), items, gradients, arena};
+    return {takes_tiles(args), attend_of(args, rows, args.slots, args.spans), gradients, arena};
   }
 };
 

@@ -25,12 +25,7 @@ void require_search(const SpanSearchArgs& args) {
   const Index levels = args.schedule->levels();
   require(levels > 0, "schedule of 1 step: there is nothing to search");
   require_within("level", args.level, 0, levels);
-  require(static_cast<Index>(args.routing_queries.size()) == levels,
-          "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
-          levels);
-  for (const void* level : args.routing_queries) {
-    require_pointer(level, "routing_queries", args.shape.rows());
-  }
+  require_routing(args.routing_queries, levels, args.shape.rows());
   require_pointer(args.search_keys, "search_keys", args.shape.keys);
   require_scale(args.search_scale, "search_scale");
   require_pointer(args.spans, "spans", args.shape.rows());
@@ -45,16 +40,10 @@ void require_search(const SpanSearchArgs& args) {
 
 SpanAttend span_attend_of(const SpanAttentionArgs& args) {
   const Rows rows = rows_of(args.shape, args.schedule->tables().window);
-  return {.rows = rows,
-          .dtype = args.dtype,
-          .scale = scale_of(args.softmax_scale, args.shape.head_dim),
-          .slots = narrow(args.slots),
-          .query = args.query,
-          .key = args.key,
-          .value = args.value,
-          .spans = args.spans,
-          .output = args.output,
-          .lse = args.lse};
+  SpanAttend attend = attend_of(args, rows, args.slots, args.spans);
+  attend.output = args.output;
+  attend.lse = args.lse;
+  return attend;
 }
 
 bool is_fast(const SpanAttentionArgs& args) {
@@ -130,6 +119,12 @@ void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* sche
   require_schedule(schedule, shape);
   require(shape.rows() <= (kMaxRows - 1) / std::max<Index>(slots, 1),  // the product may overflow
           "shape: {} rows of {} slots, below {}", shape.rows(), slots, kMaxRows);
+}
+
+void require_routing(const std::vector<const void*>& routing_queries, Index levels, Index rows) {
+  require(static_cast<Index>(routing_queries.size()) == levels,
+          "routing_queries {}: one array per search level, {}", routing_queries.size(), levels);
+  for (const void* level : routing_queries) require_pointer(level, "routing_queries", rows);
 }
 
 void require_scale(double scale, const char* name) {

@@ -18,6 +18,22 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim);
 /// Of what a check has bounded.
 inline std::int32_t narrow(Index value) { return static_cast<std::int32_t>(value); }
 
+/// Throws unless there is one array per search level.
+void require_routing(const std::vector<const void*>& routing_queries, Index levels, Index rows);
+
+/// Attention to the spans of `rows`, or to their windows; where its results go is not said.
+template <class Args>
+SpanAttend attend_of(const Args& args, const Rows& rows, Index slots, const DeviceSpan* spans) {
+  return {.rows = rows,
+          .dtype = args.dtype,
+          .scale = scale_of(args.softmax_scale, args.shape.head_dim),
+          .slots = narrow(slots),
+          .query = args.query,
+          .key = args.key,
+          .value = args.value,
+          .spans = spans};
+}
+
 /// A whole search, or one level of it.
 class Search {
  public:

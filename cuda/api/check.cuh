@@ -116,6 +116,11 @@ struct Device {
 };
 Device current_device();
 
+/// Blocks of `per_block` for so many items, whatever these are.
+inline unsigned blocks_for(std::int64_t items, int per_block) {
+  return static_cast<unsigned>((items + per_block - 1) / per_block);
+}
+
 #ifdef __CUDACC__
 
 /// How a kernel is launched. `early`: it may start before the one ahead of it in the stream has

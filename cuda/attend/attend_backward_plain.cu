@@ -128,10 +128,9 @@ __global__ void sum_parts(Args args) {
 }
 
 /// Launches the kernel for bf16 or fp16 with so many threads, of blocks of `threads`.
-template <class... Parameters>
 void launch(void (*of_bf16)(Args), void (*of_fp16)(Args), const Args& args, std::int64_t count,
             int threads, Stream stream) {
-  const auto blocks = static_cast<unsigned>((count + threads - 1) / threads);
+  const unsigned blocks = blocks_for(count, threads);
   if (blocks == 0) return;
   (args.dtype == Dtype::bf16 ? of_bf16 : of_fp16)<<<blocks, threads, 0, stream>>>(args);
   check_launch("attention's gradients");

@@ -28,8 +28,7 @@ __global__ void span_attention(SpanAttend attend) {
 }  // namespace
 
 void span_attention_plain(const SpanAttend& attend, Stream stream) {
-  const auto blocks =
-      static_cast<unsigned>((attend.rows.total() * attend.slots + kWarps - 1) / kWarps);
+  const unsigned blocks = blocks_for(attend.rows.total() * attend.slots, kWarps);
   if (blocks == 0) return;
   switch (attend.dtype) {
     case Dtype::bf16:

@@ -182,12 +182,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     attend_tiles(__grid_constant__ const Tiles args, __grid_constant__ const CUtensorMap keys,
                  __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  auto& stages = block_memory<TileStages<kHeadDim>>();
-  if (threadIdx.x == 0) {
-    stages.init();
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
+  auto& stages = start_block<TileStages<kHeadDim>>();
   if (threadIdx.x < TileBlock::kWarpgroup) {
     ptx::shrink_registers<40>();
     if (threadIdx.x < 32) {

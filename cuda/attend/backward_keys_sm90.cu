@@ -322,12 +322,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
                   __grid_constant__ const CUtensorMap keys,
                   __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  auto& stages = block_memory<OwnerStages<kHeadDim>>();
-  if (threadIdx.x == 0) {
-    stages.init();
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
+  auto& stages = start_block<OwnerStages<kHeadDim>>();
   if (threadIdx.x < TileBlock::kWarpgroup) {
     ptx::shrink_registers<40>();
     RowGatherer<T, kHeadDim>{args, stages}.run(pieces, &keys, &values);

@@ -251,13 +251,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     backward_queries(__grid_constant__ const Args args, __grid_constant__ const CUtensorMap keys,
                      __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using Stages = QueryStages<kHeadDim>;
-  auto& stages = block_memory<Stages>();
-  if (threadIdx.x == 0) {
-    stages.init();
-    ptx::fence_barrier_init();
-  }
-  __syncthreads();
+  auto& stages = start_block<QueryStages<kHeadDim>>();
   if (threadIdx.x < TileBlock::kWarpgroup) {
     ptx::shrink_registers<40>();
     if (threadIdx.x < 32) {

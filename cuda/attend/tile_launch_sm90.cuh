@@ -11,13 +11,20 @@
 /// memory.
 namespace multistep::cuda {
 
-/// What a block keeps in dynamic shared memory, at its alignment.
+/// What a block keeps in dynamic shared memory, at its alignment, with its barriers ready. Whole
+/// block.
 template <class Stages>
-__device__ Stages& block_memory() {
+__device__ Stages& start_block() {
   extern __shared__ char memory[];
   constexpr std::uintptr_t kAlignment = alignof(Stages);
-  return *reinterpret_cast<Stages*>((reinterpret_cast<std::uintptr_t>(memory) + kAlignment - 1) /
-                                    kAlignment * kAlignment);
+  auto& stages = *reinterpret_cast<Stages*>(
+      (reinterpret_cast<std::uintptr_t>(memory) + kAlignment - 1) / kAlignment * kAlignment);
+  if (threadIdx.x == 0) {
+    stages.init();
+    ptx::fence_barrier_init();
+  }
+  __syncthreads();
+  return stages;
 }
 
 /// At most `tasks` blocks, and one a multiprocessor.

@@ -196,21 +196,17 @@ __global__ void combine_rows_backward(CombineBackwardArgs args, Rows rows) {
   put(args.window_lse_gradient, r, window_by_lse);
 }
 
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-}
-
 }  // namespace
 
 void prepare_gradients(const CombineGradients& combine, Stream stream) {
   if (combine.rows.total() == 0) return;
-  prepare<<<blocks_for(combine.rows.total()), kThreads, 0, stream>>>(combine);
+  prepare<<<blocks_for(combine.rows.total(), kThreads), kThreads, 0, stream>>>(combine);
   check_launch("prepare_gradients");
 }
 
 void dot_outputs(const Rows& rows, Dtype dtype, const void* output, const void* output_gradient,
                  const float* window_lse, ItemDot* dots, Stream stream) {
-  const unsigned blocks = blocks_for(rows.total() * 32);
+  const unsigned blocks = blocks_for(rows.total() * 32, kThreads);
   if (blocks == 0) return;
   const auto launch = [&](auto type) {
     using T = decltype(type);
@@ -226,12 +222,12 @@ void weigh_items(const Rows& rows, std::int32_t slots, const ItemDot* dots,
                  const float* lse_gradient, ItemWeight* weights, Stream stream) {
   const std::int64_t count = rows.total() * slots;
   if (count == 0) return;
-  weigh<<<blocks_for(count), kThreads, 0, stream>>>(count, dots, lse_gradient, weights);
+  weigh<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(count, dots, lse_gradient, weights);
   check_launch("weigh_items");
 }
 
 void combine_rows_backward(const CombineBackwardArgs& args, const Rows& rows, Stream stream) {
-  const unsigned blocks = blocks_for(rows.total() * 32);
+  const unsigned blocks = blocks_for(rows.total() * 32, kThreads);
   if (blocks == 0) return;
   args.dtype == Dtype::bf16
       ? combine_rows_backward<bf16><<<blocks, kThreads, 0, stream>>>(args, rows)

@@ -69,7 +69,7 @@ __global__ void combine_rows(Combine combine) {
 }  // namespace
 
 void combine_plain(const Combine& combine, Stream stream) {
-  const auto blocks = static_cast<unsigned>((combine.rows.total() + kWarps - 1) / kWarps);
+  const auto blocks = blocks_for(combine.rows.total(), kWarps);
   if (blocks == 0) return;
   switch (combine.dtype) {
     case Dtype::bf16:

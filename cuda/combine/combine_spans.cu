@@ -62,7 +62,7 @@ void launch(const Combine& combine, Stream stream) {
   require(wide || combine.rows.head_dim == 64, "head_dim {}: built for 64 and 128",
           combine.rows.head_dim);
   const std::int64_t threads = combine.rows.total() * (combine.rows.head_dim / kValues);
-  const auto blocks = static_cast<unsigned>((threads + kThreads - 1) / kThreads);
+  const auto blocks = blocks_for(threads, kThreads);
   if (blocks == 0) return;
   wide ? combine_row_pieces<T, 128><<<blocks, kThreads, 0, stream>>>(combine)
        : combine_row_pieces<T, 64><<<blocks, kThreads, 0, stream>>>(combine);

@@ -137,10 +137,6 @@ __global__ void add(Rows rows, KeyPieces pieces, float* key_sums, float* value_s
   }
 }
 
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-}
-
 }  // namespace
 
 KeyPieces::KeyPieces(const Rows& rows, Arena& arena) {
@@ -157,7 +153,7 @@ KeyPieces::KeyPieces(const Rows& rows, Arena& arena) {
 }
 
 void cut_pieces(const LaidItems& items, const KeyPieces& pieces, Stream stream) {
-  find_ranges<<<blocks_for(pieces.key_tiles), kThreads, 0, stream>>>(items, pieces);
+  find_ranges<<<blocks_for(pieces.key_tiles, kThreads), kThreads, 0, stream>>>(items, pieces);
   check_launch("find_ranges");
   cut<<<1, kCutThreads, 0, stream>>>(pieces);
   check_launch("cut");

@@ -45,7 +45,7 @@ void launch(const TileRows& rows, const LaidItems& laid, const ItemWeight* weigh
   const std::int64_t tiles = laid.per_head / kTileRows * laid.rows.batch * laid.rows.kv_heads;
   if (tiles == 0) return;
   check(cudaMemsetAsync(laid.longest, 0, sizeof(std::int32_t), stream), "cudaMemsetAsync");
-  const auto blocks = static_cast<unsigned>((tiles * 32 + kThreads - 1) / kThreads);
+  const auto blocks = blocks_for(tiles * 32, kThreads);
   lay<<<blocks, kThreads, 0, stream>>>(rows, laid, weights);
   check_launch("lay_items");
 }

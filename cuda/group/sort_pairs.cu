@@ -120,10 +120,6 @@ struct Layout {
   }
 };
 
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-}
-
 }  // namespace
 
 std::size_t sort_pairs_bytes(const Rows& rows, int slots) {
@@ -134,7 +130,7 @@ Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream) {
   Layout layout(attend.rows, attend.slots, Arena(workspace));
   if (layout.count == 0) return {};
   const SortKey sort_key(attend.rows);
-  make_keys<<<blocks_for(layout.count), kThreads, 0, stream>>>(
+  make_keys<<<blocks_for(layout.count, kThreads), kThreads, 0, stream>>>(
       attend, sort_key, static_cast<std::int32_t>(layout.per_head),
       static_cast<std::int32_t>(layout.count), layout.keys[0], layout.pairs[0]);
   check_launch("make_keys");
@@ -143,7 +139,7 @@ Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream) {
   check(cub::DeviceRadixSort::SortPairs(layout.sort_space, layout.sort_bytes, keys, pairs,
                                         static_cast<int>(layout.count), 0, sort_key.bits, stream),
         "DeviceRadixSort");
-  make_tiles<<<blocks_for(layout.tiles * 32), kThreads, 0, stream>>>(
+  make_tiles<<<blocks_for(layout.tiles * 32, kThreads), kThreads, 0, stream>>>(
       attend, layout.per_head, layout.tiles_per_head, layout.tiles, pairs.Current(), layout.spans,
       layout.tile);
   check_launch("make_tiles");

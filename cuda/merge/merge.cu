@@ -10,10 +10,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kWarps = kThreads / 32;
 
-unsigned blocks_for(std::int64_t items, int per_block) {
-  return static_cast<unsigned>((items + per_block - 1) / per_block);
-}
-
 /// One thread a row: top_k times the best path of any shard that has not been taken. Each shard's
 /// list is in order: its first path behind the last one taken is its best.
 __global__ void merge_rows(MergePathsArgs args) {

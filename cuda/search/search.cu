@@ -320,17 +320,14 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
   const LevelSearch& search = *levels;
   if (are_few(search)) return launch_few<T, kHeadDim, kTopK>(levels, count, scratch, stream);
   const std::int64_t units = units_of(search);
-  const auto blocks_for = [](std::int64_t warps) {
-    return static_cast<unsigned>((warps + kWarps - 1) / kWarps);
-  };
-  Launch how{blocks_for(units), kThreads, stream};
+  Launch how{blocks_for(units, kWarps), kThreads, stream};
   if (!search.parents) {
     return launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, units);
   }
   how.early = true;
   launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
-  launch_kernel({blocks_for(search.rows.total()), kThreads, stream}, choose_rows<kTopK>, search,
-                static_cast<const FoundPath*>(scratch.lists));
+  launch_kernel({blocks_for(search.rows.total(), kWarps), kThreads, stream}, choose_rows<kTopK>,
+                search, static_cast<const FoundPath*>(scratch.lists));
 }
 
 template <class T, int kHeadDim>

@@ -88,15 +88,13 @@ __global__ void routing_gradients(Level level) {
   if (r >= search.rows.total()) return;
   const int d = search.rows.head_dim;
   const Rows::Row row = search.rows.at(r);
-  const std::int64_t kv_row = search.rows.kv_row(
-      static_cast<std::int64_t>(row.batch) * search.rows.kv_heads + row.head / search.rows.group());
   RowSum<T, kValues> sum;
 #pragma unroll 4
   for (int s = 0; s < search.top_k; ++s) {
     const std::int64_t held = level.held(row, s);
     if (held < 0) continue;
     sum.add(search.scale * search.by_score[r * search.top_k + s],
-            static_cast<const T*>(search.search_keys) + (kv_row + held) * d, d);
+            static_cast<const T*>(search.search_keys) + (row.kv_row + held) * d, d);
   }
   sum.store(static_cast<T*>(level.routing_gradient) + row.index * d, d);
 }
@@ -107,11 +105,9 @@ __global__ void make_entries(Level level, std::int64_t count, AnchorKey* keys,
   if (i >= count) return;
   const Rows& rows = level.search.rows;
   const Rows::Row row = rows.at(i / level.search.top_k);
-  const std::int64_t kv_head =
-      static_cast<std::int64_t>(row.batch) * rows.kv_heads + row.head / rows.group();
   const std::int64_t held = level.held(row, static_cast<int>(i % level.search.top_k));
   const std::int64_t none = static_cast<std::int64_t>(rows.batch) * rows.kv_heads * rows.keys;
-  keys[i] = static_cast<AnchorKey>(held < 0 ? none : kv_head * rows.keys + held);
+  keys[i] = static_cast<AnchorKey>(held < 0 ? none : row.kv_row + held);
   entries[i] = static_cast<std::int32_t>(i);
 }
 
@@ -213,10 +209,6 @@ __global__ void convert(const float* sums, std::int64_t count, T* gradient) {
   if (i < count) gradient[i] = from_float<T>(sums[i]);
 }
 
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>((threads + kThreads - 1) / kThreads);
-}
-
 struct Layout {
   std::int64_t count;
   AnchorKey none;
@@ -254,11 +246,11 @@ void sum_level(const Level& level, const Layout& layout, Stream stream) {
   const SearchGradients& search = level.search;
   if (level.routing_gradient) {
     routing_gradients<T, kValues>
-        <<<blocks_for(search.rows.total() * 32), kThreads, 0, stream>>>(level);
+        <<<blocks_for(search.rows.total() * 32, kThreads), kThreads, 0, stream>>>(level);
     check_launch("routing_gradients");
   }
   if (!search.search_key_sums) return;
-  make_entries<<<blocks_for(layout.count), kThreads, 0, stream>>>(
+  make_entries<<<blocks_for(layout.count, kThreads), kThreads, 0, stream>>>(
       level, layout.count, layout.keys[0], layout.entries[0]);
   check_launch("make_entries");
   cub::DoubleBuffer<AnchorKey> keys(layout.keys[0], layout.keys[1]);
@@ -268,7 +260,7 @@ void sum_level(const Level& level, const Layout& layout, Stream stream) {
                                         static_cast<int>(layout.count), 0, layout.bits, stream),
         "DeviceRadixSort");
   const Runs runs{keys.Current(), entries.Current(), layout.count, layout.none, layout.parts};
-  const unsigned blocks = blocks_for((layout.count + kRunEntries - 1) / kRunEntries * 32);
+  const unsigned blocks = blocks_for((layout.count + kRunEntries - 1) / kRunEntries * 32, kThreads);
   sum_runs<T, kValues><<<blocks, kThreads, 0, stream>>>(level, runs);
   check_launch("sum_runs");
   join_runs<<<blocks, kThreads, 0, stream>>>(level, runs);
@@ -297,9 +289,9 @@ void search_gradients(const SearchGradients& search, void* workspace, Stream str
 
 void store_sums(const float* sums, std::int64_t count, Dtype dtype, void* gradient, Stream stream) {
   if (count == 0 || !gradient) return;
-  dtype == Dtype::bf16 ? convert<<<blocks_for(count), kThreads, 0, stream>>>(
+  dtype == Dtype::bf16 ? convert<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(
                              sums, count, static_cast<bf16*>(gradient))
-                       : convert<<<blocks_for(count), kThreads, 0, stream>>>(
+                       : convert<<<blocks_for(count, kThreads), kThreads, 0, stream>>>(
                              sums, count, static_cast<fp16*>(gradient));
   check_launch("store_sums");
 }

@@ -75,7 +75,7 @@ __global__ void search_level(LevelSearch search) {
 }  // namespace
 
 void search_level_plain(const LevelSearch& search, Stream stream) {
-  const auto blocks = static_cast<unsigned>((search.rows.total() + kWarps - 1) / kWarps);
+  const auto blocks = blocks_for(search.rows.total(), kWarps);
   if (blocks == 0) return;
   switch (search.dtype) {
     case Dtype::bf16:

@@ -89,15 +89,6 @@ Selection selection_on(const GpuProblem& problem, const GpuResults& results) {
                       problem.levels());
 }
 
-template <class Args, class Stage>
-void run(Args& args, cuda::Rung rung, Stage&& stage) {
-  args.rung = rung;
-  const cuda::OwnedStream stream;
-  const cuda::DeviceBuffer memory = with_workspace(args);
-  stage(args, stream.get());
-  stream.synchronize();
-}
-
 }  // namespace
 
 JudgeReport compare_gradients(const GpuProblem& problem, const CompareOptions& options,
@@ -106,14 +97,16 @@ JudgeReport compare_gradients(const GpuProblem& problem, const CompareOptions& o
   const GpuResults results(problem);
   cuda::AttentionArgs forward = attention_into(problem, results);
   if (problem.levels() > 0) forward.anchors = elements<std::int32_t>(results.anchors);
-  run(forward, options.rung, [](const auto& args, auto stream) { cuda::attention(args, stream); });
+  const cuda::OwnedStream stream;
+  run_stage(forward, options.rung, stream,
+            [](const auto& args, auto on) { cuda::attention(args, on); });
 
   const cuda::DeviceBuffer output_gradient = problem.output_gradient();
   const GpuGradients gradients(problem);
   cuda::AttentionBackwardArgs backward =
       backward_into(problem, results, output_gradient, gradients);
-  run(backward, options.rung,
-      [](const auto& args, auto stream) { cuda::attention_backward(args, stream); });
+  run_stage(backward, options.rung, stream,
+            [](const auto& args, auto on) { cuda::attention_backward(args, on); });
 
   const HostProblem host(problem);
   const Selection selection = selection_on(problem, results);

@@ -136,6 +136,15 @@ cuda::DeviceBuffer with_workspace(Args& args) {
   return memory;
 }
 
+/// Runs a stage to its end.
+template <class Args, class Stage>
+void run_stage(Args args, cuda::Rung rung, const cuda::OwnedStream& stream, Stage&& stage) {
+  args.rung = rung;
+  const cuda::DeviceBuffer memory = with_workspace(args);
+  stage(args, stream.get());
+  stream.synchronize();
+}
+
 // The stages' arguments with their results in `results`: what every caller wants of them.
 cuda::SpanSearchArgs search_into(const GpuProblem& problem, const GpuResults& results);
 cuda::SpanAttentionArgs span_attention_into(const GpuProblem& problem, const GpuResults& results);

@@ -7,14 +7,6 @@ namespace {
 
 std::size_t size(Index count) { return static_cast<std::size_t>(count); }
 
-template <class Args, class Stage>
-void run_stage(Args args, cuda::Rung rung, const cuda::OwnedStream& stream, Stage&& stage) {
-  args.rung = rung;
-  const cuda::DeviceBuffer memory = with_workspace(args);
-  stage(args, stream.get());
-  stream.synchronize();
-}
-
 /// Downloads the sampled rows of arrays [rows, width].
 class Gather {
  public:

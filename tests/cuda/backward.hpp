@@ -29,6 +29,20 @@ inline LossGradients make_loss(const Problem& problem, const Options& options,
   return loss;
 }
 
+/// A problem on the device, what attention() finds there, and a loss.
+struct Lesson {
+  Problem problem;
+  OnDevice device;
+  Whole found;
+  LossGradients loss;
+
+  explicit Lesson(const Options& options, bool by_everything = true)
+      : problem(make_problem(options)),
+        device(problem, options.dtype),
+        found(gpu::attention(device, Rung::fast)),
+        loss(make_loss(problem, options, by_everything)) {}
+};
+
 struct Gradients {
   std::vector<float> query, key, value, search_keys;
   std::vector<std::vector<float>> routing;

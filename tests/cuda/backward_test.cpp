@@ -9,10 +9,8 @@ namespace {
 
 /// Forward, then backward, in both rungs, with the output and without.
 void check(const Options& options, bool by_everything = true) {
-  const Problem problem = make_problem(options);
-  const OnDevice device(problem, options.dtype);
-  const Whole found = gpu::attention(device, Rung::fast);
-  const LossGradients loss = make_loss(problem, options, by_everything);
+  const Lesson lesson(options, by_everything);
+  const auto& [problem, device, found, loss] = lesson;
   for (const Rung rung : kRungs) {
     CAPTURE(name(rung), name(options.dtype));
     for (const bool with_output : {false, true}) {
@@ -212,10 +210,9 @@ TEST_CASE("A thousand GPU gradients beside another stream's work are the same bi
   options.schedule.window_index = 3;
   options.num_heads = 16;
   options.head_dim = 128;
-  const Problem problem = make_problem(options);
-  const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
-  const LossGradients loss = make_loss(problem, options);
+  const Lesson lesson(options);
+  const auto& [problem, device, found, loss] = lesson;
+  const Paths& kept = found.kept;
   const Gradients first = backward(device, Rung::fast, kept, loss);
 
   const BackwardArrays arrays(device, kept, loss);
@@ -223,8 +220,8 @@ TEST_CASE("A thousand GPU gradients beside another stream's work are the same bi
   cuda::DeviceBuffer workspace(cuda::workspace_size(args));
   args.workspace = {workspace.data(), workspace.size()};
   auto busy = device.attention_args(Rung::fast);
-  const WholeArrays found(busy);
-  found.put_into(busy);
+  const WholeArrays busy_found(busy);
+  busy_found.put_into(busy);
   cuda::DeviceBuffer busy_workspace(cuda::workspace_size(busy));
   busy.workspace = {busy_workspace.data(), busy_workspace.size()};
   const cuda::OwnedStream stream;
@@ -244,10 +241,9 @@ TEST_CASE("Repeated GPU gradients are the same bits", "[backward]") {
   options.schedule.window_index = 5;
   options.num_heads = 16;
   options.head_dim = 128;
-  const Problem problem = make_problem(options);
-  const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
-  const LossGradients loss = make_loss(problem, options);
+  const Lesson lesson(options);
+  const auto& [problem, device, found, loss] = lesson;
+  const Paths& kept = found.kept;
   for (const Rung rung : kRungs) {
     const Gradients first = backward(device, rung, kept, loss);
     for (int repeat = 0; repeat < 20; ++repeat) {
@@ -383,10 +379,9 @@ TEST_CASE("The GPU's backward pass can be captured, and waits for nothing", "[ba
   Options options = prefill(preset_schedule("nstep", 3), 300);
   options.schedule.window_index = 2;
   options.head_dim = 128;
-  const Problem problem = make_problem(options);
-  const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
-  const LossGradients loss = make_loss(problem, options);
+  const Lesson lesson(options);
+  const auto& [problem, device, found, loss] = lesson;
+  const Paths& kept = found.kept;
   for (const Rung rung : kRungs) {
     const Gradients want = backward(device, rung, kept, loss);
     BackwardArrays arrays(device, kept, loss);
@@ -410,10 +405,9 @@ TEST_CASE("Chunked queries have the GPU gradients of whole ones, added up", "[ba
   options.schedule.window_index = 3;
   options.head_dim = 128;
   options.tail = 0;
-  const Problem problem = make_problem(options);
-  const OnDevice device(problem, options.dtype);
-  const Paths kept = gpu::attention(device, Rung::fast).kept;
-  const LossGradients loss = make_loss(problem, options);
+  const Lesson lesson(options);
+  const auto& [problem, device, found, loss] = lesson;
+  const Paths& kept = found.kept;
   const Gradients whole = backward(device, Rung::fast, kept, loss);
   const Index d = options.head_dim;
   const Index heads = options.batch * options.num_heads;
