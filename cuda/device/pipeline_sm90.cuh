@@ -91,8 +91,8 @@ struct Ring {
     return item[i % kPlaces];
   }
   /// Consumer, whole warp: has read item i. (racecheck does not follow the lanes through the warp's
-  /// barrier to the arrival, and calls a place's next item a race; where every lane arrives it calls
-  /// none.)
+  /// barrier to the arrival, and calls a place's next item a race; where every lane arrives it
+  /// calls none.)
   __device__ void release(unsigned i) const {
     __syncwarp();
     if (threadIdx.x % 32 == 0) barriers.released[i % kPlaces].arrive();
