@@ -63,17 +63,27 @@ def measured(name: str, length: int, attend: Callable[..., Tensor], leaves: list
     return record
 
 
+def lengths(text: str) -> list[int]:
+    """Of the option."""
+    found = [int(one) if one.isdecimal() else 0 for one in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: integers >= 1, separated by commas")
+    return found
+
+
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lengths", default="16384,65536")
+    parser.add_argument("--lengths", type=lengths, default="16384,65536")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--commit", help="where this is no git checkout")
     parser.add_argument("--dirty", choices=("yes", "no"), default="no")
     given = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.exit(77, "sdpa_times.py: no CUDA device\n")
     commit = given.commit or subprocess.run(["git", "rev-parse", "HEAD"], check=True, text=True,
                                             capture_output=True).stdout.strip()
     records = []
-    for length in map(int, given.lengths.split(",")):
+    for length in given.lengths:
         torch.manual_seed(1)
 
         def array(heads: int) -> Tensor:
@@ -93,7 +103,7 @@ def run() -> None:
                 records.append(measured(name, length, lambda q, k, v: (
                     torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)),
                     [q, *wide], by_output))
-    result = {"command": f"experiments/sdpa_times.py --lengths {given.lengths}", "commit": commit,
+    result = {"command": f"experiments/sdpa_times.py --lengths {','.join(map(str, given.lengths))}", "commit": commit,
               "dirty": given.dirty, "device": torch.cuda.get_device_name(),
               "torch": torch.__version__,
               "shape": {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM,
