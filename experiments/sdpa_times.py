@@ -103,7 +103,8 @@ def run() -> None:
                 records.append(measured(name, length, lambda q, k, v: (
                     torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)),
                     [q, *wide], by_output))
-    result = {"command": f"experiments/sdpa_times.py --lengths {','.join(map(str, given.lengths))}", "commit": commit,
+    listed = ",".join(map(str, given.lengths))
+    result = {"command": f"experiments/sdpa_times.py --lengths {listed}", "commit": commit,
               "dirty": given.dirty, "device": torch.cuda.get_device_name(),
               "torch": torch.__version__,
               "shape": {"heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM,

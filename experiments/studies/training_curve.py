@@ -199,6 +199,8 @@ def main():
     given = parser.parse_args()
     if given.steps < 1:
         parser.error(f"--steps {given.steps}: an integer >= 1")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        parser.exit(77, f"{COMMAND}: no CUDA device\n")
     begin = time.monotonic()
     device = reporting.processor()
     planned = None
