@@ -44,11 +44,11 @@ struct OwnerStages {
   }
 };
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
 __device__ inline bool meet(DeviceSpan a, std::int32_t begin, std::int32_t end) {
   return a.begin < end && begin < a.end;
 }
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// A gathering warp: every fourth tile of rows that a piece's keys are looked at by.
 template <class T, int kHeadDim>
