@@ -99,6 +99,7 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
   for (Index m = 1; m < schedule.steps; ++m) {
     const Level& rules = schedule.level(m);
     const Index steps_left = schedule.steps - m + 1;
+    require(rules.rule != Rule::aligned, "rule aligned: not built for the GPU yet");
     LevelBounds bounds{0, 0};
     // Anchors and spans grow with the segment, but for an even level, which is bounded by its root.
     if (longest > 0 && rules.rule == Rule::even) {
@@ -147,7 +148,7 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
   for (Index m = 1; m < plan_.steps(); ++m) {
     const Level& rules = plan_.schedule().level(m);
     const Index steps_left = plan_.steps() - m + 1;
-    const Cut cut = plan_.cut(m, max_length);
+    const Cut cut = plan_.cut(m, Segment({0, max_length}));
     LevelTable level;
     level.rule = rules.rule;
     level.first = clamp_to_32_bits(cut.first());

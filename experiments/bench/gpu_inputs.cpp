@@ -116,9 +116,9 @@ cuda::DeviceBuffer InputSource::upload(std::uint64_t array, Index heads, Index b
 
 Index needle_of(const StripePlan& plan, const GpuShape& shape) {
   const Index last = shape.length - 1;
-  const Span searched = plan.searched(last, shape.start);
+  const Segment searched = plan.searched(last, shape.start);
   if (plan.steps() == 1 || searched.empty()) return shape.start + (last - shape.start) / 2;
-  const Cut cut = plan.cut(1, searched.length());
+  const Cut cut = plan.cut(1, searched);
   return searched.end - 1 - cut.anchor((cut.first() + cut.last()) / 2);
 }
 

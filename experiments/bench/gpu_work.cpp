@@ -25,7 +25,7 @@ Index union_length(std::vector<Span> spans) {
 
 Index first_level(const StripePlan& plan, Index t, Index start) {
   if (plan.steps() == 1) return 0;
-  return plan.cut(1, plan.searched(t, start).length()).count();
+  return plan.cut(1, plan.searched(t, start)).count();
 }
 
 /// Anchors of the inner levels that a query scores, on average over seeded ones.

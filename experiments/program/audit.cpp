@@ -52,8 +52,9 @@ std::vector<Named> schedules(const Options& options) {
     if (schedule.steps != 2) {
       throw std::invalid_argument(fmt::format("--steps {}: {}", schedule.steps, range));
     }
-    if (schedule.level(1).rule == Rule::even) {
-      throw std::invalid_argument(fmt::format("--rule even: {}", range));
+    if (!has_stripes(schedule.level(1).rule)) {
+      throw std::invalid_argument(
+          fmt::format("--rule {}: {}", to_string(schedule.level(1).rule), range));
     }
     return {{"given", schedule}};
   }
@@ -123,7 +124,7 @@ Json coverage_json(const Named& named, const Rounding& rounding, Index length,
 
 /// Refuses tables that do not fit the memory: three of as many entries as there are stripes.
 void require_tables(const Schedule& schedule, Index length) {
-  const Index stripes = StripePlan(schedule, length).cut(1, length).last();
+  const Index stripes = StripePlan(schedule, length).cut(1, Segment({0, length})).last();
   require_memory(fmt::format("length {}: its tables take", length),
                  3 * sizeof(Index) * static_cast<double>(stripes));
 }

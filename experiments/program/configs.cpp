@@ -9,7 +9,7 @@ namespace multistep::program {
 Config config_of(const std::string& option, const std::string& name) {
   if (name == "dense") return {name, name, preset_schedule("nstep", 1)};
   if (name == "paper" || name == "released") return {name, name, preset_schedule(name)};
-  for (const std::string family : {"nstep", "even", "tight"}) {
+  for (const std::string family : {"nstep", "even", "aligned", "tight"}) {
     if (name.rfind(family, 0) != 0) continue;
     Index steps = 0;
     const char* const end = name.data() + name.size();

@@ -16,7 +16,7 @@ struct Config {
 
 /// What --configs takes, for help and errors.
 inline constexpr char kConfigNames[] =
-    "dense, paper, released, or nstepN, evenN, tightN with N in [2, 64]";
+    "dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]";
 
 /// The configuration of that name; "tight" is the tight rule at every level. Throws
 /// std::invalid_argument.

@@ -27,7 +27,7 @@ class Tree {
  public:
   explicit Tree(const StripePlan& plan) : plan_(plan) {}
 
-  Json whole(Index m, Span segment) {
+  Json whole(Index m, const Segment& segment) {
     Json nodes = Json::array();
     if (m == plan_.steps()) return nodes;
     for (const Choice choice : Choices(plan_, m, segment)) {
@@ -37,7 +37,7 @@ class Tree {
   }
 
   /// The branches that end in a final span with the key.
-  Json paths(Span searched, Index key) {
+  Json paths(const Segment& searched, Index key) {
     Json root = Json::array();
     for_each_path(plan_, searched, key, [&](const std::vector<Choice>& path) {
       Json* nodes = &root;
@@ -53,7 +53,7 @@ class Tree {
 
   /// The spans around a key that none reaches: at every level those that hold it, and the nearest
   /// on either side.
-  Json around(Index m, Span segment, Index key) {
+  Json around(Index m, const Segment& segment, Index key) {
     if (m == plan_.steps()) return Json::array();
     Json newer;
     Json older;
@@ -148,7 +148,7 @@ int explain(const Options& options) {
                  {"position", position},
                  {"start", start},
                  {"window", span_json(window)}};
-  const Span searched = plan.searched(position, start);
+  const Segment searched = plan.searched(position, start);
   Tree tree(plan);
   Json anchors = key ? tree.paths(searched, *key) : tree.whole(1, searched);
   const bool reachable = !key || window.contains(*key) || !anchors.empty();

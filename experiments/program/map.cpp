@@ -30,7 +30,7 @@ struct LevelMap {
   Index count = 0;              // spans so far
 };
 
-void fill(const StripePlan& plan, Index m, Span segment, std::vector<LevelMap>& maps) {
+void fill(const StripePlan& plan, Index m, const Segment& segment, std::vector<LevelMap>& maps) {
   if (m == plan.steps()) return;
   LevelMap& map = maps[static_cast<std::size_t>(m - 1)];
   for (const Choice choice : Choices(plan, m, segment)) {

@@ -106,15 +106,16 @@ void ScheduleOptions::add(CLI::App& command) {
   const auto option = [&](const char* name, std::string& value, const char* help) {
     all.push_back(command.add_option(name, value, help)->group(kScheduleGroup));
   };
-  option("--preset", preset, "nstep (default), even, paper or released");
+  option("--preset", preset, "nstep (default), even, aligned, paper or released");
   option("--steps", steps, "N in [1, 64] (default 2); 1 is dense attention");
-  option("--rule", rule, "tight, power or even; per level, or one for all levels");
+  option("--rule", rule, "tight, power, even or aligned; per level, or one for all levels");
   option("--exponent", exponent, "stripe exponent of level 1, a rational in [1, 64]");
   option("--backward", backward, "backward factor of the power rule, a rational >= 0; per level");
   option("--forward", forward, "forward factor of the power rule, a rational >= 0; per level");
   option("--span-exponent", span_exponent,
          "span exponent of the power rule, a rational in [0, 1]; per level");
-  option("--window-index", window_index, "w >= 0: stripes 1 ... w are left to the window");
+  option("--window-index", window_index,
+         "w >= 0: stripes 1 ... w, or w keys where level 1 has parts, are left to the window");
   option("--top-k", top_k, "spans kept per query, in [1, 64]");
 }
 
@@ -161,7 +162,7 @@ std::string describe(const Schedule& schedule) {
     levels.push_back(text);
   }
   std::string text = fmt::format("N = {} ({})", schedule.steps, fmt::join(levels, ", "));
-  if (schedule.level(1).rule != Rule::even) {
+  if (has_stripes(schedule.level(1).rule)) {
     text += fmt::format(", stripes i^{}", to_string(schedule.level(1).exponent));
   }
   if (schedule.window_index > 0) text += fmt::format(", w = {}", schedule.window_index);

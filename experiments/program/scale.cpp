@@ -107,7 +107,7 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
 /// The exponent that the work of a sequence nears: 1 + 1/N with the default exponents; with two
 /// steps of others, 1 + 1/e of the anchors or 1 + that of the spans, whichever is more.
 double theory(const Schedule& schedule) {
-  if (schedule.steps != 2 || schedule.level(1).rule == Rule::even) {
+  if (schedule.steps != 2 || !has_stripes(schedule.level(1).rule)) {
     return 1 + 1 / static_cast<double>(schedule.steps);
   }
   const Level& level = schedule.level(1);
@@ -116,13 +116,13 @@ double theory(const Schedule& schedule) {
                       level.rule == Rule::power ? to_double(level.span_exponent) : 1 - anchors);
 }
 
-/// Mean work of one path of the last query for N = 1 ... log2 L, by the default and the even rule:
+/// Mean work of one path of the last query for N = 1 ... log2 L, by each preset of any steps:
 /// which N is cheapest at each length.
 Json last_query_json(const std::vector<Index>& lengths) {
   Json records = Json::array();
   for (const Index length : lengths) {
     const Index most = std::bit_width(static_cast<std::uint64_t>(length)) - 1;
-    for (const char* rule : {"nstep", "even"}) {
+    for (const char* rule : {"nstep", "even", "aligned"}) {
       for (Index steps = 1; steps <= std::max<Index>(most, 1); ++steps) {
         const StripePlan plan(preset_schedule(rule, steps), length);
         const PathWork work = path_work(plan, length - 1).value();

@@ -19,7 +19,7 @@ class Anchors {
  public:
   Anchors(const Schedule& schedule, const Rounding& rounding, Index length)
       : level_(schedule.level(1)), rounding_(rounding) {
-    if (schedule.steps != 2 || level_.rule == Rule::even) {
+    if (schedule.steps != 2 || !has_stripes(level_.rule)) {
       throw std::invalid_argument("steps and rule: two steps, tight or power");
     }
     const Index w = schedule.window_index;

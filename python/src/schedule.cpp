@@ -51,10 +51,10 @@ void require_query(const StripePlan& plan, Index query, Index start) {
 }
 
 /// The segment that a query searches after it chose the anchors `chosen`, one per level.
-Span segment_after(const StripePlan& plan, Index query, Index start,
-                   const std::vector<Index>& chosen) {
+Segment segment_after(const StripePlan& plan, Index query, Index start,
+                      const std::vector<Index>& chosen) {
   require_query(plan, query, start);
-  Span segment = plan.searched(query, start);
+  Segment segment = plan.searched(query, start);
   Index m = 1;
   for (const Index anchor : chosen) {
     require(m < plan.steps(), "anchors {}: a schedule of {} steps has {} search levels",
@@ -71,7 +71,7 @@ Span segment_after(const StripePlan& plan, Index query, Index start,
 /// Anchors and spans of the level after `chosen`, newest first: [n] and [n, 2].
 nb::tuple level(const StripePlan& plan, Index query, Index start,
                 const std::vector<Index>& chosen) {
-  const Span segment = segment_after(plan, query, start, chosen);
+  const Segment segment = segment_after(plan, query, start, chosen);
   const Index m = static_cast<Index>(chosen.size()) + 1;
   std::vector<Index> anchors;
   std::vector<Span> spans;

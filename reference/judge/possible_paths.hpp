@@ -16,7 +16,7 @@ namespace multistep {
 struct PossiblePath {
   double score = 0;
   double bound = 0;
-  Span span;
+  Segment span;
   std::vector<Index> anchors;
   bool sure = true;  // no rounding drops it
 };
@@ -82,7 +82,7 @@ class RowOracle {
   std::vector<PossiblePath> with_span(Span span) const {
     std::vector<PossiblePath> found;
     for (const PossiblePath& path : last_level_) {
-      if (path.span == span) found.push_back(path);
+      if (Span(path.span) == span) found.push_back(path);
     }
     return found;
   }
@@ -167,7 +167,7 @@ class RowOracle {
   Index d_;
   Index row_;
   Index first_key_;
-  Span searched_;
+  Segment searched_;
   std::vector<Threshold> thresholds_;     // [N - 1]
   std::vector<PossiblePath> final_;       // the last level's, of the paths that some rounding keeps
   std::vector<PossiblePath> last_level_;  // all of the last level's

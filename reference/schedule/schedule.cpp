@@ -1,6 +1,7 @@
 #include "multistep/schedule.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <string>
 
@@ -59,13 +60,35 @@ std::vector<Index> tabulate(Rational exponent, Index last, Watch& watch) {
   return stripes;
 }
 
+/// The longest nominal length with parts of at most 2^c keys: floor(2^(M (2c + 1) / (2 (M - 1)))).
+Index longest_with_parts(Index c, Index steps_left) {
+  return floor_power(2, make_rational(steps_left * (2 * c + 1), 2 * (steps_left - 1)));
+}
+
+/// That of c = 0, 1, ..., up to and including the first that is not below `nominal`.
+std::vector<Index> tabulate_parts(Index steps_left, Index nominal) {
+  std::vector<Index> longest;
+  do {
+    longest.push_back(longest_with_parts(std::ssize(longest), steps_left));
+  } while (longest.back() < nominal);
+  return longest;
+}
+
+/// The part length that such a table gives.
+Index part_of(const std::vector<Index>& longest, Index nominal) {
+  return Index{1} << (std::lower_bound(longest.begin(), longest.end(), nominal) - longest.begin());
+}
+
 }  // namespace
+
+bool has_stripes(Rule rule) { return rule == Rule::tight || rule == Rule::power; }
 
 Rule parse_rule(std::string_view name) {
   if (name == "tight") return Rule::tight;
   if (name == "power") return Rule::power;
   if (name == "even") return Rule::even;
-  refuse("rule {}: tight, power or even", name);
+  if (name == "aligned") return Rule::aligned;
+  refuse("rule {}: tight, power, even or aligned", name);
 }
 
 std::string_view to_string(Rule rule) {
@@ -76,6 +99,8 @@ std::string_view to_string(Rule rule) {
       return "power";
     case Rule::even:
       return "even";
+    case Rule::aligned:
+      return "aligned";
   }
   refuse("rule {}: unknown", static_cast<int>(rule));
 }
@@ -88,16 +113,17 @@ Level default_level(Rule rule, Index steps_left) {
 
 Schedule preset_schedule(std::string_view name, Index steps) {
   const bool fixed = name == "paper" || name == "released";
-  require(fixed || name == "nstep" || name == "even", "preset {}: nstep, even, paper or released",
-          name);
+  require(fixed || name == "nstep" || name == "even" || name == "aligned",
+          "preset {}: nstep, even, aligned, paper or released", name);
   require(!fixed || steps == 2, "steps {}: preset {} has 2 steps", steps, name);
   require(steps >= 1 && steps <= 64, "steps {}: an integer in [1, 64]", steps);
 
   Schedule schedule;
   schedule.steps = steps;
   for (Index m = 1; m < steps; ++m) {
-    const bool stripes = m == 1 && name == "nstep";
-    const Rule rule = fixed ? Rule::power : stripes ? Rule::tight : Rule::even;
+    const Rule first = fixed ? Rule::power : Rule::tight;
+    const bool stripes = fixed || (m == 1 && name == "nstep");
+    const Rule rule = stripes ? first : name == "aligned" ? Rule::aligned : Rule::even;
     schedule.levels.push_back(default_level(rule, steps - m + 1));
   }
   if (name == "released") {
@@ -133,12 +159,25 @@ Reach power_reach(const Level& level, Index n) {
           ceil_scaled_power(level.forward, n, level.span_exponent)};
 }
 
+Index aligned_part(Index nominal, Index steps_left) {
+  require(nominal >= 1 && nominal <= kMaxLength, "length {}: an integer in [1, 2^48]", nominal);
+  require(steps_left >= 2 && steps_left <= 64, "steps left {}: a search level has 2 to 64",
+          steps_left);
+  return part_of(tabulate_parts(steps_left, nominal), nominal);
+}
+
 Cut::Distances Cut::span(Index i) const {
   if (rule_ == Rule::power) {
     const Index a = anchor(i);
     return {std::max(window_, a - reach_.forward), std::min(length_, a + reach_.backward + 1)};
   }
   return {anchor(i), std::min(length_, anchor(i + 1))};
+}
+
+Segment Cut::below(Index i) const {
+  const Distances part = span(i);
+  const Span keys{end_ - part.far, end_ - part.near};
+  return rule_ == Rule::aligned ? Segment(keys, stride_) : Segment(keys);
 }
 
 StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& progress)
@@ -148,16 +187,24 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
           max_length);
   std::vector<Index> last;
   for (const Level& level : schedule_.levels) {
-    last.push_back(level.rule == Rule::even ? 0 : last_stripe(level.exponent, max_length));
+    last.push_back(has_stripes(level.rule) ? last_stripe(level.exponent, max_length) : 0);
   }
   const Index stripes = std::reduce(last.begin(), last.end());
   require_memory("length " + std::to_string(max_length) + ": its stripes take",
                  sizeof(Index) * static_cast<double>(stripes));
   Watch watch(progress, stripes);
-  for (std::size_t m = 0; m < last.size(); ++m) {
-    stripes_.push_back(last[m] == 0 ? nullptr
-                                    : std::make_shared<const std::vector<Index>>(
-                                          tabulate(schedule_.levels[m].exponent, last[m], watch)));
+  for (Index m = 1; m < steps(); ++m) {
+    const Level& level = schedule_.level(m);
+    std::vector<Index> table;
+    if (has_stripes(level.rule)) {
+      table = tabulate(level.exponent, last[static_cast<std::size_t>(m - 1)], watch);
+    } else if (level.rule == Rule::aligned) {
+      // A part may be longer than the keys that there are, but for less than twice.
+      const auto longest = std::bit_ceil(static_cast<std::uint64_t>(max_length));
+      table = tabulate_parts(steps() - m + 1, static_cast<Index>(longest));
+      last_aligned_ = m;
+    }
+    tables_.push_back(std::make_shared<const std::vector<Index>>(std::move(table)));
   }
   watch.finish();
   if (steps() == 1) {
@@ -170,7 +217,7 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
 }
 
 bool StripePlan::window_counts_keys() const {
-  return steps() > 1 && schedule_.level(1).rule == Rule::even;
+  return steps() > 1 && !has_stripes(schedule_.level(1).rule);
 }
 
 Span StripePlan::window(Index query, Index start) const {
@@ -178,10 +225,19 @@ Span StripePlan::window(Index query, Index start) const {
   return {std::min(std::max(start, begin), query + 1), query + 1};
 }
 
-Span StripePlan::searched(Index query, Index start) const {
+bool StripePlan::parts_are_alike(Index m) const {
+  const Rule rule = schedule_.level(m).rule;
+  return rule == Rule::aligned || (rule == Rule::even && !place_matters(m + 1));
+}
+
+Index StripePlan::part(Index m, Index nominal) const {
+  return part_of(*tables_[static_cast<std::size_t>(m - 1)], nominal);
+}
+
+Segment StripePlan::searched(Index query, Index start) const {
   const Index n = query + 1 - start;
-  if (n <= window_length_) return {start, start};
-  return {start, window_counts_keys() ? query + 1 - window_length_ : query + 1};
+  if (n <= window_length_) return Segment({start, start});
+  return Segment({start, window_counts_keys() ? query + 1 - window_length_ : query + 1});
 }
 
 Reach StripePlan::reach_at(Index m, Index n) const {
@@ -189,9 +245,11 @@ Reach StripePlan::reach_at(Index m, Index n) const {
   return level.rule == Rule::power ? power_reach(level, n) : Reach{};
 }
 
-Cut StripePlan::cut(Index m, Index n, Reach known) const {
+Cut StripePlan::cut(Index m, const Segment& segment, Reach known) const {
+  const Index n = segment.length();
   Cut cut;
   cut.rule_ = schedule_.level(m).rule;
+  cut.end_ = segment.end;
   cut.length_ = n;
   if (n == 0) return cut;
   if (cut.rule_ == Rule::even) {
@@ -200,7 +258,14 @@ Cut StripePlan::cut(Index m, Index n, Reach known) const {
     cut.last_ = (n + cut.stride_ - 1) / cut.stride_;
     return cut;
   }
-  const std::vector<Index>& stripes = *stripes_[static_cast<std::size_t>(m - 1)];
+  if (cut.rule_ == Rule::aligned) {
+    cut.stride_ = part(m, segment.nominal);
+    const Index newest = (segment.end - 1) % cut.stride_ + 1;  // keys of the newest part
+    cut.short_ = cut.stride_ - newest;
+    cut.last_ = (n + cut.short_ + cut.stride_ - 1) / cut.stride_;
+    return cut;
+  }
+  const std::vector<Index>& stripes = *tables_[static_cast<std::size_t>(m - 1)];
   cut.stripes_ = stripes.data();
   cut.last_ = std::upper_bound(stripes.begin(), stripes.end(), n) - stripes.begin() - 1;
   if (m == 1) {
@@ -209,6 +274,18 @@ Cut StripePlan::cut(Index m, Index n, Reach known) const {
   }
   cut.reach_ = known;
   return cut;
+}
+
+Segment StripePlan::representative(Index m, const Segment& segment) const {
+  const Index n = segment.length();
+  if (!place_matters(m)) return Segment({0, n});
+  // Parts are powers of two, none below longer than these. Where the level has none, no part below
+  // is longer than the next power of two to n.
+  const bool aligned = schedule_.level(m).rule == Rule::aligned;
+  const Index longest = aligned ? part(m, segment.nominal)
+                                : static_cast<Index>(std::bit_ceil(static_cast<std::uint64_t>(n)));
+  const Index begin = segment.begin % longest;
+  return Segment({begin, begin + n}, aligned ? segment.nominal : n);
 }
 
 StripePlan StripePlan::with_backward(Rational factor) const {

@@ -14,24 +14,25 @@ struct SegmentChecker::Memory {
   static constexpr Index kDense = Index{1} << 24;
   enum : std::int8_t { unknown, covered, holed };
 
-  std::int8_t& verdict(Index n) {
-    if (n >= kDense) return long_segments[n];
-    const auto at = static_cast<std::size_t>(n);
+  /// Of a representative segment.
+  std::int8_t& verdict(const Segment& segment, bool place_matters) {
+    if (place_matters || segment.end >= kDense) return other_segments[segment];
+    const auto at = static_cast<std::size_t>(segment.end);
     if (at >= segments.size()) segments.resize(std::max(at + 1, 2 * segments.size()), unknown);
     return segments[at];
   }
 
   Pulse pulse;
 
-  std::vector<std::int8_t> segments;  // [segment length < kDense]
-  std::unordered_map<Index, std::int8_t> long_segments;
+  std::vector<std::int8_t> segments;  // [segment length < kDense], where it is all that matters
+  std::unordered_map<Segment, std::int8_t> other_segments;
 
   Index good_until = 0;   // tight: the unclipped spans of stripes [first, good_until) are covered
   Index bad = INT64_MAX;  // tight: the first stripe whose unclipped span is not
   std::vector<Index> widest_gap;  // power: max of P(k+1) - P(k) over first <= k < i, at [i - first]
 
   static constexpr std::size_t kHoleLists = 4096;
-  std::unordered_map<Index, std::vector<Distances>> holes;  // by segment length, some of them
+  std::unordered_map<Segment, std::vector<Distances>> holes;  // of some segments
 
   // The reaches last used and the lengths [from, to] that they are right for.
   Reach reach;
@@ -43,7 +44,7 @@ void require_checkers(const StripePlan& plan, Index count) {
   double bytes = 0;
   for (Index m = 1; m < plan.steps(); ++m) {
     if (plan.schedule().level(m).rule != Rule::power) continue;
-    const Index stripes = plan.cut(m, plan.max_length(), {}).last();
+    const Index stripes = plan.cut(m, Segment({0, plan.max_length()}), {}).last();
     bytes += 2 * sizeof(Index) * static_cast<double>(stripes);  // a vector that grows doubles
   }
   require_memory("length " + std::to_string(plan.max_length()) + ": " + std::to_string(count) +
@@ -60,15 +61,15 @@ SegmentChecker::SegmentChecker(SegmentChecker&&) noexcept = default;
 SegmentChecker::~SegmentChecker() = default;
 
 bool SegmentChecker::covered(Index query, Index start) {
-  const Index n = plan_.searched(query, start).length();
-  return n == 0 || covered_segment(1, n);
+  const Segment segment = plan_.searched(query, start);
+  return segment.empty() || covered_segment(1, segment);
 }
 
 std::vector<Span> SegmentChecker::holes(Index query, Index start) {
-  const Span segment = plan_.searched(query, start);
+  const Segment segment = plan_.searched(query, start);
   std::vector<Span> holes;
   if (segment.empty()) return holes;
-  for (const Distances& hole : segment_holes(1, segment.length())) {
+  for (const Distances& hole : segment_holes(1, segment)) {
     holes.push_back(hole.in(segment));
   }
   std::reverse(holes.begin(), holes.end());
@@ -81,9 +82,10 @@ SegmentChecker::Memory& SegmentChecker::memory(Index m) {
 
 /// The reaches are step functions of n, and level 1 sees the lengths in order: most of its cuts
 /// reuse the last ones.
-Cut SegmentChecker::cut(Index m, Index n) {
+Cut SegmentChecker::cut(Index m, const Segment& segment) {
   const Level& level = plan_.schedule().level(m);
-  if (level.rule != Rule::power) return plan_.cut(m, n, {});
+  if (level.rule != Rule::power) return plan_.cut(m, segment, {});
+  const Index n = segment.length();
   Memory& known = memory(m);
   if (n < known.from || n > known.to) {
     known.reach = power_reach(level, n);
@@ -100,51 +102,63 @@ Cut SegmentChecker::cut(Index m, Index n) {
       }
     }
   }
-  return plan_.cut(m, n, known.reach);
+  return plan_.cut(m, segment, known.reach);
 }
 
-bool SegmentChecker::settled(Index m, Index n) {
-  memory(m).pulse.work(1);
+bool SegmentChecker::settled(Index m, const Segment& segment) {
+  Memory& known = memory(m);
+  known.pulse.work(1);
   if (m == plan_.steps()) return true;  // a final span: all of it is attended
-  if (const auto verdict = memory(m).verdict(n); verdict != Memory::unknown) {
+  const bool place_matters = plan_.place_matters(m);
+  const Segment like = plan_.representative(m, segment);
+  if (const auto verdict = known.verdict(like, place_matters); verdict != Memory::unknown) {
     return verdict == Memory::covered;
   }
-  require_few_segments(memory(m).long_segments.size(), plan_.max_length());
-  const bool covered = covered_segment(m, n);
-  memory(m).verdict(n) = covered ? Memory::covered : Memory::holed;
+  require_few_segments(known.other_segments.size(), plan_.max_length());
+  const bool covered = covered_segment(m, like);
+  known.verdict(like, place_matters) = covered ? Memory::covered : Memory::holed;
   return covered;
 }
 
-bool SegmentChecker::covered_segment(Index m, Index n) {
-  const Cut cut = this->cut(m, n);
+bool SegmentChecker::covered_segment(Index m, const Segment& segment) {
+  const Cut cut = this->cut(m, segment);
   const bool ends = cut.count() > 0 && cut.span(cut.first()).near == cut.window() &&
-                    cut.span(cut.last()).far == n;
+                    cut.span(cut.last()).far == cut.length();
   if (!ends) return false;
   switch (cut.rule()) {
-    // All parts but the oldest have one length.
     case Rule::even:
-      return settled(m + 1, cut.span(cut.first()).length()) &&
-             settled(m + 1, cut.span(cut.last()).length());
+    case Rule::aligned:
+      return covered_each(m, cut);
     case Rule::tight:
       return covered_tight(m, cut);
     case Rule::power:
-      return covered_power(m, cut) || segment_holes(m, n).empty();
+      return covered_power(m, cut) || segment_holes(m, segment).empty();
   }
   return false;
 }
 
-/// All spans but the oldest are those of any longer segment, so they are settled once.
+/// Whether each span is covered, of those that are cut alike one.
+bool SegmentChecker::covered_each(Index m, const Cut& cut) {
+  bool covered = true;
+  plan_.for_each_kind(m, cut,
+                      [&](Index i, Index) { covered = covered && settled(m + 1, cut.below(i)); });
+  return covered;
+}
+
+/// All spans but the oldest are those of any longer segment, so they are settled once, unless it
+/// matters where they lie.
 bool SegmentChecker::covered_tight(Index m, const Cut& cut) {
+  if (plan_.place_matters(m + 1)) return covered_each(m, cut);
   Memory& known = memory(m);
   for (Index i = std::max(known.good_until, cut.first()); i < std::min(cut.last(), known.bad);
        ++i) {
-    if (settled(m + 1, cut.span(i).length())) {
+    if (settled(m + 1, cut.below(i))) {
       known.good_until = i + 1;
     } else {
       known.bad = i;
     }
   }
-  return cut.last() <= known.bad && settled(m + 1, cut.span(cut.last()).length());
+  return cut.last() <= known.bad && settled(m + 1, cut.below(cut.last()));
 }
 
 /// Neighbouring power spans leave a key out exactly where P(i+1) - P(i) > B + F + 1. The last
@@ -169,29 +183,31 @@ bool SegmentChecker::covered_power(Index m, const Cut& cut) {
   const auto [backward, forward] = cut.reach();
   if (last_joined(m, cut) < cut.last()) return false;
   if (m + 1 == plan_.steps()) return true;
+  if (plan_.place_matters(m + 1)) return covered_each(m, cut);
 
   Index newest = cut.first();  // first stripe whose span the window or the newest key does not clip
   for (; newest <= cut.last() && cut.anchor(newest) - forward < cut.window(); ++newest) {
-    if (!settled(m + 1, cut.span(newest).length())) return false;
+    if (!settled(m + 1, cut.below(newest))) return false;
   }
   Index oldest = cut.last();  // last stripe whose span the segment's begin does not clip
   for (; oldest >= newest && cut.anchor(oldest) + backward + 1 > cut.length(); --oldest) {
-    if (!settled(m + 1, cut.span(oldest).length())) return false;
+    if (!settled(m + 1, cut.below(oldest))) return false;
   }
-  return oldest < newest || settled(m + 1, backward + forward + 1);
+  return oldest < newest || settled(m + 1, cut.below(newest));
 }
 
-/// segment_holes for m >= 2, remembered: the segments of a level share a few lengths.
-const std::vector<Cut::Distances>& SegmentChecker::known_holes(Index m, Index n) {
+/// segment_holes for m >= 2, remembered: many segments of a level are cut alike.
+const std::vector<Cut::Distances>& SegmentChecker::known_holes(Index m, const Segment& segment) {
   auto& known = memory(m).holes;
-  if (const auto found = known.find(n); found != known.end()) return found->second;
-  std::vector<Distances> holes = segment_holes(m, n);
+  const Segment like = plan_.representative(m, segment);
+  if (const auto found = known.find(like); found != known.end()) return found->second;
+  std::vector<Distances> holes = segment_holes(m, like);
   if (known.size() >= Memory::kHoleLists) known.clear();
-  return known[n] = std::move(holes);
+  return known[like] = std::move(holes);
 }
 
-std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
-  const Cut cut = this->cut(m, n);
+std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, const Segment& segment) {
+  const Cut cut = this->cut(m, segment);
   Index first = cut.first();
   Index settled_to = cut.window();
   if (cut.rule() == Rule::power && m + 1 == plan_.steps() && cut.count() > 0) {
@@ -201,12 +217,12 @@ std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
   std::vector<Distances> reached;
   for (Index i = first; i <= cut.last(); ++i) {
     const Distances span = cut.span(i);
-    if (settled(m + 1, span.length())) {
+    if (settled(m + 1, cut.below(i))) {
       reached.push_back(span);
       continue;
     }
     Index near = span.near;
-    for (const Distances& hole : known_holes(m + 1, span.length())) {
+    for (const Distances& hole : known_holes(m + 1, cut.below(i))) {
       if (hole.near + span.near > near) reached.push_back({near, span.near + hole.near});
       near = span.near + hole.far;
       memory(m).pulse.work(1);
@@ -222,7 +238,7 @@ std::vector<Cut::Distances> SegmentChecker::segment_holes(Index m, Index n) {
     if (span.near > settled_to) holes.push_back({settled_to, span.near});
     settled_to = std::max(settled_to, span.far);
   }
-  if (settled_to < n) holes.push_back({settled_to, n});
+  if (settled_to < cut.length()) holes.push_back({settled_to, cut.length()});
   return holes;
 }
 

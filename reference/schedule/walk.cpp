@@ -2,10 +2,10 @@
 
 namespace multistep {
 
-Index Choices::key_of(Index stripe) const { return segment_.end - 1 - cut_.anchor(stripe); }
+Index Choices::key_of(Index stripe) const { return end_ - 1 - cut_.anchor(stripe); }
 
 Choice Choices::of_stripe(Index stripe) const {
-  return {stripe, key_of(stripe), cut_.span(stripe).in(segment_)};
+  return {stripe, key_of(stripe), cut_.below(stripe)};
 }
 
 std::optional<Choice> Choices::at_key(Index key) const {

@@ -17,18 +17,6 @@ namespace {
 
 using boost::multiprecision::cpp_int;
 
-/// Calls visit(length, copies) for the lengths of a cut's spans: all even parts but the oldest have
-/// one.
-template <class Visit>
-void for_each_length(const Cut& cut, Visit&& visit) {
-  Index i = cut.first();
-  if (cut.rule() == Rule::even && cut.count() > 2) {
-    visit(cut.span(i).length(), cut.count() - 1);
-    i = cut.last();
-  }
-  for (; i <= cut.last(); ++i) visit(cut.span(i).length(), Index{1});
-}
-
 /// Sums over all pairs of a path and a key in its final span.
 struct Totals {
   Index min = INT64_MAX;
@@ -50,23 +38,25 @@ class PathTotals {
   explicit PathTotals(const StripePlan& plan)
       : plan_(plan), known_(plan.schedule().levels.size()) {}
 
-  /// Totals of a segment of n keys at level m; a final span where m = N.
-  Totals of(Index m, Index n) {
+  /// Totals of a segment at level m; of a final span where m = N.
+  Totals of(Index m, const Segment& segment) {
+    const Index n = segment.length();
     if (m == plan_.steps()) return {n, n, n, cpp_int(n) * n};
     auto& known = known_[static_cast<std::size_t>(m - 1)];
-    if (const auto at = known.find(n); at != known.end()) return at->second;
-    const Cut cut = plan_.cut(m, n);
+    const Segment like = plan_.representative(m, segment);
+    if (const auto at = known.find(like); at != known.end()) return at->second;
+    const Cut cut = plan_.cut(m, like);
     Totals totals;
-    for_each_length(cut, [&](Index length, Index copies) {
-      totals.add(of(m + 1, length), cut.count(), copies);
+    plan_.for_each_kind(m, cut, [&](Index i, Index copies) {
+      totals.add(of(m + 1, cut.below(i)), cut.count(), copies);
     });
     require_few_segments(known.size(), plan_.max_length());
-    return known[n] = totals;
+    return known[like] = totals;
   }
 
  private:
   const StripePlan& plan_;
-  std::vector<std::unordered_map<Index, Totals>> known_;  // [N - 1], by segment length
+  std::vector<std::unordered_map<Segment, Totals>> known_;  // [N - 1], by representative
 };
 
 /// The double nearest to a / b, which is below 2^63.
@@ -77,19 +67,19 @@ double ratio(const cpp_int& a, const cpp_int& b) {
   return std::ldexp(static_cast<double>(bits), -64);
 }
 
-/// Keys of query t's first segment; all of them where N = 1, none where the window has them.
-Index segment_length(const StripePlan& plan, Index query, Index start) {
+/// Query t's first segment; all of its keys where N = 1, none where the window has them.
+Segment first_segment(const StripePlan& plan, Index query, Index start) {
   require(query >= start && query < plan.max_length(), "query {}: an integer in [start {}, {})",
           query, start, plan.max_length());
-  return plan.steps() == 1 ? query + 1 - start : plan.searched(query, start).length();
+  return plan.steps() == 1 ? Segment({start, query + 1}) : plan.searched(query, start);
 }
 
 }  // namespace
 
 std::optional<PathWork> path_work(const StripePlan& plan, Index query, Index start) {
-  const Index n = segment_length(plan, query, start);
-  if (n == 0) return std::nullopt;
-  const Totals totals = PathTotals(plan).of(1, n);
+  const Segment segment = first_segment(plan, query, start);
+  if (segment.empty()) return std::nullopt;
+  const Totals totals = PathTotals(plan).of(1, segment);
   PathWork work{totals.min, totals.max, totals.pairs.str(), ratio(totals.work, totals.pairs),
                 0,          {}};
   work.lower_bound = work_lower_bound(plan.steps(), keys_outside_window(plan, query, start));
@@ -114,9 +104,9 @@ MostChoices::MostChoices(const StripePlan& plan)
     : plan_(plan), known_(plan.schedule().levels.size()) {}
 
 std::vector<Index> MostChoices::of(Index query, Index start) {
-  const Index n = segment_length(plan_, query, start);
-  if (n == 0) return std::vector<Index>(static_cast<std::size_t>(plan_.steps()), 0);
-  return plan_.steps() == 1 ? std::vector<Index>{n} : of_cut(1, n);
+  const Segment segment = first_segment(plan_, query, start);
+  if (segment.empty()) return std::vector<Index>(static_cast<std::size_t>(plan_.steps()), 0);
+  return plan_.steps() == 1 ? std::vector<Index>{segment.length()} : of_cut(1, segment);
 }
 
 Index MostChoices::sum(Index query, Index start) {
@@ -125,16 +115,17 @@ Index MostChoices::sum(Index query, Index start) {
          plan_.schedule().top_k * std::accumulate(most.begin() + 1, most.end(), Index{0});
 }
 
-void MostChoices::raise(Index m, Index n, Index* most) {
+void MostChoices::raise(Index m, const Segment& segment, Index* most) {
   if (m == plan_.steps()) {
-    most[0] = std::max(most[0], n);
+    most[0] = std::max(most[0], segment.length());
     return;
   }
   auto& known = known_[static_cast<std::size_t>(m - 1)];
-  auto at = known.find(n);
+  const Segment like = plan_.representative(m, segment);
+  auto at = known.find(like);
   if (at == known.end()) {
     require_few_segments(known.size(), plan_.max_length());
-    at = known.emplace(n, of_cut(m, n)).first;
+    at = known.emplace(like, of_cut(m, like)).first;
   }
   for (const Index choices : at->second) {
     *most = std::max(*most, choices);
@@ -142,11 +133,11 @@ void MostChoices::raise(Index m, Index n, Index* most) {
   }
 }
 
-std::vector<Index> MostChoices::of_cut(Index m, Index n) {
-  const Cut cut = plan_.cut(m, n);
+std::vector<Index> MostChoices::of_cut(Index m, const Segment& segment) {
+  const Cut cut = plan_.cut(m, segment);
   std::vector<Index> most(static_cast<std::size_t>(plan_.steps() - m + 1), 0);
   most.front() = cut.count();
-  for_each_length(cut, [&](Index length, Index) { raise(m + 1, length, most.data() + 1); });
+  plan_.for_each_kind(m, cut, [&](Index i, Index) { raise(m + 1, cut.below(i), most.data() + 1); });
   return most;
 }
 

@@ -13,7 +13,7 @@ struct Path {
   double score = 0;  // sum of its anchors' scores
   Index anchor = -1;
   std::size_t parent = 0;  // rank among the kept paths of the level above
-  Span span;
+  Segment span;
   std::vector<Index> anchors;  // keys, level 1 first
 };
 

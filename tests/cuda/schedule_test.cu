@@ -56,7 +56,7 @@ Index first_difference(const StripePlan& plan, const DeviceSchedule& schedule, I
 #pragma omp parallel for reduction(min : differs) schedule(dynamic, 1024)
     for (std::int32_t i = 0; i < count; ++i) {
       const Index n = begin + i;
-      const Cut cut = plan.cut(m, n);
+      const Cut cut = plan.cut(m, Segment({0, n}));
       const CutValues& got = values[static_cast<std::size_t>(i)];
       const Index last = std::max(cut.last(), cut.first() - 1);
       bool equal = got.first == cut.first() && std::max(got.end, got.first) == last + 1 &&
@@ -96,7 +96,7 @@ void require_stripes(const Schedule& rules, Index max_length) {
     std::vector<std::int32_t> stripes(static_cast<std::size_t>(level.stripe_count));
     REQUIRE(cudaMemcpy(stripes.data(), level.stripes, stripes.size() * sizeof(std::int32_t),
                        cudaMemcpyDeviceToHost) == cudaSuccess);
-    const Cut cut = plan.cut(m, max_length);
+    const Cut cut = plan.cut(m, Segment({0, max_length}));
     Index wrong = 0;
     for (Index i = 1; i <= cut.last() + 1; ++i) {
       wrong += stripes[static_cast<std::size_t>(i)] != cut.anchor(i) + 1;

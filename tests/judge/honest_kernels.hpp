@@ -218,7 +218,7 @@ class Run : public multistep::SubmittedArrays {
     double score = 0;
     Index key = -1;
     std::size_t parent = 0;
-    Span span;
+    multistep::Segment span;
     std::vector<Index> anchors;
   };
 

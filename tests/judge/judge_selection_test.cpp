@@ -42,7 +42,7 @@ struct Submitted {
   void choose(Index slot, const std::vector<Index>& anchors) {
     const Index row = slot / selection.top_k;
     const Index t = problem.position_of(row);
-    Span segment = problem.plan.searched(t, 0);
+    multistep::Segment segment = problem.plan.searched(t, 0);
     double score = 0;
     for (Index m = 1; m < problem.plan.steps(); ++m) {
       const Index anchor = anchors[at(m - 1)];
@@ -224,7 +224,7 @@ TEST_CASE("near-ties may fall either way, further ones may not", "[judge]") {
     problem.search_keys.assign(400, 0);
     submission.selection = span_search(problem.search());
     const Index oldest = submission.selection.anchors[0];  // of equals, the smaller key wins
-    const Index newest = (*Choices(problem.plan, 1, {0, 400}).begin()).key;
+    const Index newest = (*Choices(problem.plan, 1, multistep::Segment({0, 400})).begin()).key;
     problem.search_keys[at(oldest)] = 1;
     problem.search_keys[at(newest)] = static_cast<float>(1 - gap);
     submission.choose(0, {newest});

@@ -193,8 +193,9 @@ class Audit(Case):
                      "--exponents two: a rational in [1, 64] with a denominator of at most 10000")
         self.refuses(["audit", "--steps", "3"],
                      "--steps 3: rounding is audited of two steps, tight or power")
-        self.refuses(["audit", "--preset", "even"],
-                     "--rule even: rounding is audited of two steps, tight or power")
+        for rule in ("even", "aligned"):
+            self.refuses(["audit", "--preset", rule],
+                         f"--rule {rule}: rounding is audited of two steps, tight or power")
 
 
 class Needles(Case):
@@ -276,8 +277,8 @@ class Needles(Case):
                 (["--lengths", "4"], "--lengths 4: keys, as many as --depths 8 or more"),
                 (["--trials", "0"], "--trials 0: an integer in [1, 16777216], as 1000, 1k, 1Ki, "
                                     "1M, ..."),
-                (["--configs", "B"], "--configs B: dense, paper, released, or nstepN, evenN, tightN "
-                                     "with N in [2, 64]")):
+                (["--configs", "B"], "--configs B: dense, paper, released, or nstepN, evenN, "
+                                     "alignedN, tightN with N in [2, 64]")):
             self.refuses(["needles", *options], message)
 
 

@@ -89,7 +89,7 @@ class Compare(Case):
              "--sample 0: an integer in [1, 65536], as 1000, 1k, 1Ki, 1M, ..."),
             (["--length", "9", "--seed", ""], "--seed '': a value"),
             (["--length", "9", "--preset", "fast"],
-             "--preset fast: nstep, even, paper or released"),
+             "--preset fast: nstep, even, aligned, paper or released"),
         ]:
             with self.subTest(options=options):
                 self.refuses(["compare", *options], message)

@@ -92,6 +92,31 @@ class Verify(Case):
         report = self.json("verify", "--length", 10**12, "--queries", 100, "--preset", "even",
                            "--steps", 4)
         self.assertEqual((report["covered"], report["queries_checked"]), (True, 100))
+        for mixed in (("--preset", "aligned"), ("--rule", "aligned,tight,even"),
+                      ("--rule", "even,aligned,tight")):
+            report = self.json("verify", "--length", 10**12, "--queries", 20, "--steps", 4, *mixed)
+            self.assertEqual((report["covered"], report["queries_checked"]), (True, 20))
+
+    def test_aligned_parts(self):
+        # Choices of 128, 128 and 64 where nothing is clipped: all paths do the same work.
+        report = self.json("verify", "--length", "1Mi", "--preset", "aligned", "--steps", 3)
+        self.assertEqual((report["covered"], report["queries_checked"]), (True, 2**20))
+        work = report["work"]
+        self.assertEqual((work["min"], work["mean"], work["max"]), (320, 320, 320))
+        self.assertAlmostEqual(work["ratio"], 1.0499, delta=5e-5)
+        self.assertIn("schedule     N = 3 (aligned, aligned)\n", self.answer(
+            "verify", "--length", 100, "--preset", "aligned", "--steps", 3))
+
+    def test_a_hole_below_and_above_aligned_parts(self):
+        for rules in ("power,aligned", "aligned,power"):
+            arguments = ("verify", "--length", 2000, "--steps", 3, "--rule", rules, "--forward", 0,
+                         "--backward")
+            first = self.json(*arguments, 1, code=1)["first_excluded"]
+            parts = round(10_000 * first["closing_backward"])
+            explain = ("explain", "--position", first["position"], "--key", first["key"],
+                       *arguments[3:])
+            self.assertTrue(self.json(*explain, f"{parts}/10000")["reachable"])
+            self.assertFalse(self.json(*explain, f"{parts - 1}/10000", code=1)["reachable"])
 
     def test_start_and_dense(self):
         self.assertEqual(self.json("verify", "--length", 100, "--start", 40)["queries_checked"], 60)
@@ -144,13 +169,13 @@ class Verify(Case):
              "--exponent 1/2: a rational in [1, 64] with a denominator of at most 10000"),
             (["--length", "9", "--span-exponent", "3/2"],
              "--span-exponent 3/2: a rational in [0, 1] with a denominator of at most 10000"),
-            (["--length", "9", "--rule", "loose"], "--rule loose: tight, power or even"),
+            (["--length", "9", "--rule", "loose"], "--rule loose: tight, power, even or aligned"),
             (["--length", "9", "--rule", "even,even"],
              "--rule even,even: one value, or one for each of 1 levels"),
             (["--length", "9", "--rule", "even,", "--steps", "3"],
              "--rule 'even,': values separated by commas, none empty"),
             (["--length", "9", "--preset", "fast"],
-             "--preset fast: nstep, even, paper or released"),
+             "--preset fast: nstep, even, aligned, paper or released"),
             (["--length", "9", "--preset", "paper", "--steps", "3"],
              "--steps 3: preset paper has 2 steps"),
             (["--length", "281474976710656", "--exponent", "1"],
@@ -300,6 +325,17 @@ class Explain(Case):
         self.assertEqual([node["anchor"] for node in tree["anchors"]], [22])
         self.assertEqual([node["anchor"] for node in tree["anchors"][0]["children"]], [6])
 
+    def test_aligned_parts(self):
+        arguments = ("explain", "--preset", "aligned", "--position", 29)
+        tree = self.json(*arguments, "--steps", 3, "--key", 26)["anchors"]
+        self.assertEqual((tree[0]["anchor"], tree[0]["span"]), (29, {"begin": 24, "end": 30}))
+        (inner,) = tree[0]["children"]
+        self.assertEqual((inner["anchor"], inner["span"]), (27, {"begin": 26, "end": 28}))
+        tree = self.json(*arguments, "--start", 5, "--window-index", 3)
+        self.assertEqual(tree["window"], {"begin": 27, "end": 30})
+        self.assertEqual([(node["span"]["begin"], node["anchor"]) for node in tree["anchors"]],
+                         [(24, 26), (20, 23), (16, 19), (12, 15), (8, 11), (5, 7)])
+
     def test_an_excluded_key(self):
         arguments = ("explain", "--position", 7, "--key", 0, "--rule", "power", "--backward", 1,
                      "--forward", 1)
@@ -337,6 +373,14 @@ class Map(Case):
         self.assertEqual(anchors, [3, 22, 29])
         self.assertEqual([row["span_1"] for row in rows if row["query"] == "29"],
                          ["2"] * 4 + ["1"] * 19 + ["0"] * 7)
+
+    def test_aligned_parts_stay_while_queries_move_on(self):
+        rows = list(csv.DictReader(io.StringIO(self.answer(
+            "map", "--length", 33, "--steps", 3, "--preset", "aligned"))))
+        for query in range(16, 33):  # 14 to 38 keys have parts of 8 at level 1
+            anchors = [int(row["key"]) for row in rows
+                       if row["query"] == str(query) and row["anchors_1"] == "1"]
+            self.assertEqual(anchors, sorted({7, 15, min(23, query), min(31, query), query}))
 
     def test_a_hole_shows(self):
         rows = csv.DictReader(io.StringIO(self.answer(
@@ -597,15 +641,16 @@ class Scale(Case):
                          + " --json")
         work = {(one["length"], one["rule"], one["steps"]): one["work"]
                 for one in result["last_query"]}
-        self.assertEqual(len(work), 2 * (10 + 16 + 20))  # N = 1 ... log2 L
+        self.assertEqual(len(work), 3 * (10 + 16 + 20))  # N = 1 ... log2 L
         for rule, steps, known in (("nstep", 2, 2389.3), ("nstep", 3, 363.9), ("nstep", 4, 154.2),
-                                   ("even", 2, 2048), ("even", 3, 304.8), ("even", 1, 2**20)):
+                                   ("even", 2, 2048), ("even", 3, 304.8), ("even", 1, 2**20),
+                                   ("aligned", 2, 2048), ("aligned", 3, 320)):
             self.assertAlmostEqual(work[2**20, rule, steps], known, delta=0.05)
         for other in (1, 3):
             self.assertEqual(self.json(*arguments, threads=other)["runs"], result["runs"])
 
     def test_bad_names(self):
-        names = "dense, paper, released, or nstepN, evenN, tightN with N in [2, 64]"
+        names = "dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]"
         for name in ("nstep1", "even65", "tight", "nstep2x", "A"):
             self.refuses(["scale", "--configs", f"even2,{name}"], f"--configs {name}: {names}")
         self.refuses(["scale", "--last-query"], "--last-query: with --json alone")

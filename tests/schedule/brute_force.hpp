@@ -42,11 +42,22 @@ inline Index ceil_root(Index n, Index degree) {
   return root;
 }
 
-/// An anchor and the span that it stands for.
+/// The smallest 2^c with 2^(M (2c + 1)) >= n^(2 (M - 1)).
+inline Index aligned_part(Index n, Index steps_left) {
+  const Integer target = power(n, 2 * (steps_left - 1));
+  Index c = 0;
+  while (power(2, steps_left * (2 * c + 1)) < target) ++c;
+  return Index{1} << c;
+}
+
+/// An anchor and the span that it stands for, which the level below takes to have `nominal` keys.
 struct Choice {
   Index anchor = 0;
   Span span;
-  friend bool operator==(const Choice&, const Choice&) = default;
+  Index nominal = 0;
+  friend bool operator==(const Choice& a, const Choice& b) {
+    return a.anchor == b.anchor && a.span == b.span;
+  }
 };
 
 /// One choice per search level: the anchors chosen, those scored on the way, the final span.
@@ -73,13 +84,16 @@ class Definition {
   std::vector<Choice> first_choices(Index query, Index start) const {
     const Index skipped = schedule_.window_index;
     const Index outside = query - window_length();  // the newest key outside the window
-    if (schedule_.level(1).rule == Rule::even) return choices(1, {start, outside + 1}, 0, outside);
-    return choices(1, {start, query + 1}, skipped, outside);
+    if (counts_keys()) return choices(1, {start, outside + 1}, outside + 1 - start, 0, outside);
+    return choices(1, {start, query + 1}, query + 1 - start, skipped, outside);
   }
 
-  /// Level m >= 2: what a segment offers.
-  std::vector<Choice> inner_choices(Index m, Span segment) const {
-    return choices(m, segment, 0, segment.end - 1);
+  /// Level m >= 2: what a segment of that nominal length offers.
+  std::vector<Choice> inner_choices(Index m, Span segment, Index nominal) const {
+    return choices(m, segment, nominal, 0, segment.end - 1);
+  }
+  std::vector<Choice> inner_choices(Index m, const Choice& parent) const {
+    return inner_choices(m, parent.span, parent.nominal);
   }
 
   /// Calls visit(path) for every path of query t.
@@ -136,19 +150,42 @@ class Definition {
     return i < static_cast<Index>(known.size()) ? known[static_cast<std::size_t>(i)] : longest_ + 1;
   }
 
+  /// Whether the window index is a number of keys.
+  bool counts_keys() const {
+    const Rule rule = schedule_.level(1).rule;
+    return rule == Rule::even || rule == Rule::aligned;
+  }
+
   Index window_length() const {
     if (schedule_.window_index == 0) return 0;
-    if (schedule_.level(1).rule == Rule::even) return schedule_.window_index;
+    if (counts_keys()) return schedule_.window_index;
     return stripe(1, schedule_.window_index + 1) - 1;
   }
 
   /// SPEC 2.2 and 2.3. `cap` is the newest key that a power span may reach.
-  std::vector<Choice> choices(Index m, Span segment, Index skipped, Index cap) const {
+  std::vector<Choice> choices(Index m, Span segment, Index nominal, Index skipped,
+                              Index cap) const {
+    std::vector<Choice> result = cut(m, segment, nominal, skipped, cap);
+    if (schedule_.level(m).rule == Rule::aligned) return result;
+    for (Choice& choice : result) choice.nominal = choice.span.length();
+    return result;
+  }
+
+  std::vector<Choice> cut(Index m, Span segment, Index nominal, Index skipped, Index cap) const {
     const Level& level = schedule_.level(m);
     const auto [begin, end] = segment;
     const Index n = end - begin;
     std::vector<Choice> result;
     if (n <= 0) return result;
+    if (level.rule == Rule::aligned) {
+      const Index s = part(nominal, steps_left(m));
+      for (Index key = end - 1; key >= begin; --key) {
+        const bool same = !result.empty() && result.back().span.begin / s == key / s;
+        if (!same) result.push_back({key, {key, key + 1}, s});
+        result.back().span.begin = key;
+      }
+      return result;
+    }
     if (level.rule == Rule::even) {
       const Index parts = root(n, steps_left(m));
       const Index stride = (n + parts - 1) / parts;
@@ -182,17 +219,22 @@ class Definition {
         path.span = choice.span;
         visit(path);
       } else {
-        follow(m + 1, inner_choices(m + 1, choice.span), path, visit);
+        follow(m + 1, inner_choices(m + 1, choice), path, visit);
       }
       path.anchors.pop_back();
     }
     path.anchors_scored -= static_cast<Index>(offered.size());
   }
 
-  // The two slow powers, each worked out once.
+  // The slow powers, each worked out once.
   Index root(Index n, Index degree) const {
     const auto [entry, fresh] = roots_.try_emplace({n, degree});
     if (fresh) entry->second = ceil_root(n, degree);
+    return entry->second;
+  }
+  Index part(Index n, Index degree) const {
+    const auto [entry, fresh] = parts_.try_emplace({n, degree});
+    if (fresh) entry->second = aligned_part(n, degree);
     return entry->second;
   }
   Index reach(Rational factor, Index n, Rational exponent) const {
@@ -206,6 +248,7 @@ class Definition {
   Index longest_;
   std::vector<std::vector<Index>> stripes_;  // [N - 1], floor(i^(e_m)) at [i]
   mutable std::map<std::pair<Index, Index>, Index> roots_;
+  mutable std::map<std::pair<Index, Index>, Index> parts_;
   mutable std::map<std::vector<Index>, Index> reaches_;
 };
 

@@ -32,7 +32,7 @@ using multistep::verify_spans;
 
 namespace {
 
-constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even;
+constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even, A = Rule::aligned;
 
 Schedule with_powers(Schedule schedule, Index m, Rational exponent, Rational span_exponent) {
   schedule.levels[static_cast<std::size_t>(m - 1)].exponent = exponent;
@@ -106,7 +106,7 @@ bool closes(Schedule schedule, Rational backward, Index query, Index start, Span
 Schedule any_schedule() {
   std::vector<Rule> rules;
   const Index levels = *rc::gen::inRange<Index>(1, 5);
-  for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, P, P, E));
+  for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, P, P, E, A));
   Schedule schedule = schedule_of(rules, *rc::gen::inRange<Index>(0, 4));
   const auto any = [](const std::vector<Rational>& values) { return *rc::gen::elementOf(values); };
   for (Index m = 1; m <= levels; ++m) {
@@ -153,7 +153,7 @@ TEST_CASE("Anchors and spans too sparse together first leave a key out at 83", "
 
 TEST_CASE("The presets reach every key", "[coverage]") {
   for (Index steps = 1; steps <= 6; ++steps) {
-    for (const char* name : {"nstep", "even"}) {
+    for (const char* name : {"nstep", "even", "aligned"}) {
       CHECK(check_against_definition(preset_schedule(name, steps), 1500) == 0);
     }
   }
@@ -162,11 +162,26 @@ TEST_CASE("The presets reach every key", "[coverage]") {
   CHECK(check_against_definition(preset_schedule("released"), 2600, 100) == 0);
   CHECK(verify_all(preset_schedule("released"), 200'000).covered());
   CHECK(verify_all(preset_schedule("nstep", 3), 200'000).covered());
+  CHECK(verify_all(preset_schedule("aligned", 3), 1'000'000).covered());
+  CHECK(verify_all(preset_schedule("aligned", 4), 1'000'000, 123'457).covered());
+  CHECK(verify_sampled(preset_schedule("aligned", 3), 1'000'000'000'000, 0, 5000, 1).covered());
 }
 
-TEST_CASE("Tight and even levels mix, with any window and start", "[coverage]") {
-  for (const auto& rules : std::vector<std::vector<Rule>>{
-           {T}, {E}, {T, T}, {E, T}, {T, E, T}, {E, T, T, E}, {T, T, T, T, T}}) {
+TEST_CASE("Tight levels and levels of parts mix, with any window and start", "[coverage]") {
+  for (const auto& rules : std::vector<std::vector<Rule>>{{T},
+                                                          {E},
+                                                          {A},
+                                                          {T, T},
+                                                          {E, T},
+                                                          {A, A},
+                                                          {T, A},
+                                                          {A, T},
+                                                          {E, A},
+                                                          {T, E, T},
+                                                          {A, T, A},
+                                                          {E, T, T, E},
+                                                          {A, E, A, A},
+                                                          {T, T, T, T, T}}) {
     for (const Index window_index : {0, 1, 4}) {
       for (const Index start : {0, 1, 150}) {
         CHECK(check_against_definition(schedule_of(rules, window_index), 400, start) == 0);
@@ -177,27 +192,17 @@ TEST_CASE("Tight and even levels mix, with any window and start", "[coverage]") 
 
 TEST_CASE("Every query below 2000, presets and mixed rules of 2 to 6 steps", "[.exhaustive]") {
   for (Index steps = 2; steps <= 6; ++steps) {
-    for (const char* name : {"nstep", "even"}) {
+    for (const char* name : {"nstep", "even", "aligned"}) {
       CHECK(check_against_definition(preset_schedule(name, steps), 2000) == 0);
     }
   }
   const Rational none{0, 1}, one{1, 1};
   Index holed = 0;
-  for (const auto& rules : std::vector<std::vector<Rule>>{{T},
-                                                          {E},
-                                                          {T, T},
-                                                          {E, T},
-                                                          {P, E},
-                                                          {T, P},
-                                                          {E, P},
-                                                          {P, P},
-                                                          {T, E, T},
-                                                          {T, P, E},
-                                                          {E, T, P},
-                                                          {E, T, T, E},
-                                                          {T, E, P, T},
-                                                          {T, T, T, T, T},
-                                                          {E, T, P, E, T}}) {
+  for (const auto& rules : std::vector<std::vector<Rule>>{
+           {T},       {E},          {T, T},       {E, T},          {P, E},
+           {T, P},    {E, P},       {P, P},       {T, E, T},       {T, P, E},
+           {E, T, P}, {E, T, T, E}, {A},          {A, P},          {P, A},
+           {T, A, P}, {A, P, A},    {T, E, P, T}, {T, T, T, T, T}, {E, T, P, E, T}}) {
     for (const Index window_index : {0, 1, 4}) {
       for (const Index start : {0, 7, 150}) {
         const Schedule schedule = schedule_of(rules, window_index);
@@ -217,6 +222,8 @@ TEST_CASE("The default factor M is enough at every level", "[coverage]") {
     CHECK(check_against_definition(schedule_of({P, P}, window_index), 400) == 0);
     CHECK(check_against_definition(schedule_of({P, P, P}, window_index), 120) == 0);
     CHECK(check_against_definition(schedule_of({E, P}, window_index), 400, 7) == 0);
+    CHECK(check_against_definition(schedule_of({A, P}, window_index), 400, 7) == 0);
+    CHECK(check_against_definition(schedule_of({P, A}, window_index), 400, 1) == 0);
     CHECK(check_against_definition(schedule_of({T, P, E}, window_index), 400, 1) == 0);
   }
 }
@@ -238,6 +245,13 @@ TEST_CASE("Power levels that fail below the first are found out", "[coverage]") 
       with_factors(schedule_of({P, T}), 1, {3, 2}, none),
       with_factors(schedule_of({P, E}, 2), 1, two, two),
       with_factors(schedule_of({T, E, P}), 3, one, none),
+      with_factors(schedule_of({A, P}), 2, one, one),
+      with_factors(schedule_of({A, P}, 5), 2, half, none),
+      with_factors(schedule_of({P, A}), 1, {3, 2}, none),
+      with_factors(schedule_of({T, A, P}), 3, half, none),
+      with_factors(schedule_of({E, A, P}), 3, half, none),
+      with_factors(schedule_of({A, A, P}), 3, half, none),
+      with_factors(with_factors(schedule_of({P, A, P}), 1, two, two), 3, half, none),
       with_factors(schedule_of({T, P, T}), 2, {3, 2}, one),
       with_factors(schedule_of({E, P, E}), 2, two, none),
       with_powers(schedule_of({P, E}), 1, {7, 2}, {2, 3}),
@@ -282,7 +296,9 @@ TEST_CASE("Any schedule's holes and path counts are those of the definition", "[
 TEST_CASE("A checker answers the same in any order of queries", "[coverage]") {
   for (const Schedule& schedule :
        {one_sided(), with_factors(schedule_of({T, P}, 1), 2, {1, 1}, {0, 1}),
-        with_factors(schedule_of({P, P}), 2, {3, 2}, {1, 2})}) {
+        with_factors(schedule_of({P, P}), 2, {3, 2}, {1, 2}),
+        with_factors(schedule_of({A, P}), 2, {1, 1}, {0, 1}),
+        with_factors(schedule_of({T, A, P}), 3, {1, 2}, {0, 1})}) {
     const StripePlan plan(schedule, 400);
     SegmentChecker rising(plan);
     SegmentChecker falling(plan);
@@ -302,7 +318,7 @@ TEST_CASE("Multiplicity counts the final spans that hold a key", "[coverage]") {
         std::vector<Index>{1, 1, 1});
   for (const Schedule& schedule :
        {preset_schedule("nstep", 3), schedule_of({T}, 3), schedule_of({E}, 6),
-        preset_schedule("paper"), one_sided(), schedule_of({P, P}, 2),
+        schedule_of({A, A}, 6), preset_schedule("paper"), one_sided(), schedule_of({P, P}, 2),
         with_factors(schedule_of({P, P, P}), 2, {3, 2}, {1, 1})}) {
     const StripePlan plan(schedule, 400);
     const Definition definition(schedule, 400);
@@ -328,6 +344,7 @@ TEST_CASE("The closing factor closes the gap and 1/10000 less does not", "[cover
       with_powers(schedule_of({P}), 1, {2, 1}, {0, 1}),
       with_factors(schedule_of({T, P}), 2, one, one),
       with_factors(schedule_of({E, P}), 2, half, none),
+      with_factors(schedule_of({A, P}), 2, half, none),
       with_factors(schedule_of({P, E}), 1, one, none),
       with_factors(schedule_of({P, T}, 2), 1, {2, 1}, one),
       with_factors(schedule_of({P, P}), 2, one, none),
@@ -353,6 +370,7 @@ TEST_CASE("No factor below the closing one closes the gap", "[coverage]") {
   for (const Schedule& schedule : {one_sided(), with_factors(schedule_of({P, P}), 2, {1, 2}, one),
                                    with_factors(schedule_of({P, T, P}), 3, {1, 2}, one),
                                    with_factors(schedule_of({P, E}), 1, one, one),
+                                   with_factors(schedule_of({P, A}), 1, one, one),
                                    with_factors(schedule_of({T, P}), 2, one, one)}) {
     const CoverageReport report = verify_all(schedule, 200);
     REQUIRE(report.first_excluded);

@@ -22,19 +22,21 @@ using multistep::preset_schedule;
 using multistep::Rational;
 using multistep::Rule;
 using multistep::Schedule;
+using multistep::Segment;
 using multistep::Span;
 using multistep::StripePlan;
 
 namespace {
 
-constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even;
+constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even, A = Rule::aligned;
 
 /// What the plan offers in a segment at level m.
-std::vector<Choice> choices(const StripePlan& plan, Index m, Span segment) {
-  const Cut cut = plan.cut(m, segment.length());
+std::vector<Choice> choices(const StripePlan& plan, Index m, const Segment& segment) {
+  const Cut cut = plan.cut(m, segment);
   std::vector<Choice> result;
   for (Index i = cut.first(); i <= cut.last(); ++i) {
-    result.push_back({segment.end - 1 - cut.anchor(i), cut.span(i).in(segment)});
+    const Segment below = cut.below(i);
+    result.push_back({segment.end - 1 - cut.anchor(i), below, below.nominal});
   }
   return result;
 }
@@ -68,6 +70,14 @@ std::vector<Schedule> mixed_schedules() {
           schedule_of({P, P, P}, 2),
           schedule_of({T, P, E, T}, 1),
           schedule_of({E, P, T}),
+          preset_schedule("aligned"),
+          preset_schedule("aligned", 3),
+          preset_schedule("aligned", 4),
+          schedule_of({A}, 3),
+          schedule_of({A, A}, 7),
+          schedule_of({T, A, A}, 2),
+          schedule_of({A, E, A, T}),
+          schedule_of({P, A}, 1),
           three_stripes,
           exponent_schedule(T, {20, 11}, 4),
           exponent_schedule(P, {5, 2}, 2),
@@ -77,23 +87,25 @@ std::vector<Schedule> mixed_schedules() {
 }
 
 /// Adds the final spans under a segment, newest first.
-void add_final_spans(const StripePlan& plan, Index m, Span segment, std::vector<Span>& spans) {
+void add_final_spans(const StripePlan& plan, Index m, const Segment& segment,
+                     std::vector<Span>& spans) {
   if (m == plan.steps()) return spans.push_back(segment);
-  for (const Choice& choice : choices(plan, m, segment)) {
-    add_final_spans(plan, m + 1, choice.span, spans);
+  const Cut cut = plan.cut(m, segment);
+  for (Index i = cut.first(); i <= cut.last(); ++i) {
+    add_final_spans(plan, m + 1, cut.below(i), spans);
   }
 }
 
 /// The stripes on the tight schedule's path to a key, the last being its place in the final span.
 std::vector<Index> tight_path(const StripePlan& plan, Index query, Index key) {
   std::vector<Index> path;
-  Span segment = plan.searched(query, 0);
+  Segment segment = plan.searched(query, 0);
   for (Index m = 1; m < plan.steps(); ++m) {
-    const Cut cut = plan.cut(m, segment.length());
+    const Cut cut = plan.cut(m, segment);
     Index i = cut.first();
     while (!cut.span(i).in(segment).contains(key)) ++i;
     path.push_back(i);
-    segment = cut.span(i).in(segment);
+    segment = cut.below(i);
   }
   path.push_back(segment.end - key);
   return path;
@@ -121,19 +133,123 @@ TEST_CASE("Three steps cut the query at 29 as the specification shows", "[schedu
   const StripePlan tight(schedule_of({T, T}), 100);
   CHECK(first_choices(tight, 29) ==
         std::vector<Choice>{{29, {23, 30}}, {22, {4, 23}}, {3, {0, 4}}});
-  CHECK(choices(tight, 2, {4, 23}) ==
+  CHECK(choices(tight, 2, Segment({4, 23})) ==
         std::vector<Choice>{{22, {20, 23}}, {19, {15, 20}}, {14, {8, 15}}, {7, {4, 8}}});
   const StripePlan even(preset_schedule("nstep", 3), 100);
-  CHECK(choices(even, 2, {4, 23}) ==
+  CHECK(choices(even, 2, Segment({4, 23})) ==
         std::vector<Choice>{
             {22, {19, 23}}, {18, {15, 19}}, {14, {11, 15}}, {10, {7, 11}}, {6, {4, 7}}});
+}
+
+TEST_CASE("Aligned parts are cut at fixed keys as the specification shows", "[schedule]") {
+  const StripePlan three(preset_schedule("aligned", 3), 100);
+  CHECK(first_choices(three, 29) ==
+        std::vector<Choice>{{29, {24, 30}}, {23, {16, 24}}, {15, {8, 16}}, {7, {0, 8}}});
+  CHECK(first_choices(three, 19) ==
+        std::vector<Choice>{{19, {16, 20}}, {15, {8, 16}}, {7, {0, 8}}});
+  for (const Index query : {19, 29}) {
+    const Segment searched = three.searched(query, 0);
+    const Cut cut = three.cut(1, searched);
+    for (Index i = cut.first(); i <= cut.last(); ++i) {
+      std::vector<Choice> halves;
+      const Span span = cut.span(i).in(searched);
+      for (Index key = span.end; key > span.begin; key -= 2) {
+        halves.push_back({key - 1, {key - 2, key}});
+      }
+      CHECK(choices(three, 2, cut.below(i)) == halves);
+    }
+  }
+  const StripePlan two(schedule_of({A}, 3), 100);
+  CHECK(first_choices(two, 29, 5) == std::vector<Choice>{{26, {24, 27}},
+                                                         {23, {20, 24}},
+                                                         {19, {16, 20}},
+                                                         {15, {12, 16}},
+                                                         {11, {8, 12}},
+                                                         {7, {5, 8}}});
+  CHECK(two.window(29, 5) == Span{27, 30});
+}
+
+TEST_CASE("A clipped part is cut like the whole one", "[schedule]") {
+  // Parts of 8 keys at level 1. Of the newest there are 5, of the oldest 3.
+  const StripePlan plan(schedule_of({A, A}), 100);
+  CHECK(choices(plan, 2, Segment({24, 29}, 8)) ==
+        std::vector<Choice>{{28, {28, 29}}, {27, {26, 28}}, {25, {24, 26}}});
+  CHECK(choices(plan, 2, Segment({5, 8}, 8)) == std::vector<Choice>{{7, {6, 8}}, {5, {5, 6}}});
+  // Below another rule a segment has its own length: 64 keys have parts of 8, 20 of 4.
+  CHECK(choices(plan, 2, Segment({24, 44}, 64)).size() == 3);
+  CHECK(choices(plan, 2, Segment({24, 44})).size() == 5);
+}
+
+TEST_CASE("The lengths of aligned parts are exact powers of two", "[schedule]") {
+  const auto parts = [](Index n, Index steps) {  // by level
+    std::vector<Index> result;
+    for (Index left = steps; left > 1; --left) {
+      result.push_back(n = multistep::aligned_part(n, left));
+    }
+    return result;
+  };
+  using Parts = std::vector<Index>;
+  const Index mebi = Index{1} << 20;
+  CHECK(parts(mebi, 2) == Parts{1024});
+  CHECK(parts(mebi, 3) == Parts{8192, 64});
+  CHECK(parts(mebi, 4) == Parts{32768, 1024, 32});
+  CHECK(parts(10'000'000, 2) == Parts{4096});
+  CHECK(parts(10'000'000, 3) == Parts{65536, 256});
+  CHECK(parts(10'000'000, 4) == Parts{131072, 2048, 32});
+
+  for (Index left = 2; left <= 64; ++left) {
+    for (Index n = 1; n <= 300; ++n) {
+      REQUIRE(multistep::aligned_part(n, left) == brute_force::aligned_part(n, left));
+    }
+    // The last length before the parts double, and the first with the longer ones. At M = 2 it is
+    // 2^(2c + 1), a power itself.
+    for (Index n = 300; n < kMaxLength / 2; n *= 2) {
+      const Index part = multistep::aligned_part(n, left);
+      Index below = n;
+      Index above = 2 * n;
+      while (multistep::aligned_part(above, left) == part) above += n;
+      while (above - below > 1) {
+        const Index middle = below + (above - below) / 2;
+        (multistep::aligned_part(middle, left) == part ? below : above) = middle;
+      }
+      REQUIRE(brute_force::aligned_part(below, left) == part);
+      REQUIRE(brute_force::aligned_part(above, left) == 2 * part);
+    }
+    for (const Index n : {kMaxLength - 1, kMaxLength}) {
+      REQUIRE(multistep::aligned_part(n, left) == brute_force::aligned_part(n, left));
+    }
+  }
+  CHECK(multistep::aligned_part(8, 2) == 2);
+  CHECK(multistep::aligned_part(9, 2) == 4);
+  CHECK_THROWS_WITH(multistep::aligned_part(0, 2), "length 0: an integer in [1, 2^48]");
+  CHECK_THROWS_WITH(multistep::aligned_part(kMaxLength + 1, 2),
+                    "length 281474976710657: an integer in [1, 2^48]");
+  CHECK_THROWS_WITH(multistep::aligned_part(5, 1), "steps left 1: a search level has 2 to 64");
+}
+
+TEST_CASE("Aligned parts stay where they are while queries move on", "[schedule]") {
+  check_property("two queries with parts of one length share all but the newest", [] {
+    const StripePlan plan(preset_schedule("aligned", *rc::gen::inRange<Index>(2, 6)), 6000);
+    const Index query = *rc::gen::inRange<Index>(0, 5000);
+    const Index later = query + *rc::gen::inRange<Index>(0, 1000);
+    std::vector<Choice> before = first_choices(plan, query);
+    std::vector<Choice> after = first_choices(plan, later);
+    if (plan.cut(1, plan.searched(query, 0)).below(1).nominal !=
+        plan.cut(1, plan.searched(later, 0)).below(1).nominal) {
+      return;
+    }
+    RC_ASSERT(before.size() <= after.size());
+    for (std::size_t oldest = 1; oldest < before.size(); ++oldest) {
+      RC_ASSERT(before[before.size() - oldest] == after[after.size() - oldest]);
+    }
+  });
 }
 
 TEST_CASE("The authors' schedule has the published stripes, window and reach", "[schedule]") {
   const StripePlan plan(preset_schedule("released"), 10'000'000);
   CHECK(plan.window(5000, 0) == Span{5001 - 2032, 5001});
   const auto stripes = [&](Index n) {  // those of the window included
-    const Cut cut = plan.cut(1, n);
+    const Cut cut = plan.cut(1, Segment({0, n}));
     CHECK(cut.first() == 66);
     CHECK(cut.window() == 2032);
     CHECK(cut.anchor(66) == 2032);
@@ -142,14 +258,14 @@ TEST_CASE("The authors' schedule has the published stripes, window and reach", "
   CHECK(stripes(Index{1} << 20) == 2048);
   CHECK(stripes((Index{1} << 20) - 1) == 2047);
   CHECK(stripes(10'000'000) == 7079);
-  const Cut middle = plan.cut(1, Index{1} << 20);
+  const Cut middle = plan.cut(1, Segment({0, Index{1} << 20}));
   CHECK(middle.anchor(360) == 44443);
   CHECK(middle.anchor(410) == 56299);
   CHECK(middle.anchor(425) == 60101);
   CHECK(middle.reach().backward == 6144);
   CHECK(middle.reach().forward == 2048);
-  CHECK(plan.cut(1, 10'000'000).reach().backward == 21239);
-  CHECK(plan.cut(1, 10'000'000).reach().forward == 7080);
+  CHECK(plan.cut(1, Segment({0, 10'000'000})).reach().backward == 21239);
+  CHECK(plan.cut(1, Segment({0, 10'000'000})).reach().forward == 7080);
 }
 
 TEST_CASE("Anchors and spans of level 1 are those of the definition", "[schedule]") {
@@ -174,9 +290,11 @@ TEST_CASE("Anchors and spans of the levels below are those of the definition", "
     const Definition definition(schedule, 2000);
     for (Index m = 2; m < schedule.steps; ++m) {
       for (Index n = 0; n <= 2000; ++n) {
-        const Span segment{11, 11 + n};
-        if (choices(plan, m, segment) != definition.inner_choices(m, segment)) {
-          FAIL("steps " << schedule.steps << ", level " << m << ", " << n << " keys");
+        for (const Index nominal : {n, 2 * n + 1}) {
+          const Segment segment({11, 11 + n}, nominal);
+          if (choices(plan, m, segment) != definition.inner_choices(m, segment, nominal)) {
+            FAIL("steps " << schedule.steps << ", level " << m << ", " << n << " keys");
+          }
         }
       }
     }
@@ -243,10 +361,17 @@ TEST_CASE("Presets are the table of the specification", "[schedule]") {
   CHECK(released.window_index == 65);
   CHECK(released.top_k == 3);
   CHECK(is_level(released.level(1), P, {20, 11}, {3, 1}, {1, 1}, {11, 20}));
+  const Schedule aligned = preset_schedule("aligned", 3);
+  REQUIRE(aligned.levels.size() == 2);
+  CHECK(aligned.level(1).rule == A);
+  CHECK(aligned.level(2).rule == A);
+  CHECK(aligned.window_index == 0);
+  CHECK(aligned.top_k == 2);
   CHECK(preset_schedule("even", 1).levels.empty());
   CHECK(preset_schedule("nstep", 64).levels.size() == 63);
 
-  CHECK_THROWS_WITH(preset_schedule("dense"), "preset dense: nstep, even, paper or released");
+  CHECK_THROWS_WITH(preset_schedule("dense"),
+                    "preset dense: nstep, even, aligned, paper or released");
   CHECK_THROWS_WITH(preset_schedule("paper", 3), "steps 3: preset paper has 2 steps");
   CHECK_THROWS_WITH(preset_schedule("nstep", 0), "steps 0: an integer in [1, 64]");
   CHECK_THROWS_WITH(preset_schedule("even", 65), "steps 65: an integer in [1, 64]");
@@ -254,11 +379,12 @@ TEST_CASE("Presets are the table of the specification", "[schedule]") {
 }
 
 TEST_CASE("Rules have names", "[schedule]") {
-  for (const Rule rule : {T, P, E}) CHECK(multistep::parse_rule(to_string(rule)) == rule);
+  for (const Rule rule : {T, P, E, A}) CHECK(multistep::parse_rule(to_string(rule)) == rule);
   CHECK(to_string(T) == "tight");
   CHECK(to_string(P) == "power");
   CHECK(to_string(E) == "even");
-  CHECK_THROWS_WITH(multistep::parse_rule("odd"), "rule odd: tight, power or even");
+  CHECK(to_string(A) == "aligned");
+  CHECK_THROWS_WITH(multistep::parse_rule("odd"), "rule odd: tight, power, even or aligned");
 }
 
 TEST_CASE("A parameter out of range is refused by name", "[schedule]") {
@@ -318,14 +444,14 @@ TEST_CASE("A parameter out of range is refused by name", "[schedule]") {
                     "stripes; raise the exponent or shorten the sequence");
 }
 
-TEST_CASE("Tight and even rules partition what the window leaves", "[schedule]") {
+TEST_CASE("Tight rules and rules of parts partition what the window leaves", "[schedule]") {
   check_property("every key is in one final span or in the window", [] {
-    const StripePlan plan(any_schedule({T, E}), 6000);
+    const StripePlan plan(any_schedule({T, E, A}), 6000);
     const Index query = *rc::gen::inRange<Index>(0, 6000);
     const Index start = *rc::gen::inRange<Index>(0, query + 1);
     std::vector<Span> spans;
     if (const Span window = plan.window(query, start); !window.empty()) spans.push_back(window);
-    const Span segment = plan.searched(query, start);
+    const Segment segment = plan.searched(query, start);
     if (!segment.empty()) add_final_spans(plan, 1, segment, spans);
     Index newest = query + 1;
     for (const Span& span : spans) {
@@ -376,7 +502,7 @@ TEST_CASE("A greedy path is the tight schedule's one path", "[schedule]") {
 
 TEST_CASE("No span leaves its segment or enters the window", "[schedule]") {
   check_property("spans are causal, hold their anchor and are no older than the segment", [] {
-    Schedule schedule = any_schedule({T, P, E});
+    Schedule schedule = any_schedule({T, P, E, A});
     for (Index m = 1; m < schedule.steps; ++m) {
       schedule = with_factors(schedule, m, {*rc::gen::inRange<Index>(0, 9), 2},
                               {*rc::gen::inRange<Index>(0, 9), 2});
@@ -389,7 +515,7 @@ TEST_CASE("No span leaves its segment or enters the window", "[schedule]") {
       RC_ASSERT(start <= choice.span.begin && choice.span.end <= query + 1 - window);
       RC_ASSERT(choice.span.contains(choice.anchor));
       for (Index m = 2; m < schedule.steps; ++m) {
-        for (const Choice& inner : choices(plan, m, choice.span)) {
+        for (const Choice& inner : choices(plan, m, Segment(choice.span, choice.nominal))) {
           RC_ASSERT(choice.span.begin <= inner.span.begin && inner.span.end <= choice.span.end);
           RC_ASSERT(inner.span.contains(inner.anchor));
         }
@@ -424,7 +550,7 @@ TEST_CASE("A plan takes another backward factor at every power level", "[schedul
   const Definition definition(schedule, 500);
   for (Index n = 1; n <= 500; ++n) {
     CHECK(first_choices(plan, n - 1) == definition.first_choices(n - 1, 0));
-    CHECK(choices(plan, 3, {0, n}) == definition.inner_choices(3, {0, n}));
+    CHECK(choices(plan, 3, Segment({0, n})) == definition.inner_choices(3, {0, n}, n));
   }
 }
 
@@ -433,7 +559,7 @@ TEST_CASE("A plan takes another top_k, and keeps its tables", "[schedule]") {
   const StripePlan more = plan.with_top_k(64);
   CHECK(more.schedule().top_k == 64);
   CHECK(plan.schedule().top_k == 3);
-  CHECK(more.cut(1, 9000).count() == plan.cut(1, 9000).count());
+  CHECK(more.cut(1, Segment({0, 9000})).count() == plan.cut(1, Segment({0, 9000})).count());
   for (const Index top_k : {0, 65}) {
     CHECK_THROWS_WITH(plan.with_top_k(top_k),
                       "top-k " + std::to_string(top_k) + ": an integer in [1, 64]");

@@ -32,6 +32,7 @@ using multistep::random_routing_work;
 using multistep::routed_spans;
 using multistep::Rule;
 using multistep::Schedule;
+using multistep::Segment;
 using multistep::Span;
 using multistep::StripePlan;
 using multistep::work_lower_bound;
@@ -39,7 +40,7 @@ using multistep::WorkCount;
 
 namespace {
 
-constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even;
+constexpr Rule T = Rule::tight, P = Rule::power, E = Rule::even, A = Rule::aligned;
 
 Schedule all_tight(Index steps) {
   return schedule_of(std::vector<Rule>(static_cast<std::size_t>(steps - 1), T));
@@ -51,22 +52,22 @@ struct FinalSpans {
   friend bool operator==(const FinalSpans&, const FinalSpans&) = default;
 };
 
-void add_final_spans(const StripePlan& plan, Index m, Index n, FinalSpans& total) {
+void add_final_spans(const StripePlan& plan, Index m, const Segment& segment, FinalSpans& total) {
   if (m == plan.steps()) {
     ++total.count;
-    total.longest = std::max(total.longest, n);
+    total.longest = std::max(total.longest, segment.length());
     return;
   }
-  const Cut cut = plan.cut(m, n);
+  const Cut cut = plan.cut(m, segment);
   for (Index i = cut.first(); i <= cut.last(); ++i) {
-    add_final_spans(plan, m + 1, cut.span(i).length(), total);
+    add_final_spans(plan, m + 1, cut.below(i), total);
   }
 }
 
 FinalSpans final_spans(const Schedule& schedule, Index query) {
   const StripePlan plan(schedule, query + 1);
   FinalSpans total;
-  add_final_spans(plan, 1, query + 1, total);
+  add_final_spans(plan, 1, plan.searched(query, 0), total);
   return total;
 }
 
@@ -118,7 +119,7 @@ std::vector<Index> brute_choices(const Definition& definition, Index steps, Inde
         most[m - 1] = std::max(most[m - 1], std::ssize(offered));
         for (const Choice& choice : offered) {
           if (m + 1 < most.size()) {
-            follow(m + 1, definition.inner_choices(static_cast<Index>(m) + 1, choice.span));
+            follow(m + 1, definition.inner_choices(static_cast<Index>(m) + 1, choice));
           } else {
             most[m] = std::max(most[m], choice.span.length());
           }
@@ -137,7 +138,7 @@ WorkCount exhaustive_work(const Definition& definition, const Schedule& schedule
   for (Index m = 2; m < schedule.steps; ++m) {
     std::vector<Choice> next;
     for (const Choice& parent : kept) {
-      for (const Choice& choice : definition.inner_choices(m, parent.span)) next.push_back(choice);
+      for (const Choice& choice : definition.inner_choices(m, parent)) next.push_back(choice);
     }
     kept = next;
     work.anchors_scored += static_cast<Index>(kept.size());
@@ -162,6 +163,10 @@ TEST_CASE("The final spans of query 4095 are as many and as long as published", 
   CHECK(final_spans(preset_schedule("even", 3), t) == FinalSpans{256, 16});
   CHECK(final_spans(preset_schedule("even", 4), t) == FinalSpans{512, 8});
   CHECK(final_spans(preset_schedule("even", 5), t) == FinalSpans{900, 5});
+  CHECK(final_spans(preset_schedule("aligned", 2), t) == FinalSpans{64, 64});
+  CHECK(final_spans(preset_schedule("aligned", 3), t) == FinalSpans{256, 16});
+  CHECK(final_spans(preset_schedule("aligned", 4), t) == FinalSpans{512, 8});
+  CHECK(final_spans(preset_schedule("aligned", 5), t) == FinalSpans{1024, 4});
 }
 
 TEST_CASE("The stripes of the first 4096 queries sum to the published numbers", "[work]") {
@@ -169,7 +174,7 @@ TEST_CASE("The stripes of the first 4096 queries sum to the published numbers", 
   for (const auto& [steps, expected] : sums) {
     const StripePlan plan(preset_schedule("nstep", steps), 4096);
     Index sum = 0;
-    for (Index t = 0; t < 4096; ++t) sum += plan.cut(1, t + 1).count();
+    for (Index t = 0; t < 4096; ++t) sum += plan.cut(1, plan.searched(t, 0)).count();
     CHECK(sum == expected);
   }
 }
@@ -187,9 +192,10 @@ TEST_CASE("The work of one path is that of the definition's paths", "[work]") {
   for (const Schedule& schedule :
        {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 5),
         preset_schedule("even", 3), preset_schedule("even", 4), preset_schedule("paper"),
-        all_tight(4), schedule_of({T}, 3), schedule_of({E}, 6), schedule_of({E, T}, 2),
-        schedule_of({P, P}, 1), schedule_of({T, P, E}),
-        with_factors(schedule_of({P, E}, 2), 1, {1, 1}, {3, 2})}) {
+        preset_schedule("aligned", 3), preset_schedule("aligned", 4), schedule_of({A}, 6),
+        schedule_of({T, A, E}, 1), schedule_of({E, A}), schedule_of({P, A}, 2), all_tight(4),
+        schedule_of({T}, 3), schedule_of({E}, 6), schedule_of({E, T}, 2), schedule_of({P, P}, 1),
+        schedule_of({T, P, E}), with_factors(schedule_of({P, E}, 2), 1, {1, 1}, {3, 2})}) {
     const StripePlan plan(schedule, 700);
     const Definition definition(schedule, 700);
     for (const Index start : {0, 5, 300}) {
@@ -238,7 +244,7 @@ TEST_CASE("No covering schedule is below the lower bounds", "[work]") {
   check_property("neither in the mean work of its paths nor in the most choices it offers", [] {
     std::vector<Rule> rules;
     const Index levels = *rc::gen::inRange<Index>(1, 5);
-    for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, E));
+    for (Index m = 1; m <= levels; ++m) rules.push_back(*rc::gen::element(T, E, A));
     Schedule schedule = schedule_of(rules, *rc::gen::element<Index>(0, 0, 1, 7, 2000));
     schedule.top_k = *rc::gen::element<Index>(1, 2, 3, 64);
     const StripePlan plan(schedule, 5000);
@@ -315,8 +321,9 @@ TEST_CASE("A mean is the double nearest to it", "[work]") {
 TEST_CASE("The most choices of each step are those of the definition", "[work]") {
   for (Schedule schedule :
        {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 4),
-        preset_schedule("even", 3), schedule_of({T}, 2), schedule_of({E, T}, 3),
-        schedule_of({P, P}, 1), preset_schedule("paper")}) {
+        preset_schedule("even", 3), preset_schedule("aligned", 3), schedule_of({A}, 5),
+        schedule_of({T, A}), schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1),
+        preset_schedule("paper")}) {
     schedule.top_k = 3;
     const StripePlan plan(schedule, 70);
     const Definition definition(schedule, 70);
@@ -335,11 +342,39 @@ TEST_CASE("The most choices of each step are those of the definition", "[work]")
         std::vector<Index>{0, 0});
 }
 
+TEST_CASE("The choices of aligned parts are near the fewest", "[work]") {
+  // From 2^10 keys on below 1.08, 1.10, 1.11 times the lower bound for N = 2, 3, 4.
+  for (const auto& [steps, limit] : std::map<Index, double>{{2, 1.08}, {3, 1.10}, {4, 1.11}}) {
+    Schedule schedule = preset_schedule("aligned", steps);
+    schedule.top_k = 1;
+    MostChoices choices(StripePlan(schedule, Index{1} << 40));
+    double worst = 0;
+    const auto look = [&](Index n) {
+      const double ratio =
+          static_cast<double>(choices.sum(n - 1)) / multistep::work_lower_bound(steps, n);
+      worst = std::max(worst, ratio);
+      REQUIRE(ratio < limit);
+    };
+    for (Index n = 1024; n <= 40'000; ++n) look(n);
+    for (Index n = 40'000; n < Index{1} << 40; n += 1 + n / 1000) look(n);
+    CHECK(worst > limit - 0.01);  // no limit is far from what there is
+  }
+  const auto most = [](Index n) {
+    return MostChoices(StripePlan(preset_schedule("aligned", 3), n)).of(n - 1);
+  };
+  const Index mebi = Index{1} << 20;
+  CHECK(most(mebi) == std::vector<Index>{128, 128, 64});
+  CHECK(320 / multistep::work_lower_bound(3, mebi) == Approx(1.0499).margin(5e-5));
+  CHECK(most(10'000'000) == std::vector<Index>{153, 256, 256});
+  CHECK(665 / multistep::work_lower_bound(3, 10'000'000) == Approx(1.0289).margin(5e-5));
+}
+
 TEST_CASE("Random routing that keeps every path counts all of them", "[work]") {
   for (Schedule schedule :
        {preset_schedule("nstep"), preset_schedule("nstep", 3), preset_schedule("nstep", 4),
-        preset_schedule("even", 3), schedule_of({T}, 2), schedule_of({E, T}, 3),
-        schedule_of({P, P}, 1), preset_schedule("paper")}) {
+        preset_schedule("even", 3), preset_schedule("aligned", 3), schedule_of({A}, 5),
+        schedule_of({T, A}), schedule_of({T}, 2), schedule_of({E, T}, 3), schedule_of({P, P}, 1),
+        preset_schedule("paper")}) {
     schedule.top_k = 64;
     const StripePlan plan(schedule, 40);
     const Definition definition(schedule, 40);
@@ -418,7 +453,8 @@ TEST_CASE("Routed spans are those that the scores ask for", "[work]") {
 }
 
 TEST_CASE("Scores that know a key lead to it at every level", "[work]") {
-  for (const auto& levels : {std::vector<Rule>{T}, {P}, {T, E}, {P, T}, {T, E, E}}) {
+  for (const auto& levels :
+       {std::vector<Rule>{T}, {P}, {A}, {T, E}, {P, T}, {A, A}, {P, A}, {T, E, E}}) {
     Schedule schedule = schedule_of(levels, 2);
     schedule.top_k = 1;
     const StripePlan plan(schedule, 300);

@@ -190,7 +190,7 @@ TEST_CASE("Spans that hold every key make attention dense", "[attention]") {
 
 TEST_CASE("Chunked, decoded and whole prefill give the same bits", "[attention]") {
   const inputs::Threads one(1);
-  for (const char* name : {"nstep", "even"}) {
+  for (const char* name : {"nstep", "even", "aligned"}) {
     const Index queries = 45;
     const auto problem =
         inputs::random_problem(preset_schedule(name, 3), inputs::grouped_sizes(5, queries, 4, 3),

@@ -271,6 +271,8 @@ TEST_CASE("Derivatives of attention equal differences", "[gradients]") {
     CAPTURE(steps);
     check_composition(small_problem(windowed(steps, steps % 2), 175));
     check_composition(small_problem(windowed(steps, steps % 2), 176), true);
+    check_composition(
+        small_problem(inputs::uniform_schedule(Rule::aligned, steps, steps % 2, 2), 181));
   }
 }
 
@@ -341,8 +343,10 @@ TEST_CASE("Float inputs have the derivatives of the same values in double", "[gr
 }
 
 TEST_CASE("What was not chosen has a derivative of exactly 0", "[gradients]") {
+  const std::string name = GENERATE("even", "aligned");
+  CAPTURE(name);
   const auto problem = inputs::random_problem(
-      preset_schedule("even", 3), inputs::grouped_sizes(3, 2, 50, 2), 80, Values::rough, {0, 9});
+      preset_schedule(name, 3), inputs::grouped_sizes(3, 2, 50, 2), 80, Values::rough, {0, 9});
   const auto out = weights(problem.sizes.rows() * 3);
   const AttentionGradients got = attention_backward(problem.attention(), {out.data()});
   const Selection selection = span_search(problem.search());

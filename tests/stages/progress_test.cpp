@@ -64,8 +64,8 @@ void check_cancels(Index total, Work work) {
 }  // namespace
 
 TEST_CASE("The checker tells how far it is, and stops where it is told to", "[coverage]") {
-  for (const Schedule& schedule :
-       {preset_schedule("nstep"), preset_schedule("even", 3), with_holes(2)}) {
+  for (const Schedule& schedule : {preset_schedule("nstep"), preset_schedule("even", 3),
+                                   preset_schedule("aligned", 3), with_holes(2)}) {
     check_cancels(10'000, [&](const Progress& progress) {
       return verify_all(schedule, 10'000, 0, progress);
     });

@@ -28,7 +28,7 @@ bool agrees(const Selection& got, const Problem<T>& problem) {
     if (got.work[at(row)].anchors_scored != static_cast<Index>(want.scored.size())) return false;
     if (got.work[at(row)].keys_attended != want.keys_attended) return false;
     const std::vector<Index> none(at(levels), -1);
-    want.kept.resize(at(top_k), {-kInfinity, {0, 0}, none, 0});
+    want.kept.resize(at(top_k), {-kInfinity, {0, 0}, 0, none, 0});
     for (Index rank = 0; rank < top_k; ++rank) {
       const naive::Path& path = want.kept[at(rank)];
       const Index slot = row * top_k + rank;
@@ -69,7 +69,7 @@ Schedule tight_pair(Index top_k) { return inputs::uniform_schedule(Rule::tight, 
 
 TEST_CASE("span-search equals the naive beam search for every preset", "[search]") {
   for (Index steps = 1; steps <= 4; ++steps) {
-    for (const char* name : {"nstep", "even"}) {
+    for (const char* name : {"nstep", "even", "aligned"}) {
       CAPTURE(steps, name);
       const auto problem = inputs::random_problem(preset_schedule(name, steps),
                                                   inputs::grouped_sizes(3, 70, 0, 0), 11);
@@ -86,7 +86,7 @@ TEST_CASE("span-search equals the naive beam search for every preset", "[search]
 
 TEST_CASE("span-search equals the naive beam search with windows, start and offset", "[search]") {
   const inputs::Threads one(1);
-  for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
+  for (const Rule rule : {Rule::tight, Rule::power, Rule::even, Rule::aligned}) {
     for (Index steps = 2; steps <= 4; ++steps) {
       for (const Index window_index : {0, 1, 3}) {
         CAPTURE(to_string(rule), steps, window_index);
@@ -258,7 +258,7 @@ TEST_CASE("One key has one path, and a window may leave none", "[search]") {
   CHECK(single.anchors == std::vector<Index>{0, -1});
   CHECK(single.work.front().total() == 2);
 
-  for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
+  for (const Rule rule : {Rule::tight, Rule::power, Rule::even, Rule::aligned}) {
     CAPTURE(to_string(rule));
     auto problem =
         inputs::random_problem(inputs::uniform_schedule(rule, 2, 2, 2),
@@ -286,7 +286,7 @@ TEST_CASE("One step has no search: every eligible key is in the window", "[searc
 }
 
 TEST_CASE("Padding and a spare tail may hold NaN", "[search]") {
-  for (const char* name : {"nstep", "even"}) {
+  for (const char* name : {"nstep", "even", "aligned"}) {
     const auto clean = inputs::random_problem(
         preset_schedule(name, 3), inputs::grouped_sizes(3, 20, 10, 6), 24, Values::exact, {4, 13});
     auto dirty = clean;

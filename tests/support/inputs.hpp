@@ -244,7 +244,7 @@ inline Schedule uniform_schedule(multistep::Rule rule, Index steps, Index window
 }
 
 /// Any schedule of 1 to 4 steps: rules, rationals, window and top_k at random.
-inline Schedule random_schedule(Random& random) {
+inline Schedule random_schedule(Random& random, Index rules = 4) {
   using multistep::make_rational;
   Schedule schedule{1 + random.below(4), {}, random.below(4), 1 + random.below(5)};
   for (Index m = 1; m < schedule.steps; ++m) {
@@ -257,7 +257,7 @@ inline Schedule random_schedule(Random& random) {
                                             make_rational(1)};
     const multistep::Rational spans[] = {make_rational(M - 1, M), make_rational(1, 2),
                                          make_rational(0), make_rational(1)};
-    schedule.levels.push_back({static_cast<multistep::Rule>(random.below(3)),
+    schedule.levels.push_back({static_cast<multistep::Rule>(random.below(rules)),
                                exponents[random.below(5)], backwards[random.below(4)],
                                forwards[random.below(3)], spans[random.below(4)]});
   }
@@ -308,6 +308,7 @@ using inputs::Span;
 struct Path {
   double score = 0;
   Span span;
+  Index nominal = 0;  // keys that the level below takes the span to have
   std::vector<Index> anchors;
   Index parent = 0;
 };
@@ -352,10 +353,11 @@ class Stages {
       std::vector<Path> candidates;
       for (Index parent = 0; parent < static_cast<Index>(result.kept.size()); ++parent) {
         const Path& above = result.kept[at(parent)];
-        for (const brute_force::Choice& choice : choices(m, row, above.span)) {
+        for (const brute_force::Choice& choice : choices(m, row, above)) {
           if (m < schedule_.steps - 1 && choice.span.empty()) continue;
           result.scored.push_back(choice.anchor);
-          Path path{above.score + score(m, row, choice.anchor), choice.span, above.anchors, parent};
+          Path path{above.score + score(m, row, choice.anchor), choice.span, choice.nominal,
+                    above.anchors, parent};
           path.anchors.push_back(choice.anchor);
           if (!std::isnan(path.score)) candidates.push_back(path);
         }
@@ -427,8 +429,8 @@ class Stages {
     return a.parent < b.parent;
   }
 
-  std::vector<brute_force::Choice> choices(Index m, Index row, Span segment) const {
-    if (m > 1) return definition_.inner_choices(m, segment);
+  std::vector<brute_force::Choice> choices(Index m, Index row, const Path& above) const {
+    if (m > 1) return definition_.inner_choices(m, above.span, above.nominal);
     return definition_.first_choices(problem_.position_of(row),
                                      problem_.start_of(problem_.batch_of(row)));
   }

@@ -17,9 +17,9 @@ struct Exclusion {
   Span gap;            // the unreachable keys around it, [begin, end)
 
   /// The smallest multiple of 1/10000 that leaves no key of the gap excluded when it replaces the
-  /// backward factor of every power level. Where an even level lies between two power levels, more
-  /// reach can exclude a key again: there it is a multiple that closes the gap while 1/10000 less
-  /// does not. Absent for span lists, which have no factor.
+  /// backward factor of every power level. Where a level of parts lies between two power levels,
+  /// more reach can exclude a key again: there it is a multiple that closes the gap while 1/10000
+  /// less does not. Absent for span lists, which have no factor.
   std::optional<Rational> closing_backward;
 };
 
@@ -56,14 +56,15 @@ class SegmentChecker {
   struct Memory;
 
   Memory& memory(Index m);
-  Cut cut(Index m, Index n);
-  bool settled(Index m, Index n);  // covered_segment for m >= 2, remembered
-  bool covered_segment(Index m, Index n);
+  Cut cut(Index m, const Segment& segment);
+  bool settled(Index m, const Segment& segment);  // covered_segment for m >= 2, remembered
+  bool covered_segment(Index m, const Segment& segment);
+  bool covered_each(Index m, const Cut& cut);
   bool covered_tight(Index m, const Cut& cut);
   Index last_joined(Index m, const Cut& cut);
   bool covered_power(Index m, const Cut& cut);
-  const std::vector<Distances>& known_holes(Index m, Index n);
-  std::vector<Distances> segment_holes(Index m, Index n);
+  const std::vector<Distances>& known_holes(Index m, const Segment& segment);
+  std::vector<Distances> segment_holes(Index m, const Segment& segment);
 
   StripePlan plan_;
   std::unique_ptr<Memory[]> memory_;  // [N], by level

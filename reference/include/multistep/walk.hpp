@@ -13,15 +13,15 @@ namespace multistep {
 struct Choice {
   Index stripe = 0;
   Index key = -1;
-  Span span;
+  Segment span;  // as the next level searches it
 };
 
 /// The choices that level m offers inside a segment, the newest first. None of their spans is
 /// empty.
 class Choices {
  public:
-  Choices(const StripePlan& plan, Index m, Span segment)
-      : cut_(plan.cut(m, segment.length())), segment_(segment) {}
+  Choices(const StripePlan& plan, Index m, const Segment& segment)
+      : cut_(plan.cut(m, segment)), end_(segment.end) {}
 
   class Iterator {
    public:
@@ -50,15 +50,16 @@ class Choices {
   Choice of_stripe(Index stripe) const;
 
   Cut cut_;
-  Span segment_;
+  Index end_;  // of the segment
 };
 
 /// Calls visit(path), a std::vector<Choice> [N - 1], for every path of a query that searches the
 /// keys `searched`, or for those whose final span holds `key`. No path where N = 1.
 template <class Visit>
-void for_each_path(const StripePlan& plan, Span searched, std::optional<Index> key, Visit&& visit) {
+void for_each_path(const StripePlan& plan, const Segment& searched, std::optional<Index> key,
+                   Visit&& visit) {
   std::vector<Choice> path;
-  const auto descend = [&](const auto& self, Index m, Span segment) -> void {
+  const auto descend = [&](const auto& self, Index m, const Segment& segment) -> void {
     for (const Choice choice : Choices(plan, m, segment)) {
       if (key && !choice.span.contains(*key)) continue;
       path.push_back(choice);

@@ -47,11 +47,11 @@ class MostChoices {
   Index sum(Index query, Index start = 0);
 
  private:
-  std::vector<Index> of_cut(Index m, Index n);  // c_m, ..., c_N of a segment of n keys
-  void raise(Index m, Index n, Index* most);    // each of most[0 ... N - m] to that segment's
+  std::vector<Index> of_cut(Index m, const Segment& segment);  // c_m, ..., c_N
+  void raise(Index m, const Segment& segment, Index* most);    // each of most[0 ... N - m] to these
 
   StripePlan plan_;
-  std::vector<std::unordered_map<Index, std::vector<Index>>> known_;  // [N - 1], by segment length
+  std::vector<std::unordered_map<Segment, std::vector<Index>>> known_;  // [N - 1]
 };
 
 /// Work actually done, in keys per query head (SPEC 2.6).
