@@ -146,6 +146,8 @@ MUTANTS = [
            "(std::upper_bound(widest.begin(), end, reached) - widest.begin());"),
     Mutant("unclipped power spans not looked into", "schedule/segment_checker.cpp",
            "return oldest < newest || settled(m + 1, cut.below(newest));", "return true;"),
+    Mutant("more places than are remembered refused", "schedule/segment_checker.cpp",
+           "known.other_segments.clear();", "{}"),
     Mutant("tight spans settled once wherever they lie", "schedule/segment_checker.cpp",
            "  if (plan_.place_matters(m + 1)) return covered_each(m, cut);\n  Memory", "  Memory"),
     Mutant("power spans settled once wherever they lie", "schedule/segment_checker.cpp",

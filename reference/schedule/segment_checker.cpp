@@ -114,6 +114,8 @@ bool SegmentChecker::settled(Index m, const Segment& segment) {
   if (const auto verdict = known.verdict(like, place_matters); verdict != Memory::unknown) {
     return verdict == Memory::covered;
   }
+  // Places are many more than lengths: what is forgotten is settled again where it comes up.
+  if (place_matters && known.other_segments.size() >= kMaxSegments) known.other_segments.clear();
   require_few_segments(known.other_segments.size(), plan_.max_length());
   const bool covered = covered_segment(m, like);
   known.verdict(like, place_matters) = covered ? Memory::covered : Memory::holed;

@@ -124,6 +124,7 @@ void MostChoices::raise(Index m, const Segment& segment, Index* most) {
   const Segment like = plan_.representative(m, segment);
   auto at = known.find(like);
   if (at == known.end()) {
+    if (plan_.place_matters(m) && known.size() >= kMaxSegments) known.clear();
     require_few_segments(known.size(), plan_.max_length());
     at = known.emplace(like, of_cut(m, like)).first;
   }

@@ -17,7 +17,6 @@ void require_within(std::string_view name, std::int64_t value, std::int64_t low,
 }
 
 void require_few_segments(std::size_t count, std::int64_t length) {
-  constexpr std::size_t kMaxSegments = 1'000'000;
   require(count <= kMaxSegments,
           "length {}: its segments have more than {} different lengths; shorten the sequence",
           length, kMaxSegments);

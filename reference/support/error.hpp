@@ -2,6 +2,7 @@
 
 #include <fmt/core.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <string_view>
@@ -25,6 +26,7 @@ void require(bool holds, fmt::format_string<Values...> message, Values&&... valu
 void require_within(std::string_view name, std::int64_t value, std::int64_t low, std::int64_t high);
 
 /// Throws where a recursion over the segments of a schedule meets too many different lengths.
+inline constexpr std::size_t kMaxSegments = 1'000'000;
 void require_few_segments(std::size_t count, std::int64_t length);
 
 /// Throws unless an array of these extents, 0 or more each, stays below 2^60 bytes as doubles.

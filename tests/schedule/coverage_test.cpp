@@ -167,6 +167,13 @@ TEST_CASE("The presets reach every key", "[coverage]") {
   CHECK(verify_sampled(preset_schedule("aligned", 3), 1'000'000'000'000, 0, 5000, 1).covered());
 }
 
+TEST_CASE("More places of segments than are remembered are no reason to refuse", "[coverage]") {
+  SegmentChecker checker(StripePlan(schedule_of({E, A, E}), 1'000'000));  // 32 of each query
+  Index covered = 0;
+  for (Index t = 840'000; t < 900'000; ++t) covered += checker.covered(t, 0);
+  CHECK(covered == 60'000);
+}
+
 TEST_CASE("Tight levels and levels of parts mix, with any window and start", "[coverage]") {
   for (const auto& rules : std::vector<std::vector<Rule>>{{T},
                                                           {E},
