@@ -411,6 +411,15 @@ class Attend(Case):
         self.assertEqual(result["work"], {"anchors_scored": 0, "keys_attended": 5050,
                                           "share_of_dense": 1})
 
+    def test_aligned_parts(self):
+        # All are kept. Parts of 1, 2, 4 keys up to 2, 8, 32 keys of context.
+        result = self.json("attend", "--length", 30, "--preset", "aligned", "--top-k", 64,
+                           "--head-dim", 8)
+        part = [1 if n <= 2 else 2 if n <= 8 else 4 for n in range(1, 31)]
+        self.assertEqual(result["work"], {
+            "anchors_scored": sum(-(-n // s) for n, s in enumerate(part, 1)),
+            "keys_attended": 465, "share_of_dense": result["work"]["share_of_dense"]})
+
     def test_the_share_of_dense_counts_eligible_keys(self):
         result = self.json("attend", "--length", 100, "--start", 90, "--steps", 1, "--head-dim", 2)
         self.assertEqual(result["work"], {"anchors_scored": 0, "keys_attended": 55,
