@@ -140,6 +140,8 @@ class _OfAttention(Call):
     query_offset: int
     start: _Address
     length: _Address
+    sequences: int
+    cu_seqlens: _Address
     schedule: DeviceSchedule
     q: _Address
     k: _Address

@@ -72,6 +72,8 @@ nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
   bind_field(call, "query_offset", &Args::shape, &Shape::query_offset);
   bind_address(call, "start", &Args::shape, &Shape::start);
   bind_address(call, "length", &Args::shape, &Shape::length);
+  bind_field(call, "sequences", &Args::shape, &Shape::sequences);
+  bind_address(call, "cu_seqlens", &Args::shape, &Shape::cu_seqlens);
   bind_object(call, "schedule", &Args::schedule);
   bind_address(call, "q", &Args::query);
   bind_address(call, "k", &Args::key);
