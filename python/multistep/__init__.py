@@ -7,7 +7,7 @@ True
 ``Schedule`` and ``verify_spans`` answer which keys a query can reach, ``memory`` what a shape
 takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
 ``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
-kernel; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
+kernel; ``part_pooling`` makes search keys that are means of parts; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
 PyTorch operators. Intervals are half-open, positions count from 0.
 
 Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
@@ -26,6 +26,7 @@ from ._problem import Attended
 from .authors import from_authors, to_authors
 from .functions import accumulate, attend, attention, decode, merge
 from .judging import Comparison, ProbeReport, Stage, compare, probe
+from .pooling import Pooling, part_pooling
 from .reports import Exclusion, Report, Work
 from .schedule import Path, Schedule, verify_spans
 
@@ -41,7 +42,8 @@ def cuda_status() -> str:
 
 
 __all__ = [
-    "Attended", "Comparison", "Exclusion", "Memory", "Path", "Plan", "ProbeReport", "Report", "Schedule",
-    "Stage", "StagePlan", "Work", "accumulate", "attend", "attention", "compare", "cuda_status", "decode",
-    "from_authors", "has_cuda", "memory", "merge", "plan", "probe", "to_authors", "verify_spans",
+    "Attended", "Comparison", "Exclusion", "Memory", "Path", "Plan", "Pooling", "ProbeReport",
+    "Report", "Schedule", "Stage", "StagePlan", "Work", "accumulate", "attend", "attention",
+    "compare", "cuda_status", "decode", "from_authors", "has_cuda", "memory", "merge",
+    "part_pooling", "plan", "probe", "to_authors", "verify_spans",
 ]

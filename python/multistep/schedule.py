@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_LENGTH = 2**48
 """Longest sequence that a schedule is defined for, in keys."""
 
+_STRIPES = ("tight", "power")  # rules whose anchors are stripes; the others have parts
+_RULES = "tight, power, even or aligned"
 _COLUMNS = ("rules", "exponents", "backward", "forward", "span_exponents")
 PerLevel = Union[RationalLike, Sequence[RationalLike]]
 
@@ -45,13 +47,14 @@ class Schedule:
 
     Args:
         steps: N in [1, 64]; 1 is dense causal attention.
-        rule: "tight", "power" or "even"; one for all levels or a sequence of N - 1. By default
-            tight at level 1 and even below.
+        rule: "tight", "power", "even" or "aligned"; one for all levels or a sequence of N - 1. By
+            default tight at level 1 and even below.
         exponent: stripe i of a level lies floor(i^exponent) keys back; a rational in [1, 64]. One
             value is that of level 1, and the others keep M, the steps left.
         backward, forward: factors >= 0 of the power rule; one for all levels or N - 1 (M and 0).
         span_exponent: of the power rule, in [0, 1]; one for all levels or N - 1 ((M - 1) / M).
-        window_index: w >= 0; stripes 1 ... w of level 1 are left to the window.
+        window_index: w >= 0; stripes 1 ... w of level 1 are left to the window, or w keys where
+            level 1 has parts (even, aligned).
         top_k: spans kept per query, in [1, 64].
 
     Rationals are str ("20/11", "0.55"), int, Fraction or Decimal. A float whose decimal spelling is
@@ -99,8 +102,8 @@ class Schedule:
 
     @staticmethod
     def preset(name: str, steps: int = 2, **changes: Any) -> Schedule:
-        """The schedule called "nstep", "even" (any steps), "paper" or "released" (two), SPEC 2.7,
-        with the keyword arguments of ``Schedule`` for what is to be different."""
+        """The schedule called "nstep", "even", "aligned" (any steps), "paper" or "released" (two),
+        SPEC 2.7, with the keyword arguments of ``Schedule`` for what is to be different."""
         known = _core.preset(str(name), integer("steps", steps, 1, 64))
         schedule = Schedule.__new__(Schedule)
         settings: dict[str, Any] = {
@@ -179,6 +182,19 @@ class Schedule:
         require_memory(f"multiplicity of query {t}", 24 * (t + 1 - start))
         return self.plan(t + 1).multiplicity(t, start)
 
+    def part_lengths(self, length: int) -> tuple[Optional[int], ...]:
+        """Keys of the parts of each aligned level, by level, where level 1 searches ``length`` keys
+        (those of the window are not among them). They grow with the length, but only where it
+        passes certain lengths, by doubling. None for levels of other rules and for an aligned one
+        below such, whose parts hang on the span that it is in."""
+        nominal: Optional[int] = integer("length", length, 1, MAX_LENGTH)
+        parts = []
+        for left, rule in zip(range(self.steps, 1, -1), self.rules):
+            nominal = (_core.aligned_part(nominal, left)
+                       if rule == "aligned" and nominal is not None else None)
+            parts.append(nominal)
+        return tuple(parts)
+
     def work(self, length: int, *, start: int = 0) -> Work:
         """Work of one path of the last query of ``length`` keys, beside the lower bound of its
         mean."""
@@ -231,7 +247,7 @@ class Schedule:
         levels = [rule if rule != "power" else f"power b {b} f {f} q {q}" for rule, b, f, q in
                   zip(self.rules, self.backward, self.forward, self.span_exponents)]
         text = f"N = {self.steps} ({', '.join(levels)})"
-        if self.rules[0] != "even":
+        if self.rules[0] in _STRIPES:
             text += f", stripes i^{self.exponents[0]}"
         return text + (f", w = {self.window_index}" if self.window_index else "")
 
@@ -260,7 +276,7 @@ class Schedule:
 
     def _require_tables(self, length: int) -> None:
         stripes = sum(min(float(length) ** (1 / float(exponent)), 2.0**27)  # more are refused
-                      for rule, exponent in zip(self.rules, self.exponents) if rule != "even")
+                      for rule, exponent in zip(self.rules, self.exponents) if rule in _STRIPES)
         require_memory(f"length {length}: its {stripes:.3g} stripes", int(16 * stripes))
 
     def _level(self, t: int, start: int, inside: Sequence[int]
@@ -319,11 +335,11 @@ def _overridden(base: Sequence[tuple[str, str, str, str, str]], steps: int,
 
 def _rules(rule: Union[str, Sequence[str], None], defaults: list[str]) -> list[str]:
     if not (rule is None or isinstance(rule, (str, list, tuple))):
-        raise TypeError(f"rule {rule!r}: tight, power or even, or a sequence of them")
+        raise TypeError(f"rule {rule!r}: {_RULES}, or a sequence of them")
     given = defaults if rule is None else [rule] if isinstance(rule, str) else list(rule)
     for name in given:
-        if name not in ("tight", "power", "even"):
-            raise ValueError(f"rule {name!r}: tight, power or even")
+        if name not in (*_STRIPES, "even", "aligned"):
+            raise ValueError(f"rule {name!r}: {_RULES}")
     if len(given) not in ({1, len(defaults)} if defaults else {0, 1}):
         raise ValueError(f"rule with {len(given)} values: one, or one per search level, "
                          f"{len(defaults)}")

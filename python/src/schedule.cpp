@@ -161,6 +161,8 @@ void bind_schedule(nb::module_& core) {
     return levels_of(one).front();
   });
 
+  core.def("aligned_part", &aligned_part);
+
   nb::class_<StripePlan>(core, "Plan")
       .def_prop_ro("max_length", &StripePlan::max_length)
       .def_prop_ro("schedule", &StripePlan::schedule)

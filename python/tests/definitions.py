@@ -35,21 +35,40 @@ def ceil_root(n, M):
     return r if r**M == n else r + 1
 
 
+def part_length(n, M):
+    """Two to the smallest c >= 0 with M (2c + 1) >= 2 (M - 1) log2 n."""
+    c = 0
+    while 1 << (M * (2 * c + 1)) < n ** (2 * M - 2):
+        c += 1
+    return 1 << c
+
+
+def counts_keys(s):
+    """Whether w is a number of keys."""
+    return s.rules[0] in ("even", "aligned")
+
+
 def window_length(s):
     if s.steps == 1:
         return 2**62
     w = s.window_index
-    if w == 0 or s.rules[0] == "even":
+    if w == 0 or counts_keys(s):
         return w
     return floor_power(w + 1, s.exponents[0]) - 1
 
 
-def cut(s, m, begin, end):
-    """[(anchor, begin, end)] of level m in the segment [begin, end), newest first."""
+def cut(s, m, begin, end, nominal=None):
+    """[(anchor, begin, end)] of level m in the segment [begin, end), newest first, which counts for
+    ``nominal`` keys (its own by default)."""
     n, M, rule, out = end - begin, s.steps - m + 1, s.rules[m - 1], []
     if n <= 0:
         return out
     W = window_length(s)
+    if rule == "aligned":
+        part = part_length(nominal or n, M)
+        borders = [b for b in range(0, end, part) if begin < b]
+        parts = list(zip([begin, *borders], [*borders, end]))
+        return [(e - 1, b, e) for b, e in reversed(parts)]
     if rule == "even":
         stride = ceil(Fraction(n, ceil_root(n, M)))
 
@@ -58,7 +77,7 @@ def cut(s, m, begin, end):
     else:
         def P(i):
             return floor_power(i, s.exponents[m - 1])
-    skip = s.window_index if m == 1 and rule != "even" else 0
+    skip = s.window_index if m == 1 and not counts_keys(s) else 0
     i = skip + 1
     while P(i) <= n:
         a = end - P(i)
@@ -81,19 +100,25 @@ def searched(s, t, start):
     W = window_length(s)
     if s.steps == 1 or W >= t + 1 - start:
         return (start, start)
-    return (start, t + 1 - W) if s.rules[0] == "even" else (start, t + 1)
+    return (start, t + 1 - W) if counts_keys(s) else (start, t + 1)
+
+
+def nominal_below(s, m, nominal):
+    """What level m + 1 takes its segments to have: None where it is their own keys."""
+    return part_length(nominal, s.steps - m + 1) if s.rules[m - 1] == "aligned" else None
 
 
 def paths(s, t, start=0):
     """[(anchors, begin, end)] of every path of query t."""
-    def below(m, begin, end, anchors):
-        for a, b, e in cut(s, m, begin, end):
+    def below(m, begin, end, nominal, anchors):
+        for a, b, e in cut(s, m, begin, end, nominal):
             if m + 1 == s.steps:
                 yield (*anchors, a), b, e
             elif e > b:
-                yield from below(m + 1, b, e, (*anchors, a))
+                within = nominal_below(s, m, nominal or end - begin)
+                yield from below(m + 1, b, e, within, (*anchors, a))
 
-    return [] if s.steps == 1 else list(below(1, *searched(s, t, start), ()))
+    return [] if s.steps == 1 else list(below(1, *searched(s, t, start), None, ()))
 
 
 def softmax(x):
@@ -103,14 +128,15 @@ def softmax(x):
 
 def search(s, t, start, routing, keys, scale):
     """The top_k best (score, anchors, begin, end): routing [N - 1, d], keys [L, d]."""
-    kept = [(0.0, (), *searched(s, t, start))]
+    kept = [(0.0, (), *searched(s, t, start), None)]
     for m in range(1, s.steps):
-        found = [(score + scale * float(routing[m - 1] @ keys[a]), (*anchors, a), b, e, rank)
-                 for rank, (score, anchors, begin, end) in enumerate(kept)
-                 for a, b, e in cut(s, m, begin, end) if e > b or m + 1 == s.steps]
-        found.sort(key=lambda c: (-c[0], c[1][-1], c[4]))
-        kept = [c[:4] for c in found[: s.top_k]]
-    return kept if s.steps > 1 else []
+        found = [(score + scale * float(routing[m - 1] @ keys[a]), (*anchors, a), b, e,
+                  nominal_below(s, m, nominal or end - begin), rank)
+                 for rank, (score, anchors, begin, end, nominal) in enumerate(kept)
+                 for a, b, e in cut(s, m, begin, end, nominal) if e > b or m + 1 == s.steps]
+        found.sort(key=lambda c: (-c[0], c[1][-1], c[5]))
+        kept = [c[:5] for c in found[: s.top_k]]
+    return [c[:4] for c in kept] if s.steps > 1 else []
 
 
 def attention(q, k, v, routing, s, softmax_scale=None, search_scale=1.0, query_offset=0, start=0,

@@ -17,7 +17,7 @@ def schedules(draw, max_steps=4, min_steps=1):
         return [draw(values) for _ in range(levels)]
 
     small = st.fractions(Fraction(1), Fraction(4), max_denominator=12)
-    return Schedule(steps, column(st.sampled_from(["tight", "power", "even"])), column(small),
+    return Schedule(steps, column(st.sampled_from(["tight", "power", "even", "aligned"])), column(small),
                     column(st.fractions(0, 4, max_denominator=10)),
                     column(st.fractions(0, 2, max_denominator=10)),
                     column(st.fractions(0, 1, max_denominator=12)),

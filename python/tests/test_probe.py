@@ -19,7 +19,8 @@ def holes(schedule, length):
 
 
 @pytest.mark.parametrize("schedule", [
-    Schedule(), Schedule(steps=3), Schedule.preset("even", 3), Schedule.preset("paper"),
+    Schedule(), Schedule(steps=3), Schedule.preset("even", 3), Schedule.preset("aligned", 3),
+    Schedule.preset("paper"),
     Schedule.preset("released", window_index=3), Schedule(1), Schedule(window_index=4),
 ], ids=str)
 def test_whole_schedules_are_reached(schedule):
@@ -33,6 +34,7 @@ def test_whole_schedules_are_reached(schedule):
     Schedule(rule="power", backward="19/10", forward=0, top_k=1),
     Schedule(rule="power", exponent="5/2", backward=3, span_exponent="1/2"),
     Schedule(steps=3, rule=["power", "even"], backward="1/2", forward=0),
+    Schedule(steps=3, rule=["aligned", "power"], backward="1/2", forward=0),
 ], ids=str)
 def test_holes_are_found_exactly(schedule):
     report = probe(kernel(schedule), 100, steps=schedule.steps, schedule=schedule)

@@ -33,12 +33,37 @@ def test_known_answers():
     assert tight.spans(29, inside=(22,)).tolist() == [[20, 23], [15, 20], [8, 15], [4, 8]]
 
 
-@pytest.mark.parametrize("steps, default, tight, even", [
-    (2, (64, 127), (64, 127), (64, 64)), (3, (229, 27), (215, 51), (256, 16)),
-    (4, (466, 12), (363, 37), (512, 8)), (5, (821, 7), (511, 27), (900, 5))])
-def test_final_spans_at_4095(steps, default, tight, even):
+def test_known_answers_of_aligned_parts():
+    three = Schedule.preset("aligned", 3)
+    assert three.spans(29).tolist() == [[24, 30], [16, 24], [8, 16], [0, 8]]
+    assert three.anchors(29).tolist() == [29, 23, 15, 7]
+    assert three.spans(29, inside=[29]).tolist() == [[28, 30], [26, 28], [24, 26]]
+    assert three.spans(19).tolist() == [[16, 20], [8, 16], [0, 8]]
+    two = Schedule(rule="aligned", window_index=3)
+    assert two.spans(29, start=5).tolist() == [[24, 27], [20, 24], [16, 20], [12, 16], [8, 12],
+                                               [5, 8]]
+    assert two.window(29, start=5) == (27, 30)
+    for steps, mebi, ten in ((2, (1024,), (4096,)), (3, (8192, 64), (65536, 256)),
+                             (4, (32768, 1024, 32), (131072, 2048, 32))):
+        s = Schedule.preset("aligned", steps)
+        assert s.part_lengths(2**20) == mebi and s.part_lengths(10_000_000) == ten
+    assert two.part_lengths(32) == (4,) and two.part_lengths(33) == (8,)
+    mixed = Schedule(5, ["aligned", "aligned", "tight", "aligned"])
+    assert mixed.part_lengths(1000) == (256, 64, None, None)
+    assert Schedule(1).part_lengths(9) == ()
+    with pytest.raises(ValueError, match="length 0"):
+        two.part_lengths(0)
+
+
+@pytest.mark.parametrize("steps, default, tight, even, aligned", [
+    (2, (64, 127), (64, 127), (64, 64), (64, 64)),
+    (3, (229, 27), (215, 51), (256, 16), (256, 16)),
+    (4, (466, 12), (363, 37), (512, 8), (512, 8)),
+    (5, (821, 7), (511, 27), (900, 5), (1024, 4))])
+def test_final_spans_at_4095(steps, default, tight, even, aligned):
     for s, (count, longest) in ((Schedule(steps), default), (Schedule(steps, "tight"), tight),
-                                (Schedule.preset("even", steps), even)):
+                                (Schedule.preset("even", steps), even),
+                                (Schedule.preset("aligned", steps), aligned)):
         spans = s.final_spans(4095)
         assert len(spans) == count
         assert (spans[:, 1] - spans[:, 0]).max() == longest
