@@ -51,6 +51,15 @@ StagePlan combine_plan(const KernelChoice& choice, const Shape& shape, const Com
   return {"combine", {why.empty() ? fast : "combine_rows"}, why.empty(), why};
 }
 
+StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
+  std::string why = why_not_tiles(shape, scale, chip.hopper);
+  if (shape.length) why = "length: no backward pass where it is on the device";
+  return {"backward",
+          why.empty() ? Kernels{"backward_queries", "backward_keys"}
+                      : Kernels{"query_gradients", "key_gradients"},
+          why.empty(), why};
+}
+
 }  // namespace
 
 Chip current_chip() {
@@ -82,6 +91,7 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   const KernelChoice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
                             chip.hopper);
   AttentionPlan result;
+  result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
   result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);
   const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());
   Combine combine{};

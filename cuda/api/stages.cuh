@@ -260,6 +260,9 @@ bool search_needs_lists(const LevelSearch& search);
 /// One launch of `count` levels, as levels_at_once() says.
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream);
+/// The scores of a level that is searched `as_product`: at level 1 its paths, below it the parents'
+/// lists.
+void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream);
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {

@@ -5,13 +5,13 @@
 #include "api/stages.cuh"
 #include "device/ptx.cuh"
 #include "device/top_k.cuh"
-#include "search/search_parts.cuh"
+#include "search/search_anchors.cuh"
 
 /// Span-search on tensor cores. A unit is what searches one segment: at level 1 a query with up to
 /// 16 heads of one KV head, whose segment and anchors are the same; below it a query, a head and a
 /// parent. Where units are many, each has a warp (search_shared, search_parents, choose_rows).
 /// Where they are few, as in decoding, one launch takes several levels (search_few). Where many
-/// rows search the same anchors, they are rows of a product (search_parts.cuh).
+/// rows search the same anchors, they are rows of a product (search_parts.cu).
 namespace multistep::cuda {
 namespace {
 
@@ -277,10 +277,6 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-std::int64_t product_rows(const LevelSearch& search) {
-  return search.rows.total() * (search.parents ? search.top_k : 1);
-}
-
 std::int64_t units_of(const LevelSearch& search) {
   const Rows& rows = search.rows;
   if (search.parents) return rows.total() * search.top_k;
@@ -334,11 +330,7 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
   Launch how{blocks_for(units, kWarps), kThreads, stream};
   how.early = search.parents != nullptr;
   if (search.as_product) {
-    const std::int64_t heads = static_cast<std::int64_t>(search.rows.batch) * search.rows.kv_heads;
-    const std::int64_t blocks = blocks_for(product_rows(search) / heads, kProductRows);
-    how.blocks = static_cast<unsigned>(blocks * heads);
-    launch_kernel(how, search_parts<T, kHeadDim, kTopK>, search, scratch.order, scratch.lists,
-                  blocks);
+    search_level_product(search, scratch, stream);
   } else if (search.parents) {
     launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
   } else {

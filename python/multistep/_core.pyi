@@ -161,7 +161,7 @@ class CudaAttention(_OfAttention):
     lse: _Address
     window_lse: _Address
     def plan(self, plan: Plan, chip: str, /) -> tuple[
-        list[tuple[str, list[str], bool, str]], int, float, float, float, float]: ...
+        list[tuple[str, list[str], bool, str]], tuple[str, list[str], bool, str], int, float, float, float, float]: ...
 
 class CudaAttentionBackward(_OfAttention):
     by_output: _Address

@@ -1,5 +1,4 @@
-#pragma once
-
+#include "api/check.cuh"
 #include "search/search_anchors.cuh"
 
 /// Search of a level whose parts are the same for all queries with parts of one length: the anchors
@@ -8,6 +7,7 @@
 /// and brings the newest keys of 64 parts at a time. Scores are those of search_anchors.cuh bit for
 /// bit: the same fragments, multiplied in the same order.
 namespace multistep::cuda {
+namespace {
 
 /// A block.
 struct PartsBlock {
@@ -254,6 +254,44 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 2)
       store_slot(search, row[half].slot + c, found, 0);
     }
   }
+}
+
+template <class T, int kHeadDim, int kTopK>
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  const Rows& rows = search.rows;
+  const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
+  const std::int64_t all = rows.total() * (search.parents ? search.top_k : 1);
+  const std::int64_t blocks = blocks_for(all / heads, PartsBlock::kRows);
+  Launch how{static_cast<unsigned>(blocks * heads), PartsBlock::kThreads, stream};
+  how.early = search.parents != nullptr;
+  launch_kernel(how, search_parts<T, kHeadDim, kTopK>, search, scratch.order, scratch.lists,
+                blocks);
+}
+
+template <class T, int kHeadDim>
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  switch (search.top_k) {
+    case 1:
+    case 2:
+      return launch<T, kHeadDim, 2>(search, scratch, stream);
+    case 3:
+      return launch<T, kHeadDim, 3>(search, scratch, stream);
+    default:
+      return launch<T, kHeadDim, 4>(search, scratch, stream);
+  }
+}
+
+template <class T>
+void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  search.rows.head_dim == 64 ? launch<T, 64>(search, scratch, stream)
+                             : launch<T, 128>(search, scratch, stream);
+}
+
+}  // namespace
+
+void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  search.dtype == Dtype::bf16 ? launch<bf16>(search, scratch, stream)
+                              : launch<fp16>(search, scratch, stream);
 }
 
 }  // namespace multistep::cuda
