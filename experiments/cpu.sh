@@ -24,9 +24,9 @@ lengths() {
 }
 
 SCALING=(scale --json --last-query --samples 1024 --lengths "$(lengths)"
-  --configs dense,nstep2,nstep3,nstep4,nstep5,nstep6,even2,even3,even4,tight3,tight4,paper,released)
+  --configs dense,nstep2,nstep3,nstep4,nstep5,nstep6,even2,even3,even4,aligned2,aligned3,aligned4,tight3,tight4,paper,released)
 AUDIT=(audit --json)
-NEEDLES=(needles --json --configs nstep2,nstep3,nstep4,even2,even3,paper,released)
+NEEDLES=(needles --json --configs nstep2,nstep3,nstep4,even2,even3,aligned2,aligned3,paper,released)
 
 # The file $1 was made by the command $2 from the same commit. From a tree with changes, which the
 # commit does not tell, it must also be newer than the program.

@@ -18,7 +18,8 @@ PAGE = 7.0  # inches: both columns
 # Of Okabe and Ito, by the number of steps; more than four steps share the last ones.
 STEP_COLOURS = {1: "#000000", 2: "#0072B2", 3: "#E69F00", 4: "#009E73", 5: "#666666",
                 6: "#A6A6A6"}
-RULES = {"dense": ("P", "-"), "nstep": ("o", "-"), "even": ("s", "--"), "paper": ("^", ":"),
+RULES = {"dense": ("P", "-"), "nstep": ("o", "-"), "even": ("s", "--"),
+         "aligned": ("X", (0, (3, 1, 1, 1))), "paper": ("^", ":"),
          "released": ("D", "-."), "tight": ("v", "--"), "power": ("^", ":")}
 # The two other schedules of N = 2 are told apart from it by colour too.
 OTHER_COLOURS = {"paper": "#56B4E9", "released": "#CC79A7"}

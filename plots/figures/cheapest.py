@@ -13,7 +13,7 @@ from ..style import COLUMN, length_axis
 
 CURVES = (10, 20, 30, 40)  # powers of two
 SHADES = ("#56B4E9", "#0072B2", "#E69F00", "#000000")
-RULES = {"nstep": ("o", "-"), "even": ("s", "--")}
+RULES = {"nstep": ("o", "-"), "even": ("s", "--"), "aligned": ("X", ":")}
 
 
 def last_query(results: Results) -> dict[str, dict[int, dict[int, float]]]:
@@ -96,7 +96,7 @@ def draw(results: Results) -> Figure:
     curves.yaxis.set_minor_formatter(NullFormatter())
     curves.set_xlabel("steps $N$")
     curves.set_ylabel("work of a path, keys")
-    curves.set_title("last query: nstep solid, even dashed; least marked")
+    curves.set_title("last query: nstep solid, even dashed, aligned dotted; least marked")
     best.set_ylabel("cheapest $N$")
     best.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     best.legend(loc="upper left")

@@ -17,7 +17,7 @@ from ..style import PAGE, length_axis, look, room_for_legend
 
 APART = 4  # local slopes of counted work are taken over such factors of length,
 END = 1024  # and at the end over this one
-RULE_ORDER = ("dense", "nstep", "even", "tight", "paper", "released")
+RULE_ORDER = ("dense", "nstep", "even", "aligned", "tight", "paper", "released")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ..plot import Caption, Plot, Table
-from ..results import CONFIGS, Results, label, size
+from ..results import Results, label, size
 from ..style import PAGE, length_axis, look
 
 BASELINES = {"random": ("x", (0, (1, 1.5))), "blocks": ("+", (0, (4, 2)))}
-SHOWN = ("nstep", "even")  # rules; baselines of nstep alone, as those of even are alike
+SHOWN = ("nstep", "even", "aligned")  # rules; baselines of nstep alone, as the others' are alike
 
 
 def config_label(config: str) -> str:
-    """A configuration's label, or its own name."""
-    return CONFIGS[config].label if config in CONFIGS else config
+    """A configuration's label, as of even2; or its own name."""
+    if named := re.fullmatch(r"([a-z]+)(\d+)", config):
+        return label(named[1], int(named[2]))
+    return config
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ std::vector<Index> tabulate_parts(Index steps_left, Index nominal) {
   return longest;
 }
 
-/// The part length that such a table gives.
+/// The part length that such a table gives. A nominal length past its end, a part of the level
+/// above that has fewer keys to hold, is below twice the last: parts are then the next longer ones.
 Index part_of(const std::vector<Index>& longest, Index nominal) {
   return Index{1} << (std::lower_bound(longest.begin(), longest.end(), nominal) - longest.begin());
 }
@@ -198,9 +199,7 @@ StripePlan::StripePlan(Schedule schedule, Index max_length, const Progress& prog
     if (has_stripes(level.rule)) {
       table = tabulate(level.exponent, last[static_cast<std::size_t>(m - 1)], watch);
     } else if (level.rule == Rule::aligned) {
-      // A part may be longer than the keys that there are, but for less than twice.
-      const auto longest = std::bit_ceil(static_cast<std::uint64_t>(max_length));
-      table = tabulate_parts(steps() - m + 1, static_cast<Index>(longest));
+      table = tabulate_parts(steps() - m + 1, max_length);
       last_aligned_ = m;
     }
     tables_.push_back(std::make_shared<const std::vector<Index>>(std::move(table)));

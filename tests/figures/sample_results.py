@@ -158,7 +158,8 @@ def scaling():
     runs = []
     for config, rule, steps in (("dense", "dense", 1), ("nstep2", "nstep", 2),
                                 ("nstep3", "nstep", 3), ("nstep4", "nstep", 4),
-                                ("even2", "even", 2), ("released", "released", 2)):
+                                ("even2", "even", 2), ("aligned2", "aligned", 2),
+                                ("released", "released", 2)):
         growth = 1.55 if rule == "released" else 1 + 1 / steps
         points = [{"length": n, "queries": 64, "anchors_scored": n**growth,
                    "keys_attended": 2 * n**growth, "drawn_work": 3 * n**growth,
@@ -167,7 +168,8 @@ def scaling():
         runs.append({"config": config, "rule": rule, "steps": steps, "points": points})
     last = [{"length": n, "rule": rule, "steps": steps, "work": 1.2 * steps * n ** (1 / steps),
              "lower_bound": steps * n ** (1 / steps)}
-            for n in lengths for rule in ("nstep", "even") for steps in range(1, n.bit_length())]
+            for n in lengths for rule in ("nstep", "even", "aligned")
+            for steps in range(1, n.bit_length())]
     return {**COMMON, "command": "multistep scale --json", "runs": runs, "last_query": last}
 
 

@@ -263,6 +263,12 @@ TEST_CASE("Power levels that fail below the first are found out", "[coverage]") 
       CHECK(check_against_definition(schedule, 350, start) > 0);
     }
   }
+  // With factor 63/50 no whole part has a hole, but one of 15 keys that a border has clipped.
+  const Rational much{63, 50};
+  CHECK(check_against_definition(with_factors(schedule_of({T, A, P}), 3, much, none), 400) > 0);
+  const Schedule sparse =
+      with_powers(with_factors(schedule_of({P, A, P}), 1, two, none), 1, {2, 1}, {1, 2});
+  CHECK(check_against_definition(with_factors(sparse, 3, much, none), 1700) > 0);
   // So close to the default that few lengths tell.
   CHECK(check_against_definition(with_factors(schedule_of({T, P}), 2, {19, 10}, none), 6500) == 2);
   CHECK(check_against_definition(with_factors(schedule_of({T, P}), 2, {17, 10}, none), 2000) > 0);
