@@ -657,8 +657,8 @@ class Scale(Case):
             self.assertEqual(self.json(*arguments, threads=other)["runs"], result["runs"])
 
     def test_bad_names(self):
-        names = "dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]"
-        for name in ("nstep1", "even65", "tight", "nstep2x", "A"):
+        names = "A, B, dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]"
+        for name in ("nstep1", "even65", "tight", "nstep2x", "C"):
             self.refuses(["scale", "--configs", f"even2,{name}"], f"--configs {name}: {names}")
         self.refuses(["scale", "--last-query"], "--last-query: with --json alone")
         self.refuses(["scale", "--dirty", "maybe"], "--dirty maybe: yes or no")
