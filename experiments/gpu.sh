@@ -21,11 +21,14 @@ SCHEDULES=(
   "--steps 4"
   "--preset even --steps 2"
   "--preset even --steps 3"
+  "--preset aligned --steps 2"
+  "--preset aligned --steps 3"
+  "--preset aligned --steps 4"
 )
 LENGTHS=(4Ki 64Ki 1Mi 10M)
 QUERIES=(1 2Ki)  # decoding, and a chunk at the end of the context
 
-EVERY=A,B,nstep2,nstep3,nstep4,even2,even3,even4,dense
+EVERY=A,B,nstep2,nstep3,nstep4,even2,even3,even4,aligned2,aligned3,aligned4,dense
 BENCHES=(  # file, phases, lengths, configurations
   "context_4Ki decode,prefill 4Ki $EVERY"
   "context_16Ki decode,prefill 16Ki $EVERY"
@@ -34,8 +37,8 @@ BENCHES=(  # file, phases, lengths, configurations
   "context_1Mi decode,prefill 1Mi $EVERY"
   "context_4Mi decode,prefill 4Mi $EVERY"
   "context_10M decode,prefill 10M $EVERY"
-  "whole whole 4Ki,8Ki,16Ki,32Ki,64Ki A,B,nstep2,nstep3,even2,dense"
-  "train train 16Ki,64Ki,128Ki A,B,nstep2,nstep3,even2,dense"
+  "whole whole 4Ki,8Ki,16Ki,32Ki,64Ki A,B,nstep2,nstep3,even2,aligned2,aligned3,dense"
+  "train train 16Ki,64Ki,128Ki A,B,nstep2,nstep3,even2,aligned2,aligned3,dense"
 )
 
 ACCURACY_LENGTHS=(4Ki 64Ki 1Mi)

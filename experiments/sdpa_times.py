@@ -27,7 +27,8 @@ from multistep import Schedule
 HEADS, KV_HEADS, HEAD_DIM = 32, 2, 128
 SDPA = {"FlashAttention": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION}
 OURS = {"A": Schedule.preset("paper", window_index=31), "nstep2": Schedule(2),
-        "nstep3": Schedule(3)}
+        "nstep3": Schedule(3), "aligned2": Schedule.preset("aligned", 2),
+        "aligned3": Schedule.preset("aligned", 3)}
 
 
 def median_ms(work: Callable[[], Any], repeats: int = 7) -> float:

@@ -52,6 +52,9 @@ CONFIGS = {
     "even2": Config("even, N = 2", 2, "even", Fraction(1, 2)),
     "even3": Config("even, N = 3", 3, "even", Fraction(1, 3)),
     "even4": Config("even, N = 4", 4, "even", Fraction(1, 4)),
+    "aligned2": Config("aligned, N = 2", 2, "aligned", Fraction(1, 2)),
+    "aligned3": Config("aligned, N = 3", 3, "aligned", Fraction(1, 3)),
+    "aligned4": Config("aligned, N = 4", 4, "aligned", Fraction(1, 4)),
 }
 # How the program describes them.
 SCHEDULES = {
@@ -64,6 +67,9 @@ SCHEDULES = {
     "N = 2 (even)": "even2",
     "N = 3 (even, even)": "even3",
     "N = 4 (even, even, even)": "even4",
+    "N = 2 (aligned)": "aligned2",
+    "N = 3 (aligned, aligned)": "aligned3",
+    "N = 4 (aligned, aligned, aligned)": "aligned4",
 }
 
 

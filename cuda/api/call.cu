@@ -135,6 +135,10 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim) {
   return static_cast<float>(softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
 }
 
+Index longest_row(const Shape& shape) {
+  return shape.length ? shape.keys : shape.query_offset + shape.queries;
+}
+
 Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     : args_(args), rows_(rows) {
   const DeviceSchedule& schedule = *args.schedule;
@@ -154,6 +158,9 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
   float* kept_scores[2] = {};
   for (Index m = first; m <= last; ++m) {
     LevelSearch level = level_of(m);
+    level.as_product =
+        fast_ && searches_product(schedule.plan().schedule(), m, rows_, longest_row(args.shape),
+                                  current_device().multiprocessors);
     if (m < last) {
       if (!kept_spans[m % 2]) {
         kept_spans[m % 2] = arena.take<DeviceSpan>(slots);

@@ -1,6 +1,7 @@
 #include "api/choose.cuh"
 
 #include <algorithm>
+#include <cmath>
 
 #include "api/call.cuh"
 
@@ -30,6 +31,7 @@ std::string why_not_pieces(const Shape& shape, Index slots) {
     return text("{} rows of a KV head: at most {}", of_kv_head, kFewRows);
   }
   if (shape.keys == 0) return "no keys";
+  if (shape.cu_seqlens) return "packed sequences: their kernels are those for many queries";
   const std::string why = why_not_head_dim(shape.head_dim);
   return why.empty() ? why_not_slots(slots) : why;
 }
@@ -86,6 +88,24 @@ bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors)
 bool sorts_parents(Index pairs) {
   constexpr Index kSorted = 1 << 16;  // fewer lie in the cache as they are
   return pairs >= kSorted && pairs < INT_MAX;
+}
+
+bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index keys,
+                      int multiprocessors) {
+  const auto top_k = static_cast<int>(schedule.top_k);
+  const bool inner = m > 1;
+  const std::int64_t units = rows.total() * (inner ? top_k : 1);
+  const auto aligned = [](const Level& level) { return level.rule == Rule::aligned; };
+  if (rows.sequence.packed || units_are_few(rows, top_k, inner, multiprocessors) ||
+      (inner && !sorts_parents(units)) ||
+      !std::all_of(schedule.levels.begin(), schedule.levels.begin() + m, aligned)) {
+    return false;
+  }
+  // A level's parts, and with them the parents below, are more by the N-th root than those above.
+  const double parents = std::pow(static_cast<double>(std::max<Index>(keys, 1)),
+                                  static_cast<double>(m - 1) / static_cast<double>(schedule.steps));
+  const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
+  return static_cast<double>(units) >= kProductRows * parents * static_cast<double>(heads);
 }
 
 int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip) {

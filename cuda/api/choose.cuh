@@ -40,6 +40,12 @@ bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors)
 /// Whether the pairs of a query row and a parent are searched in the order of their keys.
 bool sorts_parents(Index pairs);
 
+/// Whether level m is searched as a product: its parts are those of all queries, and the query
+/// rows, below level 1 with each parent, that search the same ones fill a block. `keys`: of the
+/// longest row.
+bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index keys,
+                      int multiprocessors);
+
 /// How many of `count` levels that follow one another one launch searches.
 int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip);
 

@@ -128,10 +128,17 @@ void require_shape(const Shape& shape) {
   require_within("queries", shape.queries, 0, kMaxContext - shape.query_offset);
   require_within("key_offset", shape.key_offset, 0, kMaxContext);
   require_within("keys", shape.keys, 0, kMaxContext - shape.key_offset);
-  for (const std::int32_t* array : {shape.start, shape.length}) {
+  for (const std::int32_t* array : {shape.start, shape.length, shape.cu_seqlens}) {
     require(reinterpret_cast<std::uintptr_t>(array) % sizeof(std::int32_t) == 0,
-            "start or length {}: 4-byte aligned", array);
+            "start, length or cu_seqlens {}: 4-byte aligned", array);
   }
+  if (!shape.cu_seqlens) return;
+  require_within("sequences", shape.sequences, 1, kMaxContext);
+  require(shape.batch == 1, "batch {}: 1 beside cu_seqlens", shape.batch);
+  require(!shape.start && !shape.length, "start or length: null beside cu_seqlens");
+  require(shape.query_offset == 0 && shape.key_offset == 0,
+          "query_offset {}, key_offset {}: 0 beside cu_seqlens", shape.query_offset,
+          shape.key_offset);
 }
 
 void require_workspace(const Workspace& workspace, std::size_t needed) {

@@ -10,8 +10,10 @@ namespace {
 
 using Kernels = std::vector<std::string>;
 
-StagePlan search_plan(const KernelChoice& choice, const Rows& rows, int top_k, int levels,
-                      const Chip& chip) {
+StagePlan search_plan(const KernelChoice& choice, const Rows& rows, const Schedule& schedule,
+                      Index keys, const Chip& chip) {
+  const int top_k = narrow(schedule.top_k);
+  const int levels = narrow(schedule.steps) - 1;
   StagePlan stage{"search", {}, choice.fast(), choice.slow};
   const auto run = [&](const Kernels& kernels) {
     stage.kernels.insert(stage.kernels.end(), kernels.begin(), kernels.end());
@@ -24,11 +26,11 @@ StagePlan search_plan(const KernelChoice& choice, const Rows& rows, int top_k, i
     } else if (units_are_few(rows, top_k, inner, chip.multiprocessors)) {
       run({"search_few"});
       count = levels_at_once(rows, top_k, inner, levels - m, chip);
-    } else if (inner) {
-      if (sorts_parents(rows.total() * top_k)) run({"sort_pairs"});
-      run({"search_parents", "choose_rows"});
     } else {
-      run({"search_shared"});
+      const bool product = searches_product(schedule, m + 1, rows, keys, chip.multiprocessors);
+      if (inner && sorts_parents(rows.total() * top_k)) run({"sort_pairs"});
+      run({product ? "search_parts" : inner ? "search_parents" : "search_shared"});
+      if (inner) run({"choose_rows"});
     }
     m += count;
   }
@@ -47,6 +49,15 @@ StagePlan combine_plan(const KernelChoice& choice, const Shape& shape, const Com
       choice.fast() ? why_not_fast_combine(shape, combine, chip.hopper) : choice.slow;
   const char* fast = combine.rows.window == 0 ? "combine_row_pieces" : "attend_tiles";
   return {"combine", {why.empty() ? fast : "combine_rows"}, why.empty(), why};
+}
+
+StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
+  std::string why = why_not_tiles(shape, scale, chip.hopper);
+  if (shape.length) why = "length: no backward pass where it is on the device";
+  return {"backward",
+          why.empty() ? Kernels{"backward_queries", "backward_keys"}
+                      : Kernels{"query_gradients", "key_gradients"},
+          why.empty(), why};
 }
 
 }  // namespace
@@ -80,6 +91,7 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   const KernelChoice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
                             chip.hopper);
   AttentionPlan result;
+  result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
   result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);
   const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());
   Combine combine{};
@@ -87,7 +99,9 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   combine.slots = narrow(slots);
   combine.scale = scale_of(softmax_scale, shape.head_dim);
   auto& stages = result.stages;
-  if (levels > 0) stages.push_back(search_plan(choice, combine.rows, narrow(slots), levels, chip));
+  if (levels > 0) {
+    stages.push_back(search_plan(choice, combine.rows, plan.schedule(), longest_row(shape), chip));
+  }
   if (choice.pieces()) {
     stages.push_back({"attend", {"decode_pieces"}, true, ""});
     stages.push_back({"combine", {"decode_pieces"}, true, ""});

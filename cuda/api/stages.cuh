@@ -61,9 +61,19 @@ struct Rows {
     return sequence.position(b, query);
   }
 
-  __device__ std::int32_t first_key(std::int32_t b) const {
-    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b);
+  __device__ std::int32_t first_key(std::int32_t b, std::int32_t query) const {
+    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b, query);
   }
+
+  __device__ std::int32_t padding(std::int32_t b) const {
+    return faulty(fault, Fault::start_ignored) ? 0 : sequence.padding(b);
+  }
+
+  /// With a level 1 that is aligned, whose window is of so many keys.
+  __device__ Grid grid(std::int32_t position, std::int32_t start) const {
+    return {sequence.packed ? start : 0, max(position + 1 - window - start, 0)};
+  }
+  __device__ Grid grid(const Row& row) const { return grid(row.position, row.start); }
 
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
@@ -75,7 +85,7 @@ struct Rows {
             sequence_head * count + query - first,
             kv_row(kv_head),
             position(b, query),
-            first_key(b)};
+            first_key(b, query)};
   }
 
   /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
@@ -132,7 +142,8 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           narrow(shape.head_dim),
           shape.keys,
           shape.key_offset,
-          {shape.query_offset, narrow(shape.queries), shape.start, shape.length},
+          {shape.query_offset, narrow(shape.queries), shape.start, shape.length,
+           shape.cu_seqlens ? narrow(shape.sequences) : 0, shape.cu_seqlens},
           window,
           current_fault()};
 }
@@ -188,6 +199,7 @@ struct LevelSearch {
   std::int32_t* anchors;       // the same, or null
   std::int32_t* ranks;         // the same, or null
   std::int32_t max_stripes;    // of one segment
+  bool as_product = false;     // searches_product()
 };
 void search_level_plain(const LevelSearch& search, Stream stream);
 
@@ -238,6 +250,7 @@ struct SearchScratch {
 /// head, below it a query row's parent. Where units are few, one launch takes several levels.
 inline constexpr int kSearchHeads = 16;
 inline constexpr int kLevelsAtOnce = 3;
+inline constexpr int kProductRows = 128;  // of a block
 /// The largest cluster that the current device runs: none, 1, where the loaded code has no
 /// clusters.
 int largest_cluster();
@@ -247,6 +260,9 @@ bool search_needs_lists(const LevelSearch& search);
 /// One launch of `count` levels, as levels_at_once() says.
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream);
+/// The scores of a level that is searched `as_product`: at level 1 its paths, below it the parents'
+/// lists.
+void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream);
 
 /// The anchors along every kept path, from what each level kept.
 struct TracePaths {

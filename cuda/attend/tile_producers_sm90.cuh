@@ -75,7 +75,7 @@ __device__ void load_keys(const TileRows& args,
     const TileTask<kKeys> task(args, i);
     const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : task.kv_head;
     const std::int64_t start =
-        args.rows.first_key(task.kv_head / args.rows.kv_heads) - args.rows.key_offset;
+        args.rows.padding(task.kv_head / args.rows.kv_heads) - args.rows.key_offset;
     for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
       const int first_key = j * kKeys;
       KeyTile& tile = other.ring.empty(item);

@@ -38,6 +38,8 @@ enum class Fault : int {
   pieces_as_they_come,    // backward: pieces are summed in the order in which they are done
   anchor_run_cut,       // backward: of an anchor's run of scores that begins earlier a part is lost
   score_gradient_lost,  // backward: gates do not reach the scores
+  newest_part_missed,   // of aligned parts the one that is not whole is not searched
+  part_tile_skipped,    // of a product's tiles of parts that follow one another one is left out
 };
 
 #ifdef MULTISTEP_FAULTS

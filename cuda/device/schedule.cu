@@ -1,6 +1,7 @@
 #include "device/schedule.cuh"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "api/check.cuh"
@@ -57,6 +58,18 @@ std::vector<std::int32_t> entries_of(Index max_length, Value&& value, const char
   return from;
 }
 
+/// log2 of the keys of an aligned level's parts, by the keys that level 1 searches or, if these do
+/// not decide, by the segment's.
+Index part_log2(const StripePlan& plan, Index m, bool of_row, Index n) {
+  Index nominal = n;
+  for (Index above = 1; of_row && above < m; ++above) {
+    nominal = aligned_part(nominal, plan.steps() - above + 1);
+  }
+  const Index part = aligned_part(nominal, plan.steps() - m + 1);
+  require(part <= Index{1} << 30, "length {}: parts of {} keys, of at most 2^30", n, part);
+  return std::countr_zero(static_cast<std::uint64_t>(part));
+}
+
 /// The last stripe i of a tight or power level with P(i) <= n, n >= 1.
 Index stripes_within(const Level& rules, Index n) {
   Index inside = 1;       // P(1) = 1
@@ -91,6 +104,23 @@ class Uploader {
   DeviceSchedule::Tables& tables_;
 };
 
+/// Most parts of a segment of at most `longest` keys, or of nominally as many, where that is a part
+/// of an aligned level and begins at a border.
+Index most_aligned_parts(Index longest, Index steps_left, bool is_part) {
+  Index most = 0;
+  Index n = 1;
+  for (Index c = 0; n <= longest; ++c) {
+    const Index part = Index{1} << c;
+    const Index last = std::min(longest, longest_with_parts(c, steps_left));
+    if (!is_part) most = std::max(most, 1 + (last + part - 2) / part);
+    for (; n <= last; n *= 2) {
+      if (is_part) most = std::max(most, (n - 1) / part + 1);
+    }
+    if (last == longest) break;
+  }
+  return most;
+}
+
 }  // namespace
 
 std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
@@ -99,7 +129,6 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
   for (Index m = 1; m < schedule.steps; ++m) {
     const Level& rules = schedule.level(m);
     const Index steps_left = schedule.steps - m + 1;
-    require(rules.rule != Rule::aligned, "rule aligned: not built for the GPU yet");
     LevelBounds bounds{0, 0};
     // Anchors and spans grow with the segment, but for an even level, which is bounded by its root.
     if (longest > 0 && rules.rule == Rule::even) {
@@ -108,6 +137,10 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
       const Index root = ceil_root(longest + 1, steps_left) - 1;
       bounds.span = std::max((longest - 1) / bounds.stripes + 1,
                              floor_power(root, make_rational(steps_left - 1)));
+    } else if (longest > 0 && rules.rule == Rule::aligned) {
+      const bool is_part = m > 1 && schedule.level(m - 1).rule == Rule::aligned;
+      bounds = {most_aligned_parts(longest, steps_left, is_part),
+                aligned_part(longest, steps_left)};
     } else if (longest > 0) {
       const Index last = stripes_within(rules, longest);
       bounds.stripes = std::max<Index>(last - (m == 1 ? schedule.window_index : 0), 0);
@@ -128,9 +161,9 @@ std::vector<LevelBounds> level_bounds(const Schedule& schedule, Index length) {
 ItemBounds item_bounds(const Schedule& schedule, Index length) {
   if (schedule.steps == 1) return {clamp_to_32_bits(length), 0};
   const Level& first = schedule.level(1);
-  const Index window = first.rule == Rule::even
-                           ? schedule.window_index
-                           : floor_power(schedule.window_index + 1, first.exponent) - 1;
+  const Index window = has_stripes(first.rule)
+                           ? floor_power(schedule.window_index + 1, first.exponent) - 1
+                           : schedule.window_index;
   return {clamp_to_32_bits(std::min(window, length)),
           clamp_to_32_bits(level_bounds(schedule, length).back().span)};
 }
@@ -152,13 +185,26 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
     LevelTable level;
     level.rule = rules.rule;
     level.first = clamp_to_32_bits(cut.first());
-    const bool window_counts_keys = m == 1 && rules.rule == Rule::even;
+    const bool window_counts_keys = m == 1 && !has_stripes(rules.rule);
     level.window = m == 1 && !window_counts_keys ? tables->window : 0;
     level.inset = window_counts_keys ? tables->window : 0;
     if (rules.rule == Rule::even) {
       const auto parts = [&](Index n) { return ceil_root(n, steps_left) - 1; };
       level.parts = uploader.upload_function(entries_of(max_length, parts, "parts of a segment"), 1,
                                              1 / static_cast<double>(steps_left));
+    } else if (rules.rule == Rule::aligned) {
+      const bool below_aligned = m > 1 && plan_.schedule().level(m - 1).rule == Rule::aligned;
+      level.of_row = m == 1 || (below_aligned && tables->levels.back().of_row);
+      require(
+          !below_aligned || level.of_row,
+          "rule aligned at level {}: the kernels take it below an aligned level where all levels "
+          "above are aligned",
+          m);
+      level.parts = uploader.upload_function(
+          entries_of(
+              max_length, [&](Index n) { return part_log2(plan_, m, level.of_row, n); },
+              "log2 of an aligned part"),
+          0, 0);
     } else {
       require(cut.last() < kMaxEntries, "stripes {} at length {}: a table holds at most {}",
               cut.last(), max_length, kMaxEntries);

@@ -25,13 +25,15 @@ struct LevelTable {
   Rule rule = Rule::tight;
   std::int32_t first = 1;   // first searched stripe
   std::int32_t window = 0;  // keys of the window, at level 1
-  std::int32_t inset = 0;   // keys of an even level's window: the segment ends before them
+  std::int32_t inset = 0;   // keys of a window of so many: the segment ends before them
+  bool of_row = false;      // aligned: so are all levels above, and parts are as long as the keys
+                            // that level 1 searches say
   const std::int32_t* stripes = nullptr;  // tight, power: P(i) at [i]; P(0) = 0
   std::int32_t stripe_count = 0;          // stripes[stripe_count - 1] is beyond max_length
   StepFunction inside;    // tight, power: how many of the stripes are <= n, with P(0)
   StepFunction backward;  // power: B(n)
   StepFunction forward;   // power: F(n)
-  StepFunction parts;     // even: ceil(n^(1/M)) - 1
+  StepFunction parts;     // even: ceil(n^(1/M)) - 1; aligned: log2 of a part, by the nominal length
 };
 
 /// Entries of `stripes` past stripe_count, all INT_MAX, so that a group of stripes can be read.
@@ -105,21 +107,35 @@ __device__ inline std::int32_t value_at(const StepFunction& function, std::int32
   return settle(function, n, look_up(function, n));
 }
 
+/// What aligned parts of a query's segments hang on beside the segment.
+struct Grid {
+  std::int32_t origin;  // the key from which parts are counted
+  std::int32_t length;  // of the keys that level 1 searches
+};
+
 /// A segment [end - length, end) as one level cuts it. Stripe i's anchor is key end - P(i).
 struct DeviceCut {
   Rule rule;
   std::int32_t end;
   std::int32_t length;
   std::int32_t window;
-  std::int32_t stride = 0;  // even
+  std::int32_t stride = 0;  // even, aligned: keys of a part
+  std::int32_t lacks = 0;   // aligned: keys that the newest part lacks
   const std::int32_t* stripes;
   std::int32_t backward = 0;
   std::int32_t forward = 0;
 
+  __device__ bool is_striped() const { return stride == 0; }
+
   __device__ std::int32_t stripe(std::int32_t i) const {
-    if (rule != Rule::even) return __ldg(stripes + i);
-    const std::int64_t even = static_cast<std::int64_t>(i - 1) * stride + 1;
-    return static_cast<std::int32_t>(min(even, static_cast<std::int64_t>(INT_MAX)));
+    return is_striped() ? __ldg(stripes + i) : newest_of_part(i);
+  }
+
+  /// Of the i-th part from the newest.
+  __device__ std::int32_t newest_of_part(std::int32_t i) const {
+    const std::int64_t whole = static_cast<std::int64_t>(i - 1) * stride + 1 - lacks;
+    return static_cast<std::int32_t>(
+        min(max(whole, std::int64_t{1}), static_cast<std::int64_t>(INT_MAX)));
   }
 
   __device__ std::int32_t anchor(std::int32_t i) const { return end - stripe(i); }
@@ -135,21 +151,36 @@ struct DeviceCut {
   }
 };
 
-/// The stride of an even level alone: all that its anchors need.
-__device__ inline std::int32_t even_stride(const LevelTable& level, std::int32_t n) {
-  const std::int32_t parts = value_at(level.parts, n) + 1;
-  return (n - 1) / parts + 1;
+__device__ inline bool is_striped(Rule rule) { return rule == Rule::tight || rule == Rule::power; }
+
+/// Aligned: keys of a part, 2^c, of a segment that has keys. A lane for itself.
+__device__ inline int aligned_part_log2(const LevelTable& level, std::int32_t length, Grid grid) {
+  const std::int32_t nominal = level.of_row ? grid.length : length;
+  int log2 = 0;  // entries below it are <= nominal; there are at most 31
+  for (int step = 16; step > 0; step /= 2) {
+    const int next = log2 + step;
+    if (next <= level.parts.count && __ldg(level.parts.from + next - 1) <= nominal) log2 = next;
+  }
+  return log2;
+}
+
+/// Aligned: a segment that has keys in parts of 2^log2.
+__device__ inline void cut_parts(DeviceCut& cut, int log2, Grid grid) {
+  cut.stride = 1 << log2;
+  cut.lacks = cut.stride - 1 - ((cut.end - 1 - grid.origin) & (cut.stride - 1));
 }
 
 /// How the level cuts a segment, without reaches: its anchors. Whole warp.
-__device__ inline DeviceCut cut_anchors(const LevelTable& level, DeviceSpan segment) {
+__device__ inline DeviceCut cut_anchors(const LevelTable& level, DeviceSpan segment, Grid grid) {
   const std::int32_t n = segment.end - segment.begin;
   DeviceCut cut{.rule = level.rule,
                 .end = segment.end,
                 .length = n,
                 .window = min(level.window, n),
                 .stripes = level.stripes};
-  if (n > 0 && level.rule == Rule::even) cut.stride = even_stride(level, n);
+  if (n <= 0) return cut;
+  if (level.rule == Rule::even) cut.stride = (n - 1) / (value_at(level.parts, n) + 1) + 1;
+  if (level.rule == Rule::aligned) cut_parts(cut, aligned_part_log2(level, n, grid), grid);
   return cut;
 }
 
@@ -169,8 +200,8 @@ __device__ inline void settle_reaches(const LevelTable& level, ReachLookup looku
 }
 
 /// How the level cuts a segment, its spans too. Whole warp.
-__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment) {
-  DeviceCut cut = cut_anchors(level, segment);
+__device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segment, Grid grid) {
+  DeviceCut cut = cut_anchors(level, segment, grid);
   if (cut.length > 0) settle_reaches(level, look_up_reaches(level, cut.length), cut);
   return cut;
 }
@@ -178,7 +209,11 @@ __device__ inline DeviceCut cut_segment(const LevelTable& level, DeviceSpan segm
 /// One past the last stripe inside the segment. Whole warp.
 __device__ inline std::int32_t end_stripe(const LevelTable& level, const DeviceCut& cut) {
   if (cut.length <= 0) return level.first;
-  if (level.rule == Rule::even) return (cut.length - 1) / cut.stride + 2;
+  if (!cut.is_striped()) {
+    const auto keys =
+        static_cast<std::uint32_t>(cut.length) + static_cast<std::uint32_t>(cut.lacks);
+    return static_cast<std::int32_t>((keys - 1) / static_cast<std::uint32_t>(cut.stride)) + 2;
+  }
   return value_at(level.inside, cut.length);
 }
 
@@ -188,14 +223,32 @@ struct Sequence {
   std::int32_t queries;
   const std::int32_t* start;
   const std::int32_t* length;
+  std::int32_t packed;  // sequences; 0: not packed
+  const std::int32_t* cu_seqlens;
 
   __device__ std::int32_t position(std::int32_t batch, std::int64_t query) const {
     const std::int64_t offset =
         length ? static_cast<std::int64_t>(__ldg(length + batch)) - queries : query_offset;
     return static_cast<std::int32_t>(max(offset + query, static_cast<std::int64_t>(-1)));
   }
-  __device__ std::int32_t first_key(std::int32_t batch) const {
+  __device__ std::int32_t first_key(std::int32_t batch, std::int32_t query) const {
+    return packed ? sequence_begin(query) : padding(batch);
+  }
+
+  /// Rows that are no keys for any query of a sequence that is not packed.
+  __device__ std::int32_t padding(std::int32_t batch) const {
     return start ? max(__ldg(start + batch), 0) : 0;
+  }
+
+  /// The first row of the query's packed sequence; of a query behind them all, the row behind it.
+  __device__ std::int32_t sequence_begin(std::int32_t query) const {
+    std::int32_t low = 0;  // begins at the query or before
+    std::int32_t high = packed + 1;
+    while (high - low > 1) {
+      const std::int32_t middle = (low + high) / 2;
+      (__ldg(cu_seqlens + middle) <= query ? low : high) = middle;
+    }
+    return low == packed ? query + 1 : max(__ldg(cu_seqlens + low), 0);
   }
 };
 

@@ -10,7 +10,8 @@
 /// Span-search on tensor cores. A unit is what searches one segment: at level 1 a query with up to
 /// 16 heads of one KV head, whose segment and anchors are the same; below it a query, a head and a
 /// parent. Where units are many, each has a warp (search_shared, search_parents, choose_rows).
-/// Where they are few, as in decoding, one launch takes several levels (search_few).
+/// Where they are few, as in decoding, one launch takes several levels (search_few). Where many
+/// rows search the same anchors, they are rows of a product (search_parts.cu).
 namespace multistep::cuda {
 namespace {
 
@@ -94,7 +95,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Rows::Row row = search.rows.at(pair / search.top_k);
   const std::int64_t parent = row.index * search.top_k + rank;
   const FoundPath found = search_parent<T, kHeadDim, false, kTopK>(
-      search, row.index, row.kv_row, search.parents[parent], search.parent_scores[parent], {0, 1});
+      search, row.index, row.kv_row, search.parents[parent], search.rows.grid(row),
+      search.parent_scores[parent], {0, 1});
   const int lane = threadIdx.x % 32;
   if (lane < search.top_k) {
     scratch.lists[(row.dense * search.top_k + rank) * search.top_k + lane] = found;
@@ -213,8 +215,9 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
 /// A level from 2 on of one row, whose parents are in `lists`, by a block. Warps share the parents
 /// out, in order.
 template <class T, int kHeadDim, int kTopK>
-__device__ void search_by_block(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
-                                BlockLists<kTopK>& lists) {
+__device__ void search_by_block(const LevelSearch& search, const HeadTile<kHeads>& unit,
+                                std::int64_t row, BlockLists<kTopK>& lists) {
+  const Rows& rows = search.rows;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
   const int top_k = search.top_k;
@@ -222,9 +225,13 @@ __device__ void search_by_block(const LevelSearch& search, std::int64_t row, std
   const auto first_of = [&](int rank) { return (rank * kWarps + top_k - 1) / top_k; };
   const int rank = rank_of(warp);
   const Share share{warp - first_of(rank), first_of(rank + 1) - first_of(rank)};
+  Grid grid{};
+  if (search.level.of_row || rows.sequence.packed) {
+    grid = rows.grid(rows.position(unit.batch, unit.query), rows.first_key(unit.batch, unit.query));
+  }
   __syncthreads();  // the parents stand, the lists before are read
   const FoundPath mine = search_parent<T, kHeadDim, true, kTopK>(
-      search, row, kv_row, lists.segment[rank], lists.score[rank], share);
+      search, row, rows.kv_row(unit.kv_head), lists.segment[rank], grid, lists.score[rank], share);
   if (lane < kTopK) lists.found[warp * kTopK + lane] = mine;
   __syncthreads();
   if (warp > 0) return;
@@ -266,7 +273,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (block >= unit.heads) return;
 #pragma unroll 1
   for (; m < levels.count; ++m) {
-    search_by_block<T, kHeadDim>(levels.level[m], row, rows.kv_row(unit.kv_head), lists);
+    search_by_block<T, kHeadDim>(levels.level[m], unit, row, lists);
   }
 }
 
@@ -321,11 +328,15 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
   if (are_few(search)) return launch_few<T, kHeadDim, kTopK>(levels, count, scratch, stream);
   const std::int64_t units = units_of(search);
   Launch how{blocks_for(units, kWarps), kThreads, stream};
-  if (!search.parents) {
-    return launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, units);
+  how.early = search.parents != nullptr;
+  if (search.as_product) {
+    search_level_product(search, scratch, stream);
+  } else if (search.parents) {
+    launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
+  } else {
+    launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, units);
   }
-  how.early = true;
-  launch_kernel(how, search_parents<T, kHeadDim, kTopK>, search, scratch, units);
+  if (!search.parents) return;
   launch_kernel({blocks_for(search.rows.total(), kWarps), kThreads, stream}, choose_rows<kTopK>,
                 search, static_cast<const FoundPath*>(scratch.lists));
 }

@@ -51,6 +51,27 @@ __device__ void score_anchors(float (&scores)[4], const QueryFragment<kHeadDim>&
   for (int i = 0; i < 4; ++i) scores[i] += odd[i];
 }
 
+/// Rounded twice in every kernel: the same score wherever an anchor is scored.
+__device__ inline float path_score(const LevelSearch& search, float product, float parent_score) {
+  const float score = __fmul_rn(search.scale, product);
+  if (!search.parents || faulty(search.rows.fault, Fault::stale_parent_score)) return score;
+  return __fadd_rn(score, parent_score);
+}
+
+__device__ inline PackedScore candidate_of(const LevelSearch& search, float score, int stripe) {
+  if (faulty(search.rows.fault, Fault::tie_turned)) stripe ^= INT_MAX;
+  return packed_score(score, stripe);
+}
+
+/// Takes a candidate into a list; what scores below the `worst` there need not be looked at twice.
+template <int kTopK>
+__device__ void consider(const LevelSearch& search, float score, int stripe, TopK<kTopK>& best,
+                         float& worst) {
+  if (score < worst) return;
+  best.keep(candidate_of(search, score, stripe));
+  if (best.best[kTopK - 1] != 0) worst = score_of(best.best[kTopK - 1]);
+}
+
 /// Which groups of a segment's anchors a warp scores: part, part + parts, part + 2 parts, ...
 struct Share {
   int part;
@@ -71,11 +92,11 @@ struct Distances {
   __device__ int stripe(int group, int u) const {
     return first + SearchBlock::kAnchors * (group + u * share.parts);
   }
-  __device__ bool from_table() const { return level.rule != Rule::even; }
+  __device__ bool from_table() const { return is_striped(level.rule); }
   __device__ int at(int stripe, const DeviceCut& cut) const {
     if (from_table()) return in_table(stripe);
-    const std::int64_t distance = static_cast<std::int64_t>(stripe - 1) * cut.stride + 1;
-    return distance > cut.length ? INT_MAX : static_cast<int>(distance);
+    const int distance = cut.newest_of_part(stripe);
+    return distance > cut.length ? INT_MAX : distance;
   }
   __device__ int in_table(int stripe) const {
     return __ldg(level.stripes + min(stripe, level.stripe_count));
@@ -125,7 +146,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     if (distances.from_table()) continue;
     ahead[u] = distances.at(distances.stripe(share.part, u) + column, cut);
   }
-  float worst[kHalves];  // of the best: what scores below it need not be looked at twice
+  float worst[kHalves];  // of the best
 #pragma unroll
   for (float& score : worst) score = -kInfinity;
   bool more = true;
@@ -172,24 +193,17 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
       score_anchors<T, kHeadDim>(scores, query, key[u]);
 #pragma unroll
       for (int e = 0; e < 2; ++e) {
-        int i = distances.stripe(group, u) + 2 * c + e;
-        if (faulty(fault, Fault::tie_turned)) i ^= INT_MAX;
+        const int i = distances.stripe(group, u) + 2 * c + e;
         const bool is_valid = valid[u] >> (4 * (2 * c + e)) & 1;
         if (!kFew && !is_valid) continue;
 #pragma unroll
         for (int half = 0; half < kHalves; ++half) {
-          // Rounded twice in every kernel: the same score wherever an anchor is scored.
-          float score = __fmul_rn(search.scale, scores[2 * half + e]);
-          if (search.parents && !faulty(fault, Fault::stale_parent_score)) {
-            score = __fadd_rn(score, parent_score);
-          }
+          const float score = path_score(search, scores[2 * half + e], parent_score);
           if (kFew) {
-            best[half].keep(is_valid ? packed_score(score, i) : 0);
-            continue;
+            best[half].keep(is_valid ? candidate_of(search, score, i) : 0);
+          } else {
+            consider(search, score, i, best[half], worst[half]);
           }
-          if (score < worst[half]) continue;
-          best[half].keep(packed_score(score, i));
-          if (best[half].best[kTopK - 1] != 0) worst[half] = score_of(best[half].best[kTopK - 1]);
         }
       }
     }
@@ -222,9 +236,10 @@ __device__ DeviceCut search_heads(const LevelSearch& search,
     query.high[j] = load(lane / 4 + 8, j);
   }
   const T* keys = static_cast<const T*>(search.keys) + rows.kv_row(unit.kv_head) * kHeadDim;
-  DeviceCut cut = cut_anchors(
-      search.level, searched(search.level, rows.window, rows.position(unit.batch, unit.query),
-                             rows.first_key(unit.batch)));
+  const std::int32_t position = rows.position(unit.batch, unit.query);
+  const std::int32_t start = rows.first_key(unit.batch, unit.query);
+  DeviceCut cut = cut_anchors(search.level, searched(search.level, rows.window, position, start),
+                              rows.grid(position, start));
   ReachLookup reaches{};  // early where others wait for this warp, else after the loop
   if (cut.length > 0) {
     score_share<T, kHeadDim, kFew>(search, cut, keys, query, 0, distances, ahead, best, [&] {
@@ -241,7 +256,7 @@ __device__ DeviceCut search_heads(const LevelSearch& search,
 /// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK>
 __device__ FoundPath search_parent(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
-                                   DeviceSpan segment, float parent_score, Share share) {
+                                   DeviceSpan segment, Grid grid, float parent_score, Share share) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
   int ahead[kInFlight<kFew, 1>];
@@ -256,7 +271,7 @@ __device__ FoundPath search_parent(const LevelSearch& search, std::int64_t row, 
   TopK<kTopK> best[1];
   DeviceCut cut{};
   if (segment.end > segment.begin) {
-    cut = cut_anchors(search.level, segment);
+    cut = cut_anchors(search.level, segment, grid);
     ReachLookup reaches{};
     const T* keys = static_cast<const T*>(search.keys) + kv_row * kHeadDim;
     score_share<T, kHeadDim, kFew>(

@@ -44,7 +44,7 @@ __global__ void search_level(LevelSearch search) {
   for (int rank = 0; rank < (search.parents ? search.top_k : 1); ++rank) {
     const DeviceSpan segment = segment_of(rank);
     if (segment.end <= segment.begin) continue;
-    const DeviceCut cut = cut_anchors(search.level, segment);
+    const DeviceCut cut = cut_anchors(search.level, segment, search.rows.grid(row));
     const int end = end_stripe(search.level, cut);
     for (int i = search.level.first; i < end; ++i) {
       const std::int64_t held = cut.anchor(i) - search.rows.key_offset;
@@ -63,7 +63,10 @@ __global__ void search_level(LevelSearch search) {
 
   for (int s = 0; s < search.top_k; ++s) {
     DeviceSpan span{0, 0};
-    if (s < count) span = cut_segment(search.level, segment_of(kept[s].rank)).span(kept[s].stripe);
+    if (s < count) {
+      const DeviceSpan segment = segment_of(kept[s].rank);
+      span = cut_segment(search.level, segment, search.rows.grid(row)).span(kept[s].stripe);
+    }
     if (lane != 0) continue;
     search.spans[slot + s] = span;
     search.scores[slot + s] = s < count ? kept[s].score : -kInfinity;

@@ -4,6 +4,7 @@
 
 #include "bench/gpu_options.hpp"
 #include "program/commands.hpp"
+#include "program/configs.hpp"
 #include "program/options.hpp"
 #include "program/output.hpp"
 #include "program/provenance.hpp"
@@ -45,26 +46,6 @@ struct Task {
   Index sample;
 };
 
-/// The schedules that the measurements compare. A is the paper's with a window, B the authors'
-/// model's.
-Schedule schedule_of(const std::string& config) {
-  if (config == "A") {
-    Schedule schedule = preset_schedule("paper");
-    schedule.window_index = 31;
-    return schedule;
-  }
-  if (config == "B") return preset_schedule("released");
-  if (config == "nstep2") return preset_schedule("nstep", 2);
-  if (config == "nstep3") return preset_schedule("nstep", 3);
-  if (config == "nstep4") return preset_schedule("nstep", 4);
-  if (config == "even2") return preset_schedule("even", 2);
-  if (config == "even3") return preset_schedule("even", 3);
-  if (config == "even4") return preset_schedule("even", 4);
-  if (config == "dense") return preset_schedule("nstep", 1);
-  throw std::invalid_argument(fmt::format(
-      "--configs {}: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense", config));
-}
-
 std::vector<Index> read_lengths(const std::string& option, const std::string& text) {
   std::vector<Index> lengths;
   for (const std::string& part : split(option, text)) {
@@ -97,7 +78,8 @@ Task read(const Options& options) {
                                            : read_lengths("--lengths", options.lengths);
     for (const Index length : lengths) {
       for (const std::string& config : configs) {
-        Planned one{config, schedule_of(config), phase, options.shape.shape(length)};
+        Planned one{config, config_of("--configs", config).schedule, phase,
+                    options.shape.shape(length)};
         one.shape.queries = queries_of(phase, length, chunk);
         require_host_memory(one.shape, one.schedule);
         task.cases.push_back(std::move(one));
@@ -203,10 +185,8 @@ void add_bench(CLI::App& app, Run& run) {
       "bench", "Time the GPU's stages, each behind a passed comparison with the oracle");
   command->add_option("--lengths", options->lengths,
                       "contexts of decode and prefill (default 64Ki,256Ki,1Mi,10M)");
-  command->add_option(
-      "--configs", options->configs,
-      "of A (paper, w = 31), B (released), nstep2, nstep3, nstep4, even2, even3, even4, dense "
-      "(default A,B)");
+  command->add_option("--configs", options->configs,
+                      fmt::format("of {} (default A,B)", kConfigNames));
   command->add_option("--phases", options->phases,
                       "of decode, prefill (the last chunk), whole, and train (whole, forward and "
                       "backward) (default decode,prefill)");

@@ -9,6 +9,12 @@ namespace multistep::program {
 Config config_of(const std::string& option, const std::string& name) {
   if (name == "dense") return {name, name, preset_schedule("nstep", 1)};
   if (name == "paper" || name == "released") return {name, name, preset_schedule(name)};
+  if (name == "B") return {name, "released", preset_schedule("released")};
+  if (name == "A") {
+    Schedule schedule = preset_schedule("paper");
+    schedule.window_index = 31;
+    return {name, "paper", schedule};
+  }
   for (const std::string family : {"nstep", "even", "aligned", "tight"}) {
     if (name.rfind(family, 0) != 0) continue;
     Index steps = 0;

@@ -19,7 +19,9 @@ struct Options {
 
 std::string text(const Call& call, const Json& result) {
   std::string lines = call.text();
-  for (const Json& stage : result["stages"]) {
+  Json stages = result["stages"];
+  stages.push_back(result["backward"]);
+  for (const Json& stage : stages) {
     std::string kernels;
     for (const Json& kernel : stage["kernels"]) {
       kernels += (kernels.empty() ? "" : ", ") + kernel.get<std::string>();
@@ -41,6 +43,11 @@ std::string text(const Call& call, const Json& result) {
                      work["products"].get<double>(), work["bytes"].get<double>());
 }
 
+Json json_of(const cuda::StagePlan& stage) {
+  return {
+      {"stage", stage.stage}, {"kernels", stage.kernels}, {"fast", stage.fast}, {"why", stage.why}};
+}
+
 int plan(const Options& options) {
   const Call call(options.call);
   if (call.value_bytes() != 2) {
@@ -54,12 +61,8 @@ int plan(const Options& options) {
                     {"cluster", chip.cluster}};
   result["fast"] = found.fast();
   result["stages"] = Json::array();
-  for (const cuda::StagePlan& stage : found.stages) {
-    result["stages"].push_back({{"stage", stage.stage},
-                                {"kernels", stage.kernels},
-                                {"fast", stage.fast},
-                                {"why", stage.why}});
-  }
+  for (const cuda::StagePlan& stage : found.stages) result["stages"].push_back(json_of(stage));
+  result["backward"] = json_of(found.backward);
   result["queries_at_once"] = found.queries_at_once;
   result.update(call.scratch());
   const cuda::ExpectedWork work = cuda::expected_work(call.shape(), call.plan);

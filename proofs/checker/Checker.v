@@ -12,12 +12,12 @@ Open Scope Z_scope.
 
 (** ** The distances that the levels reach *)
 
-Definition stripes (w steps_left : Z) (l : level) (n : Z) : list Z :=
+Definition stripes (w steps_left : Z) (l : level) (n : segment) : list Z :=
   let first := first_stripe w l in
   range first (Z.to_nat (last_searched w steps_left l n - first + 1)).
 
 (** [span_of], with what the spans of one segment share computed once. *)
-Definition spans_of (w steps_left : Z) (l : level) (n : Z) : Z -> span :=
+Definition spans_of (w steps_left : Z) (l : level) (n : segment) : Z -> span :=
   match l with
   | Tight e => fun i => span_of w steps_left (Tight e) n i
   | Power e b f q =>
@@ -30,38 +30,62 @@ Definition spans_of (w steps_left : Z) (l : level) (n : Z) : Z -> span :=
   | Even =>
       let s := stride steps_left (n - w) in
       fun i => Span (w + (i - 1) * s) (w + Z.min (n - w) (i * s))
+  | Aligned =>
+      let s := part steps_left (beyond w n) in
+      let newest := (ends n - w - 1) / s in
+      fun i =>
+        let j := newest - (i - 1) in
+        Span (ends n - Z.min (ends n - w) ((j + 1) * s)) (ends n - Z.max (ends n - n) (j * s))
   end.
 
-(** What one level reaches in a segment of [n] keys, where [below m] is what the levels below it
-    reach in one of [m]. *)
-Definition through (w steps_left : Z) (l : level) (n : Z) (below : Z -> list span) : list span :=
+(** [segment_of], the same way. *)
+Definition segments_of (w steps_left : Z) (l : level) (n : segment) : span -> segment :=
+  match l with
+  | Tight _ | Power _ _ _ _ | Even =>
+      fun s => Segment (size s) (ends n - near s) (size s)
+  | Aligned =>
+      let nominal := part steps_left (beyond w n) in
+      fun s => Segment (size s) (ends n - near s) nominal
+  end.
+
+(** What one level reaches in the segment [n], where [below m] is what the levels below it reach in
+    the segment [m]. *)
+Definition through (w steps_left : Z) (l : level) (n : segment) (below : segment -> list span) :
+    list span :=
   let span_at := spans_of w steps_left l n in
-  join (flat_map (fun i => let s := span_at i in map (inside s) (below (size s)))
+  let segment_at := segments_of w steps_left l n in
+  join (flat_map (fun i => let s := span_at i in map (inside s) (below (segment_at s)))
                  (stripes w steps_left l n)).
 
-Fixpoint reached (ls : list level) (w n : Z) : list span :=
+Fixpoint reached (ls : list level) (w : Z) (n : segment) : list span :=
   match ls with
   | [] => [Span 0 n]
   | l :: rest => through w (steps_of ls) l n (reached rest 0)
   end.
 
-Lemma in_stripes : forall w M l n i, In i (stripes w M l n) <-> is_stripe w M l n i.
+Lemma in_stripes : forall w M l (n : segment) i, In i (stripes w M l n) <-> is_stripe w M l n i.
 Proof.
   intros w M l n i. unfold stripes, is_stripe. rewrite in_range. lia.
 Qed.
 
 Lemma spans_of_span_of : forall w M l n i, spans_of w M l n i = span_of w M l n i.
-Proof. intros w M [e | e b f q |] n i; reflexivity. Qed.
+Proof. intros w M [e | e b f q | |] n i; reflexivity. Qed.
+
+Lemma segments_of_segment_of : forall w M l n i,
+  segments_of w M l n (spans_of w M l n i) = segment_of w M l n i.
+Proof.
+  intros w M l n i. rewrite spans_of_span_of. destruct l as [e | e b f q | |]; reflexivity.
+Qed.
 
 Lemma covers_through : forall w M l n below d,
   covers (through w M l n below) d <->
   exists i, let s := span_of w M l n i in
-    is_stripe w M l n i /\ within d s /\ covers (below (size s)) (d - near s).
+    is_stripe w M l n i /\ within d s /\ covers (below (segment_of w M l n i)) (d - near s).
 Proof.
   intros w M l n below d. unfold through. rewrite covers_join, covers_flat_map.
   split; intros (i & first & second); exists i; cbv zeta in *.
-  - rewrite covers_inside, spans_of_span_of, in_stripes in *. tauto.
-  - rewrite covers_inside, spans_of_span_of, in_stripes in *. tauto.
+  - rewrite covers_inside, segments_of_segment_of, spans_of_span_of, in_stripes in *. tauto.
+  - rewrite covers_inside, segments_of_segment_of, spans_of_span_of, in_stripes in *. tauto.
 Qed.
 
 (** By induction on the levels: the union of the spans of all paths is what is reached. *)
@@ -81,10 +105,18 @@ Qed.
 
 (** ** The same from tables
 
-    [table ls count] has [reached ls 0 n] at [n < count], each level's from the one below it. *)
+    [table ls count] has [reached ls 0 n] for [n < count] keys, each level's from the one below it,
+    where no level of [ls] is aligned: these reach the same distances wherever a segment lies.
+    Aligned levels, and what stands above them, are not looked up. *)
 
-Definition lookup (ls : list level) (spans : list (list span)) (n : Z) : list span :=
-  match (if n <? 0 then None else nth_error spans (Z.to_nat n)) with
+Definition is_aligned (l : level) : bool :=
+  match l with
+  | Tight _ | Power _ _ _ _ | Even => false
+  | Aligned => true
+  end.
+
+Definition lookup (ls : list level) (spans : list (list span)) (n : segment) : list span :=
+  match (if (n <? 0) || existsb is_aligned ls then None else nth_error spans (Z.to_nat n)) with
   | Some known => known
   | None => reached ls 0 n
   end.
@@ -93,8 +125,10 @@ Fixpoint table (ls : list level) (count : nat) : list (list span) :=
   match ls with
   | [] => []
   | l :: rest =>
-      let below := table rest count in
-      map (fun n => through 0 (steps_of ls) l n (lookup rest below)) (range 0 count)
+      if existsb is_aligned ls then []
+      else
+        let below := table rest count in
+        map (fun n => through 0 (steps_of ls) l (first_keys n) (lookup rest below)) (range 0 count)
   end.
 
 Lemma through_ext : forall w M l n f g,
@@ -104,15 +138,39 @@ Proof.
   apply flat_map_ext. intros i. now rewrite same.
 Qed.
 
+(** Without an aligned level only the number of keys matters. *)
+Lemma reached_anywhere : forall ls w n n',
+  existsb is_aligned ls = false -> held n = held n' -> reached ls w n = reached ls w n'.
+Proof.
+  induction ls as [| l rest IH]; intros w n n' free same; cbn [reached].
+  - now rewrite same.
+  - cbn [existsb] in free. apply orb_false_elim in free. destruct free as [l_free rest_free].
+    assert (same_stripes : stripes w (steps_of (l :: rest)) l n
+                           = stripes w (steps_of (l :: rest)) l n').
+    { unfold stripes. destruct l as [e | e b f q | |]; try discriminate l_free;
+        cbn [last_searched]; unfold last_stripe; cbn [held beyond]; now rewrite same. }
+    unfold through. rewrite same_stripes. f_equal. apply flat_map_ext. intros i.
+    assert (same_span : spans_of w (steps_of (l :: rest)) l n i
+                        = spans_of w (steps_of (l :: rest)) l n' i).
+    { destruct l as [e | e b f q | |]; try discriminate l_free; cbn [spans_of span_of];
+        now rewrite same. }
+    rewrite same_span. cbv zeta. f_equal. apply IH; [exact rest_free |].
+    destruct l; try discriminate l_free; reflexivity.
+Qed.
+
 Lemma lookup_table : forall ls count n, lookup ls (table ls count) n = reached ls 0 n.
 Proof.
   induction ls as [| l rest IH]; intros count n; unfold lookup.
-  - destruct (n <? 0); [reflexivity |]. cbn [table]. now destruct (Z.to_nat n).
-  - destruct (Z.ltb_spec n 0) as [negative | natural]; [reflexivity |].
-    cbn [table]. rewrite nth_error_map.
+  - destruct ((n <? 0) || existsb is_aligned []); [reflexivity |].
+    cbn [table]. now destruct (Z.to_nat n).
+  - destruct (Z.ltb_spec n 0) as [negative | natural]; [reflexivity |]. cbn [orb].
+    cbn [table]. destruct (existsb is_aligned (l :: rest)) eqn:free; [reflexivity |].
+    rewrite nth_error_map.
     destruct (Nat.lt_ge_cases (Z.to_nat n) count) as [below | beyond].
-    + rewrite nth_range by assumption. cbn [option_map reached].
-      rewrite Z2Nat.id by assumption. rewrite Z.add_0_l. now apply through_ext.
+    + rewrite nth_range by assumption. cbn [option_map].
+      rewrite Z2Nat.id by assumption. rewrite Z.add_0_l.
+      rewrite (reached_anywhere (l :: rest) 0 n (first_keys n) free eq_refl). cbn [reached].
+      now apply through_ext.
     + now rewrite nth_range_beyond.
 Qed.
 
@@ -126,7 +184,8 @@ Definition hole_of (s : schedule) (below : list (list span)) (start n : Z) : opt
   let spans :=
     match levels s with
     | [] => [Span 0 n]
-    | l :: rest => through (window_index s) (steps_of (levels s)) l n (lookup rest below)
+    | l :: rest =>
+        through (window_index s) (steps_of (levels s)) l (seen start t) (lookup rest below)
     end in
   match oldest_missing (Z.to_nat (n - newest)) spans newest (n - 1) with
   | Some d => Some (t, t - d)
@@ -139,7 +198,7 @@ Definition first_hole (s : schedule) (start len : Z) : option (Z * Z) :=
 
 Lemma reachable_covers : forall s start t j,
   reachable s start t j <->
-  t - j < window_of s \/ covers (reached (levels s) (window_index s) (t + 1 - start)) (t - j).
+  t - j < window_of s \/ covers (reached (levels s) (window_index s) (seen start t)) (t - j).
 Proof.
   intros s start t j. unfold reachable. cbv zeta. now rewrite reached_leads.
 Qed.
@@ -147,14 +206,16 @@ Qed.
 Lemma hole_of_reached : forall s start n count,
   hole_of s (table (tl (levels s)) count) start n =
   let newest := Z.max 0 (window_of s) in
-  match oldest_missing (Z.to_nat (n - newest)) (reached (levels s) (window_index s) n)
-          newest (n - 1) with
+  let t := start + n - 1 in
+  match oldest_missing (Z.to_nat (n - newest))
+          (reached (levels s) (window_index s) (seen start t)) newest (n - 1) with
   | Some d => Some (start + n - 1, start + n - 1 - d)
   | None => None
   end.
 Proof.
   intros s start n count. unfold hole_of. cbv zeta.
-  destruct (levels s) as [| l rest]; cbn [tl reached]; [reflexivity |].
+  destruct (levels s) as [| l rest]; cbn [tl reached].
+  { cbn [held seen]. now replace (start + n - 1 + 1 - start) with n by lia. }
   now rewrite (through_ext _ _ _ _ _ _ (lookup_table rest count)).
 Qed.
 
@@ -168,7 +229,6 @@ Proof.
   destruct (oldest_missing _ _ newest (n - 1)) as [d |] eqn:search; [discriminate |].
   intros _ j inj. apply reachable_covers.
   destruct (Z.lt_ge_cases (start + n - 1 - j) (window_of s)) as [newer | older]; [now left | right].
-  replace (start + n - 1 + 1 - start) with n by lia.
   apply oldest_missing_none with (2 := search); lia.
 Qed.
 
@@ -184,11 +244,10 @@ Proof.
   apply oldest_missing_some in search. destruct search as (ind & missing & older).
   intros same. injection same as <- <-.
   split; [reflexivity | split; [lia | split]].
-  - rewrite reachable_covers. replace (start + n - 1 + 1 - start) with n by lia.
+  - rewrite reachable_covers.
     replace (start + n - 1 - (start + n - 1 - d)) with d by lia.
     intros [newer | held]; [lia | contradiction].
-  - intros j' inj. apply reachable_covers. right.
-    replace (start + n - 1 + 1 - start) with n by lia. apply older. lia.
+  - intros j' inj. apply reachable_covers. right. apply older. lia.
 Qed.
 
 (** ** The checker is right *)

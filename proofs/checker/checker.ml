@@ -1,6 +1,6 @@
 (* The proved checker as a filter: a question a line, an answer a line.
 
-     LENGTH START WINDOW_INDEX LEVEL...      LEVEL: tight:E  power:E:B:F:Q  even
+     LENGTH START WINDOW_INDEX LEVEL...      LEVEL: tight:E  power:E:B:F:Q  even  aligned
      200 0 0 tight:3 even                    E, B, F, Q: integers or fractions as 20/11
 
    It answers "covered", or the first hole as "QUERY KEY".  All that is trusted here is the reading
@@ -47,7 +47,8 @@ let level_of_text text =
   | [ "power"; e; b; f; q ] ->
     Power (ratio_of_text e, ratio_of_text b, ratio_of_text f, ratio_of_text q)
   | [ "even" ] -> Even
-  | _ -> failwith (text ^ ": a level is tight:E, power:E:B:F:Q or even")
+  | [ "aligned" ] -> Aligned
+  | _ -> failwith (text ^ ": a level is tight:E, power:E:B:F:Q, even or aligned")
 
 let answer line =
   match List.filter (( <> ) "") (String.split_on_char ' ' line) with

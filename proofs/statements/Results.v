@@ -72,13 +72,13 @@ Proof. computed. Qed.
 Print Assumptions ceil_power_is_exact.
 Print Assumptions released_reach.
 
-Theorem last_stripe_is_last : forall M l n i,
+Theorem last_stripe_is_last : forall M l (n : segment) i,
   0 < M -> good_level l -> 0 <= n -> 1 <= i ->
   (stripe M l n i <= n <-> i <= last_stripe M l n).
 Proof. exact Powers.last_stripe_spec. Qed.
 
 Example released_at_2_20 :
-  let n := 2 ^ 20 in
+  let n := first_keys (2 ^ 20) in
   last_stripe 2 released_level n = 2048 /\ window_of released = 2032 /\
   stripe 2 released_level n 2048 <= n < stripe 2 released_level n 2049.
 Proof. computed. Qed.
@@ -88,7 +88,7 @@ Print Assumptions released_at_2_20.
 
 (** ** Spans are causal, and stripes stay where they are (Causality.v) *)
 
-Theorem spans_lie_in_their_segment : forall w M l n i,
+Theorem spans_lie_in_their_segment : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   let s := span_of w M l n i in
   window l w <= near s /\ near s < far s /\ far s <= n.
@@ -100,8 +100,8 @@ Qed.
 
 (** Two steps, query 19: four anchors, at distances 0, 3, 8 and 15. *)
 Example spans_of_query_19 :
-  let spans l := map (span_of 0 2 l 20) [1; 2; 3; 4] in
-  last_stripe 2 (default_tight 2) 20 = 4 /\
+  let spans l := map (span_of 0 2 l (seen 0 19)) [1; 2; 3; 4] in
+  last_stripe 2 (default_tight 2) (seen 0 19) = 4 /\
   spans (default_tight 2) = [Span 0 3; Span 3 8; Span 8 15; Span 15 20] /\
   spans (default_power 2) = [Span 0 10; Span 3 13; Span 8 18; Span 15 20].
 Proof. computed. Qed.
@@ -110,15 +110,15 @@ Print Assumptions spans_lie_in_their_segment.
 Print Assumptions spans_of_query_19.
 
 Theorem paths_lead_to_eligible_keys : forall s start t j path,
-  good s -> leads (window_index s) (levels s) (t + 1 - start) path (t - j) ->
+  good s -> leads (window_index s) (levels s) (seen start t) path (t - j) ->
   start <= j <= t /\ window_of s <= t - j.
 Proof. exact Causality.path_is_causal. Qed.
 
 (** The same with the window of index 1, three keys: stripe 3 leads to key 9, none to key 18. *)
 Example paths_of_query_19 :
   let s := Schedule [default_tight 2] 1 in
-  window_of s = 3 /\ leads 1 (levels s) (19 + 1 - 0) [3] (19 - 9) /\
-  forall path, ~ leads 1 (levels s) (19 + 1 - 0) path (19 - 18).
+  window_of s = 3 /\ leads 1 (levels s) (seen 0 19) [3] (19 - 9) /\
+  forall path, ~ leads 1 (levels s) (seen 0 19) path (19 - 18).
 Proof.
   intros s. assert (s_good : good s) by (repeat constructor; computed).
   split; [computed | split; [computed |]]. intros path led.
@@ -129,12 +129,12 @@ Qed.
 Print Assumptions paths_lead_to_eligible_keys.
 Print Assumptions paths_of_query_19.
 
-Theorem stripes_keep_their_distance : forall w M l n n' i,
-  0 < M -> good_level l -> l <> Even -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
+Theorem stripes_keep_their_distance : forall w M l (n n' : segment) i,
+  0 < M -> good_level l -> l <> Even -> l <> Aligned -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
   is_stripe w M l n' i /\ stripe M l n' i = stripe M l n i.
 Proof.
-  intros w M l n n' i M_pos l_good uneven w_nonneg grows chosen.
-  destruct l as [e | e b f q |]; [| | now contradiction uneven];
+  intros w M l n n' i M_pos l_good uneven unaligned w_nonneg grows chosen.
+  destruct l as [e | e b f q | |]; [| | now contradiction uneven | now contradiction unaligned];
     split; try reflexivity;
     apply (Causality.stripes_keep_their_distance w M _ n); try assumption; exact I.
 Qed.
@@ -142,12 +142,13 @@ Qed.
 (** From 20 to 48 keys the second anchor stays at distance 3; the even rule's moves from 4 to 7. *)
 Example second_stripe :
   let second l n := stripe 2 l n 2 - 1 in
-  (forall n, 20 <= n -> is_stripe 0 2 (default_power 2) n 2 /\ second (default_power 2) n = 3) /\
-  second Even 20 = 4 /\ second Even 48 = 7.
+  (forall n : segment, 20 <= n ->
+     is_stripe 0 2 (default_power 2) n 2 /\ second (default_power 2) n = 3) /\
+  second Even (first_keys 20) = 4 /\ second Even (first_keys 48) = 7.
 Proof.
   cbv zeta. split; [| computed]. intros n grows.
-  destruct (stripes_keep_their_distance 0 2 (default_power 2) 20 n 2) as [stays same];
-    [lia | computed | discriminate | lia | exact grows | computed |].
+  destruct (stripes_keep_their_distance 0 2 (default_power 2) (first_keys 20) n 2) as [stays same];
+    [lia | computed | discriminate | discriminate | lia | exact grows | computed |].
   split; [exact stays | rewrite same; reflexivity].
 Qed.
 
@@ -159,13 +160,13 @@ Print Assumptions second_stripe.
 (** The rules whose spans partition a segment. *)
 Definition partitioning (l : level) : Prop :=
   match l with
-  | Tight _ | Even => True
+  | Tight _ | Even | Aligned => True
   | Power _ _ _ _ => False
   end.
 
 Theorem one_path : forall s start t j,
   good s -> Forall partitioning (levels s) -> start <= j <= t -> window_of s <= t - j ->
-  exists! path, leads (window_index s) (levels s) (t + 1 - start) path (t - j).
+  exists! path, leads (window_index s) (levels s) (seen start t) path (t - j).
 Proof. exact Completeness.unique. Qed.
 
 Definition nstep3 : schedule := Schedule [default_tight 3; Even] 0.
@@ -175,12 +176,12 @@ Proof. repeat constructor; computed. Qed.
 
 (** Query 29, key 10: through the span [[4, 23)] of stripe 2 and the part [[7, 11)] in it. *)
 Example path_of_query_29 : forall path,
-  leads 0 (levels nstep3) 30 path (29 - 10) <-> path = [2; 4].
+  leads 0 (levels nstep3) (seen 0 29) path (29 - 10) <-> path = [2; 4].
 Proof.
   destruct nstep3_good as [good_s partition].
   destruct (one_path nstep3 0 29 10 good_s partition ltac:(lia) ltac:(vm_compute; congruence))
     as (path & _ & unique).
-  assert (here : leads 0 (levels nstep3) 30 [2; 4] (29 - 10)) by computed.
+  assert (here : leads 0 (levels nstep3) (seen 0 29) [2; 4] (29 - 10)) by computed.
   intros other. split; [| now intros ->]. intros led.
   rewrite <- (unique other led). exact (unique [2; 4] here).
 Qed.
@@ -189,14 +190,14 @@ Print Assumptions one_path.
 Print Assumptions nstep3_good.
 Print Assumptions path_of_query_29.
 
-Theorem tight_and_even_cover : forall s start len,
+Theorem partitions_cover : forall s start len,
   good s -> Forall partitioning (levels s) -> covered s start len.
 Proof. exact Completeness.complete_covered. Qed.
 
 Example nstep3_covers : forall len, covered nstep3 0 len.
-Proof. intros len. apply tight_and_even_cover; apply nstep3_good. Qed.
+Proof. intros len. apply partitions_cover; apply nstep3_good. Qed.
 
-Print Assumptions tight_and_even_cover.
+Print Assumptions partitions_cover.
 Print Assumptions nstep3_covers.
 
 (** ** The path is a numeral in powers N, N-1, ..., 1 (Numerals.v) *)
@@ -236,13 +237,13 @@ Print Assumptions numeral_of_12.
 Theorem paths_are_numerals : forall k w start t j path,
   let s := Schedule (tight_levels k) w in
   0 <= w -> start <= j <= t -> window_of s <= t - j ->
-  (leads w (levels s) (t + 1 - start) path (t - j) <->
+  (leads w (levels s) (seen start t) path (t - j) <->
    path = removelast (greedy (S k) (t - j))).
 Proof. exact Numerals.key_path_is_numeral. Qed.
 
 (** Three steps, query 29, key 17: the stripes 2 and 2. *)
 Example path_to_12 : forall path,
-  leads 0 (tight_levels 2) 30 path (29 - 17) <-> path = [2; 2].
+  leads 0 (tight_levels 2) (seen 0 29) path (29 - 17) <-> path = [2; 2].
 Proof. intros path. apply (paths_are_numerals 2 0 0 29 17 path); [| | vm_compute]; easy. Qed.
 
 Print Assumptions paths_are_numerals.

@@ -11,7 +11,8 @@ Open Scope Z_scope.
 
 (** ** Cost: [O(n^(1/N))] a query, [O(L^(1 + 1/N))] a context (Cost.v)
 
-    For the default exponents and factors of at most [K]. *)
+    For the default exponents and factors of at most [K]; ResultsAligned.v is about the aligned
+    rule. *)
 
 Definition factor_at_most (K : Z) (c : ratio) : Prop := good_factor c /\ num c <= K * den c.
 
@@ -21,6 +22,7 @@ Definition standard_level (K M : Z) (l : level) : Prop :=
   | Power e b f q =>
       e = Ratio M 1 /\ factor_at_most K b /\ factor_at_most K f /\ q = Ratio (M - 1) M
   | Even => True
+  | Aligned => False
   end.
 
 Fixpoint standard (K : Z) (ls : list level) : Prop :=
@@ -31,7 +33,7 @@ Fixpoint standard (K : Z) (ls : list level) : Prop :=
 
 Definition cost_constant (N K : Z) : Z := Z.max (2 ^ N) (5 * K) ^ (N * (N - 1)).
 
-Theorem path_cost : forall K ls w n,
+Theorem path_cost : forall K ls w (n : segment),
   1 <= K -> standard K ls -> 0 <= w -> 0 <= n ->
   let N := steps_of ls in
   costs_at_most w ls n (repeat (root N (cost_constant N K * n)) (S (length ls))).
@@ -40,17 +42,17 @@ Proof. exact Cost.path_cost. Qed.
 Definition nstep3 : list level := [default_tight 3; Even].
 
 (** Three steps and [n] keys: no step offers more than [64 n^(1/3)]. *)
-Example path_cost_at_2_21 : costs_at_most 0 nstep3 (2 ^ 21) [8192; 8192; 8192].
-Proof. apply (path_cost 1 nstep3 0 (2 ^ 21)); computed. Qed.
+Example path_cost_at_2_21 : costs_at_most 0 nstep3 (first_keys (2 ^ 21)) [8192; 8192; 8192].
+Proof. apply (path_cost 1 nstep3 0 (first_keys (2 ^ 21))); computed. Qed.
 
 Print Assumptions path_cost.
 Print Assumptions path_cost_at_2_21.
 
-(** The work of a query with [n] keys.  A level scores the anchors of its segments, given by their
-    lengths, and keeps at most [top_k] of their spans, whichever the scores choose. *)
-Fixpoint search_work (top_k w : Z) (ls : list level) (segments : list Z) (work : Z) : Prop :=
+(** The work of a query with [n] keys.  A level scores the anchors of its segments, and keeps at
+    most [top_k] of their spans, whichever the scores choose. *)
+Fixpoint search_work (top_k w : Z) (ls : list level) (segments : list segment) (work : Z) : Prop :=
   match ls with
-  | [] => work = total segments
+  | [] => work = total (map held segments)
   | l :: rest =>
       let M := steps_of ls in
       exists kept later,
@@ -58,12 +60,12 @@ Fixpoint search_work (top_k w : Z) (ls : list level) (segments : list Z) (work :
         Forall (fun choice => In (fst choice) segments /\
                               is_stripe w M l (fst choice) (snd choice)) kept /\
         search_work top_k 0 rest
-          (map (fun choice => size (span_of w M l (fst choice) (snd choice))) kept) later /\
+          (map (fun choice => segment_of w M l (fst choice) (snd choice)) kept) later /\
         work = total (map (fun n => Z.max 0 (last_searched w M l n - first_stripe w l + 1))
                           segments) + later
   end.
 
-Definition query_work (top_k : Z) (s : schedule) (n work : Z) : Prop :=
+Definition query_work (top_k : Z) (s : schedule) (n : segment) (work : Z) : Prop :=
   exists searched,
     search_work top_k (window_index s) (levels s) [n] searched /\
     work = searched + Z.min n (window_of s).
@@ -74,7 +76,7 @@ Definition interval (low high : Z) : list Z :=
 (** [work t] is the work of query [t]: the window's, and beyond that [O(len^(1 + 1/N))] in all. *)
 Theorem context_cost : forall top_k K s start len work,
   1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= len ->
-  (forall t, start <= t < start + len -> query_work top_k s (t + 1 - start) (work t)) ->
+  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
   let N := steps_of (levels s) in
   exists beyond_window,
     total (map work (interval start (start + len))) <= beyond_window + len * window_of s /\
@@ -83,9 +85,9 @@ Theorem context_cost : forall top_k K s start len work,
 Proof. exact Cost.context_cost. Qed.
 
 (** Two tight steps, 20 keys: 4 anchors scored, and the 5 keys [[12, 17)] of the second. *)
-Example work_of_query_19 : query_work 1 two_tight 20 9.
+Example work_of_query_19 : query_work 1 two_tight (seen 0 19) 9.
 Proof.
-  exists 9. split; [| reflexivity]. exists [(20, 2)], 5.
+  exists 9. split; [| reflexivity]. exists [(seen 0 19, 2)], 5.
   repeat split; try (vm_compute; congruence).
   constructor; [| constructor]. split; [left; reflexivity | computed].
 Qed.
@@ -95,12 +97,13 @@ Qed.
 Definition four_works (t : Z) : Z := nth (Z.to_nat t) [2; 3; 4; 3] 0.
 
 Lemma work_of_four_queries : forall t, 0 <= t < 0 + 4 ->
-  query_work 1 two_tight (t + 1 - 0) (four_works t).
+  query_work 1 two_tight (seen 0 t) (four_works t).
 Proof.
   intros t range. exists (four_works t).
   assert (cases : t = 0 \/ t = 1 \/ t = 2 \/ t = 3) by lia.
   destruct cases as [-> | [-> | [-> | ->]]]; (split; [| reflexivity]);
-    [exists [(1, 1)], 1 | exists [(2, 1)], 2 | exists [(3, 1)], 3 | exists [(4, 2)], 1];
+    [exists [(seen 0 0, 1)], 1 | exists [(seen 0 1, 1)], 2 | exists [(seen 0 2, 1)], 3
+    | exists [(seen 0 3, 2)], 1];
     repeat split; try (vm_compute; congruence);
     (constructor; [| constructor]); (split; [left; reflexivity | computed]).
 Qed.

@@ -28,7 +28,7 @@ Print Assumptions reach_of_48.
     the other rules need nothing. *)
 Definition sufficient (M : Z) (l : level) : Prop :=
   match l with
-  | Tight _ | Even => True
+  | Tight _ | Even | Aligned => True
   | Power e b _ q => e = Ratio M 1 /\ q = Ratio (M - 1) M /\ M * den b <= num b
   end.
 
@@ -52,7 +52,7 @@ Print Assumptions two_levels.
     factor [b >= E 2^(1 - 1/e)] are enough (Released.v). *)
 Definition far_reaching (l : level) : Prop :=
   match l with
-  | Tight _ | Even => True
+  | Tight _ | Even | Aligned => True
   | Power e b _ q =>
       let E := ceil_div (num e) (den e) in
       (E * den b) ^ num e * 2 ^ (num e - den e) <= num b ^ num e /\

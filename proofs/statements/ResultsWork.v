@@ -118,30 +118,30 @@ Print Assumptions lower_bound.
 Print Assumptions nine_keys.
 
 (** What a schedule offers: the anchors of a segment, level by level, and a final span's keys. *)
-Fixpoint costs_at_most (w : Z) (ls : list level) (n : Z) (cs : list Z) : Prop :=
+Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : Prop :=
   match ls, cs with
   | [], [c] => n <= c
   | l :: rest, c :: cs' =>
       Z.max 0 (last_searched w (steps_of ls) l n - first_stripe w l + 1) <= c /\
       forall i, is_stripe w (steps_of ls) l n i ->
-        costs_at_most 0 rest (size (span_of w (steps_of ls) l n i)) cs'
+        costs_at_most 0 rest (segment_of w (steps_of ls) l n i) cs'
   | _, _ => False
   end.
 
 Theorem covering_schedules_pay : forall s start len cs,
   good s -> covered s start len -> nonnegative cs -> length cs = S (length (levels s)) ->
-  costs_at_most (window_index s) (levels s) (len - start) cs ->
+  costs_at_most (window_index s) (levels s) (seen start (len - 1)) cs ->
   let N := Z.of_nat (length cs) in N ^ N * (len - start - window_of s) <= total cs ^ N.
 Proof. exact LowerBound.schedule_lower_bound. Qed.
 
 (** Two tight steps, 20 keys: 4 anchors and at most 7 keys in a span, and 80 <= 121. *)
 Definition two_tight : schedule := Schedule [default_tight 2] 0.
 
-Lemma two_tight_costs : costs_at_most 0 (levels two_tight) (20 - 0) [4; 7].
+Lemma two_tight_costs : costs_at_most 0 (levels two_tight) (seen 0 (20 - 1)) [4; 7].
 Proof.
   split; [computed |]. intros i [first last].
-  assert (four : last_searched 0 2 (default_tight 2) 20 = 4) by (vm_compute; reflexivity).
-  change (i <= last_searched 0 2 (default_tight 2) 20) in last. rewrite four in last.
+  assert (four : last_searched 0 2 (default_tight 2) (seen 0 19) = 4) by (vm_compute; reflexivity).
+  change (i <= last_searched 0 2 (default_tight 2) (seen 0 19)) in last. rewrite four in last.
   cbn [first_stripe default_tight] in first.
   assert (cases : i = 1 \/ i = 2 \/ i = 3 \/ i = 4) by lia.
   destruct cases as [-> | [-> | [-> | ->]]]; computed.
@@ -160,46 +160,34 @@ Print Assumptions two_tight_pay.
 
 (** ** The even rule is optimal but for rounding (Optimality.v) *)
 
-Theorem even_offers : forall k n,
+Theorem even_offers : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat (S k) in costs_at_most 0 (repeat Even k) n (repeat (ceil_root N n) (S k)).
 Proof. exact Optimality.even_offers_ceil_root. Qed.
 
 (** 100 keys in three steps of at most 5; 2^20 in two of 1024, which is the lower bound. *)
 Example even_at_100_and_2_20 :
-  costs_at_most 0 [Even; Even] 100 [5; 5; 5] /\
-  costs_at_most 0 [Even] (2 ^ 20) [1024; 1024] /\ 2 ^ 2 * 2 ^ 20 = total [1024; 1024] ^ 2.
+  costs_at_most 0 [Even; Even] (first_keys 100) [5; 5; 5] /\
+  costs_at_most 0 [Even] (first_keys (2 ^ 20)) [1024; 1024] /\
+  2 ^ 2 * 2 ^ 20 = total [1024; 1024] ^ 2.
 Proof.
-  split; [now apply (even_offers 2 100) | split; [now apply (even_offers 1 (2 ^ 20)) |]].
-  reflexivity.
+  split; [now apply (even_offers 2 (first_keys 100)) | split; [| reflexivity]].
+  now apply (even_offers 1 (first_keys (2 ^ 20))).
 Qed.
 
 Print Assumptions even_offers.
 Print Assumptions even_at_100_and_2_20.
 
 (** With a window the same of the keys outside it, [N = k + 2]. *)
-Theorem even_offers_beyond_window : forall k w n,
+Theorem even_offers_beyond_window : forall k w (n : segment),
   0 < n - w ->
   let N := Z.of_nat k + 2 in
   costs_at_most w (repeat Even (S k)) n (repeat (ceil_root N (n - w)) (S (S k))).
-Proof.
-  intros k w n outside N. pose proof (even_offers (S k) (n - w) outside) as offers.
-  replace (Z.of_nat (S (S k))) with N in offers by lia. cbv zeta in offers.
-  change (repeat Even (S k)) with (Even :: repeat Even k) in *.
-  change (repeat (ceil_root N (n - w)) (S (S k)))
-    with (ceil_root N (n - w) :: repeat (ceil_root N (n - w)) (S k)) in *.
-  cbn [costs_at_most first_stripe last_searched] in *. unfold is_stripe in *.
-  cbn [first_stripe last_searched span_of] in *. rewrite !Z.sub_0_r in offers.
-  destruct offers as [few later]. split; [exact few |]. intros i chosen.
-  specialize (later i chosen). unfold size in *. cbn [near far] in *.
-  match type of later with costs_at_most _ _ ?m _ => match goal with
-    |- costs_at_most _ _ ?m' _ => replace m' with m by lia end end.
-  exact later.
-Qed.
+Proof. exact Optimality.even_offers_beyond_window. Qed.
 
 (** 1000 keys, of which the window has 1000 - 27. *)
-Example even_at_27_beyond_window : costs_at_most 973 [Even; Even] 1000 [3; 3; 3].
-Proof. now apply (even_offers_beyond_window 1 973 1000). Qed.
+Example even_at_27_beyond_window : costs_at_most 973 [Even; Even] (first_keys 1000) [3; 3; 3].
+Proof. now apply (even_offers_beyond_window 1 973 (first_keys 1000)). Qed.
 
 Print Assumptions even_offers_beyond_window.
 Print Assumptions even_at_27_beyond_window.

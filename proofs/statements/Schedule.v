@@ -49,6 +49,34 @@ Definition floor_power (i : Z) (e : ratio) : Z := root (den e) (i ^ num e).
 Definition ceil_power (c : ratio) (n : Z) (q : ratio) : Z :=
   ceil_div (ceil_root (den q) (num c ^ den q * n ^ num q)) (den c).
 
+(** [c], the exponent of an aligned part: the smallest [c >= 0] with
+    [2^(M (2c + 1)) >= h^(2 (M - 1))] for [M] steps left and a nominal length [h]. *)
+Definition is_part_exponent (steps_left h c : Z) : Prop :=
+  let reaches c := h ^ (2 * (steps_left - 1)) <= 2 ^ (steps_left * (2 * c + 1)) in
+  0 <= c /\ reaches c /\ forall c', 0 <= c' < c -> ~ reaches c'.
+
+Definition part_exponent (steps_left h : Z) : Z :=
+  Z.max 0 (ceil_div (ceil_div (Z.log2_up (h ^ (2 * (steps_left - 1)))) steps_left - 1) 2).
+
+(** ** Segments
+
+    [held] keys, the newest of them [ends - 1]; [nominal] is the length that the aligned rule goes
+    by.  Where a number is asked for, a segment stands for the number of its keys. *)
+
+Record segment := Segment { held : Z; ends : Z; nominal : Z }.
+
+Coercion held : segment >-> Z.
+
+(** What query [t] searches, the keys [[start, t + 1)]. *)
+Definition seen (start t : Z) : segment := Segment (t + 1 - start) (t + 1) (t + 1 - start).
+
+(** The keys [[0, n)]. *)
+Definition first_keys (n : Z) : segment := Segment n n n.
+
+(** What [w] keys of a window leave. *)
+Definition beyond (w : Z) (n : segment) : segment :=
+  Segment (n - w) (ends n - w) (nominal n - w).
+
 (** ** Levels, stripes and spans (SPEC 2.2, 2.3)
 
     A level knows its rule.  [steps_left] is [M = N - m + 1], the steps from it to the end. *)
@@ -56,7 +84,8 @@ Definition ceil_power (c : ratio) (n : Z) (q : ratio) : Z :=
 Inductive level :=
 | Tight (exponent : ratio)
 | Power (exponent backward forward span_exponent : ratio)
-| Even.
+| Even
+| Aligned.
 
 Record span := Span { near : Z; far : Z }.
 
@@ -67,46 +96,58 @@ Definition within (d : Z) (s : span) : Prop := near s <= d < far s.
 (** The distance between anchors of the even rule: [ceil (n / ceil (n^(1/M)))]. *)
 Definition stride (steps_left n : Z) : Z := ceil_div n (ceil_root steps_left n).
 
-(** Stripe [i >= 1] of a segment of [n] keys; its anchor lies at distance [stripe - 1]. *)
-Definition stripe (steps_left : Z) (l : level) (n i : Z) : Z :=
+(** How many keys a part of the aligned rule has. *)
+Definition part (steps_left : Z) (n : segment) : Z := 2 ^ part_exponent steps_left (nominal n).
+
+(** Part [j] of the aligned rule is the keys [[j s, (j + 1) s)], [s] of them, cut with the segment.
+    From the newest to the oldest the parts are stripes [1, 2, ...]: stripe [i] is this part. *)
+Definition part_at (steps_left : Z) (n : segment) (i : Z) : Z :=
+  (ends n - 1) / part steps_left n - (i - 1).
+
+(** Stripe [i >= 1] of a segment; its anchor lies at distance [stripe - 1]. *)
+Definition stripe (steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
   match l with
   | Tight e | Power e _ _ _ => floor_power i e
   | Even => (i - 1) * stride steps_left n + 1
+  | Aligned =>
+      ends n - Z.min (ends n) ((part_at steps_left n i + 1) * part steps_left n) + 1
   end.
 
 (** The last stripe inside the segment, 0 where there is none: [floor (i^(a/b)) <= n] is
-    [i^a < (n+1)^b]. *)
-Definition last_stripe (steps_left : Z) (l : level) (n : Z) : Z :=
+    [i^a < (n+1)^b]; the oldest part holds the oldest key, [ends n - n]. *)
+Definition last_stripe (steps_left : Z) (l : level) (n : segment) : Z :=
   if n <=? 0 then 0
   else match l with
        | Tight e | Power e _ _ _ => root (num e) ((n + 1) ^ den e - 1)
        | Even => (n - 1) / stride steps_left n + 1
+       | Aligned =>
+           (ends n - 1) / part steps_left n - (ends n - n) / part steps_left n + 1
        end.
 
 (** The newest keys that the window has (SPEC 2.4): all keys newer than stripe [w + 1], or [w] keys
-    where level 1 is even. *)
+    where level 1 is even or aligned. *)
 Definition window (l : level) (w : Z) : Z :=
   match l with
   | Tight e | Power e _ _ _ => floor_power (w + 1) e - 1
-  | Even => w
+  | Even | Aligned => w
   end.
 
-(** Level 1 skips the stripes [1 ... w] of its window; an even level 1 cuts what the window leaves.
-    Every other level is the same with [w = 0]. *)
+(** Level 1 skips the stripes [1 ... w] of its window; an even or aligned level 1 cuts what the
+    window leaves.  Every other level is the same with [w = 0]. *)
 Definition first_stripe (w : Z) (l : level) : Z :=
   match l with
   | Tight _ | Power _ _ _ _ => w + 1
-  | Even => 1
+  | Even | Aligned => 1
   end.
 
-Definition last_searched (w steps_left : Z) (l : level) (n : Z) : Z :=
+Definition last_searched (w steps_left : Z) (l : level) (n : segment) : Z :=
   match l with
   | Tight _ | Power _ _ _ _ => last_stripe steps_left l n
-  | Even => last_stripe steps_left l (n - w)
+  | Even | Aligned => last_stripe steps_left l (beyond w n)
   end.
 
-(** What stripe [i] of a segment of [n] keys stands for. *)
-Definition span_of (w steps_left : Z) (l : level) (n i : Z) : span :=
+(** What stripe [i] of a segment stands for. *)
+Definition span_of (w steps_left : Z) (l : level) (n : segment) (i : Z) : span :=
   match l with
   | Tight e =>
       Span (floor_power i e - 1) (Z.min n (floor_power (i + 1) e - 1))
@@ -116,10 +157,24 @@ Definition span_of (w steps_left : Z) (l : level) (n i : Z) : span :=
   | Even =>
       let s := stride steps_left (n - w) in
       Span (w + (i - 1) * s) (w + Z.min (n - w) (i * s))
+  | Aligned =>
+      let s := part steps_left (beyond w n) in
+      let j := part_at steps_left (beyond w n) i in
+      Span (ends n - Z.min (ends n - w) ((j + 1) * s)) (ends n - Z.max (ends n - n) (j * s))
   end.
 
-Definition is_stripe (w steps_left : Z) (l : level) (n i : Z) : Prop :=
+Definition is_stripe (w steps_left : Z) (l : level) (n : segment) (i : Z) : Prop :=
   first_stripe w l <= i <= last_searched w steps_left l n.
+
+(** That span as the next level's segment.  Below an aligned level the nominal length is the length
+    of that level's parts, also for clipped ones. *)
+Definition segment_of (w steps_left : Z) (l : level) (n : segment) (i : Z) : segment :=
+  let s := span_of w steps_left l n i in
+  Segment (size s) (ends n - near s)
+    match l with
+    | Tight _ | Power _ _ _ _ | Even => size s
+    | Aligned => part steps_left (beyond w n)
+    end.
 
 (** ** Schedules, paths and coverage *)
 
@@ -129,15 +184,16 @@ Record schedule := Schedule { levels : list level; window_index : Z }.
 (** [M] of the first of the levels that remain. *)
 Definition steps_of (ls : list level) : Z := Z.of_nat (length ls) + 1.
 
-(** [leads w ls n path d]: in a segment of [n] keys the choices [path], one stripe a level, end in a
+(** [leads w ls n path d]: in the segment [n] the choices [path], one stripe a level, end in a
     span that holds distance [d].  Inside a chosen span the next level starts anew, at the span's
     newest key, and without a window. *)
-Fixpoint leads (w : Z) (ls : list level) (n : Z) (path : list Z) (d : Z) : Prop :=
+Fixpoint leads (w : Z) (ls : list level) (n : segment) (path : list Z) (d : Z) : Prop :=
   match ls, path with
   | [], [] => 0 <= d < n
   | l :: rest, i :: path' =>
       let s := span_of w (steps_of ls) l n i in
-      is_stripe w (steps_of ls) l n i /\ within d s /\ leads 0 rest (size s) path' (d - near s)
+      is_stripe w (steps_of ls) l n i /\ within d s /\
+      leads 0 rest (segment_of w (steps_of ls) l n i) path' (d - near s)
   | _, _ => False
   end.
 
@@ -150,9 +206,8 @@ Definition window_of (s : schedule) : Z :=
 
 (** Query [t] with first eligible key [start] reaches key [j]: through the window, or by a path. *)
 Definition reachable (s : schedule) (start t j : Z) : Prop :=
-  let n := t + 1 - start in
   let d := t - j in
-  d < window_of s \/ exists path, leads (window_index s) (levels s) n path d.
+  d < window_of s \/ exists path, leads (window_index s) (levels s) (seen start t) path d.
 
 (** Structural non-exclusion of a context of [len] keys. *)
 Definition covered (s : schedule) (start len : Z) : Prop :=
@@ -168,7 +223,7 @@ Definition good_level (l : level) : Prop :=
   match l with
   | Tight e => good_exponent e
   | Power e b f q => good_exponent e /\ good_factor b /\ good_factor f /\ good_span_exponent q
-  | Even => True
+  | Even | Aligned => True
   end.
 
 Definition good (s : schedule) : Prop := Forall good_level (levels s) /\ 0 <= window_index s.

@@ -17,28 +17,30 @@ Proof. intro ls. unfold steps_of. lia. Qed.
 (** A window holds no negative number of keys, and at least [w]. *)
 Lemma window_ge_index : forall l w, good_level l -> 0 <= w -> w <= window l w.
 Proof.
-  intros l w l_good w_nonneg. destruct l as [e | e b f q |]; cbn [window].
+  intros l w l_good w_nonneg. destruct l as [e | e b f q | |]; cbn [window].
   - assert (le := floor_power_ge_index (w + 1) e l_good ltac:(lia)). lia.
   - assert (le := floor_power_ge_index (w + 1) e (proj1 l_good) ltac:(lia)). lia.
+  - lia.
   - lia.
 Qed.
 
 (** With [w = 0] there is no window. *)
 Lemma window_0 : forall l, good_level l -> window l 0 = 0.
 Proof.
-  intros l l_good. destruct l as [e | e b f q |]; cbn [window].
+  intros l l_good. destruct l as [e | e b f q | |]; cbn [window].
   - rewrite Z.add_0_l, floor_power_1; [reflexivity | exact l_good].
   - rewrite Z.add_0_l, floor_power_1; [reflexivity | exact (proj1 l_good)].
+  - reflexivity.
   - reflexivity.
 Qed.
 
 (** A segment without keys has no stripe. *)
-Lemma last_stripe_empty : forall M l n, n <= 0 -> last_stripe M l n = 0.
+Lemma last_stripe_empty : forall M l (n : segment), n <= 0 -> last_stripe M l n = 0.
 Proof. intros M l n empty. unfold last_stripe. destruct (Z.leb_spec n 0); [reflexivity | lia]. Qed.
 
 (** The stripes that are powers, said once for the rules tight and power: those skipped belong to
     the window, and the others are inside the segment. *)
-Lemma power_stripe_range : forall M e n i w,
+Lemma power_stripe_range : forall M e (n : segment) i w,
   0 < M -> good_exponent e -> 0 <= w -> w + 1 <= i <= last_stripe M (Tight e) n ->
   0 < floor_power (w + 1) e <= floor_power i e /\ floor_power i e <= n.
 Proof.
@@ -52,24 +54,29 @@ Proof.
   cbn [stripe] in inside. lia.
 Qed.
 
-(** The distance of the anchor of stripe [i].  At level 1 an even cut starts behind the window. *)
-Definition anchor (w steps_left : Z) (l : level) (n i : Z) : Z :=
+(** Without a window nothing is left out. *)
+Lemma beyond_0 : forall n, beyond 0 n = n.
+Proof. intros [m e h]. unfold beyond. cbn [held ends nominal]. f_equal; lia. Qed.
+
+(** The distance of the anchor of stripe [i].  At level 1 an even or aligned cut starts behind the
+    window. *)
+Definition anchor (w steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
   match l with
-  | Even => w + stripe steps_left l (n - w) i - 1
+  | Even | Aligned => w + stripe steps_left l (beyond w n) i - 1
   | _ => stripe steps_left l n i - 1
   end.
 
 (** The spans of a segment, in order: the window's end, the span's beginning, its anchor, its end,
     the segment's end.  Under the power rule the beginning and the end are clipped at just these
-    two places; a tight span ends where the next stripe begins, and stripes grow; the even rule
-    counts only stripes that begin inside the segment. *)
-Lemma span_in_segment : forall w M l n i,
+    two places; a tight span ends where the next stripe begins, and stripes grow; the rules even and
+    aligned count only stripes that begin inside the segment. *)
+Lemma span_in_segment : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   window l w <= near (span_of w M l n i) <= anchor w M l n i /\
   anchor w M l n i < far (span_of w M l n i) <= n.
 Proof.
   intros w M l n i M_pos l_good w_nonneg chosen. unfold is_stripe in chosen.
-  destruct l as [e | e b f q |];
+  destruct l as [e | e b f q | |];
     cbn [first_stripe last_searched window span_of near far stripe anchor] in *.
   - destruct (power_stripe_range M e n i w M_pos l_good w_nonneg chosen) as [order inside].
     assert (next := floor_power_lt e i (i + 1) l_good ltac:(lia) ltac:(lia)). lia.
@@ -79,14 +86,23 @@ Proof.
     assert (backward := ceil_power_nonneg b n q b_good q_good ltac:(lia)). lia.
   - assert (some : 0 < n - w).
     { destruct (Z.leb_spec (n - w) 0) as [empty |]; [| lia].
-      rewrite (last_stripe_empty M Even (n - w) empty) in chosen. lia. }
+      rewrite (last_stripe_empty M Even (beyond w n) empty) in chosen. lia. }
     assert (s_pos := stride_positive M (n - w) M_pos some).
-    assert (inside := last_stripe_spec M Even (n - w) i M_pos I ltac:(lia) ltac:(lia)).
-    cbn [stripe] in inside. nia.
+    assert (inside := last_stripe_spec M Even (beyond w n) i M_pos I).
+    cbn [stripe held beyond] in inside |- *. nia.
+  - assert (some : 0 < n - w).
+    { destruct (Z.leb_spec (n - w) 0) as [empty |]; [| lia].
+      rewrite (last_stripe_empty M Aligned (beyond w n) empty) in chosen. lia. }
+    assert (inside := last_stripe_spec M Aligned (beyond w n) i M_pos I).
+    assert (s_pos := part_positive M (beyond w n)).
+    assert (newest := Z.mul_div_le (ends n - w - 1) (part M (beyond w n)) s_pos).
+    unfold part_at in *. cbn [stripe held ends beyond] in inside |- *. unfold part_at in inside.
+    cbn [ends beyond] in inside |- *. set (s := part M (beyond w n)) in *.
+    set (J := (ends n - w - 1) / s) in *. nia.
 Qed.
 
 (** No span is empty: it holds its anchor. *)
-Theorem span_holds_anchor : forall w M l n i,
+Theorem span_holds_anchor : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   within (anchor w M l n i) (span_of w M l n i).
 Proof.
@@ -94,7 +110,7 @@ Proof.
   assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen). lia.
 Qed.
 
-Theorem span_is_causal : forall w M l n i,
+Theorem span_is_causal : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   0 <= near (span_of w M l n i) /\ far (span_of w M l n i) <= n.
 Proof.
@@ -104,7 +120,7 @@ Proof.
 Qed.
 
 (** The window and the spans have no key in common. *)
-Theorem window_disjoint : forall w M l n i d,
+Theorem window_disjoint : forall w M l (n : segment) i d,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   within d (span_of w M l n i) -> window l w <= d.
 Proof.
@@ -113,7 +129,7 @@ Proof.
 Qed.
 
 (** A query whose window holds all its keys sees its window alone: no stripe is searched. *)
-Theorem window_alone : forall w M l n i,
+Theorem window_alone : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> n <= window l w -> ~ is_stripe w M l n i.
 Proof.
   intros w M l n i M_pos l_good w_nonneg all_in_window chosen.
@@ -136,7 +152,7 @@ Proof.
 Qed.
 
 (** A path's goal lies in its segment and outside its window. *)
-Lemma leads_in_segment : forall ls w n path d,
+Lemma leads_in_segment : forall ls w (n : segment) path d,
   Forall good_level ls -> 0 <= w -> leads w ls n path d -> first_window w ls <= d < n.
 Proof.
   intros ls w n path d ls_good w_nonneg path_leads.
@@ -149,26 +165,25 @@ Qed.
 
 (** The spans that a path goes through, as distances from the query.  [newest] is the distance at
     which the segment searched begins. *)
-Fixpoint spans_along (newest w : Z) (ls : list level) (n : Z) (path : list Z) : list span :=
+Fixpoint spans_along (newest w : Z) (ls : list level) (n : segment) (path : list Z) : list span :=
   match ls, path with
   | l :: rest, i :: path' =>
       let s := span_of w (steps_of ls) l n i in
       Span (newest + near s) (newest + far s) ::
-        spans_along (newest + near s) 0 rest (size s) path'
+        spans_along (newest + near s) 0 rest (segment_of w (steps_of ls) l n i) path'
   | _, _ => []
   end.
 
 (** Every choice on the way is a stripe that is searched. *)
-Fixpoint choices (w : Z) (ls : list level) (n : Z) (path : list Z) : Prop :=
+Fixpoint choices (w : Z) (ls : list level) (n : segment) (path : list Z) : Prop :=
   match ls, path with
   | [], [] => True
   | l :: rest, i :: path' =>
-      let s := span_of w (steps_of ls) l n i in
-      is_stripe w (steps_of ls) l n i /\ choices 0 rest (size s) path'
+      is_stripe w (steps_of ls) l n i /\ choices 0 rest (segment_of w (steps_of ls) l n i) path'
   | _, _ => False
   end.
 
-Lemma leads_choices : forall ls w n path d, leads w ls n path d -> choices w ls n path.
+Lemma leads_choices : forall ls w (n : segment) path d, leads w ls n path d -> choices w ls n path.
 Proof.
   induction ls as [| l rest IH]; intros w n path d path_leads;
     destruct path as [| i path']; cbn [leads choices] in *; try easy.
@@ -177,7 +192,7 @@ Proof.
 Qed.
 
 (** By induction on the levels: each span lies in its segment, which is the span before it. *)
-Lemma spans_along_nested : forall ls newest w n path,
+Lemma spans_along_nested : forall ls newest w (n : segment) path,
   Forall good_level ls -> 0 <= w -> choices w ls n path ->
   Forall (fun s => newest + first_window w ls <= near s < far s /\ far s <= newest + n)
          (spans_along newest w ls n path).
@@ -189,23 +204,24 @@ Proof.
     cbn [first_window near far].
   - lia.
   - set (s := span_of w (steps_of (l :: rest)) l n i) in *.
-    assert (inner := IH (newest + near s) 0 (size s) path' rest_good ltac:(lia) rest_chosen).
+    assert (inner := IH (newest + near s) 0 (segment_of w (steps_of (l :: rest)) l n i) path'
+                       rest_good ltac:(lia) rest_chosen).
     eapply Forall_impl; [| exact inner]. intros inner_span nested. cbv beta in nested.
     assert (some := first_window_nonneg rest 0 rest_good ltac:(lia)).
-    unfold size in nested. lia.
+    cbn [held segment_of] in nested. fold s in nested. unfold size in nested. lia.
 Qed.
 
 (** Every span of every level on a query's way holds eligible keys alone, none of them in the
     window, and at least one. *)
 Theorem spans_are_causal : forall s start t path sp,
-  good s -> choices (window_index s) (levels s) (t + 1 - start) path ->
-  In sp (spans_along 0 (window_index s) (levels s) (t + 1 - start) path) ->
+  good s -> choices (window_index s) (levels s) (seen start t) path ->
+  In sp (spans_along 0 (window_index s) (levels s) (seen start t) path) ->
   near sp < far sp /\
   forall j, within (t - j) sp -> start <= j <= t /\ window_of s <= t - j.
 Proof.
   intros s start t path sp [levels_good w_nonneg] chosen among.
   assert (nested := spans_along_nested _ 0 _ _ _ levels_good w_nonneg chosen).
-  rewrite Forall_forall in nested. specialize (nested sp among). cbv beta in nested.
+  rewrite Forall_forall in nested. specialize (nested sp among). cbn [held seen] in nested.
   assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity.
   assert (some := first_window_nonneg _ _ levels_good w_nonneg).
   split; [lia |]. intros j inside. unfold within in inside. lia.
@@ -213,11 +229,12 @@ Qed.
 
 (** A path leads to an eligible key outside the window, and to no other. *)
 Theorem path_is_causal : forall s start t j path,
-  good s -> leads (window_index s) (levels s) (t + 1 - start) path (t - j) ->
+  good s -> leads (window_index s) (levels s) (seen start t) path (t - j) ->
   start <= j <= t /\ window_of s <= t - j.
 Proof.
   intros s start t j path [levels_good w_nonneg] path_leads.
   assert (inside := leads_in_segment _ _ _ _ _ levels_good w_nonneg path_leads).
+  cbn [held seen] in inside.
   assert (some := first_window_nonneg _ _ levels_good w_nonneg).
   assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity. lia.
 Qed.
@@ -230,15 +247,15 @@ Qed.
 Definition keeps_distance (l : level) : Prop :=
   match l with
   | Tight _ | Power _ _ _ _ => True
-  | Even => False
+  | Even | Aligned => False
   end.
 
-Theorem stripes_keep_their_distance : forall w M l n n' i,
+Theorem stripes_keep_their_distance : forall w M l (n n' : segment) i,
   0 < M -> good_level l -> 0 <= w -> keeps_distance l -> n <= n' -> is_stripe w M l n i ->
   is_stripe w M l n' i /\ anchor w M l n' i = anchor w M l n i.
 Proof.
   intros w M l n n' i M_pos l_good w_nonneg keeps grows chosen.
-  destruct l as [e | e b f q |]; cbn [keeps_distance] in keeps; [| | contradiction];
+  destruct l as [e | e b f q | |]; cbn [keeps_distance] in keeps; [| | contradiction ..];
     (split; [| reflexivity]); unfold is_stripe in *; cbn [first_stripe last_searched] in *.
   - destruct (power_stripe_range M e n i w M_pos l_good w_nonneg chosen) as [order inside].
     split; [lia |]. apply last_stripe_spec; cbn [stripe]; assumption || lia.
@@ -247,7 +264,7 @@ Proof.
 Qed.
 
 (** A tight span does not change at all, but for the oldest, which the segment's end clips. *)
-Theorem tight_spans_keep_their_distance : forall w M e n n' i,
+Theorem tight_spans_keep_their_distance : forall w M e (n n' : segment) i,
   0 < M -> good_exponent e -> 0 <= w -> n <= n' -> w + 1 <= i < last_stripe M (Tight e) n ->
   span_of w M (Tight e) n' i = span_of w M (Tight e) n i.
 Proof.

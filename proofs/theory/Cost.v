@@ -46,7 +46,7 @@ Proof.
 Qed.
 
 (** The induction.  [C] is the constant so far, and [Y] has room for the levels to come. *)
-Lemma remaining_cost : forall N K n Y ls w s C,
+Lemma remaining_cost : forall N K n Y ls w (s : segment) C,
   1 <= K -> 0 <= n -> standard K ls -> 0 <= w -> steps_of ls <= N -> 1 <= C ->
   (0 < s -> s ^ N <= C * n ^ steps_of ls) ->
   growth N K ^ (N * (steps_of ls - 1)) * C * n <= Y ->
@@ -82,7 +82,7 @@ Proof.
     cbn [costs_at_most]. fold M.
     destruct (Z_le_gt_dec s 0) as [empty|nonempty].
     { assert (no_stripe : last_searched w M l s = 0).
-      { destruct l; cbn [last_searched]; apply last_stripe_empty; lia. }
+      { destruct l; cbn [last_searched]; apply last_stripe_empty; cbn [held beyond]; lia. }
       unfold anchor_count, is_stripe. rewrite no_stripe.
       split; [destruct l; cbn [first_stripe]; lia|].
       intros i range. destruct l; cbn [first_stripe] in range; lia. }
@@ -100,7 +100,7 @@ Proof.
       assert (order := span_in_segment w M l s i ltac:(lia) l_good w_nonneg chosen).
       assert (next_C : 1 <= G ^ N * C) by nia.
       apply IH with (G ^ N * C); try assumption; try lia.
-      * intros _. rewrite M_next.
+      * intros _. rewrite M_next. cbn [held segment_of].
         apply (bound_by_context N M (M - 1) _ G C s n); try lia; [unfold size; lia|].
         apply span_cost; try lia; assumption.
       * rewrite M_next. replace (M - 1 - 1) with (M - 2) by lia.
@@ -109,7 +109,7 @@ Qed.
 
 (** On every path each level scores at most [(C n)^(1/N)] anchors of a segment, and the final span
     holds at most [(C n)^(1/N)] keys. *)
-Theorem path_cost : forall K ls w n,
+Theorem path_cost : forall K ls w (n : segment),
   1 <= K -> standard K ls -> 0 <= w -> 0 <= n ->
   let N := steps_of ls in
   costs_at_most w ls n (repeat (root N (cost_constant N K * n)) (S (length ls))).
@@ -123,27 +123,26 @@ Qed.
 
     A level scores the anchors of all segments that are kept, and keeps at most [top_k] of their
     spans, whichever the scores choose; the last step attends the keys of the spans that are left.
-    What a segment costs depends on its length alone, and so the segments are given by their
-    lengths; a choice is a segment and one of its stripes. *)
+    A choice is a segment and one of its stripes. *)
 
-Definition chosen_size (w M : Z) (l : level) (choice : Z * Z) : Z :=
-  size (span_of w M l (fst choice) (snd choice)).
+Definition chosen (w M : Z) (l : level) (choice : segment * Z) : segment :=
+  segment_of w M l (fst choice) (snd choice).
 
-Fixpoint search_work (top_k w : Z) (ls : list level) (segments : list Z) (work : Z) : Prop :=
+Fixpoint search_work (top_k w : Z) (ls : list level) (segments : list segment) (work : Z) : Prop :=
   match ls with
-  | [] => work = total segments
+  | [] => work = total (map held segments)
   | l :: rest =>
       let M := steps_of ls in
       exists kept later,
         count kept <= top_k /\
         Forall (fun choice => In (fst choice) segments /\
                               is_stripe w M l (fst choice) (snd choice)) kept /\
-        search_work top_k 0 rest (map (chosen_size w M l) kept) later /\
+        search_work top_k 0 rest (map (chosen w M l) kept) later /\
         work = total (map (anchor_count w M l) segments) + later
   end.
 
 (** The window's keys are attended once. *)
-Definition query_work (top_k : Z) (s : schedule) (n work : Z) : Prop :=
+Definition query_work (top_k : Z) (s : schedule) (n : segment) (work : Z) : Prop :=
   exists searched,
     search_work top_k (window_index s) (levels s) [n] searched /\
     work = searched + Z.min n (window_of s).
@@ -171,7 +170,7 @@ Lemma search_work_at_most : forall top_k X ls w segments work,
   work <= (count segments + top_k * Z.of_nat (length ls)) * X.
 Proof.
   intros top_k X ls. induction ls as [|l rest IH]; intros w segments work X_nonneg cheap searched.
-  - cbn [search_work] in searched. subst work. rewrite <- (map_id segments) at 1.
+  - cbn [search_work] in searched. subst work.
     cbn [length Z.of_nat]. rewrite Z.mul_0_r, Z.add_0_r.
     apply total_at_most. apply Forall_forall. exact cheap.
   - cbn [search_work] in searched.
@@ -189,7 +188,7 @@ Proof.
 Qed.
 
 Lemma search_work_nonneg : forall top_k ls w segments work,
-  Forall good_level ls -> 0 <= w -> nonnegative segments ->
+  Forall good_level ls -> 0 <= w -> nonnegative (map held segments) ->
   search_work top_k w ls segments work -> 0 <= work.
 Proof.
   intros top_k ls. induction ls as [|l rest IH];
@@ -201,10 +200,10 @@ Proof.
     assert (now : 0 <= total (map (anchor_count w M l) segments)).
     { apply total_nonneg, map_nonnegative. intros n _. unfold anchor_count. lia. }
     apply IH in searched; [lia | exact rest_good | lia |].
-    apply map_nonnegative. intros choice choice_in. rewrite Forall_forall in choices.
-    destruct (choices choice choice_in) as [_ chosen].
-    assert (order := span_in_segment w M l _ _ (steps_of_pos _) l_good w_nonneg chosen).
-    unfold chosen_size, size. lia.
+    rewrite map_map. apply map_nonnegative. intros choice choice_in.
+    rewrite Forall_forall in choices. destruct (choices choice choice_in) as [_ searches].
+    assert (order := span_in_segment w M l _ _ (steps_of_pos _) l_good w_nonneg searches).
+    cbn [held segment_of chosen]. unfold size. lia.
 Qed.
 
 (** ** All queries *)
@@ -229,7 +228,7 @@ Proof.
 Qed.
 
 (** A query that sees [n] keys: besides its window, [O(n^(1/N))]. *)
-Theorem query_cost : forall top_k K s n work,
+Theorem query_cost : forall top_k K s (n : segment) work,
   1 <= K -> standard K (levels s) -> 0 <= window_index s -> 0 <= n ->
   query_work top_k s n work ->
   work <= work_bound top_k (steps_of (levels s)) K n + window_of s.
@@ -265,7 +264,7 @@ Qed.
     its scores choose. *)
 Theorem context_cost : forall top_k K s start len work,
   1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= len ->
-  (forall t, start <= t < start + len -> query_work top_k s (t + 1 - start) (work t)) ->
+  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
   let N := steps_of (levels s) in
   exists beyond_window,
     total (map work (interval start (start + len))) <= beyond_window + len * window_of s /\
@@ -282,7 +281,7 @@ Proof.
     rewrite <- queries at 2. apply total_at_most.
     intros t t_in. apply in_interval in t_in. specialize (works t t_in).
     apply Z.le_trans with (work_bound top_k N K (t + 1 - start) + window_of s).
-    + apply query_cost; try assumption. lia.
+    + apply (query_cost top_k K s (seen start t)); try assumption. cbn [held seen]. lia.
     + apply Z.add_le_mono_r, work_bound_mono; lia.
   - apply Z.mul_nonneg_nonneg; assumption.
   - rewrite Z.pow_mul_l, Z.pow_add_r, Z.pow_1_r by lia.
@@ -293,7 +292,7 @@ Qed.
 (** Without a window: [L] queries of a causal context cost [O(L^(1 + 1/N))] in all. *)
 Theorem windowless_context_cost : forall top_k K ls L work,
   1 <= K -> 0 <= top_k -> standard K ls -> 0 <= L ->
-  (forall t, 0 <= t < L -> query_work top_k (Schedule ls 0) (t + 1) (work t)) ->
+  (forall t, 0 <= t < L -> query_work top_k (Schedule ls 0) (seen 0 t) (work t)) ->
   let N := steps_of ls in
   total (map work (interval 0 L)) ^ N <= work_constant top_k N K * L ^ (N + 1).
 Proof.
@@ -303,12 +302,11 @@ Proof.
   { destruct ls_good as [|l rest l_good _]; [reflexivity | apply (window_0 l l_good)]. }
   destruct (context_cost top_k K (Schedule ls 0) 0 L work) as (beyond & within_bound & _ & bound);
     cbn [levels window_index]; try assumption; try lia.
-  { intros t range. rewrite Z.sub_0_r. apply works. lia. }
   cbn [levels] in bound. rewrite no_window, Z.mul_0_r, Z.add_0_r in within_bound.
   apply Z.le_trans with (2 := bound). apply pow_mono. split; [|exact within_bound].
   apply total_nonneg, map_nonnegative. intros t t_in. apply in_interval in t_in.
   destruct (works t t_in) as (searched & is_search & ->).
-  rewrite no_window, Z.min_r by lia. rewrite Z.add_0_r.
+  rewrite no_window, Z.min_r by (cbn [held seen]; lia). rewrite Z.add_0_r.
   apply search_work_nonneg with (4 := is_search); [exact ls_good | cbn; lia |].
-  constructor; [lia | constructor].
+  constructor; [cbn [held seen]; lia | constructor].
 Qed.

@@ -68,7 +68,7 @@ Qed.
     With stripes [i^e] there are about [n^(1/e)] anchors, so that [p = 1/e]; the spans have [q]. *)
 
 (** [last^(num e) < (n+1)^(den e) <= (2 n)^(den e)] *)
-Lemma power_anchor_count : forall M e b f q n,
+Lemma power_anchor_count : forall M e b f q (n : segment),
   good_exponent e -> 0 < n ->
   anchor_count 0 M (Power e b f q) n ^ num e <= 2 ^ den e * n ^ den e.
 Proof.
@@ -98,25 +98,30 @@ Proof.
     apply Z.mul_nonneg_nonneg; apply Z.pow_nonneg; lia. }
   set (l := Power e b f q) in *. set (M := steps_of [l]).
   set (B := ceil_power b n q). set (F := ceil_power f n q).
-  set (count_1 := anchor_count 0 M l n).
+  assert (all : held (seen 0 (n - 1)) = n) by (cbn [held seen]; lia).
+  set (count_1 := anchor_count 0 M l (seen 0 (n - 1))).
   assert (B_nonneg : 0 <= B) by (apply ceil_power_nonneg; try apply b_small; try lia; exact q_good).
   assert (F_nonneg : 0 <= F) by (apply ceil_power_nonneg; try apply f_small; try lia; exact q_good).
   assert (count_nonneg : 0 <= count_1) by (unfold count_1, anchor_count; lia).
   assert (few : count_1 ^ (num e * den q) <= 2 ^ (den e * den q) * n ^ (den e * den q)).
   { rewrite !Z.pow_mul_r by lia. rewrite <- Z.pow_mul_l. apply pow_mono. split.
     - apply Z.pow_nonneg; exact count_nonneg.
-    - apply power_anchor_count; assumption. }
+    - pose proof (power_anchor_count M e b f q (seen 0 (n - 1)) e_good) as bound.
+      rewrite all in bound. exact (bound n_pos). }
   assert (short : (B + F + 1) ^ (num e * den q)
                   <= (5 * K) ^ (num e * den q) * n ^ (num q * num e)).
   { rewrite (Z.mul_comm (num e)), !Z.pow_mul_r by lia. rewrite <- Z.pow_mul_l.
     apply pow_mono. split.
     - apply Z.pow_nonneg; lia.
     - apply power_span_cost; assumption. }
-  destruct (too_few_choices_exclude scheme_of_schedules [count_1; B + F + 1] (Segment 0 [l] n 0) n)
+  destruct (too_few_choices_exclude scheme_of_schedules [count_1; B + F + 1]
+              (Searching 0 [l] (seen 0 (n - 1)) 0) n)
     as (distance & range & excluded).
   - repeat constructor; lia.
   - apply costs_bound_offers; [repeat constructor; lia|].
-    cbn [costs_at_most]. split; [apply Z.le_refl|]. intros i _. apply power_span_size.
+    cbn [costs_at_most]. split; [apply Z.le_refl|]. intros i _. cbn [held segment_of].
+    pose proof (power_span_size 0 M e b f q (seen 0 (n - 1)) i) as bound. rewrite all in bound.
+    exact bound.
   - cbn [product fold_right]. rewrite Z.mul_1_r.
     apply (low_exponents_product _ _ n (den e * den q) (num q * num e) (num e * den q) _ _)
       with (7 := few) (8 := short);
@@ -125,7 +130,6 @@ Proof.
     + unfold window_of in windowed. cbn [levels window_index] in windowed.
       subst l. cbn [window] in windowed. rewrite floor_power_1 in windowed by exact e_good. lia.
     + apply excluded. cbn [levels window_index] in led.
-      replace (n - 1 + 1 - 0) with n in led by lia.
       replace (n - 1 - (n - 1 - distance)) with distance in led by lia.
-      exact (path_is_choice [l] 0 n path 0 distance led).
+      exact (path_is_choice [l] 0 (seen 0 (n - 1)) path 0 distance led).
 Qed.

@@ -11,7 +11,8 @@ Open Scope Z_scope.
 
 (** ** The levels this is about
 
-    Tight, even and power with the default exponents; the factors are at most [K]. *)
+    Tight, even and power with the default exponents; the factors are at most [K].  The aligned rule
+    has a file of its own, AlignedCost.v. *)
 
 Definition factor_at_most (K : Z) (c : ratio) : Prop := good_factor c /\ num c <= K * den c.
 
@@ -21,6 +22,7 @@ Definition standard_level (K M : Z) (l : level) : Prop :=
   | Power e b f q =>
       e = Ratio M 1 /\ factor_at_most K b /\ factor_at_most K f /\ q = Ratio (M - 1) M
   | Even => True
+  | Aligned => False
   end.
 
 Fixpoint standard (K : Z) (ls : list level) : Prop :=
@@ -31,11 +33,12 @@ Fixpoint standard (K : Z) (ls : list level) : Prop :=
 
 Lemma standard_level_is_good : forall K M l, 0 < M -> standard_level K M l -> good_level l.
 Proof.
-  intros K M l M_pos std. destruct l as [e | e b f q |]; cbn [standard_level good_level] in *.
+  intros K M l M_pos std. destruct l as [e | e b f q | |]; cbn [standard_level good_level] in *.
   - subst e. split; cbn [num den]; lia.
   - destruct std as (-> & [b_good _] & [f_good _] & ->).
     repeat split; cbn [num den]; try lia; apply b_good || apply f_good.
   - exact std.
+  - contradiction.
 Qed.
 
 Lemma standard_is_good : forall K ls, standard K ls -> Forall good_level ls.
@@ -54,7 +57,7 @@ Lemma pow_at_least_1 : forall x k, 1 <= x -> 0 <= k -> 1 <= x ^ k.
 Proof. intros x k x_pos k_nonneg. pose proof (Z.pow_pos_nonneg x k). lia. Qed.
 
 (** Stripe [i^M] lies inside the segment. *)
-Lemma power_stripe_inside : forall M n,
+Lemma power_stripe_inside : forall M (n : segment),
   0 < M -> 0 < n ->
   let last := last_stripe M (Tight (Ratio M 1)) n in 0 <= last /\ last ^ M <= n.
 Proof.
@@ -82,7 +85,7 @@ Proof.
     assert (below : (r - 1) ^ M < n) by (apply least; lia). lia.
 Qed.
 
-Lemma anchor_cost : forall K w M l n,
+Lemma anchor_cost : forall K w M l (n : segment),
   0 < M -> 0 <= w -> 0 < n -> standard_level K M l -> anchor_count w M l n ^ M <= 2 ^ M * n.
 Proof.
   intros K w M l n M_pos w_nonneg n_pos std.
@@ -92,7 +95,7 @@ Proof.
   { intros last last_nonneg inside.
     apply Z.le_trans with (last ^ M); [apply pow_mono; lia | nia]. }
   destruct (power_stripe_inside M n M_pos n_pos) as [last_nonneg inside].
-  destruct l as [e | e b f q |]; cbn [standard_level] in std;
+  destruct l as [e | e b f q | |]; cbn [standard_level] in std;
     unfold anchor_count; cbn [last_searched first_stripe].
   - subst e. apply powers; assumption.
   - destruct std as (-> & _). apply powers; assumption.
@@ -100,8 +103,10 @@ Proof.
     + rewrite last_stripe_empty by exact empty. cbn. rewrite Z.pow_0_l; lia.
     + apply Z.le_trans with (2 ^ M * (n - w)); [|nia].
       apply Z.le_trans with (ceil_root M (n - w) ^ M); [|apply ceil_root_pow; lia].
-      pose proof (even_last_stripe M (n - w) M_pos ltac:(lia)). apply pow_mono.
+      pose proof (even_last_stripe M (beyond w n) M_pos) as few. cbn [held beyond] in few.
+      apply pow_mono.
       pose proof (ceil_root_positive M (n - w) M_pos ltac:(lia)). lia.
+  - contradiction.
 Qed.
 
 (** ** The spans of one segment: [size^M <= G^M n^(M-1)]
@@ -214,11 +219,11 @@ Proof.
   apply Z.mul_le_mono_nonneg_l; [apply Z.pow_nonneg; lia | exact below].
 Qed.
 
-Lemma power_span_size : forall w M e b f q n i,
+Lemma power_span_size : forall w M e b f q (n : segment) i,
   size (span_of w M (Power e b f q) n i) <= ceil_power b n q + ceil_power f n q + 1.
 Proof. intros w M e b f q n i. cbn [span_of]. unfold size. cbn [near far]. lia. Qed.
 
-Lemma span_cost : forall N K w M l n i,
+Lemma span_cost : forall N K w M l (n : segment) i,
   0 < M <= N -> 1 <= K -> 0 <= w -> 0 < n -> standard_level K M l -> is_stripe w M l n i ->
   size (span_of w M l n i) ^ M <= growth N K ^ M * n ^ (M - 1).
 Proof.
@@ -237,7 +242,7 @@ Proof.
   assert (size_nonneg : 0 <= size (span_of w M l n i)) by (unfold size; lia).
   destruct (power_stripe_inside M n M_pos n_pos) as [last_nonneg last_inside].
   unfold is_stripe in chosen.
-  destruct l as [e | e b f q |]; cbn [standard_level first_stripe last_searched] in std, chosen.
+  destruct l as [e | e b f q | |]; cbn [standard_level first_stripe last_searched] in std, chosen.
   - subst e. apply (raise ((i + 1) ^ M - i ^ M) (2 ^ M)); [lia | split; [exact size_nonneg|] |].
     + cbn [span_of size near far]. unfold size. cbn [near far].
       rewrite !floor_power_integer by lia. lia.
@@ -253,4 +258,5 @@ Proof.
       [lia | split; [exact size_nonneg | apply even_span_size] |].
     apply Z.le_trans with ((2 ^ M) ^ M * (n - w) ^ (M - 1)); [apply stride_cost; lia|].
     apply Z.mul_le_mono_nonneg_l; [apply Z.pow_nonneg; lia | apply pow_mono; lia].
+  - contradiction.
 Qed.

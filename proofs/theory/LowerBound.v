@@ -183,58 +183,58 @@ Qed.
     newest key; the last step chooses a distance inside the final span. *)
 
 Inductive place :=
-| Segment (w : Z) (ls : list level) (n newest : Z)
+| Searching (w : Z) (ls : list level) (n : segment) (newest : Z)
 | Found (distance : Z).
 
-(** The stripes that a level searches in a segment of [n] keys. *)
-Definition searched_stripes (w M : Z) (l : level) (n : Z) : list Z :=
+(** The stripes that a level searches in a segment. *)
+Definition searched_stripes (w M : Z) (l : level) (n : segment) : list Z :=
   interval (first_stripe w l) (last_searched w M l n + 1).
 
 (** How many anchors it scores there. *)
-Definition anchor_count (w M : Z) (l : level) (n : Z) : Z :=
+Definition anchor_count (w M : Z) (l : level) (n : segment) : Z :=
   Z.max 0 (last_searched w M l n - first_stripe w l + 1).
 
 Definition places_after (p : place) : list place :=
   match p with
-  | Segment w (l :: rest) n newest =>
+  | Searching w (l :: rest) n newest =>
       map (fun i => let s := span_of w (steps_of (l :: rest)) l n i in
-                    Segment 0 rest (size s) (newest + near s))
+                    Searching 0 rest (segment_of w (steps_of (l :: rest)) l n i) (newest + near s))
           (searched_stripes w (steps_of (l :: rest)) l n)
-  | Segment _ [] n newest => map Found (interval newest (newest + n))
+  | Searching _ [] n newest => map Found (interval newest (newest + n))
   | Found _ => []
   end.
 
 Definition distance_of (p : place) : Z :=
-  match p with Segment _ _ _ newest => newest | Found d => d end.
+  match p with Searching _ _ _ newest => newest | Found d => d end.
 
 Definition scheme_of_schedules : scheme := Scheme place places_after distance_of.
 
 (** On every path the levels score at most [c_1, c_2, ...] anchors of a segment, and the final spans
     hold at most [c_N] keys. *)
-Fixpoint costs_at_most (w : Z) (ls : list level) (n : Z) (cs : list Z) : Prop :=
+Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : Prop :=
   match ls, cs with
   | [], [c] => n <= c
   | l :: rest, c :: cs' =>
       anchor_count w (steps_of ls) l n <= c /\
       forall i, is_stripe w (steps_of ls) l n i ->
-        costs_at_most 0 rest (size (span_of w (steps_of ls) l n i)) cs'
+        costs_at_most 0 rest (segment_of w (steps_of ls) l n i) cs'
   | _, _ => False
   end.
 
-Lemma in_searched_stripes : forall w M l n i,
+Lemma in_searched_stripes : forall w M l (n : segment) i,
   In i (searched_stripes w M l n) <-> is_stripe w M l n i.
 Proof. intros w M l n i. unfold searched_stripes, is_stripe. rewrite in_interval. lia. Qed.
 
 Lemma count_map : forall (A B : Type) (f : A -> B) xs, count (map f xs) = count xs.
 Proof. intros A B f xs. unfold count. rewrite map_length. reflexivity. Qed.
 
-Lemma count_searched_stripes : forall w M l n,
+Lemma count_searched_stripes : forall w M l (n : segment),
   count (searched_stripes w M l n) = anchor_count w M l n.
 Proof. intros w M l n. unfold searched_stripes, anchor_count. rewrite count_interval. lia. Qed.
 
-Lemma path_is_choice : forall ls w n path newest d,
+Lemma path_is_choice : forall ls w (n : segment) path newest d,
   leads w ls n path d ->
-  reaches scheme_of_schedules (S (length ls)) (Segment w ls n newest) (newest + d).
+  reaches scheme_of_schedules (S (length ls)) (Searching w ls n newest) (newest + d).
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n path newest d led.
   - destruct path as [|i path']; [|destruct led]. cbn [leads] in led.
@@ -243,16 +243,16 @@ Proof.
   - destruct path as [|i path']; [destruct led|]. cbn [leads] in led.
     destruct led as (searched & _ & led).
     set (s := span_of w (steps_of (l :: rest)) l n i) in *.
-    exists (Segment 0 rest (size s) (newest + near s)). split.
+    exists (Searching 0 rest (segment_of w (steps_of (l :: rest)) l n i) (newest + near s)). split.
     + cbn [offered scheme_of_schedules places_after].
       apply in_map_iff. exists i. split; [reflexivity | apply in_searched_stripes, searched].
     + replace (newest + d) with (newest + near s + (d - near s)) by lia.
       apply IH with path'. exact led.
 Qed.
 
-Lemma costs_bound_offers : forall ls w n newest cs,
+Lemma costs_bound_offers : forall ls w (n : segment) newest cs,
   nonnegative cs -> costs_at_most w ls n cs ->
-  offers_at_most scheme_of_schedules cs (Segment w ls n newest).
+  offers_at_most scheme_of_schedules cs (Searching w ls n newest).
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n newest cs cs_nonneg cheap.
   - destruct cs as [|c [|c' cs']]; [destruct cheap | | destruct cheap].
@@ -271,13 +271,13 @@ Qed.
 
 (** Every schedule whose paths lead to all distances of [[low, n)] pays for them: [low = 0] where
     there is no window, and [low] is its size where there is one. *)
-Theorem schedule_reaches_at_most_product : forall w ls n cs low,
+Theorem schedule_reaches_at_most_product : forall w ls (n : segment) cs low,
   nonnegative cs -> length cs = S (length ls) -> costs_at_most w ls n cs ->
   (forall d, low <= d < n -> exists path, leads w ls n path d) ->
   n - low <= product cs.
 Proof.
   intros w ls n cs low cs_nonneg steps cheap all_led.
-  apply (reached_at_most_product scheme_of_schedules cs (Segment w ls n 0)).
+  apply (reached_at_most_product scheme_of_schedules cs (Searching w ls n 0)).
   - exact cs_nonneg.
   - apply costs_bound_offers; assumption.
   - intros d range. destruct (all_led d range) as [path led].
@@ -295,14 +295,16 @@ Qed.
 Theorem schedule_lower_bound : forall s start len cs,
   good s -> covered s start len ->
   nonnegative cs -> length cs = S (length (levels s)) ->
-  costs_at_most (window_index s) (levels s) (len - start) cs ->
+  costs_at_most (window_index s) (levels s) (seen start (len - 1)) cs ->
   count cs ^ count cs * (len - start - window_of s) <= total cs ^ count cs.
 Proof.
   intros s start len cs s_good all_covered cs_nonneg steps cheap.
   apply product_bound_to_total_bound; [exact cs_nonneg|].
+  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
+  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
   apply schedule_reaches_at_most_product with (1 := cs_nonneg) (2 := steps) (3 := cheap).
-  intros d range. pose proof (window_of_nonneg s s_good) as window_nonneg.
+  intros d range. cbn [held seen] in range.
+  pose proof (window_of_nonneg s s_good) as window_nonneg.
   destruct (all_covered (len - 1) (len - 1 - d)) as [windowed | led]; try lia.
-  replace (len - 1 + 1 - start) with (len - start) in led by lia.
   replace (len - 1 - (len - 1 - d)) with d in led by lia. exact led.
 Qed.

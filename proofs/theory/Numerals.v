@@ -79,25 +79,25 @@ Lemma tight_levels_partition : forall k, Forall partitioning (tight_levels k).
 Proof. induction k as [| k IH]; cbn [tight_levels]; constructor; [exact I | exact IH]. Qed.
 
 (** How far inside the final span of a path distance [d] lies. *)
-Fixpoint final_offset (w : Z) (ls : list level) (n : Z) (path : list Z) (d : Z) : Z :=
+Fixpoint final_offset (w : Z) (ls : list level) (n : segment) (path : list Z) (d : Z) : Z :=
   match ls, path with
   | l :: rest, i :: path' =>
       let s := span_of w (steps_of ls) l n i in
-      final_offset 0 rest (size s) path' (d - near s)
+      final_offset 0 rest (segment_of w (steps_of ls) l n i) path' (d - near s)
   | _, _ => d
   end.
 
-Lemma tight_choice_is_digit : forall M n d,
+Lemma tight_choice_is_digit : forall M (n : segment) d,
   0 < M -> 0 <= d -> choice 0 M (default_tight M) n d = root M (d + 1).
 Proof.
   intros M n d M_pos d_nonneg. cbn [choice default_tight]. unfold default_tight, last_stripe.
-  cbn [num den]. destruct (Z.leb_spec (d + 1) 0) as [none | some]; [lia |].
+  cbn [num den held first_keys]. destruct (Z.leb_spec (d + 1) 0) as [none | some]; [lia |].
   rewrite Z.pow_1_r. f_equal. lia.
 Qed.
 
 (** The stripe chosen is the digit, its span begins at [i^M - 1], and the next level writes the
     distance that remains. *)
-Theorem greedy_is_path_to : forall k n d,
+Theorem greedy_is_path_to : forall k (n : segment) d,
   0 <= d < n ->
   let path := path_to 0 (tight_levels k) n d in
   greedy (S k) d = path ++ [final_offset 0 (tight_levels k) n path d + 1].
@@ -124,18 +124,19 @@ Proof.
     rewrite same_levels. cbn [path_to final_offset]. rewrite same_steps, digit.
     set (s := span_of 0 M l n i) in *.
     change (greedy (S (S k)) d) with (i :: greedy (S k) (d - (i ^ M - 1))).
-    rewrite <- begins, (IH (size s)) by (unfold within, size in *; lia). reflexivity.
+    assert (held_s : held (segment_of 0 M l n i) = size s) by reflexivity.
+    rewrite <- begins, (IH (segment_of 0 M l n i)) by (unfold within, size in *; lia). reflexivity.
 Qed.
 
 (** A tight level's choices and spans are the same with and without a window: the window only takes
     some of them away. *)
-Lemma tight_path_without_window : forall k w n path d,
+Lemma tight_path_without_window : forall k w (n : segment) path d,
   path_to w (tight_levels k) n d = path_to 0 (tight_levels k) n d /\
   final_offset w (tight_levels k) n path d = final_offset 0 (tight_levels k) n path d.
 Proof. intros k w n path d. destruct k; destruct path; split; reflexivity. Qed.
 
 (** The tight schedule of [N = k + 1] steps: outside the window, paths are numerals. *)
-Theorem paths_are_numerals : forall k w n d path,
+Theorem paths_are_numerals : forall k w (n : segment) d path,
   0 <= w -> first_window w (tight_levels k) <= d < n ->
   (leads w (tight_levels k) n path d <->
    greedy (S k) d = path ++ [final_offset w (tight_levels k) n path d + 1]).
@@ -156,17 +157,17 @@ Qed.
 Corollary key_path_is_numeral : forall k w start t j path,
   let s := Schedule (tight_levels k) w in
   0 <= w -> start <= j <= t -> window_of s <= t - j ->
-  (leads w (levels s) (t + 1 - start) path (t - j) <-> path = removelast (greedy (S k) (t - j))).
+  (leads w (levels s) (seen start t) path (t - j) <-> path = removelast (greedy (S k) (t - j))).
 Proof.
   intros k w start t j path s w_nonneg eligible outside.
-  assert (range : first_window w (tight_levels k) <= t - j < t + 1 - start)
+  assert (range : first_window w (tight_levels k) <= t - j < seen start t)
     by exact (eligible_distance s start t j (proj1 eligible) outside).
   assert (some := first_window_nonneg _ w (tight_levels_good k) w_nonneg).
-  assert (the_numeral := greedy_is_path_to k (t + 1 - start) (t - j) ltac:(lia)).
+  assert (the_numeral := greedy_is_path_to k (seen start t) (t - j) ltac:(lia)).
   cbv zeta in the_numeral. rewrite the_numeral, removelast_last. cbn [levels s].
   rewrite leads_iff_path_to
     by (apply tight_levels_good || apply tight_levels_partition || assumption).
-  destruct (tight_path_without_window k w (t + 1 - start) path (t - j)) as [same_path _].
+  destruct (tight_path_without_window k w (seen start t) path (t - j)) as [same_path _].
   rewrite same_path. reflexivity.
 Qed.
 

@@ -26,7 +26,8 @@ Proof.
 Qed.
 
 (** The parts number at most [r]: the last one begins at a distance [(i-1) s <= n - 1 < r s]. *)
-Lemma even_last_stripe : forall M n, 0 < M -> 0 < n -> last_stripe M Even n <= ceil_root M n.
+Lemma even_last_stripe : forall M (n : segment),
+  0 < M -> 0 < n -> last_stripe M Even n <= ceil_root M n.
 Proof.
   intros M n M_pos n_pos. unfold last_stripe. destruct (Z.leb_spec n 0); [lia|].
   assert (before_end : (n - 1) / stride M n < ceil_root M n); [|lia].
@@ -45,7 +46,7 @@ Proof.
   rewrite Z.pow_add_r, Z.pow_1_r in above by lia. exact above.
 Qed.
 
-Lemma even_span_size : forall w M n i, size (span_of w M Even n i) <= stride M (n - w).
+Lemma even_span_size : forall w M (n : segment) i, size (span_of w M Even n i) <= stride M (n - w).
 Proof. intros w M n i. cbn [span_of size near far]. unfold size. cbn [near far]. lia. Qed.
 
 (** ** All levels
@@ -55,7 +56,7 @@ Proof. intros w M n i. cbn [span_of size near far]. unfold size. cbn [near far].
 
 Definition evens (search_levels : nat) : list level := repeat Even search_levels.
 
-Lemma even_cost : forall k n c,
+Lemma even_cost : forall k (n : segment) c,
   0 < c -> n <= c ^ (Z.of_nat k + 1) -> costs_at_most 0 (evens k) n (repeat c (S k)).
 Proof.
   intros k. induction k as [|k IH]; intros n c c_pos small.
@@ -66,14 +67,17 @@ Proof.
     change (evens (S k)) with (Even :: evens k).
     change (repeat c (S (S k))) with (c :: repeat c (S k)).
     cbn [costs_at_most]. rewrite steps. unfold anchor_count, is_stripe.
-    cbn [first_stripe last_searched]. rewrite Z.sub_0_r.
+    cbn [first_stripe last_searched].
+    assert (all : held (beyond 0 n) = n) by (cbn [held beyond]; lia).
     destruct (Z_le_gt_dec n 0) as [empty|nonempty].
     { rewrite last_stripe_empty by lia. split; [lia|]. intros i range. lia. }
     assert (M_pos : 0 < M) by lia.
     assert (root_small : ceil_root M n <= c) by (apply ceil_root_le_iff; lia).
-    pose proof (even_last_stripe M n M_pos ltac:(lia)) as few.
+    pose proof (even_last_stripe M (beyond 0 n) M_pos ltac:(lia)) as few. rewrite all in few.
     pose proof (ceil_root_positive M n M_pos ltac:(lia)) as root_pos.
     split; [lia|]. intros i _. apply IH; [exact c_pos|].
+    cbn [held segment_of].
+    cbn [held segment_of].
     pose proof (even_span_size 0 M n i) as span_small. rewrite Z.sub_0_r in span_small.
     pose proof (stride_at_most_power M n M_pos ltac:(lia)) as stride_small.
     assert (power_mono : ceil_root M n ^ (M - 1) <= c ^ (M - 1)) by (apply Z.pow_le_mono_l; lia).
@@ -82,7 +86,7 @@ Qed.
 
 (** Every step of the even schedule offers at most [ceil (n^(1/N))]: anchors at the search levels,
     keys in the final span. *)
-Theorem even_offers_ceil_root : forall k n,
+Theorem even_offers_ceil_root : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat (S k) in
   costs_at_most 0 (evens k) n (repeat (ceil_root N n) (S k)).
@@ -92,6 +96,34 @@ Proof.
   apply even_cost.
   - apply ceil_root_positive; lia.
   - replace (Z.of_nat k + 1) with (Z.of_nat (S k)) by lia. exact above.
+Qed.
+
+(** With a window the same of the keys outside it: an even level 1 cuts what the window leaves, and
+    its parts are those of that segment. *)
+Lemma even_part_beyond : forall w M n i,
+  segment_of 0 M Even (beyond w n) i = segment_of w M Even n i.
+Proof.
+  intros w M n i. unfold segment_of. cbn [span_of held ends beyond]. unfold size. cbn [near far].
+  rewrite Z.sub_0_r. f_equal; lia.
+Qed.
+
+Theorem even_offers_beyond_window : forall k w (n : segment),
+  0 < n - w ->
+  let N := Z.of_nat k + 2 in
+  costs_at_most w (evens (S k)) n (repeat (ceil_root N (n - w)) (S (S k))).
+Proof.
+  intros k w n outside N.
+  pose proof (even_offers_ceil_root (S k) (beyond w n) outside) as offers.
+  replace (Z.of_nat (S (S k))) with N in offers by lia.
+  change (evens (S k)) with (Even :: evens k) in *. cbv zeta in offers.
+  change (repeat (ceil_root N (beyond w n)) (S (S k)))
+    with (ceil_root N (n - w) :: repeat (ceil_root N (n - w)) (S k)) in offers.
+  change (repeat (ceil_root N (n - w)) (S (S k)))
+    with (ceil_root N (n - w) :: repeat (ceil_root N (n - w)) (S k)).
+  cbn [costs_at_most] in *. unfold anchor_count, is_stripe in *.
+  cbn [first_stripe last_searched] in *. rewrite beyond_0 in offers.
+  destruct offers as [few later]. split; [exact few |]. intros i chosen.
+  rewrite <- even_part_beyond. exact (later i chosen).
 Qed.
 
 (** And it excludes nothing. *)
@@ -122,7 +154,7 @@ Qed.
 
 (** Optimality: what the even schedule of [N] steps offers in all, at most [N ceil (n^(1/N))], is
     less than [N] above the total of any scheme of [N] steps that excludes none of [n] keys. *)
-Theorem even_is_optimal : forall m cs from n,
+Theorem even_is_optimal : forall m cs from (n : segment),
   0 < n -> cs <> [] -> nonnegative cs -> offers_at_most m cs from ->
   (forall j, 0 <= j < n -> reaches m (length cs) from j) ->
   let N := count cs in

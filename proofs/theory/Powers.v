@@ -268,6 +268,40 @@ Proof.
   - specialize (least m' ltac:(lia)). lia.
 Qed.
 
+(** ** Parts of the aligned rule
+
+    [2^(M (2c + 1)) >= x] is [M (2c + 1) >= log2 x], the logarithm rounded up, and that is solved
+    for the smallest [c] by two divisions. *)
+
+Lemma part_exponent_le_iff : forall M h c,
+  0 < M -> 0 <= h -> 0 <= c ->
+  (part_exponent M h <= c <-> h ^ (2 * (M - 1)) <= 2 ^ (M * (2 * c + 1))).
+Proof.
+  intros M h c M_pos h_nonneg c_nonneg. unfold part_exponent.
+  assert (power_nonneg : 0 <= h ^ (2 * (M - 1))) by (apply Z.pow_nonneg, h_nonneg).
+  assert (two_pos : 0 < 2 ^ (M * (2 * c + 1))) by (apply Z.pow_pos_nonneg; nia).
+  set (x := h ^ (2 * (M - 1))) in *.
+  assert (rounded : Z.log2_up x <= M * (2 * c + 1) <-> x <= 2 ^ (M * (2 * c + 1))).
+  { destruct (Z.eq_dec x 0) as [zero | nonzero].
+    - rewrite zero. change (Z.log2_up 0) with 0. nia.
+    - symmetry. apply Z.log2_up_le_pow2. lia. }
+  rewrite <- rounded, (Z.mul_comm M), <- ceil_div_le_iff by exact M_pos.
+  rewrite Z.max_lub_iff, ceil_div_le_iff by lia. lia.
+Qed.
+
+Lemma part_exponent_spec : forall M h,
+  0 < M -> 0 <= h -> is_part_exponent M h (part_exponent M h).
+Proof.
+  intros M h M_pos h_nonneg.
+  assert (nonneg : 0 <= part_exponent M h) by apply Z.le_max_l.
+  split; [exact nonneg | split].
+  - apply part_exponent_le_iff; lia.
+  - intros c' range reaches. apply part_exponent_le_iff in reaches; lia.
+Qed.
+
+Lemma part_positive : forall M n, 0 < part M n.
+Proof. intros M n. apply Z.pow_pos_nonneg; [lia | apply Z.le_max_l]. Qed.
+
 (** ** Stripes of a segment *)
 
 Lemma stride_positive : forall M n, 0 < M -> 0 < n -> 0 < stride M n.
@@ -290,7 +324,7 @@ Proof.
   assert (next := floor_power_ge_iff i e (n + 1) e_good i_nonneg ltac:(lia)). lia.
 Qed.
 
-Lemma last_stripe_spec : forall M l n i,
+Lemma last_stripe_spec : forall M l (n : segment) i,
   0 < M -> good_level l -> 0 <= n -> 1 <= i -> (stripe M l n i <= n <-> i <= last_stripe M l n).
 Proof.
   intros M l n i M_pos l_good n_nonneg i_pos. unfold last_stripe.
@@ -300,11 +334,11 @@ Proof.
   { intros e e_good. destruct (Z.leb_spec n 0) as [empty | some].
     - assert (i_le := floor_power_ge_index i e e_good ltac:(lia)). lia.
     - apply last_power_stripe; [exact e_good | lia | lia]. }
-  destruct l as [e | e b f q |]; cbn [stripe].
+  destruct l as [e | e b f q | |]; cbn [stripe].
   - apply powers, l_good.
   - apply powers, l_good.
   - destruct (Z.leb_spec n 0) as [empty | some].
-    + assert (n = 0) by lia. subst n. replace (stride M 0) with 0; [lia |].
+    + assert (zero : held n = 0) by lia. rewrite zero. replace (stride M 0) with 0; [lia |].
       unfold stride, ceil_div. reflexivity.
     + assert (s_pos := stride_positive M n M_pos some).
       assert (quotient : i - 1 <= (n - 1) / stride M n <-> stride M n * (i - 1) <= n - 1).
@@ -312,4 +346,11 @@ Proof.
         - assert (lower := Z.mul_div_le (n - 1) (stride M n) s_pos). nia.
         - apply Z.div_le_lower_bound; lia. }
       lia.
+  - unfold part_at. assert (s_pos := part_positive M n). set (s := part M n) in *.
+    destruct (Z.leb_spec n 0) as [empty | some]; [nia |].
+    set (j := (ends n - 1) / s - (i - 1)).
+    assert (oldest : (ends n - n) / s <= j <-> ends n - n < (j + 1) * s).
+    { assert (division := Z.div_mod (ends n - n) s ltac:(lia)).
+      assert (remainder := Z.mod_pos_bound (ends n - n) s s_pos). nia. }
+    lia.
 Qed.

@@ -67,7 +67,7 @@ Qed.
 (** What the power rule must meet. *)
 Definition far_reaching (l : level) : Prop :=
   match l with
-  | Tight _ | Even => True
+  | Tight _ | Even | Aligned => True
   | Power e b _ q =>
       let E := ceil_div (num e) (den e) in
       (E * den b) ^ num e * 2 ^ (num e - den e) <= num b ^ num e /\
@@ -121,18 +121,19 @@ Qed.
 Lemma far_reaching_covers : forall M l,
   0 < M -> good_level l -> far_reaching l -> covers M l.
 Proof.
-  intros M l M_pos l_good reaches_far. destruct l as [e | e b f q |];
-    [now apply partition_covers | | now apply partition_covers].
+  intros M l M_pos l_good reaches_far. destruct l as [e | e b f q | |];
+    [now apply partition_covers | | now apply partition_covers ..].
   intros w n d w_nonneg outside.
   destruct l_good as (e_good & b_good & f_good & q_good).
   assert (some := window_ge_index (Tight e) w e_good w_nonneg). cbn [window] in outside, some.
-  assert (at_least : forall m i, 0 <= m -> 1 <= i ->
+  assert (at_least : forall (m : segment) i, 0 <= m -> 1 <= i ->
     (floor_power i e <= m <-> i <= last_stripe M (Tight e) m))
     by (intros m i m_nonneg i_pos; apply (last_stripe_spec M (Tight e)); assumption).
-  set (R := last_stripe M (Tight e) (d + 1)).
-  assert (first : w + 1 <= R) by (apply at_least; lia).
-  assert (not_older : floor_power R e <= d + 1) by (apply at_least; lia).
-  assert (next := at_least (d + 1) (R + 1) ltac:(lia) ltac:(lia)). fold R in next.
+  assert (at_least_d := at_least (first_keys (d + 1))). cbn [held first_keys] in at_least_d.
+  set (R := last_stripe M (Tight e) (first_keys (d + 1))) in *.
+  assert (first : w + 1 <= R) by (apply at_least_d; lia).
+  assert (not_older : floor_power R e <= d + 1) by (apply at_least_d; lia).
+  assert (next := at_least_d (R + 1) ltac:(lia) ltac:(lia)).
   exists R. split; [split; [exact first | apply at_least; lia] |].
   unfold within. cbn [span_of near far window].
   assert (forward := ceil_power_nonneg f n q f_good q_good ltac:(lia)).

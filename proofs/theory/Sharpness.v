@@ -112,24 +112,26 @@ Qed.
     [i^M + B <= (S-1)^M + B < n]. *)
 Theorem oldest_key_excluded : forall M c f w,
   2 <= M -> good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
-  let n := sharp_length M c w in
   let l := sharp_level M c f in
-  window l w <= n - 1 /\ forall i, is_stripe w M l n i -> ~ within (n - 1) (span_of w M l n i).
+  window l w <= sharp_length M c w - 1 /\
+  forall (n : segment) i, held n = sharp_length M c w ->
+    is_stripe w M l n i -> ~ within (n - 1) (span_of w M l n i).
 Proof.
   intros M c f w M_large c_good f_good small w_nonneg. cbv zeta.
   assert (short := sharp_reach M c w M_large c_good small w_nonneg).
   assert (S_above : w + 2 <= sharp_root M c w) by apply Z.le_max_l.
-  set (n := sharp_length M c w) in *. cbv zeta in short.
-  assert (n_is : n = sharp_root M c w ^ M - 1) by reflexivity.
+  cbv zeta in short.
+  assert (n_is : sharp_length M c w = sharp_root M c w ^ M - 1) by reflexivity.
   set (S := sharp_root M c w) in *.
   assert (stripe_is : forall i, 0 <= i -> floor_power i (Ratio M 1) = i ^ M)
     by (intros i i_nonneg; apply floor_power_integer; lia).
   split.
   - unfold sharp_level, window. rewrite stripe_is by lia.
     assert (less : (w + 1) ^ M < S ^ M) by (apply pow_lt_iff; lia). lia.
-  - intros i searched inside. unfold is_stripe, within in searched, inside.
+  - intros n i long searched inside. unfold is_stripe, within in searched, inside.
     unfold sharp_level in searched, inside.
     cbn [first_stripe last_searched span_of near far] in searched, inside.
+    rewrite <- long in short.
     assert (e_good : good_exponent (Ratio M 1)) by (split; cbn [num den]; lia).
     destruct (power_stripe_range M _ n i w ltac:(lia) e_good w_nonneg searched) as [_ in_segment].
     rewrite stripe_is in in_segment, inside by lia.
@@ -153,12 +155,12 @@ Proof.
   destruct (oldest_key_excluded M c f w M_large c_good f_good small w_nonneg) as [outside excluded].
   set (n := sharp_length M c w) in *. set (l := sharp_level M c f) in *.
   unfold reachable. cbn [window_of levels window_index].
-  replace (start + n - 1 + 1 - start) with n by lia.
   replace (start + n - 1 - start) with (n - 1) by lia.
   intros [in_window | [path path_leads]]; [lia |].
   destruct path as [| i path']; cbn [leads] in path_leads; [exact path_leads |].
   rewrite steps in path_leads. destruct path_leads as (searched & inside & _).
-  exact (excluded i searched inside).
+  assert (long : held (seen start (start + n - 1)) = n) by (cbn [held seen]; lia).
+  apply (excluded _ i long searched). rewrite long. exact inside.
 Qed.
 
 Corollary sharp_not_covered : forall c f rest w start,
@@ -205,9 +207,9 @@ Proof.
   - intro all_covered. apply Z.le_ngt. intro small.
     destruct (oldest_key_excluded M c f 0 M_large c_good f_good small ltac:(lia))
       as [outside excluded].
-    destruct (all_covered 0 (sharp_length M c 0) (sharp_length M c 0 - 1)) as (i & chosen & inside);
-      [lia | lia |].
-    exact (excluded i chosen inside).
+    destruct (all_covered 0 (first_keys (sharp_length M c 0)) (sharp_length M c 0 - 1))
+      as (i & chosen & inside); [lia | cbn [held first_keys]; lia |].
+    exact (excluded (first_keys (sharp_length M c 0)) i eq_refl chosen inside).
   - intro large. apply power_covers; [lia | assumption ..].
 Qed.
 
@@ -218,9 +220,10 @@ Qed.
     the [s] oldest.  It alone leads to the oldest key, which the level below does not reach from
     there if it does not in a segment of [s] keys. *)
 
-(** In some segment no path leads to the oldest key, nor does the window have it. *)
+(** In the segments of some length no path leads to the oldest key, nor does the window have it. *)
 Definition leaves_out (w : Z) (ls : list level) : Prop :=
-  exists n, 0 < n /\ first_window w ls <= n - 1 /\ forall path, ~ leads w ls n path (n - 1).
+  exists m, 0 < m /\ first_window w ls <= m - 1 /\
+    forall (n : segment) path, held n = m -> ~ leads w ls n path (m - 1).
 
 Lemma leaves_out_below : forall e ls w,
   2 <= e -> 0 <= w -> leaves_out 0 ls -> leaves_out w (Tight (Ratio e 1) :: ls).
@@ -237,15 +240,17 @@ Proof.
     assert (some : 0 < R ^ (e - 1)) by (apply Z.pow_pos_nonneg; lia). nia. }
   exists (R ^ e - 1 + s). split; [lia | split].
   - cbn [first_window window]. rewrite stripe_is by lia. lia.
-  - intros path path_leads. destruct path as [| i path']; [exact path_leads |].
+  - intros n path long path_leads. destruct path as [| i path']; [exact path_leads |].
     cbn [leads] in path_leads. destruct path_leads as (searched & inside & rest_leads).
     unfold is_stripe in searched. cbn [first_stripe] in searched.
     unfold within in inside. cbn [span_of near far] in inside, rest_leads.
-    rewrite !stripe_is in inside, rest_leads by lia.
+    rewrite long, !stripe_is in inside by lia. rewrite stripe_is in rest_leads by lia.
     assert (oldest : i = R).
     { apply (root_unique e i R (R ^ e - 1 + s)); lia. }
-    subst i. apply (excluded path').
-    replace (size _) with s in rest_leads by (unfold size; cbn [near far]; lia).
+    subst i. apply (excluded (segment_of w (steps_of (Tight (Ratio e 1) :: ls))
+                                (Tight (Ratio e 1)) n R) path').
+    { cbn [held segment_of span_of]. unfold size. cbn [near far].
+      rewrite long, !stripe_is by lia. lia. }
     replace (R ^ e - 1 + s - 1 - (R ^ e - 1)) with (s - 1) in rest_leads by lia. exact rest_leads.
 Qed.
 
@@ -264,11 +269,12 @@ Proof.
       as [outside excluded].
     assert (some := window_ge_index _ w (sharp_level_good M c f ltac:(lia) c_good f_good) w_nonneg).
     exists (sharp_length M c w). split; [lia | split; [exact outside |]].
-    intros path path_leads. destruct path as [| i path']; [exact path_leads |].
+    intros n path long path_leads. destruct path as [| i path']; [exact path_leads |].
     unfold tight_above in path_leads. cbn [map app leads] in path_leads.
     replace (steps_of (sharp_level M c f :: rest)) with M in path_leads
       by (unfold M, steps_of; cbn [length]; lia).
-    destruct path_leads as (searched & inside & _). exact (excluded i searched inside).
+    destruct path_leads as (searched & inside & _).
+    apply (excluded n i long searched). rewrite long. exact inside.
   - apply leaves_out_below; [exact e_large | exact w_nonneg | apply IH; lia].
 Qed.
 
@@ -288,8 +294,7 @@ Proof.
       [lia | lia | |]; cbn [levels window_index] in *.
     + change (start + n - 1 - start < first_window w (tight_above es (sharp_level M c f :: rest)))
         in windowed. lia.
-    + apply (excluded path).
-      replace (start + n - 1 + 1 - start) with n in path_leads by lia.
+    + apply (excluded (seen start (start + n - 1)) path); [cbn [held seen]; lia |].
       replace (start + n - 1 - start) with (n - 1) in path_leads by lia. exact path_leads.
   - intros large len. apply sufficient_covered; cbn [levels].
     + split; [| exact w_nonneg]. apply Forall_app. split.

@@ -2,7 +2,7 @@
 
     Spans of the power rule overlap, or leave gaps.  With stripes [i^M] and a backward reach of
     [b * n^((M-1)/M)] keys they leave none if [b >= M], for every [n] and every forward factor, in
-    any mixture with tight and even levels. *)
+    any mixture with tight, even and aligned levels. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule Powers Causality Completeness.
@@ -68,7 +68,7 @@ Qed.
     A level that covers leads to every key outside its window by some stripe. *)
 
 Definition covers (M : Z) (l : level) : Prop :=
-  forall w n d, 0 <= w -> window l w <= d < n ->
+  forall w (n : segment) d, 0 <= w -> window l w <= d < n ->
     exists i, is_stripe w M l n i /\ within d (span_of w M l n i).
 
 Lemma partition_covers : forall M l, 0 < M -> good_level l -> partitioning l -> covers M l.
@@ -94,10 +94,10 @@ Proof.
   apply (Z.mul_le_mono_pos_r _ _ _ v_power). lia.
 Qed.
 
-(** What the power rule must meet, and the other two rules meet anyway. *)
+(** What the power rule must meet, and the other rules meet anyway. *)
 Definition sufficient (M : Z) (l : level) : Prop :=
   match l with
-  | Tight _ | Even => True
+  | Tight _ | Even | Aligned => True
   | Power e b _ q => e = Ratio M 1 /\ q = Ratio (M - 1) M /\ M * den b <= num b
   end.
 
@@ -133,10 +133,11 @@ Qed.
 
 Lemma sufficient_covers : forall M l, 0 < M -> good_level l -> sufficient M l -> covers M l.
 Proof.
-  intros M l M_pos l_good enough. destruct l as [e | e b f q |].
+  intros M l M_pos l_good enough. destruct l as [e | e b f q | |].
   - apply partition_covers; [exact M_pos | exact l_good | exact I].
   - destruct l_good as (_ & b_good & f_good & _). destruct enough as (e_is & q_is & large).
     subst e q. apply power_covers; assumption.
+  - apply partition_covers; [exact M_pos | exact I | exact I].
   - apply partition_covers; [exact M_pos | exact I | exact I].
 Qed.
 
@@ -150,7 +151,7 @@ Fixpoint all_cover (ls : list level) : Prop :=
   end.
 
 (** Level after level, choose a stripe whose span holds the key. *)
-Lemma all_cover_leads : forall ls w n d,
+Lemma all_cover_leads : forall ls w (n : segment) d,
   Forall good_level ls -> all_cover ls -> 0 <= w -> first_window w ls <= d < n ->
   exists path, leads w ls n path d.
 Proof.
@@ -159,10 +160,11 @@ Proof.
   - inversion ls_good as [| ? ? l_good rest_good]; subst.
     destruct all_close as [l_covers rest_cover].
     destruct (l_covers w n d w_nonneg outside) as (i & chosen & inside).
-    destruct (IH 0 (size (span_of w (steps_of (l :: rest)) l n i))
+    destruct (IH 0 (segment_of w (steps_of (l :: rest)) l n i)
                    (d - near (span_of w (steps_of (l :: rest)) l n i))
                    rest_good rest_cover ltac:(lia)) as (path' & rest_leads).
-    { rewrite first_window_0 by exact rest_good. unfold within, size in *. lia. }
+    { rewrite first_window_0 by exact rest_good. cbn [held segment_of].
+      unfold within, size in *. lia. }
     exists (i :: path'). cbn [leads]. auto.
 Qed.
 

@@ -141,6 +141,8 @@ class _OfAttention(Call):
     query_offset: int
     start: _Address
     length: _Address
+    sequences: int
+    cu_seqlens: _Address
     schedule: DeviceSchedule
     q: _Address
     k: _Address
@@ -159,7 +161,7 @@ class CudaAttention(_OfAttention):
     lse: _Address
     window_lse: _Address
     def plan(self, plan: Plan, chip: str, /) -> tuple[
-        list[tuple[str, list[str], bool, str]], int, float, float, float, float]: ...
+        list[tuple[str, list[str], bool, str]], tuple[str, list[str], bool, str], int, float, float, float, float]: ...
 
 class CudaAttentionBackward(_OfAttention):
     by_output: _Address

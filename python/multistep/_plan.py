@@ -11,7 +11,7 @@ from .schedule import Schedule
 
 
 class StagePlan(NamedTuple):
-    """The kernels of search, attend or combine."""
+    """The kernels of search, attend, combine, or of the backward pass."""
 
     stage: str
     kernels: list[str]
@@ -27,6 +27,8 @@ class Plan(NamedTuple):
 
     stages: list[StagePlan]
     """Without search where N = 1. Decoding attends and combines in one launch."""
+    backward: StagePlan
+    """The kernels of the backward pass that go over the keys of every item."""
     queries_at_once: int
     """Of a chunk of a long prefill."""
     anchors_scored: float
@@ -41,13 +43,13 @@ class Plan(NamedTuple):
 
     @property
     def fast(self) -> bool:
-        """Is every stage's kernel a fast one? What ``kernels="fast"`` demands."""
+        """Is every stage's kernel a fast one, forward? What ``kernels="fast"`` demands."""
         return all(stage.fast for stage in self.stages)
 
     def __str__(self) -> str:
         lines = [f"{stage.stage:12} {', '.join(stage.kernels)}"
                  + ("" if stage.fast else f" (no faster one: {stage.why})")
-                 for stage in self.stages]
+                 for stage in [*self.stages, self.backward]]
         return "\n".join([*lines, f"work         a row scores {self.anchors_scored:.1f} anchors and "
                           f"attends to {self.keys_attended:.1f} keys; {self.products:.4g} products, "
                           f"{self.bytes:.4g} bytes in all"])
@@ -77,13 +79,16 @@ def plan(length: int, schedule: Optional[Schedule] = None, *, queries: int = 1, 
 
 
 def plan_of(sizes: Sizes, schedule: Schedule, query_offset: int, softmax_scale: Optional[float],
-            moving: bool, chip: Optional[str] = None) -> Plan:
-    """The plan of checked sizes; ``moving``: the length lies on the device."""
+            moving: bool, chip: Optional[str] = None, packed: int = 0) -> Plan:
+    """The plan of checked sizes; ``moving``: the length lies on the device; ``packed``: so many
+    sequences."""
     if not _core.has_cuda:
         raise RuntimeError(f"multistep: {_core.cuda_status()}")
     if moving:
         query_offset = sizes.keys - sizes.queries
     call = filled(_core.CudaAttention(), query_offset=query_offset, softmax_scale=softmax_scale,
-                  length=16 if moving else None, **sizes._asdict())  # any address: not looked at
-    stages, *work = call.plan(schedule.plan(max(sizes.keys, 1)), chip or "")
-    return Plan([StagePlan(*stage) for stage in stages], *work)  # type: ignore[arg-type]
+                  length=16 if moving else None,  # any address: not looked at
+                  cu_seqlens=16 if packed else None, sequences=packed, **sizes._asdict())
+    stages, backward, *work = call.plan(schedule.plan(max(sizes.keys, 1)), chip or "")
+    return Plan([StagePlan(*stage) for stage in stages], StagePlan(*backward),
+                *work)  # type: ignore[arg-type]

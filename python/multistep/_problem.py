@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Optional, TypedDict, TypeVar, get_type_hints
 
+import numpy as np
+
 from ._rational import integer, number
 from .schedule import MAX_LENGTH, Schedule
 
@@ -23,6 +25,7 @@ class Options(TypedDict, total=False):
     search_scale: float
     start: Optional[Array]
     search_keys: Optional[Array]
+    cu_seqlens: Optional[Array]
     kernels: str
 
 
@@ -42,6 +45,7 @@ class Arguments(NamedTuple):
     length: Optional[Array] = None
     start: Optional[Array] = None
     search_keys: Optional[Array] = None
+    cu_seqlens: Optional[Array] = None
     kernels: str = "automatic"
 
 
@@ -195,6 +199,19 @@ def _one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
     return str(value)
 
 
+def check_packed(given: Arguments, sizes: Sizes) -> None:
+    """Checks what packed sequences (SPEC 7) ask of the other arguments."""
+    shape = tuple(np.shape(given.cu_seqlens))  # type: ignore[arg-type]
+    if len(shape) != 1 or shape[0] < 2:
+        raise ValueError(f"cu_seqlens of shape {shape}: [sequences + 1], one sequence at least")
+    if sizes.batch != 1:
+        raise ValueError(f"batch {sizes.batch}: 1 beside cu_seqlens")
+    if given.start is not None or given.length is not None:
+        raise ValueError("start or length: None beside cu_seqlens")
+    if given.query_offset:
+        raise ValueError(f"query_offset {given.query_offset}: 0 beside cu_seqlens")
+
+
 def shapes_found(shape: Any, top_k: int, levels: int) -> Attended:
     """The shapes of what ``attend`` gives for a q of ``shape``."""
     rows = shape[:3]
@@ -227,6 +244,8 @@ def check_shapes(given: Arguments) -> Sizes:
     for name, array, wanted in expected:
         if array.shape != wanted:
             raise ValueError(f"{name} of shape {tuple(array.shape)}: {tuple(wanted)} here")
+    if given.cu_seqlens is not None:
+        check_packed(given, sizes)
     if given.length is None and sizes.keys < given.query_offset + sizes.queries:
         raise ValueError(f"query_offset {given.query_offset}: an integer in [0, "
                          f"{sizes.keys - sizes.queries}] for {sizes.queries} queries and "

@@ -59,6 +59,11 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
         search_scale: factor of the search's scores.
         start: the first eligible key, an integer or integers [batch]; 0 by default.
         search_keys: of k's shape; k by default.
+        cu_seqlens: integers [sequences + 1], from 0, not decreasing: the rows of q, k and v are
+            packed sequences, of which number s has the rows from cu_seqlens[s] to
+            cu_seqlens[s + 1]; each is attended to as if it were alone. Rows behind the last have no
+            keys, and output 0; spans and anchors are rows of k. batch is then 1, and there is
+            neither a query_offset nor a start.
         kernels: "automatic", which runs the fast kernels where they take the call; "fast", which
             refuses it where they do not (``multistep.torch.plan`` tells why); or "plain".
         dtype: of a NumPy output; float64 by default, so that a comparison loses nothing. Tensors

@@ -3,15 +3,17 @@ of ``Arguments`` and ``Recurrence``, in order or by name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core, _recurrence
-from ._arrays import Floats, check_parts, converted, floats, positions, require_memory
+from ._arrays import (Floats, as_numpy, check_parts, converted, floats, integers, positions,
+                      require_memory)
 from ._problem import (Arguments, Array, Attended, Derivatives, Gradients, Kept, Sizes,
-                       check_shapes, checked, each, filled)
+                       check_shapes, checked, each, filled, shapes_found)
 from ._rational import integer
 from ._recurrence import Recurrence, WalkGradients
 from .schedule import MAX_LENGTH
@@ -31,6 +33,8 @@ class Problem(NamedTuple):
 def problem(*arguments: Any, **named: Any) -> Problem:
     """Checks and converts the arguments of attention, or of decoding where ``length`` is given."""
     given = checked(Arguments(*arguments, **named))
+    if given.cu_seqlens is not None:
+        raise ValueError("cu_seqlens: here one sequence at a time")
     if given.kernels == "fast":
         raise ValueError("kernels 'fast': of CUDA tensors; the oracle computes on these")
     schedule = given.schedule.with_top_k(given.top_k)
@@ -56,7 +60,7 @@ def problem(*arguments: Any, **named: Any) -> Problem:
     longest = given.query_offset + sizes.queries
     if arrays["length"] is not None:
         longest = int(arrays["length"].max())
-    for name in ("schedule", "top_k", "kernels"):  # the plan's, and what the oracle is not
+    for name in ("schedule", "top_k", "cu_seqlens", "kernels"):  # no fields of the oracle's
         del arrays[name]
     inputs = filled(_core.Inputs(), plan=schedule.plan(max(longest, 1)), **arrays)
     return Problem(inputs, sizes, hosts[0].storage, arrays)
@@ -65,8 +69,79 @@ def problem(*arguments: Any, **named: Any) -> Problem:
 def attention(*arguments: Any, dtype: Optional[npt.DTypeLike] = None, **named: Any) -> Attended:
     """The oracle's attention on arrays in main memory; see ``multistep.attention``."""
     check_dtype(dtype)
-    output, *found = _core.attention(problem(*arguments, **named).inputs)
-    return Attended(cast(output, dtype), *found)
+    given = Arguments(*arguments, **named)
+    found = _attention(given) if given.cu_seqlens is None else _packed(given)
+    return found._replace(output=cast(found.output, dtype))
+
+
+def gradients(given: Arguments, by: Derivatives, at: Kept) -> Gradients:
+    """Gradients (SPEC 6) at a selection, whose spans and scores count as they are."""
+    if given.cu_seqlens is None:
+        return attention_backward(problem(*given), by, at)
+    return _packed_gradients(given, by, at)
+
+
+def _attention(given: Arguments) -> Attended:
+    return Attended(*_core.attention(problem(*given).inputs))
+
+
+def _sequences(given: Arguments) -> Iterator[tuple[slice, Arguments]]:
+    """Packed sequences that have rows, each as it is alone, and where it lies."""
+    given = each(as_numpy, given)
+    bounds = integers("cu_seqlens", given.cu_seqlens)
+    check_shapes(given._replace(cu_seqlens=bounds))
+    queries = given.q.shape[2]
+    for begin, end in zip(bounds, bounds[1:]):
+        if begin > end:
+            raise ValueError(f"cu_seqlens {end} after {begin}: they do not decrease")
+    if bounds[0] or bounds[-1] > queries:
+        raise ValueError(f"cu_seqlens from {bounds[0]} to {bounds[-1]}: from 0 to at most "
+                         f"{queries}, the rows of q")
+    for rows in map(slice, bounds[:-1], bounds[1:]):
+        if rows.start < rows.stop:
+            yield rows, each(lambda _, array: array[:, :, rows],
+                             given._replace(cu_seqlens=None))
+
+
+def _packed(given: Arguments) -> Attended:
+    top_k, levels = given.schedule.with_top_k(given.top_k).top_k, given.schedule.steps - 1
+    shapes = shapes_found(as_numpy("q", given.q).shape, top_k, levels)
+    kinds: list[tuple[Any, Any]] = [(0, float), (-np.inf, float), (-np.inf, float), (0, np.int64),
+                                    (-np.inf, float), (-1, np.int64)]
+    found = Attended(*(np.full(shape, *kind) for shape, kind in zip(shapes, kinds)))
+    for rows, alone in _sequences(given):
+        part = _attention(alone)
+        part = part._replace(**_moved(part.spans, part.anchors, rows.start))
+        for whole, array in zip(found, part):
+            whole[:, :, rows] = array
+    return found
+
+
+def _packed_gradients(given: Arguments, by: Derivatives, at: Kept) -> Gradients:
+    def zeros(_: str, array: Array) -> Doubles:
+        return np.zeros(as_numpy("", array).shape)
+
+    whole = each(zeros, given)
+    results = Gradients(whole.q, whole.k, whole.v, whole.routing_queries, whole.search_keys)
+    for rows, alone in _sequences(given):
+        def part(array: Optional[Array]) -> Optional[Array]:
+            return None if array is None else array[:, :, rows]
+
+        kept = Kept(scores=part(at.scores),
+                    **_moved(part(at.spans), part(at.anchors), -rows.start))
+        found = attention_backward(problem(*alone), Derivatives(*map(part, by)), kept)
+        for name in ("q", "k", "v", "search_keys"):
+            if getattr(results, name) is not None:
+                getattr(results, name)[:, :, rows] = getattr(found, name)
+        for level, array in zip(results.routing_queries, found.routing_queries):
+            level[:, :, rows] = array
+    return results
+
+
+def _moved(spans: Any, anchors: Any, by: int) -> dict[str, Any]:
+    """Spans and anchors among other keys; unused slots stay."""
+    used = spans[..., 1:] > spans[..., :1]
+    return {"spans": spans + by * used, "anchors": anchors + by * (anchors >= 0)}
 
 
 def attention_backward(given: Problem, by: Derivatives, at: Kept) -> Gradients:

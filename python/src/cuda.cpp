@@ -26,18 +26,19 @@ cuda::Rung rung_of(const std::string& kernels) {
   throw std::invalid_argument("kernels '" + kernels + "': automatic, fast or plain");
 }
 
-/// stages; queries at once; anchors, keys, products, bytes
+/// stages; backward; queries at once; anchors, keys, products, bytes
 nb::tuple plan_of(const cuda::AttentionArgs& args, const StripePlan& plan,
                   const std::string& chip) {
   const cuda::AttentionPlan found =
       cuda::plan_attention(args.shape, plan, cuda::chip_named(chip), args.softmax_scale);
   const cuda::ExpectedWork work = cuda::expected_work(args.shape, plan);
+  const auto fields = [](const cuda::StagePlan& stage) {
+    return nb::make_tuple(stage.stage, stage.kernels, stage.fast, stage.why);
+  };
   nb::list stages;
-  for (const cuda::StagePlan& stage : found.stages) {
-    stages.append(nb::make_tuple(stage.stage, stage.kernels, stage.fast, stage.why));
-  }
-  return nb::make_tuple(stages, found.queries_at_once, work.anchors_scored, work.keys_attended,
-                        work.products, work.bytes);
+  for (const cuda::StagePlan& stage : found.stages) stages.append(fields(stage));
+  return nb::make_tuple(stages, fields(found.backward), found.queries_at_once, work.anchors_scored,
+                        work.keys_attended, work.products, work.bytes);
 }
 
 /// A call: its arguments, how much workspace they need, and the launch.
@@ -72,6 +73,8 @@ nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
   bind_field(call, "query_offset", &Args::shape, &Shape::query_offset);
   bind_address(call, "start", &Args::shape, &Shape::start);
   bind_address(call, "length", &Args::shape, &Shape::length);
+  bind_field(call, "sequences", &Args::shape, &Shape::sequences);
+  bind_address(call, "cu_seqlens", &Args::shape, &Shape::cu_seqlens);
   bind_object(call, "schedule", &Args::schedule);
   bind_address(call, "q", &Args::query);
   bind_address(call, "k", &Args::key);

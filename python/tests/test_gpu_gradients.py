@@ -171,13 +171,13 @@ def test_opcheck():
     q, k, v, *routing = leaves(make(schedule, queries=65))
     given = (schedule.text, None, None, 1.0, 0, None, None)
     torch.library.opcheck(OPS.attention.default,
-                          (q, k, v, routing, *given, None, "automatic", True))
+                          (q, k, v, routing, *given, None, None, "automatic", True))
     q, k, v, *routing = (x.detach() for x in (q, k, v, *routing))
     found = mt.attend(q, k, v, routing, schedule)
     at = (found.spans, found.scores, found.anchors, found.output, found.window_lse)
     for by, keys in (((q, None, None, found.scores.clamp(-9)), None), ((q, None, None, None), k)):
         torch.library.opcheck(OPS.attention_backward.default,
-                              (*by, *at, q, k, v, routing, *given, keys, "automatic"))
+                              (*by, *at, q, k, v, routing, *given, keys, None, "automatic"))
     x, b, c = (torch.randn(1, 2, 40, 16, device="cuda").bfloat16() for _ in range(3))
     a, first = torch.rand(1, 2, 40, device="cuda"), torch.randn(1, 2, 16, 16, device="cuda")
     for by_output, by_state, initial in ((x, first, first), (None, first, None), (x, None, None)):
@@ -356,3 +356,21 @@ def test_search_keys_from_accumulate():
         k, a, b, torch.ones_like(b))), None, None, 0))
     near("k", got[0], by[1] + walk.x, torch.bfloat16)
     near("a", got[1], walk.a, torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_packed_sequences(name):
+    schedule = SCHEDULES[name]
+    arrays = make(schedule, queries=330)
+    bounds = torch.tensor([0, 100, 100, 101, 325], device="cuda")
+    check(arrays, schedule, (1, 1, 1, 1), torch.bfloat16, cu_seqlens=bounds)
+    found = mt.attend(*arrays, schedule, cu_seqlens=bounds.tolist())
+    q, k, v, routing = arrays
+    for begin, end in ((0, 100), (100, 101), (101, 325)):
+        want = mt.attend(*(x[:, :, begin:end] for x in (q, k, v)),
+                         [level[:, :, begin:end] for level in routing], schedule)
+        assert torch.equal(found.scores[:, :, begin:end], want.scores)
+    assert not found.output[:, :, 325:].any()
+    assert "pieces" not in str(mt.plan(*(x[:, :, :3] for x in (q, k, v)),
+                                       [level[:, :, :3] for level in routing], schedule,
+                                       cu_seqlens=[0, 3]))

@@ -87,7 +87,7 @@ def test_what_is_kept():
 
 def test_the_operator_alone_has_none_without_details():
     q, k, v, *routing, _ = make()
-    given = (q, k, v, routing, S.text, None, None, 1.0, 0, None, None, None, "automatic")
+    given = (q, k, v, routing, S.text, None, None, 1.0, 0, None, None, None, None, "automatic")
     with pytest.raises(NotImplementedError, match="^multistep: no gradients .*without details$"):
         torch.ops.multistep.attention(*given, False)
     assert torch.ops.multistep.attention(*given, True)[0].requires_grad
@@ -103,7 +103,7 @@ def test_opcheck_of_the_operators_that_go_back():
         torch.library.opcheck(
             torch.ops.multistep.attention_backward.default,
             (*by, *at, q, k, v, routing, S.text, None, None, 1.0, 0, None, None, more,
-             "automatic"))
+             None, "automatic"))
     a, first = torch.rand(2, 4, 30), torch.rand(2, 4, 8, 8)
     for by_output, by_state, initial in ((q, first, first), (None, first, None), (q, None, None)):
         torch.library.opcheck(torch.ops.multistep.accumulate_backward.default,
@@ -184,3 +184,39 @@ def test_a_training_step_leaves_no_garbage():
         assert held() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("schedule", [S, Schedule(steps=1)], ids=str)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_packed_sequences(schedule, compiled):
+    """Gradients of one call, by everything that it returns, are those of one call a sequence."""
+    lengths, behind = [9, 1, 0, 14], 2
+    rows = sum(lengths) + behind
+    generator = torch.Generator().manual_seed(3)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    q, *routing = (random(1, 4, rows, 6) for _ in range(schedule.steps))
+    k, v, keys = (random(1, 2, rows, 6) for _ in range(3))
+    inputs = [q, k, v, *routing, keys]
+
+    def loss(q, k, v, *rest, **options):
+        *routing, keys = rest
+        found = mt.attend(q, k, v, routing, schedule, search_keys=keys, **options)
+        seen = [torch.where(one > -torch.inf, one, 0) for one in
+                (found.output, found.lse, found.window_lse, found.scores)]
+        return sum((one * one).sum() for one in seen)
+
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    call = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
+    got = torch.autograd.grad(call(*inputs, cu_seqlens=bounds), inputs, allow_unused=True)
+    whole = sum(loss(*(x[:, :, begin:end] for x in inputs))
+                for begin, end in zip(bounds, bounds[1:]) if begin < end)
+    want = torch.autograd.grad(whole, inputs, allow_unused=True)
+    for one, other in zip(got, want):
+        if one is None or other is None:
+            assert not any(x is not None and x.any() for x in (one, other))
+            continue
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+        assert not one[:, :, rows - behind:].any()

@@ -238,3 +238,16 @@ def test_distributed_data_parallel(tmp_path):
     for rank in range(2):
         for got, parameter in zip(torch.load(tmp_path / str(rank)), layer.parameters()):
             torch.testing.assert_close(got, parameter.grad)
+
+
+@every_layer
+def test_packed_sequences_are_as_each_alone(name):
+    """Positions are told apart by their distances alone."""
+    layer, x = make(name), sequence(20, batch=1)
+    bounds = torch.tensor([0, 8, 8, 9, 18])
+    found = layer(x, cu_seqlens=bounds)
+    for begin, end in zip(bounds, bounds[1:]):
+        if begin < end:
+            torch.testing.assert_close(found[:, begin:end], layer(x[:, begin:end]))
+    with pytest.raises(ValueError, match="^cache: None beside cu_seqlens$"), torch.no_grad():
+        layer(x, cu_seqlens=bounds, cache=layer.new_cache(1, 40))

@@ -60,11 +60,6 @@ std::vector<Index> tabulate(Rational exponent, Index last, Watch& watch) {
   return stripes;
 }
 
-/// The longest nominal length with parts of at most 2^c keys: floor(2^(M (2c + 1) / (2 (M - 1)))).
-Index longest_with_parts(Index c, Index steps_left) {
-  return floor_power(2, make_rational(steps_left * (2 * c + 1), 2 * (steps_left - 1)));
-}
-
 /// That of c = 0, 1, ..., up to and including the first that is not below `nominal`.
 std::vector<Index> tabulate_parts(Index steps_left, Index nominal) {
   std::vector<Index> longest;
@@ -158,6 +153,10 @@ void validate_schedule(const Schedule& schedule) {
 Reach power_reach(const Level& level, Index n) {
   return {ceil_scaled_power(level.backward, n, level.span_exponent),
           ceil_scaled_power(level.forward, n, level.span_exponent)};
+}
+
+Index longest_with_parts(Index c, Index steps_left) {
+  return floor_power(2, make_rational(steps_left * (2 * c + 1), 2 * (steps_left - 1)));
 }
 
 Index aligned_part(Index nominal, Index steps_left) {

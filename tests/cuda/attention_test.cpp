@@ -42,7 +42,7 @@ Schedule windowed(const char* rules, Index steps) {
 
 TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention]") {
   for (Index steps = 1; steps <= 5; ++steps) {
-    for (const char* rules : {"nstep", "even"}) {
+    for (const char* rules : {"nstep", "even", "aligned"}) {
       for (const Dtype dtype : kDtypes) {
         CAPTURE(steps, rules);
         Options options = prefill(preset_schedule(rules, steps));
@@ -166,7 +166,7 @@ TEST_CASE("GPU attention finds the same whatever of it is wanted", "[attention]"
 }
 
 TEST_CASE("GPU chunked prefill gives the bits of the whole", "[attention]") {
-  for (const char* rules : {"nstep", "even"}) {
+  for (const char* rules : {"nstep", "even", "aligned"}) {
     for (const Index steps : {1, 2, 3}) {
       Options options = prefill(windowed(rules, steps));
       options.queries = 300;
@@ -192,7 +192,7 @@ TEST_CASE("GPU chunked prefill gives the bits of the whole", "[attention]") {
 }
 
 TEST_CASE("GPU prefill, decoded row by row", "[attention]") {
-  for (const char* rules : {"nstep", "even"}) {
+  for (const char* rules : {"nstep", "even", "aligned"}) {
     for (const Index steps : {1, 2, 3}) {
       Options options = prefill(windowed(rules, steps));
       options.queries = 66;

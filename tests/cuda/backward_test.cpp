@@ -37,6 +37,7 @@ std::vector<Schedule> all_rules() {
   for (const Index steps : {1, 2, 3, 4, 5}) {
     result.push_back(preset_schedule("nstep", steps));
     if (steps > 1) result.push_back(preset_schedule("even", steps));
+    if (steps > 1) result.push_back(preset_schedule("aligned", steps));
   }
   return result;
 }

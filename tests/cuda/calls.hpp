@@ -177,6 +177,23 @@ void refuses_common(const Call<Args>& call, Stage<Args> stage,
     args.shape.length = &not_looked_at;
   });
   spoilt({"query_offset"}, [](Args& args) { args.shape.query_offset = -1; });
+  const auto spoilt_packed = [&](const std::vector<std::string>& names, auto spoil) {
+    spoilt(names, [&](Args& args) {
+      args.shape.batch = 1;
+      args.shape.query_offset = 0;
+      args.shape.start = args.shape.length = nullptr;
+      args.shape.cu_seqlens = &not_looked_at;
+      args.shape.sequences = 1;
+      spoil(args.shape);
+    });
+  };
+  spoilt_packed({"sequences"}, [](cuda::Shape& shape) { shape.sequences = 0; });
+  spoilt_packed({"batch", "cu_seqlens"}, [](cuda::Shape& shape) { shape.batch = 2; });
+  spoilt_packed({"query_offset", "cu_seqlens"}, [](cuda::Shape& shape) { shape.query_offset = 1; });
+  spoilt_packed({"key_offset", "cu_seqlens"}, [](cuda::Shape& shape) { shape.key_offset = 1; });
+  spoilt_packed({"start", "cu_seqlens"}, [&](cuda::Shape& shape) { shape.start = &not_looked_at; });
+  spoilt_packed({"length", "cu_seqlens"},
+                [&](cuda::Shape& shape) { shape.length = &not_looked_at; });
   spoilt({"dtype"}, [](Args& args) { args.dtype = static_cast<Dtype>(7); });
   spoilt({"schedule"}, [](Args& args) { args.schedule = nullptr; });
   spoilt({"plan", "schedule"}, [&](Args& args) { args.schedule = &short_plan; });

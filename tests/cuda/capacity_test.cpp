@@ -17,8 +17,8 @@ Schedule paper_schedule() {
 }
 
 std::vector<Schedule> schedules() {
-  return {paper_schedule(), preset_schedule("released"), preset_schedule("nstep", 3),
-          preset_schedule("even"), preset_schedule("nstep", 1)};
+  return {paper_schedule(),        preset_schedule("released"),   preset_schedule("nstep", 3),
+          preset_schedule("even"), preset_schedule("aligned", 3), preset_schedule("nstep", 1)};
 }
 
 /// The last `queries` positions of a context of kKeys keys.

@@ -24,7 +24,7 @@ class Chunked {
 
 TEST_CASE("GPU prefill in chunks of queries gives the bits of one chunk", "[chunk][fault]") {
   for (const Index steps : {1, 2, 3, 4}) {
-    for (const char* rules : {"nstep", "even"}) {
+    for (const char* rules : {"nstep", "even", "aligned"}) {
       for (const Index head_dim : {64, 96}) {
         Options options;
         options.schedule = preset_schedule(rules, steps);

@@ -35,6 +35,7 @@ COMMANDS = {
     "prefill, N = 3": f"--length 500 --queries 200 --steps 3 {FEW_HEADS}",
     "prefill, window":
         f"--length 1000 --queries 200 --preset paper --window-index 3 {FEW_HEADS}",
+    "prefill, aligned": f"--length 8Ki --queries 1Ki --preset aligned {MANY_HEADS}",
     "prefill, released": f"--length 4Ki --queries 200 --preset released {FEW_HEADS}",
 }
 # Of faults that are said to be of the backward pass.

@@ -5,8 +5,8 @@
 #include <memory>
 #include <regex>
 
+#include "backward.hpp"
 #include "multistep/cuda/plan.hpp"
-#include "stages.hpp"
 
 // What plan_attention() tells is what runs: the kernels of a captured call, by name.
 
@@ -32,17 +32,15 @@ std::string short_name(const char* mangled) {
 }
 
 /// The kernels of this project that a call launches, in order.
-std::vector<std::string> launched(const OnDevice& device, Rung rung) {
-  auto args = device.attention_args(rung);
-  auto output = poisoned<std::uint16_t>(device.shape.rows() * device.shape.head_dim);
-  args.output = output.data();
+template <class Args>
+std::vector<std::string> launched_by(Args args, void (*call)(const Args&, cuda::Stream)) {
   cuda::DeviceBuffer workspace(cuda::workspace_size(args));
   args.workspace = {workspace.data(), workspace.size()};
   const cuda::OwnedStream owned;
   const cudaStream_t stream = owned.get();
   cudaGraph_t graph = nullptr;
   REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal) == cudaSuccess);
-  cuda::attention(args, stream);
+  call(args, stream);
   REQUIRE(cudaStreamEndCapture(stream, &graph) == cudaSuccess);
   std::size_t count = 0;
   REQUIRE(cudaGraphGetNodes(graph, nullptr, &count) == cudaSuccess);
@@ -63,6 +61,26 @@ std::vector<std::string> launched(const OnDevice& device, Rung rung) {
   return names;
 }
 
+std::vector<std::string> launched(const OnDevice& device, Rung rung) {
+  auto args = device.attention_args(rung);
+  auto output = poisoned<std::uint16_t>(device.shape.rows() * device.shape.head_dim);
+  args.output = output.data();
+  return launched_by(args, cuda::attention);
+}
+
+/// Those of the backward pass that go over items' keys, each once.
+std::vector<std::string> launched_backward(const Lesson& lesson, Rung rung) {
+  const BackwardArrays arrays(lesson.device, lesson.found.kept, lesson.loss);
+  const std::vector<std::string> all =
+      launched_by(arrays.args(lesson.device, rung), cuda::attention_backward);
+  std::vector<std::string> names;
+  for (const char* name :
+       {"query_gradients", "key_gradients", "backward_queries", "backward_keys"}) {
+    if (std::count(all.begin(), all.end(), name) > 0) names.push_back(name);
+  }
+  return names;
+}
+
 std::vector<std::string> planned(const cuda::AttentionPlan& plan) {
   std::vector<std::string> names;
   for (const cuda::StagePlan& stage : plan.stages) {
@@ -79,9 +97,9 @@ std::vector<std::string> planned(const cuda::AttentionPlan& plan) {
 
 std::vector<Options> problems() {
   std::vector<Options> result;
-  for (const char* preset_name : {"nstep", "paper", "released"}) {
+  for (const std::string preset_name : {"nstep", "aligned", "paper", "released"}) {
     for (const Index steps : {1, 2, 3, 4}) {
-      const bool two_steps = std::string(preset_name) != "nstep";
+      const bool two_steps = preset_name == "paper" || preset_name == "released";
       if (two_steps && steps != 2) continue;
       for (const Index head_dim : {64, 80, 128}) {
         for (const Index queries : {1, 40, 700}) {
@@ -120,6 +138,34 @@ TEST_CASE("A plan names the kernels that run", "[plan]") {
     } else {
       auto args = device.attention_args(Rung::fast_or_refuse);
       CHECK_THROWS_WITH(cuda::workspace_size(args), "no fast kernel takes the call: " + plan.why());
+    }
+  }
+}
+
+TEST_CASE("A plan names the kernels of the backward pass that run", "[plan][backward]") {
+  const cuda::Chip chip = cuda::current_chip();
+  for (const Index steps : {1, 3}) {
+    for (const Index head_dim : {64, 80}) {
+      for (const Index queries : {3, 90}) {
+        CAPTURE(steps, head_dim, queries);
+        Options options;
+        options.schedule = preset_schedule("nstep", steps);
+        options.schedule.window_index = 1;
+        options.schedule.top_k = 5;  // which the forward pass leaves to the plain kernels
+        options.head_dim = head_dim;
+        options.queries = queries;
+        options.query_offset = 50;
+        const Lesson lesson(options);
+        const auto plan = cuda::plan_attention(lesson.device.shape, lesson.problem.plan, chip);
+        CHECK(launched_backward(lesson, Rung::fast) == plan.backward.kernels);
+        CHECK(plan.backward.fast == plan.backward.why.empty());
+        CHECK(launched_backward(lesson, Rung::plain) ==
+              std::vector<std::string>{"query_gradients", "key_gradients"});
+        if (!plan.backward.fast) {
+          CHECK_THROWS_WITH(launched_backward(lesson, Rung::fast_or_refuse),
+                            "no fast kernel takes the call: " + plan.backward.why);
+        }
+      }
     }
   }
 }

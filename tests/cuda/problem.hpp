@@ -148,7 +148,7 @@ struct OnDevice {
   cuda::DeviceSchedule schedule;
   DeviceArray<std::uint16_t> query, key, value, search_keys;
   std::vector<DeviceArray<std::uint16_t>> routing;
-  DeviceArray<std::int32_t> start, length;
+  DeviceArray<std::int32_t> start, length, cu_seqlens;
   cuda::Shape shape;
   double search_scale;
   std::optional<double> softmax_scale;
@@ -187,6 +187,13 @@ struct OnDevice {
   }
   void use_length() {
     use_length(std::vector<Index>(at(shape.batch), shape.query_offset + shape.queries));
+  }
+
+  /// From now on the rows are packed sequences.
+  void use_cu_seqlens(const std::vector<Index>& boundaries) {
+    cu_seqlens = DeviceArray<std::int32_t>(to_int32(boundaries));
+    shape.cu_seqlens = cu_seqlens.data();
+    shape.sequences = static_cast<Index>(boundaries.size()) - 1;
   }
 
   std::vector<const void*> routing_pointers() const {

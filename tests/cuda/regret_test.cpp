@@ -32,7 +32,7 @@ Options rough(const Schedule& schedule) {
 
 TEST_CASE("GPU search of rounded scores has no regret", "[search]") {
   for (Index steps = 2; steps <= 4; ++steps) {
-    for (const char* rules : {"nstep", "even"}) {
+    for (const char* rules : {"nstep", "even", "aligned"}) {
       for (const Dtype dtype : kDtypes) {
         CAPTURE(steps, rules);
         Options options = rough(preset_schedule(rules, steps));

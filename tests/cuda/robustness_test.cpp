@@ -19,7 +19,7 @@ Schedule busy_schedule() {
 
 std::vector<Schedule> schedules() {
   return {preset_schedule("nstep", 1), preset_schedule("nstep", 2), busy_schedule(),
-          preset_schedule("even", 3)};
+          preset_schedule("even", 3), preset_schedule("aligned", 3)};
 }
 
 Options options_for(const Schedule& schedule, Index queries, Values values) {

@@ -214,6 +214,8 @@ TEST_CASE("GPU shards of a context, merged, are the whole", "[shard]") {
     schedules.push_back(preset_schedule("nstep", steps));
     schedules.push_back(preset_schedule("even", steps));
     schedules.back().window_index = 5;
+    schedules.push_back(preset_schedule("aligned", steps));
+    schedules.back().window_index = 5;
   }
   schedules.push_back(preset_schedule("paper"));
   schedules.back().window_index = 3;
@@ -241,6 +243,16 @@ TEST_CASE("GPU shards when decoding, for head_dims and groups", "[shard]") {
       check_shards(problem, options.dtype, kCuts.back(), true);
     }
   }
+}
+
+TEST_CASE("GPU shards of aligned parts, searched as products", "[shard][aligned]") {
+  Options options = sharded(preset_schedule("aligned", 3));
+  options.schedule.top_k = 4;
+  options.query_offset = 20;
+  options.queries = 306;
+  options.num_heads = 32;
+  const Problem problem = make_problem(options);
+  check_shards(problem, options.dtype, kCuts.back(), false);
 }
 
 TEST_CASE("GPU shards with a spare tail and padding of NaN", "[shard]") {

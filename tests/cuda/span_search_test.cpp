@@ -1,4 +1,5 @@
 #include "judge.hpp"
+#include "multistep/cuda/plan.hpp"
 
 // Scores of integer inputs are exact in float32, so that the GPU has to keep the oracle's paths to
 // the bit: spans, scores, anchors and the order of ties.
@@ -36,7 +37,32 @@ std::vector<Schedule> presets() {
   result.push_back(preset_schedule("paper"));
   result.push_back(preset_schedule("paper"));
   result.back().window_index = 3;
+  for (Index steps = 2; steps <= 5; ++steps) {
+    result.push_back(preset_schedule("aligned", steps));
+    result.back().window_index = 3 * (steps % 2);
+  }
   return result;
+}
+
+/// So many rows that the search is a product at every level.
+Options product(Index steps, Index group, Index top_k) {
+  Options options;
+  options.schedule = preset_schedule("aligned", steps);
+  options.schedule.top_k = top_k;
+  options.schedule.window_index = 5 * (steps % 2);
+  options.num_heads = 2 * group;
+  options.queries = std::max<Index>(300, (Index{1} << 16) / (4 * group * top_k) + 1);
+  options.query_offset = 700;
+  options.start = {0, 437};
+  options.tail = 5;
+  return options;
+}
+
+void require_product(const Problem& problem) {
+  const OnDevice device(problem, Dtype::bf16);
+  const auto kernels =
+      cuda::plan_attention(device.shape, problem.plan, cuda::current_chip()).stages[0].kernels;
+  CHECK(std::count(kernels.begin(), kernels.end(), "search_parts") == problem.plan.steps() - 1);
 }
 
 }  // namespace
@@ -108,7 +134,7 @@ TEST_CASE("GPU search for every group of heads", "[search]") {
 TEST_CASE("GPU search for any number of queries", "[search]") {
   for (const Index queries : {1, 2, 7, 8, 9, 63, 64, 65, 127, 128, 129, 200}) {
     for (const Index offset : {0, 57, 300}) {
-      for (const char* rules : {"nstep", "even", "paper"}) {
+      for (const char* rules : {"nstep", "even", "aligned", "paper"}) {
         CAPTURE(queries, offset, rules);
         Options options;
         options.schedule = preset_schedule(rules);
@@ -126,8 +152,57 @@ TEST_CASE("GPU search for any number of queries", "[search]") {
   }
 }
 
+TEST_CASE("GPU search of aligned parts as a product", "[search][aligned][fault]") {
+  for (const Index steps : {2, 3, 4}) {
+    for (const Index group : {5, 16, 20}) {
+      for (const Index top_k : {1, 3, 4}) {
+        CAPTURE(steps, group, top_k);
+        Options options = product(steps, group, top_k);
+        options.dtype = kDtypes[top_k % 2];
+        options.head_dim = group == 16 ? 128 : 64;
+        options.values = top_k == 3 ? Values::exact : Values::integers;
+        Problem problem = make_problem(options);
+        fill_unused_rows(problem, static_cast<float>(inputs::kNaN));
+        require_product(problem);
+        check_equal(problem, options.dtype);
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU search of aligned parts where all rows look at the same, and from the first key on",
+          "[search][aligned]") {
+  for (const Index steps : {2, 3}) {
+    Options options = product(steps, 16, 4);
+    options.query_offset = 0;
+    Problem problem = make_problem(options);
+    require_product(problem);
+    std::fill(problem.search_keys.begin(), problem.search_keys.end(), 1.0F);
+    check_equal(problem, options.dtype);
+    for (std::vector<float>& level : problem.routing) std::fill(level.begin(), level.end(), 0.0F);
+    check_equal(problem, options.dtype);
+  }
+}
+
+TEST_CASE("GPU paths of aligned parts are the same bits as a product and without",
+          "[search][aligned]") {
+  for (const Index steps : {2, 3}) {
+    Options options = product(steps, 16, 4);
+    options.head_dim = 128;
+    options.values = Values::rough;
+    const Problem problem = make_problem(options);
+    require_product(problem);
+    const Paths want = search(OnDevice(problem, options.dtype).search_args(Rung::fast));
+    for (const Index query : {Index{0}, Index{7}, options.queries - 1}) {
+      const Paths one =
+          search(OnDevice(problem.chunk(query, 1), options.dtype).search_args(Rung::fast));
+      CHECK(same_paths(want.of_rows(query, 1, options.batch * options.num_heads), one));
+    }
+  }
+}
+
 TEST_CASE("GPU search behind a window, and inside one", "[search]") {
-  for (const Rule rule : {Rule::tight, Rule::power, Rule::even}) {
+  for (const Rule rule : {Rule::tight, Rule::power, Rule::even, Rule::aligned}) {
     for (const Index steps : {2, 3}) {
       for (const Index window_index : {0, 1, 3, 7, 11, 31}) {
         CAPTURE(to_string(rule), steps, window_index);
@@ -201,7 +276,7 @@ TEST_CASE("GPU search gives ties to the smaller keys, then to the first parents"
 }
 
 TEST_CASE("GPU search of NaN and infinite keys", "[search]") {
-  for (const char* rules : {"nstep", "even"}) {
+  for (const char* rules : {"nstep", "even", "aligned"}) {
     for (const Index steps : {2, 3}) {
       CAPTURE(rules, steps);
       Options options = prefill(preset_schedule(rules, steps));

@@ -32,6 +32,16 @@ struct Paths {
   std::vector<float> scores;
   std::vector<std::int32_t> anchors;
   std::vector<std::int32_t> parent_ranks;  // of a search of one level; else none
+
+  /// Rows [first, first + count) of each of `heads` that the rows are cut into.
+  Paths of_rows(Index first, Index count, Index heads) const {
+    const auto pick = [&](const auto& array) {
+      if (array.empty()) return array;
+      const Index width = static_cast<Index>(array.size() * at(top_k) / spans.size());
+      return inputs::rows_of(array, heads, width, first, count);
+    };
+    return {top_k, levels, pick(spans), pick(scores), pick(anchors), pick(parent_ranks)};
+  }
 };
 
 inline bool same_paths(const Paths& a, const Paths& b) {
@@ -158,10 +168,7 @@ struct Whole {
       if (array.empty()) return array;
       return inputs::rows_of(array, heads, static_cast<Index>(array.size()) / rows, first, count);
     };
-    return {pick(output),
-            {kept.top_k, kept.levels, pick(kept.spans), pick(kept.scores), pick(kept.anchors), {}},
-            pick(span_lses),
-            pick(window_lse)};
+    return {pick(output), kept.of_rows(first, count, heads), pick(span_lses), pick(window_lse)};
   }
 };
 

@@ -49,8 +49,8 @@ def stage_plan(program, stage, queries, chip, head_dim, top_k):
         capture_output=True, text=True)
     if "built without CUDA" in done.stderr:
         return None
-    stages = {plan["stage"]: plan for plan in json.loads(done.stdout)["stages"]}
-    return stages[stage]
+    found = json.loads(done.stdout)
+    return {plan["stage"]: plan for plan in [*found["stages"], found["backward"]]}[stage]
 
 
 def fast_shapes(program, stage, queries, chip):
@@ -66,7 +66,7 @@ def fast_shapes(program, stage, queries, chip):
 
 def fast_kernels(program):
     """The table of what the fast kernels take, or None where the program has none."""
-    lines = ["| queries | GPU | fast kernels |", "|---|---|---|"]
+    lines = ["| queries | GPU | fast kernels, forward | backward |", "|---|---|---|---|"]
     for queries, phase in ((1, "few: decoding"), (4096, "many: prefill")):
         for chip, name in (("h100", "Hopper"), ("a100", "others")):
             stages = {}
@@ -75,7 +75,8 @@ def fast_kernels(program):
             if None in stages:
                 return None
             cell = "; ".join(f"{', '.join(names)}: {shapes}" for shapes, names in stages.items())
-            lines.append(f"| {phase} | {name} | {cell} |")
+            backward = fast_shapes(program, "backward", queries, chip)
+            lines.append(f"| {phase} | {name} | {cell} | {backward} |")
     return "\n".join(lines) + "\n"
 
 

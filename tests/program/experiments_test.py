@@ -277,7 +277,7 @@ class Needles(Case):
                 (["--lengths", "4"], "--lengths 4: keys, as many as --depths 8 or more"),
                 (["--trials", "0"], "--trials 0: an integer in [1, 16777216], as 1000, 1k, 1Ki, "
                                     "1M, ..."),
-                (["--configs", "B"], "--configs B: dense, paper, released, or nstepN, evenN, "
+                (["--configs", "C"], "--configs C: A, B, dense, paper, released, or nstepN, evenN, "
                                      "alignedN, tightN with N in [2, 64]")):
             self.refuses(["needles", *options], message)
 

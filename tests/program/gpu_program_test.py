@@ -141,7 +141,8 @@ class Bench(Case):
     def test_bad_options(self):
         for options, message in [
             (["--configs", "C"],
-             "--configs C: A, B, nstep2, nstep3, nstep4, even2, even3, even4 or dense"),
+             "--configs C: A, B, dense, paper, released, or nstepN, evenN, alignedN, tightN with N in "
+             "[2, 64]"),
             (["--configs", "A,,B"], "--configs 'A,,B': values separated by commas, none empty"),
             (["--phases", "tune"], "--phases tune: decode, prefill, whole or train"),
             (["--lengths", "1x"], "--lengths 1x: an integer in [1, 2147483646], as 1000, 1k, 1Ki, "

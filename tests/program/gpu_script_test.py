@@ -69,11 +69,12 @@ class Script(unittest.TestCase):
         calls = self.calls()
         self.assertEqual(len(calls), 9)
         self.assertIn("--phases decode,prefill --lengths 10M --configs "
-                      "A,B,nstep2,nstep3,nstep4,even2,even3,even4,dense --commit c1 --dirty no",
+                      "A,B,nstep2,nstep3,nstep4,even2,even3,even4,aligned2,aligned3,aligned4,dense --commit c1 "
+                      "--dirty no",
                       calls[6])
         self.assertIn("--phases whole --whole-lengths 4Ki,8Ki,16Ki,32Ki,64Ki", calls[7])
         self.assertIn("--phases train --whole-lengths 16Ki,64Ki,128Ki --configs "
-                      "A,B,nstep2,nstep3,even2,dense --commit", calls[8])
+                      "A,B,nstep2,nstep3,even2,aligned2,aligned3,dense --commit", calls[8])
         self.assertEqual({path.name for path in self.results.iterdir()},
                          {f"context_{n}.json" for n in ("4Ki", "16Ki", "64Ki", "256Ki", "1Mi",
                                                         "4Mi", "10M")} | {"whole.json", "train.json"})

@@ -493,6 +493,13 @@ class Plan(Case):
         chunk = ("--length", "1Mi", "--queries", "4Ki")
         self.plan(*chunk, "--steps", 3,
                   search=["search_shared", "sort_pairs", "search_parents", "choose_rows"], **tiles)
+        aligned = ("--preset", "aligned", "--steps", 3)
+        self.plan(*chunk, *aligned,
+                  search=["search_parts", "sort_pairs", "search_parts", "choose_rows"], **tiles)
+        self.plan("--length", "1Mi", "--queries", 256, *aligned,  # too few for the parents
+                  search=["search_few", "search_parents", "choose_rows"], **tiles)
+        self.plan(*chunk, "--steps", 3, "--rule", "tight,aligned",
+                  search=["search_shared", "sort_pairs", "search_parents", "choose_rows"], **tiles)
         self.plan(*chunk, "--steps", 1, combine=["attend_tiles"])
         self.plan(*chunk, "--steps", 2, "--window-index", 4, search=["search_shared"],
                   attend=tiles["attend"], combine=["attend_tiles"])
@@ -659,8 +666,8 @@ class Scale(Case):
             self.assertEqual(self.json(*arguments, threads=other)["runs"], result["runs"])
 
     def test_bad_names(self):
-        names = "dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]"
-        for name in ("nstep1", "even65", "tight", "nstep2x", "A"):
+        names = "A, B, dense, paper, released, or nstepN, evenN, alignedN, tightN with N in [2, 64]"
+        for name in ("nstep1", "even65", "tight", "nstep2x", "C"):
             self.refuses(["scale", "--configs", f"even2,{name}"], f"--configs {name}: {names}")
         self.refuses(["scale", "--last-query"], "--last-query: with --json alone")
         self.refuses(["scale", "--dirty", "maybe"], "--dirty maybe: yes or no")

@@ -19,7 +19,8 @@ import sys
 import tempfile
 import time
 
-COUNT = 300
+COUNT = 300    # schedules of all rules but aligned
+ALIGNED = 200  # schedules with aligned levels, among others
 PROOFS = pathlib.Path(__file__).resolve().parents[2] / "proofs"
 
 # Level of a schedule: a rule and, where the rule uses them, exponent, factors, span exponent.
@@ -31,7 +32,13 @@ def paper(exponent="2", backward="2", forward="0", span_exponent="1/2"):
     return (Level("power", exponent, backward, forward, span_exponent),)
 
 
-# SPEC 10, and the edges: dense attention, a single key, windows over everything.
+def of_rules(*rules):
+    """Levels that use no rational, or default exponents alone, M of a tight one."""
+    return tuple(Level(rule, str(len(rules) + 1 - at), "1", "0", "1/2")
+                 for at, rule in enumerate(rules))
+
+
+# SPEC 10, SPEC 14, and the edges: dense attention, a single key, windows over everything.
 KNOWN = [
     (Question(2000, 0, 0, paper(backward="1", forward="1")), (7, 0)),
     (Question(1000, 0, 0, paper(backward="19/10")), (898, 0)),
@@ -42,6 +49,16 @@ KNOWN = [
     (Question(100, 0, 0, ()), None),
     (Question(1, 0, 0, paper()), None),
     (Question(50, 0, 60, (Level("even", "3", "3", "0", "2/3"), *paper())), None),
+    (Question(300, 0, 0, of_rules("aligned")), None),
+    (Question(300, 5, 3, of_rules("aligned")), None),
+    (Question(300, 0, 0, of_rules("aligned", "aligned")), None),
+    (Question(200, 7, 2, of_rules("aligned", "even")), None),
+    (Question(200, 7, 2, of_rules("tight", "aligned")), None),
+    (Question(200, 7, 2, of_rules("even", "aligned", "tight", "aligned")), None),
+    (Question(50, 0, 60, of_rules("aligned", "aligned")), None),
+    # Holes below aligned parts and above them.
+    (Question(200, 5, 3, (*of_rules("aligned"), *paper(backward="1/2"))), (12, 5)),
+    (Question(200, 5, 0, (*paper(backward="1"), *of_rules("aligned"))), (12, 5)),
 ]
 
 
@@ -51,6 +68,21 @@ def seeded(seed):
     steps = draw.choice([1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5])
     # Mixed rules, or the power rule alone, which alone can fail.
     rules = draw.choice([["tight", "power", "power", "even"], ["power"]])
+    return drawn(draw, steps, lambda: draw.choice(rules))
+
+
+def seeded_aligned(seed):
+    """The same with an aligned level, a power level, and up to two more, in any order: where parts
+    lie, and how long a clipped one nominally is, shows in the holes above and below them."""
+    draw = random.Random(COUNT + seed)
+    more = ["aligned", "aligned", "power", "power", "tight", "even"]
+    rules = ["aligned", "power", *draw.choices(more, k=draw.choice([0, 0, 1, 1, 2]))]
+    draw.shuffle(rules)
+    return drawn(draw, len(rules) + 1, rules.pop)
+
+
+def drawn(draw, steps, rule):
+    """A schedule whose levels have the rules that `rule` gives, one after the other."""
     levels = []
     for M in range(steps, 1, -1):
         exponent = str(M)
@@ -59,7 +91,7 @@ def seeded(seed):
         backward = draw.choice([f"{M}", f"{10 * M - 1}/10", f"{M}/2", "5/3", "1", "2/3", "1/2"])
         forward = draw.choice(["0", "0", "1", "1/2", "2/3"])
         span_exponent = draw.choice([f"{M - 1}/{M}"] * 3 + ["1/2", "11/20"])
-        levels.append(Level(draw.choice(rules), exponent, backward, forward, span_exponent))
+        levels.append(Level(rule(), exponent, backward, forward, span_exponent))
     length = draw.choice([draw.randint(1, 80), draw.randint(80, 300), draw.choice([256, 257])])
     start = draw.choice([0, 0, draw.randrange(length // 2 + 1)])
     return Question(length, start, draw.choice([0, 0, 0, 1, 2, 5]), tuple(levels))
@@ -69,7 +101,7 @@ def for_checker(question):
     """The line of proofs/checker/checker.ml."""
     words = [str(question.length), str(question.start), str(question.window)]
     for level in question.levels:
-        values = {"tight": level[:2], "power": level, "even": level[:1]}[level.rule]
+        values = {"tight": level[:2], "power": level}.get(level.rule, level[:1])
         words.append(":".join(values))
     return " ".join(words)
 
@@ -162,6 +194,7 @@ def main():
         return 1
     begin = time.monotonic()
     questions = [question for question, _ in KNOWN] + [seeded(seed) for seed in range(COUNT)]
+    questions += [seeded_aligned(seed) for seed in range(ALIGNED)]
     proved = ask_checker(checker, questions)
     tested = [ask_program(program, question) for question in questions]
 
@@ -178,14 +211,17 @@ def main():
 
     problems += unnoticed()
 
-    holes = sum(answer is not None for answer in proved[len(KNOWN):])
-    if 3 * min(holes, COUNT - holes) < COUNT:
-        problems.append(f"{holes} of {COUNT} seeded schedules fail; a third must, a third must not")
+    holes = []
+    for begin_at, count in ((len(KNOWN), COUNT), (len(KNOWN) + COUNT, ALIGNED)):
+        holes.append(sum(answer is not None for answer in proved[begin_at:begin_at + count]))
+        if 3 * min(holes[-1], count - holes[-1]) < count:
+            problems.append(f"{holes[-1]} of {count} seeded schedules fail; a third must, a third "
+                            "must not")
     if problems:
         print("\n".join(problems))
         return 1
-    print(f"{len(questions)} schedules, {holes} of {COUNT} seeded ones with holes, answered alike "
-          f"in {time.monotonic() - begin:.1f} s")
+    print(f"{len(questions)} schedules, {holes[0]} of {COUNT} seeded ones with holes and {holes[1]} of "
+          f"{ALIGNED} with aligned levels, answered alike in {time.monotonic() - begin:.1f} s")
     return 0
 
 

@@ -119,8 +119,9 @@ def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], sch
     ``multistep.plan``. Tensors are looked at for their shapes alone."""
     given = checked(arguments("plan", q, k, v, routing_queries, schedule, options,
                               query_offset=query_offset, length=length))
+    packed = 0 if given.cu_seqlens is None else len(given.cu_seqlens) - 1
     return plan_of(check_shapes(given), schedule.with_top_k(given.top_k), given.query_offset,
-                   given.softmax_scale, length is not None)
+                   given.softmax_scale, length is not None, packed=packed)
 
 
 __all__ = ["Cache", "MultiStepAttention", "accumulate", "attend", "attention", "decode", "merge",

@@ -23,7 +23,8 @@ def attended(given: Arguments, details: bool) -> Attended:
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
     given = given._replace(length=positions.read("length", given.length, given.q),
-                           start=positions.read("start", given.start, given.q))
+                           start=positions.read("start", given.start, given.q),
+                           cu_seqlens=positions.boundaries(given.cu_seqlens, given.q))
     operands = operators.operands(given)
     found = _call(torch.ops.multistep.attention, *operands,
                   details or autograd.will_go_back(operands))

@@ -62,8 +62,10 @@ def _inputs(given: Arguments) -> dict[str, Any]:
     arrays = each(dense, given)._replace(
         top_k=None,  # which is the schedule's
         start=positions.on_device("start", given.start, given.q),
-        length=positions.on_device("length", given.length, given.q))
-    return {**sizes._asdict(), **arrays._asdict(), "dtype": _name(given.q.dtype),
+        length=positions.on_device("length", given.length, given.q),
+        cu_seqlens=positions.boundaries_on_device(given.cu_seqlens, given.q))
+    packed = None if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
+    return {**sizes._asdict(), **arrays._asdict(), "sequences": packed, "dtype": _name(given.q.dtype),
             "schedule": device_schedule(given.schedule, max(sizes.keys, 1), device)}
 
 

@@ -130,12 +130,15 @@ class MultiStepAttention(nn.Module):
         return Cache(room(), room(), None if self.accumulation is None else room())
 
     def forward(self, x: Tensor, *, start: Union[int, Sequence[int], Tensor, None] = None,
-                cache: Optional[Cache] = None) -> Tensor:
+                cache: Optional[Cache] = None, cu_seqlens: Optional[Tensor] = None) -> Tensor:
         """Attention of x [batch, L, embed_dim] to itself, and to what the cache has of the sequence
         before it, under torch.no_grad(). ``start``: the first position of each sequence that
-        counts, where they are padded on the left."""
+        counts, where they are padded on the left. ``cu_seqlens`` [sequences + 1]: x [1, L,
+        embed_dim] is of packed sequences, as in ``multistep.attention``."""
         if cache is not None and torch.is_grad_enabled():
             raise RuntimeError("multistep: no gradients through a cache; use torch.no_grad()")
+        if cache is not None and cu_seqlens is not None:
+            raise ValueError("cache: None beside cu_seqlens")
         offset = 0 if cache is None else cache.length
         # Dense here, or what is kept for the backward pass would be copied there once more.
         q, k, v, *routing = (
@@ -143,7 +146,7 @@ class MultiStepAttention(nn.Module):
             for layer in (self.q, self.k, self.v, *self.routing))
         keys = None
         if self.accumulation is not None:
-            keys = self._search_keys(x, k, start, offset, cache)
+            keys = self._search_keys(x, k, start, offset, cache, cu_seqlens)
         if self.rotary is not None:
             turn = _Rotation(x, offset, self.head_dim, self.rotary)
             q, k, *routing = map(turn, (q, k, *routing))
@@ -152,13 +155,14 @@ class MultiStepAttention(nn.Module):
             cache.put(k, v, keys)
             k, v, keys = cache.k, cache.v, cache.search_keys
         given = Arguments(q, k, v, routing, self.schedule, None, self.softmax_scale,
-                          self.search_scale, offset, start=start, search_keys=keys)
+                          self.search_scale, offset, start=start, search_keys=keys,
+                          cu_seqlens=cu_seqlens)
         output: Tensor = calls.attended(given, False).output
         result: Tensor = self.out(output.transpose(1, 2).flatten(2))
         return result
 
-    def _search_keys(self, x: Tensor, k: Tensor, start: Any, offset: int, cache: Optional[Cache]
-                     ) -> Tensor:
+    def _search_keys(self, x: Tensor, k: Tensor, start: Any, offset: int, cache: Optional[Cache],
+                     cu_seqlens: Optional[Tensor]) -> Tensor:
         wide = torch.promote_types(k.dtype, torch.float32)  # of decays, which are near 1
         if self.accumulation == "ema":
             a = self.decay.to(wide).sigmoid()[:, None].expand(k.shape[:3])
@@ -169,6 +173,10 @@ class MultiStepAttention(nn.Module):
             a, b, c = by_head.split([1, self.state, self.state], -1)
             a = a.to(wide).sigmoid()
             a, b = a.squeeze(-1), (1 - a) * b
+        if cu_seqlens is not None:  # each begins anew
+            begins = torch.zeros(x.shape[1] + 1, dtype=torch.bool, device=x.device)
+            begins = begins.index_fill(0, cu_seqlens.to(x.device, torch.int64), True)[:-1]
+            a = torch.where(begins, 0, a)
         keys, state = calls.accumulated(Recurrence(
             k, a, b.to(k.dtype), c.to(k.dtype), None if cache is None else cache.state, start,
             offset))

@@ -106,8 +106,8 @@ def _empty(operands: Sequence[Any], details: bool) -> Attended:
            "(Tensor, Tensor, Tensor, Tensor[], Tensor)")
 def attention_backward(*operands: Any) -> Gradients:
     by, at, given = _read_backward(operands)
-    found = oracle.attention_backward(oracle.problem(*given), Derivatives(*map(_doubles, by)),
-                                      Kept(*(one.detach().numpy() for one in at[:3])))
+    found = oracle.gradients(given, Derivatives(*map(_doubles, by)),
+                             Kept(*(one.detach().numpy() for one in at[:3])))
     keys = found.search_keys
 
     def tensor(array: oracle.Doubles) -> Tensor:

@@ -33,15 +33,33 @@ def read(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
     return torch.full((batch,), value, dtype=torch.int64, device=device)
 
 
+def boundaries(value: Any, beside: Tensor) -> Optional[Tensor]:
+    """Of packed sequences; tensors are left to the operator."""
+    if value is None or isinstance(value, Tensor):
+        return value
+    return torch.tensor(_arrays.integers("cu_seqlens", value), device=beside.device)
+
+
 def on_device(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     """As the kernels take them, int32 beside the arrays, without a look at them: those behind every
     key stay so."""
+    batch = beside.shape[0]
+    if given is not None and given.shape != (batch,):
+        raise ValueError(f"{name} of shape {tuple(given.shape)}: integers of shape ({batch},), one "
+                         "per sequence")
+    return _beside(name, given, beside)
+
+
+def boundaries_on_device(given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
+    """The same of packed sequences, whose shape has been checked."""
+    return _beside("cu_seqlens", given, beside)
+
+
+def _beside(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     if given is None:
         return None
-    batch = beside.shape[0]
-    if given.shape != (batch,) or given.dtype not in _INTEGERS:
-        raise ValueError(f"{name} of shape {tuple(given.shape)}, {given.dtype}: integers of "
-                         f"shape ({batch},), one per sequence")
+    if given.dtype not in _INTEGERS:
+        raise TypeError(f"{name} of {given.dtype}: integers")
     if given.device != beside.device:
         if torch.cuda.is_current_stream_capturing():
             raise ValueError(f"{name} on {given.device}: {beside.device} in a captured graph")

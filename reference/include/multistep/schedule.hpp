@@ -63,6 +63,9 @@ Reach power_reach(const Level& level, Index n);
 /// for the smallest c >= 0 with 2^(M (2c + 1)) >= nominal^(2 (M - 1)).
 Index aligned_part(Index nominal, Index steps_left);
 
+/// The longest nominal length with parts of at most 2^c keys.
+Index longest_with_parts(Index c, Index steps_left);
+
 /// The keys that a level searches, and how many they nominally are (SPEC 2.3): a part that the
 /// segment above has clipped counts as a whole one. At level 1 a segment has its own length.
 struct Segment : Span {

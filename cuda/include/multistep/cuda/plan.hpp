@@ -25,7 +25,7 @@ Chip current_chip();
 Chip chip_named(const std::string& name);
 
 struct StagePlan {
-  std::string stage;                 // search, attend, combine
+  std::string stage;                 // search, attend, combine, backward
   std::vector<std::string> kernels;  // in the order of their launches
   bool fast = true;
   std::string why;  // no faster kernel takes the call, in one line; empty where it is fast
@@ -34,7 +34,9 @@ struct StagePlan {
 struct AttentionPlan {
   std::vector<StagePlan> stages;  // without search where N = 1
   Index queries_at_once = 0;      // of a chunk
+  StagePlan backward;  // attention_backward(): its kernels that go over the keys of every item
 
+  /// Forward.
   bool fast() const;
   std::string why() const;  // of the first stage that is not fast
 };

@@ -90,6 +90,10 @@ class DeviceSchedule {
 /// The arrays hold the keys [key_offset, key_offset + keys): all of them, with key_offset 0 and
 /// possibly a spare tail, or a shard of a longer context. Rows past the last query's position, and
 /// rows before `start`, are not read or do not count: they may hold anything, NaN included.
+///
+/// With `cu_seqlens` the rows are those of packed sequences, one behind the other, queries and keys
+/// alike: a query looks at keys of its own sequence alone, and rows behind the last sequence have
+/// no keys. Batch is then 1, query_offset 0, and there is neither a start nor a length.
 struct Shape {
   Index batch = 1;
   Index num_heads = 1;
@@ -101,6 +105,9 @@ struct Shape {
   Index key_offset = 0;
   const std::int32_t* start = nullptr;   // [batch] on the device, first eligible key; null: 0
   const std::int32_t* length = nullptr;  // [batch] on the device, keys in the whole context; null
+  Index sequences = 0;                   // packed, where there are cu_seqlens
+  const std::int32_t* cu_seqlens = nullptr;  // [sequences + 1] on the device: first rows, from 0,
+                                             // and the end of the last; not decreasing
 
   Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
   Index group() const { return num_heads / num_kv_heads; }
