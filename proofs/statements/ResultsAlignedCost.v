@@ -5,7 +5,7 @@
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule ResultsWork ResultsCost.
-From Multistep Require AlignedCost AlignedWork AlignedBound.
+From Multistep Require AlignedCost AlignedWork AlignedBound AlignedFour.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -102,7 +102,8 @@ Proof. split; [reflexivity | apply (shares_are_even 2 13 ltac:(lia) ltac:(lia))]
 Print Assumptions shares_are_even.
 Print Assumptions shares_of_13.
 
-(** ** Against [h^(1/N)] (AlignedWork.v, AlignedBound.v) *)
+(** ** Against [h^(1/N)] (AlignedWork.v, AlignedBound.v,
+    AlignedFour.v) *)
 
 (** SPEC 2.5.4, 2.5.6: of [h] keys level 1 offers at most [sqrt 2 h^(1/N)] parts besides the two at
     the ends, and each later step at most [2^(1 - 1/(2N - 2)) h^(1/N)], less than twice the root. *)
@@ -171,6 +172,22 @@ Proof. exact (three_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed
 
 Print Assumptions three_steps_near_bound.
 Print Assumptions three_steps_at_10_12.
+
+(** SPEC 2.5.6: and four less than 1.11 times [4 h^(1/4)]. *)
+Theorem four_steps_near_bound : forall w t,
+  0 <= w -> 2 ^ 10 <= t + 1 - w ->
+  exists cs,
+    costs_at_most w [Aligned; Aligned; Aligned] (seen 0 t) cs /\ length cs = 4%nat /\
+    (100 * total cs) ^ 4 < 111 ^ 4 * (4 ^ 4 * (t + 1 - w)).
+Proof. exact AlignedFour.four_steps_near_bound. Qed.
+
+Example four_steps_at_10_12 : exists cs,
+  costs_at_most 64 [Aligned; Aligned; Aligned] (seen 0 (10 ^ 12 + 63)) cs /\ length cs = 4%nat /\
+  (100 * total cs) ^ 4 < 111 ^ 4 * (4 ^ 4 * 10 ^ 12).
+Proof. exact (four_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed)). Qed.
+
+Print Assumptions four_steps_near_bound.
+Print Assumptions four_steps_at_10_12.
 
 (** SPEC 2.5.4: [L] queries, whatever [top_k] paths they keep, cost at most
     [(1 + top_k (N - 1)) (2 + 2 L^(1/N)) + w] each. *)
