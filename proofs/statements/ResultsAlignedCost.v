@@ -5,7 +5,7 @@
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule ResultsWork ResultsCost.
-From Multistep Require AlignedCost AlignedWork.
+From Multistep Require AlignedCost AlignedWork AlignedBound AlignedFour.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -102,7 +102,8 @@ Proof. split; [reflexivity | apply (shares_are_even 2 13 ltac:(lia) ltac:(lia))]
 Print Assumptions shares_are_even.
 Print Assumptions shares_of_13.
 
-(** ** Against [h^(1/N)] (AlignedWork.v) *)
+(** ** Against [h^(1/N)] (AlignedWork.v, AlignedBound.v,
+    AlignedFour.v) *)
 
 (** SPEC 2.5.4, 2.5.6: of [h] keys level 1 offers at most [sqrt 2 h^(1/N)] parts besides the two at
     the ends, and each later step at most [2^(1 - 1/(2N - 2)) h^(1/N)], less than twice the root. *)
@@ -138,6 +139,55 @@ Proof. split; [reflexivity | exact (two_steps_are_near 2049 ltac:(lia))]. Qed.
 
 Print Assumptions two_steps_are_near.
 Print Assumptions worst_of_two_steps.
+
+(** SPEC 2.5.6: from [2^10] keys outside the window on, two aligned steps offer less than 1.08 times
+    the lower bound [2 h^(1/2)], the parts at the ends included, where key 0 is eligible. *)
+Theorem two_steps_near_bound : forall w t,
+  0 <= w -> 2 ^ 10 <= t + 1 - w ->
+  exists cs,
+    costs_at_most w [Aligned] (seen 0 t) cs /\ length cs = 2%nat /\
+    (100 * total cs) ^ 2 < 108 ^ 2 * (2 ^ 2 * (t + 1 - w)).
+Proof. exact AlignedBound.two_steps_near_bound. Qed.
+
+Example two_steps_at_10_12 : exists cs,
+  costs_at_most 64 [Aligned] (seen 0 (10 ^ 12 + 63)) cs /\ length cs = 2%nat /\
+  (100 * total cs) ^ 2 < 108 ^ 2 * (2 ^ 2 * 10 ^ 12).
+Proof. exact (two_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed)). Qed.
+
+Print Assumptions two_steps_near_bound.
+Print Assumptions two_steps_at_10_12.
+
+(** SPEC 2.5.6: and three less than 1.10 times [3 h^(1/3)]. *)
+Theorem three_steps_near_bound : forall w t,
+  0 <= w -> 2 ^ 10 <= t + 1 - w ->
+  exists cs,
+    costs_at_most w [Aligned; Aligned] (seen 0 t) cs /\ length cs = 3%nat /\
+    (100 * total cs) ^ 3 < 110 ^ 3 * (3 ^ 3 * (t + 1 - w)).
+Proof. exact AlignedBound.three_steps_near_bound. Qed.
+
+Example three_steps_at_10_12 : exists cs,
+  costs_at_most 64 [Aligned; Aligned] (seen 0 (10 ^ 12 + 63)) cs /\ length cs = 3%nat /\
+  (100 * total cs) ^ 3 < 110 ^ 3 * (3 ^ 3 * 10 ^ 12).
+Proof. exact (three_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed)). Qed.
+
+Print Assumptions three_steps_near_bound.
+Print Assumptions three_steps_at_10_12.
+
+(** SPEC 2.5.6: and four less than 1.11 times [4 h^(1/4)]. *)
+Theorem four_steps_near_bound : forall w t,
+  0 <= w -> 2 ^ 10 <= t + 1 - w ->
+  exists cs,
+    costs_at_most w [Aligned; Aligned; Aligned] (seen 0 t) cs /\ length cs = 4%nat /\
+    (100 * total cs) ^ 4 < 111 ^ 4 * (4 ^ 4 * (t + 1 - w)).
+Proof. exact AlignedFour.four_steps_near_bound. Qed.
+
+Example four_steps_at_10_12 : exists cs,
+  costs_at_most 64 [Aligned; Aligned; Aligned] (seen 0 (10 ^ 12 + 63)) cs /\ length cs = 4%nat /\
+  (100 * total cs) ^ 4 < 111 ^ 4 * (4 ^ 4 * 10 ^ 12).
+Proof. exact (four_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed)). Qed.
+
+Print Assumptions four_steps_near_bound.
+Print Assumptions four_steps_at_10_12.
 
 (** SPEC 2.5.4: [L] queries, whatever [top_k] paths they keep, cost at most
     [(1 + top_k (N - 1)) (2 + 2 L^(1/N)) + w] each. *)

@@ -104,8 +104,8 @@ Proof.
   destruct cases as [-> | [-> | [-> | ->]]]; (split; [| reflexivity]);
     [exists [(seen 0 0, 1)], 1 | exists [(seen 0 1, 1)], 2 | exists [(seen 0 2, 1)], 3
     | exists [(seen 0 3, 2)], 1];
-    repeat split; try (vm_compute; congruence);
-    (constructor; [| constructor]); (split; [left; reflexivity | computed]).
+    (split; [computed | split; [| split; vm_compute; reflexivity]]);
+    (constructor; [split; [left; reflexivity | computed] | constructor]).
 Qed.
 
 Example cost_of_four_queries :

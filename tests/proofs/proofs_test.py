@@ -56,7 +56,9 @@ KNOWN = [
     (Question(200, 7, 2, of_rules("tight", "aligned")), None),
     (Question(200, 7, 2, of_rules("even", "aligned", "tight", "aligned")), None),
     (Question(50, 0, 60, of_rules("aligned", "aligned")), None),
-    # Holes below aligned parts and above them.
+    # Holes below aligned parts and above them; the first hangs on the nominal length of a clipped
+    # part: by its own length it would be (32, 16).
+    (Question(50, 7, 0, (*of_rules("aligned", "aligned"), *paper(backward="1"))), (32, 8)),
     (Question(200, 5, 3, (*of_rules("aligned"), *paper(backward="1/2"))), (12, 5)),
     (Question(200, 5, 0, (*paper(backward="1"), *of_rules("aligned"))), (12, 5)),
 ]
@@ -72,12 +74,14 @@ def seeded(seed):
 
 
 def seeded_aligned(seed):
-    """The same with an aligned level, a power level, and up to two more, in any order: where parts
-    lie, and how long a clipped one nominally is, shows in the holes above and below them."""
+    """The same with an aligned level, a power level, and up to two more, in any order or the aligned
+    ones first: where parts lie, and how long a clipped one nominally is, shows in the holes."""
     draw = random.Random(COUNT + seed)
     more = ["aligned", "aligned", "power", "power", "tight", "even"]
     rules = ["aligned", "power", *draw.choices(more, k=draw.choice([0, 0, 1, 1, 2]))]
     draw.shuffle(rules)
+    if draw.random() < 0.5:
+        rules.sort(reverse=True)  # the last is level 1's
     return drawn(draw, len(rules) + 1, rules.pop)
 
 
