@@ -371,6 +371,6 @@ def test_packed_sequences(name):
                          [level[:, :, begin:end] for level in routing], schedule)
         assert torch.equal(found.scores[:, :, begin:end], want.scores)
     assert not found.output[:, :, 325:].any()
-    assert "pieces" not in str(mt.plan(*(x[:, :, :3] for x in (q, k, v)),
+    assert "decode_pieces" not in str(mt.plan(*(x[:, :, :3] for x in (q, k, v)),
                                        [level[:, :, :3] for level in routing], schedule,
                                        cu_seqlens=[0, 3]))
