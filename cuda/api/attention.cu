@@ -14,7 +14,9 @@ class Attention {
         slots_(args.schedule->levels() > 0 ? args.schedule->top_k() : 0),
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         choice_(args.shape, slots_, scale_, args.rung, current_device().tiles),
-        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)) {
+        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)),
+        shared_bits_(shared_bits(args.schedule->plan().schedule(), args.schedule->levels(),
+                                 longest_row(args.shape))) {
     if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 
@@ -90,7 +92,8 @@ class Attention {
       Search stage(search, rows, arena);
       if (launch) {
         stage.launch(stream);
-        tiles ? span_attention_tiles(attend, sort_pairs(attend, sorting, stream), stream)
+        tiles ? span_attention_tiles(attend, sort_pairs(attend, shared_bits_, sorting, stream),
+                                     stream)
               : span_attention_plain(attend, stream);
         if (args_.span_lses && !whole) {
           place_rows(rows, attend.slots, attend.lse, args_.span_lses, stream);
@@ -126,7 +129,8 @@ class Attention {
   Index slots_;
   float scale_;
   KernelChoice choice_;
-  Index chunk_;  // queries
+  Index chunk_;      // queries
+  int shared_bits_;  // of first keys
 };
 
 void require_attention(const AttentionArgs& args) {

@@ -219,7 +219,12 @@ void Search::launch(Stream stream) {
       ++m;
       continue;
     }
-    if (sorting_[m]) scratch_[m].order = sort_pairs(pairs_of(level), sorting_[m], stream).pair;
+    if (sorting_[m]) {
+      const Index above = args_.level == 0 ? static_cast<Index>(m) : args_.level - 1;
+      const int bits =
+          shared_bits(args_.schedule->plan().schedule(), above, longest_row(args_.shape));
+      scratch_[m].order = order_pairs(pairs_of(level), bits, sorting_[m], stream);
+    }
     const int count = levels_at_once(rows_, level.top_k, level.parents != nullptr,
                                      static_cast<int>(levels_.size() - m), current_chip());
     search_levels_fast(&level, count, scratch_[m], stream);
@@ -298,9 +303,14 @@ void span_attention(const SpanAttentionArgs& args, Stream stream) {
   require_attend(args);
   require_workspace(args.workspace, workspace_size(args));
   const SpanAttend attend = span_attend_of(args);
-  is_fast(args)
-      ? span_attention_tiles(attend, sort_pairs(attend, args.workspace.data, stream), stream)
-      : span_attention_plain(attend, stream);
+  is_fast(args) ? span_attention_tiles(
+                      attend,
+                      sort_pairs(attend,
+                                 shared_bits(args.schedule->plan().schedule(),
+                                             args.schedule->levels(), longest_row(args.shape)),
+                                 args.workspace.data, stream),
+                      stream)
+                : span_attention_plain(attend, stream);
 }
 
 std::size_t workspace_size(const CombineArgs&) { return 0; }

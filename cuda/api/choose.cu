@@ -90,15 +90,32 @@ bool sorts_parents(Index pairs) {
   return pairs >= kSorted && pairs < INT_MAX;
 }
 
+namespace {
+
+bool are_aligned(const Schedule& schedule, Index levels) {
+  return std::all_of(schedule.levels.begin(), schedule.levels.begin() + levels,
+                     [](const Level& level) { return level.rule == Rule::aligned; });
+}
+
+}  // namespace
+
+int shared_bits(const Schedule& schedule, Index m, Index keys) {
+  if (m == 0 || !are_aligned(schedule, m)) return 0;
+  double bits = std::log2(static_cast<double>(std::max<Index>(keys, 1)));
+  for (Index i = 1; i <= m; ++i) {
+    const auto left = static_cast<double>(schedule.steps - i + 1);
+    bits = std::max(std::ceil(bits * (left - 1) / left - 0.5), 0.0);
+  }
+  return std::max(static_cast<int>(bits) - 1, 0);
+}
+
 bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index keys,
                       int multiprocessors) {
   const auto top_k = static_cast<int>(schedule.top_k);
   const bool inner = m > 1;
   const std::int64_t units = rows.total() * (inner ? top_k : 1);
-  const auto aligned = [](const Level& level) { return level.rule == Rule::aligned; };
   if (rows.sequence.packed || units_are_few(rows, top_k, inner, multiprocessors) ||
-      (inner && !sorts_parents(units)) ||
-      !std::all_of(schedule.levels.begin(), schedule.levels.begin() + m, aligned)) {
+      (inner && !sorts_parents(units)) || !are_aligned(schedule, m)) {
     return false;
   }
   // A level's parts, and with them the parents below, are more by the N-th root than those above.

@@ -46,6 +46,10 @@ bool sorts_parents(Index pairs);
 bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index keys,
                       int multiprocessors);
 
+/// Last bits that the first keys of level m's spans have in common, where these are parts that all
+/// rows share: in rows of up to `keys` keys and down to about a quarter of them.
+int shared_bits(const Schedule& schedule, Index m, Index keys);
+
 /// How many of `count` levels that follow one another one launch searches.
 int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip);
 

@@ -302,7 +302,12 @@ struct Pairs {
   int begin_shift;           // last bits of a first key that the order does not look at
 };
 std::size_t sort_pairs_bytes(const Rows& rows, int slots);
-Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream);
+/// `shared_bits`: last bits of a first key that need not be looked at, as nearly all have them in
+/// common.
+Pairs sort_pairs(const SpanAttend& attend, int shared_bits, void* workspace, Stream stream);
+/// Their order alone.
+const std::int32_t* order_pairs(const SpanAttend& attend, int shared_bits, void* workspace,
+                                Stream stream);
 
 /// Hopper's tile kernels: positive scale, head_dim 64 or 128, and for the combination few slots.
 inline constexpr int kMaxTileSlots = 4;

@@ -1,6 +1,6 @@
 #include "api/check.cuh"
 #include "api/stages.cuh"
-#include "attend/attend_row.cuh"
+#include "combine/slot_gates.cuh"
 
 /// Combination without a window: nothing but reading the spans' outputs and writing their sum, 16
 /// bytes a thread with all of a row's slots in flight.
@@ -29,19 +29,15 @@ __global__ void __launch_bounds__(kThreads) combine_row_pieces(Combine combine) 
   }
 
   const Rows::Row row = combine.rows.at(r);
-  const std::int64_t first = row.index * combine.slots;
-  const int used = combine.slots == 0 ? 0 : slots_in_use(combine.spans + first, combine.slots);
+  const SlotGates gates(combine, row.index);
   if (combine.window_lse_out && at == 0) combine.window_lse_out[row.index] = -kInfinity;
-  const Gates gates = gates_of(combine.scores + first, used);
   float sum[kValues] = {};
 #pragma unroll
   for (int s = 0; s < kMaxTileSlots; ++s) {
-    if (s >= used) break;
-    float gate = gates.of(combine.scores[first + s]);
-    if (faulty(combine.rows.fault, Fault::gates_equal)) gate = 1.0f / used;
+    if (s >= gates.used) break;
     Joined joined = join(lse[s], -kInfinity);
     if (faulty(combine.rows.fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
-    const float weight = gate * joined.first;
+    const float weight = gates.gate[s] * joined.first;
     const std::uint32_t bits[4] = {piece[s].x, piece[s].y, piece[s].z, piece[s].w};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {

@@ -1,4 +1,5 @@
 #include "attend/attend_tiles_sm90.cuh"
+#include "combine/slot_gates.cuh"
 
 /// Window and combination by tiles: a window's output is joined with the spans' outputs while it is
 /// in registers.
@@ -15,17 +16,14 @@ struct WindowTiles : WindowRows {
   /// Gates and log-sum-exps of a row's spans; the outputs are asked for.
   __device__ void prepare(const TileRow& row, SlotWeight* weights, int row_bytes) const {
     if (slots == 0) return;
-    const std::int64_t first = row.index * slots;
-    const int used = slots_in_use(spans + first, slots);
-    const Gates gates = gates_of(scores + first, used);
+    const SlotGates gates(*this, row.index);
 #pragma unroll
     for (int s = 0; s < kMaxTileSlots; ++s) {
       if (s >= slots) break;
       SlotWeight weight{-1, -kInfinity};
-      if (s < used) {
+      if (s < gates.used) {
         const std::int64_t pair = row.item * slots + s;
-        weight = {gates.of(scores[first + s]), span_lses[pair]};
-        if (faulty(rows.fault, Fault::gates_equal)) weight.gate = 1.0f / used;
+        weight = {gates.gate[s], span_lses[pair]};
         const char* output = static_cast<const char*>(span_outputs) + pair * row_bytes;
         for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
       }

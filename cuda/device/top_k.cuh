@@ -29,22 +29,36 @@ struct TopK {
     }
   }
 
-  /// Unites the lists of lanes whose numbers differ in the bits of `mask`; all of them get it. Of
-  /// two lists in order, the larger of the first's i-th and the second's i-th from the end are the
-  /// best ones; of 4 they are bitonic, and half a sorting network brings them into order. Of 3 it
-  /// takes a whole one.
+  /// Unites the lists of lanes whose numbers differ in the bits of `mask`; all of them get it.
   __device__ void merge_lanes(int mask) {
     for (int bit = 1; bit < 32; bit *= 2) {
-      if (!(mask & bit)) continue;
-      PackedScore other[kTopK];
+      if (mask & bit) merge_lane(bit, *this);
+    }
+  }
+
+  /// Unites this list with what the lane whose number differs in `bit` gives.
+  __device__ void merge_lane(int bit, const TopK& given) {
+    PackedScore other[kTopK];
 #pragma unroll
-      for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, best[s], bit);
+    for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, given.best[s], bit);
+      // Of two lists in order, the larger of the first's i-th and the second's i-th from the end
+      // are the best ones; of 4 they are bitonic, and half a sorting network brings them into
+      // order. Of 3 it takes a whole one.
 #pragma unroll
-      for (int s = 0; s < kTopK; ++s) best[s] = max(best[s], other[kTopK - 1 - s]);
-      if constexpr (kTopK > 2) order(0, 2);
-      if constexpr (kTopK == 4) order(1, 3);
-      order(0, 1);
-      if constexpr (kTopK > 2) order(kTopK - 2, kTopK - 1);
+    for (int s = 0; s < kTopK; ++s) best[s] = max(best[s], other[kTopK - 1 - s]);
+    if constexpr (kTopK > 2) order(0, 2);
+    if constexpr (kTopK == 4) order(1, 3);
+    order(0, 1);
+    if constexpr (kTopK > 2) order(kTopK - 2, kTopK - 1);
+  }
+
+  /// Without an address that hangs on a lane.
+  __device__ void swap_where(bool swapped, TopK& other) {
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      const PackedScore mine = best[s];
+      best[s] = swapped ? other.best[s] : mine;
+      other.best[s] = swapped ? mine : other.best[s];
     }
   }
 

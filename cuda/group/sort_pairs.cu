@@ -12,13 +12,14 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kSortBits = 24;  // three passes of the sort
 
-/// How a sort key is made of KV head and first key: coarser where the bits do not suffice.
+/// How a sort key is made of KV head and first key: without the bits that first keys share, and
+/// coarser where the bits do not suffice.
 struct SortKey {
   int begin_bits;
   int shift;
   int bits;  // in all
 
-  explicit SortKey(const Rows& rows) {
+  SortKey(const Rows& rows, int shared_bits) {
     const auto log2_ceil = [](std::int64_t n) {
       int bits = 0;
       while ((std::int64_t{1} << bits) < n) ++bits;
@@ -26,7 +27,8 @@ struct SortKey {
     };
     const int head_bits = log2_ceil(static_cast<std::int64_t>(rows.batch) * rows.kv_heads);
     const int key_bits = log2_ceil(rows.keys + 1);
-    begin_bits = std::min(key_bits, std::max(kSortBits - 1 - head_bits, 8));
+    begin_bits =
+        std::min(std::max(key_bits - shared_bits, 1), std::max(kSortBits - 1 - head_bits, 8));
     shift = key_bits - begin_bits;
     bits = head_bits + 1 + begin_bits;
     require(bits <= 32, "batch {} of {} KV heads: at most 2^23 in all", rows.batch, rows.kv_heads);
@@ -120,33 +122,45 @@ struct Layout {
   }
 };
 
-}  // namespace
-
-std::size_t sort_pairs_bytes(const Rows& rows, int slots) {
-  return Layout(rows, slots, Arena()).used;
-}
-
-Pairs sort_pairs(const SpanAttend& attend, void* workspace, Stream stream) {
-  Layout layout(attend.rows, attend.slots, Arena(workspace));
-  if (layout.count == 0) return {};
-  const SortKey sort_key(attend.rows);
+/// The pairs' numbers in order.
+const std::int32_t* sort(const SpanAttend& attend, const SortKey& sort_key, const Layout& layout,
+                         Stream stream) {
   make_keys<<<blocks_for(layout.count, kThreads), kThreads, 0, stream>>>(
       attend, sort_key, static_cast<std::int32_t>(layout.per_head),
       static_cast<std::int32_t>(layout.count), layout.keys[0], layout.pairs[0]);
   check_launch("make_keys");
   cub::DoubleBuffer<std::uint32_t> keys(layout.keys[0], layout.keys[1]);
   cub::DoubleBuffer<std::int32_t> pairs(layout.pairs[0], layout.pairs[1]);
-  check(cub::DeviceRadixSort::SortPairs(layout.sort_space, layout.sort_bytes, keys, pairs,
+  std::size_t bytes = layout.sort_bytes;
+  check(cub::DeviceRadixSort::SortPairs(layout.sort_space, bytes, keys, pairs,
                                         static_cast<int>(layout.count), 0, sort_key.bits, stream),
         "DeviceRadixSort");
+  return pairs.Current();
+}
+
+}  // namespace
+
+std::size_t sort_pairs_bytes(const Rows& rows, int slots) {
+  return Layout(rows, slots, Arena()).used;
+}
+
+Pairs sort_pairs(const SpanAttend& attend, int shared_bits, void* workspace, Stream stream) {
+  const Layout layout(attend.rows, attend.slots, Arena(workspace));
+  if (layout.count == 0) return {};
+  const SortKey sort_key(attend.rows, shared_bits);
+  const std::int32_t* const pairs = sort(attend, sort_key, layout, stream);
   make_tiles<<<blocks_for(layout.tiles * 32, kThreads), kThreads, 0, stream>>>(
-      attend, layout.per_head, layout.tiles_per_head, layout.tiles, pairs.Current(), layout.spans,
+      attend, layout.per_head, layout.tiles_per_head, layout.tiles, pairs, layout.spans,
       layout.tile);
   check_launch("make_tiles");
-  return {.pair = pairs.Current(),
-          .span = layout.spans,
-          .tiles = layout.tile,
-          .begin_shift = sort_key.shift};
+  return {.pair = pairs, .span = layout.spans, .tiles = layout.tile, .begin_shift = sort_key.shift};
+}
+
+const std::int32_t* order_pairs(const SpanAttend& attend, int shared_bits, void* workspace,
+                                Stream stream) {
+  const Layout layout(attend.rows, attend.slots, Arena(workspace));
+  if (layout.count == 0) return nullptr;
+  return sort(attend, SortKey(attend.rows, shared_bits), layout, stream);
 }
 
 }  // namespace multistep::cuda

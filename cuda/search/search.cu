@@ -103,20 +103,37 @@ __global__ void __launch_bounds__(kThreads, 2)
   }
 }
 
-/// Chooses every row's paths from its parents' lists.
+/// Chooses every row's paths from its parents' lists, a thread for each row. Paths that are equal
+/// come in the order of their parents.
 template <int kTopK>
-__global__ void choose_rows(LevelSearch search, const FoundPath* lists) {
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+__global__ void __launch_bounds__(kThreads)
+    choose_rows(__grid_constant__ const LevelSearch search, const FoundPath* lists) {
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (r >= search.rows.total()) return;
   const Rows::Row row = search.rows.at(r);
-  const int lane = threadIdx.x % 32;
   const int top_k = search.top_k;
-  const int entries = top_k * top_k;
-  FoundPath found[1];
-  if (lane < entries) found[0] = lists[row.dense * entries + lane];
-  choose_paths<kTopK>(found, 16, top_k, [&](int slot, const FoundPath& path) {
-    store_slot(search, row.index * top_k + slot, path, lane / top_k);
-  });
+  const FoundPath* const of_row = lists + row.dense * top_k * top_k;
+  FoundPath best[kTopK];
+  std::int32_t rank[kTopK] = {};
+#pragma unroll
+  for (int parent = 0; parent < kTopK; ++parent) {
+#pragma unroll
+    for (int i = 0; i < kTopK; ++i) {
+      if (parent >= top_k || i >= top_k) continue;
+      const FoundPath found = of_row[parent * top_k + i];
+#pragma unroll
+      for (int s = kTopK - 1; s >= 0; --s) {
+        if (found.path <= best[s].path) continue;
+        const bool shifted = s > 0 && found.path > best[max(s - 1, 0)].path;
+        best[s] = shifted ? best[max(s - 1, 0)] : found;
+        rank[s] = shifted ? rank[max(s - 1, 0)] : parent;
+      }
+    }
+  }
+#pragma unroll
+  for (int s = 0; s < kTopK; ++s) {
+    if (s < top_k) store_slot(search, row.index * top_k + s, best[s], rank[s]);
+  }
 }
 
 /// Asks for what a level below will need: each thread of a cluster for a line of the tables, which
@@ -337,7 +354,7 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
     launch_kernel(how, search_shared<T, kHeadDim, kTopK>, search, scratch, units);
   }
   if (!search.parents) return;
-  launch_kernel({blocks_for(search.rows.total(), kWarps), kThreads, stream}, choose_rows<kTopK>,
+  launch_kernel({blocks_for(search.rows.total(), kThreads), kThreads, stream}, choose_rows<kTopK>,
                 search, static_cast<const FoundPath*>(scratch.lists));
 }
 

@@ -3,72 +3,79 @@
 
 /// Search of a level whose parts are the same for all queries with parts of one length: the anchors
 /// of many rows are the same keys, and scores a matrix product. A row is a query row at level 1,
-/// below it one of its parents, sorted by first key. A block has 128 rows of a KV head, 16 a warp,
-/// and brings the newest keys of 64 parts at a time. Scores are those of search_anchors.cuh bit for
-/// bit: the same fragments, multiplied in the same order.
+/// below it one of its parents, sorted by first key. A block has 128 rows of a KV head: a thread
+/// finds a row, a warp scores 32, and the newest keys of 64 parts are brought at a time. Scores are
+/// those of search_anchors.cuh bit for bit: the same fragments, multiplied in the same order.
 namespace multistep::cuda {
 namespace {
 
 /// A block.
 struct PartsBlock {
-  static constexpr int kWarps = SearchBlock::kWarps;
+  static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kRows = kProductRows;
   static constexpr int kParts = 64;  // of a tile
-  static_assert(kRows == 16 * kWarps);
+  static_assert(kRows == kThreads && kRows == 2 * kParts);
 };
 
-/// The newest keys of 64 parts in a row.
+/// Rows of keys: the newest ones of 64 parts, or those of 64 rows' newest parts.
 template <int kHeadDim>
-struct PartTile {
+struct KeyTile {
   static constexpr int kPieces = kHeadDim / 8;  // of a row, 16 bytes each
   static constexpr int kPitch = kPieces + 4;    // two rows that are read at once, in other banks
   uint4 pieces[PartsBlock::kParts * kPitch];
 
   __device__ uint4& at(int row, int piece) { return pieces[row * kPitch + piece]; }
 
-  /// Asks for parts [first, first + 64) of 2^log2 keys; `keys` are rows of `search`'s arrays.
-  template <class T>
-  __device__ void load(const LevelSearch& search, const T* keys, int first, int log2) {
+  /// Asks for the keys held_at(row), rows of the arrays; -1: zeros.
+  template <class T, class HeldAt>
+  __device__ void load(const T* keys, HeldAt&& held_at) {
     const int piece = static_cast<int>(threadIdx.x) % kPieces;
     for (int row = static_cast<int>(threadIdx.x) / kPieces; row < PartsBlock::kParts;
          row += PartsBlock::kThreads / kPieces) {
-      const std::int64_t key = (static_cast<std::int64_t>(first + row + 1) << log2) - 1;
-      const std::int64_t held = key - search.rows.key_offset;
-      const bool here = held >= 0 && held < search.rows.keys;
-      ptx::copy_async_16(&at(row, piece), keys + (here ? held * kHeadDim : 0) + 8 * piece, here);
+      const std::int64_t held = held_at(row);
+      ptx::copy_async_16(&at(row, piece), keys + max(held, std::int64_t{0}) * kHeadDim + 8 * piece,
+                         held >= 0);
     }
     ptx::commit_copies();
   }
+
+  __device__ void fragment(uint4 (&key)[kHeadDim / 32], int first_row) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int j = 0; j < kHeadDim / 32; ++j) key[j] = at(first_row + lane / 4, 4 * j + lane % 4);
+  }
 };
 
-/// A row, as each lane of its quad knows it.
+/// A row of the product, by the thread that finds it.
 struct PartRow {
-  std::int64_t index = -1;  // query row in [batch, heads, queries]; -1: none
-  std::int64_t slot = 0;    // of its results, the first
-  std::int32_t end = 0;     // of its segment
+  std::int64_t slot = 0;  // of its results, the first
+  std::int32_t end = 0;   // of its segment
   std::int32_t length = 0;
   std::int32_t log2 = 0;  // of its parts
   float parent_score = 0;
 
   __device__ PartRow() = default;
-  /// Row i of a KV head; `order` is of the parents.
+  /// Row i of a KV head; `order` is of the parents. Calls found(index) once the query row in
+  /// [batch, heads, queries] is known, -1 for none, before it waits for its parent.
+  template <class Found>
   __device__ PartRow(const LevelSearch& search, const std::int32_t* order, int kv_head,
-                     std::int64_t i) {
+                     std::int64_t i, Found&& found) {
     const Rows& rows = search.rows;
     const std::int64_t of_head = static_cast<std::int64_t>(rows.group()) * rows.count;
-    DeviceSpan segment;
-    Rows::Row row;
-    if (search.parents) {
-      if (i >= of_head * search.top_k) return;
-      const std::int64_t pair = order[kv_head * of_head * search.top_k + i];
+    const bool inner = search.parents != nullptr;
+    const bool exists = i < (inner ? of_head * search.top_k : of_head);
+    DeviceSpan segment{0, 0};
+    Rows::Row row{};
+    row.index = -1;
+    if (inner && exists) {
+      const std::int32_t pair = order[kv_head * of_head * search.top_k + i];
       row = rows.at(pair / search.top_k);
       const std::int64_t parent = row.index * search.top_k + pair % search.top_k;
       segment = search.parents[parent];
       parent_score = search.parent_scores[parent];
-      slot = pair * search.top_k;
-    } else {
-      if (i >= of_head) return;
+      slot = static_cast<std::int64_t>(pair) * search.top_k;
+    } else if (exists) {
       const auto query = static_cast<std::int32_t>(i / rows.group());
       const auto head = static_cast<std::int32_t>(i % rows.group());
       row = rows.row(kv_head / rows.kv_heads, kv_head % rows.kv_heads * rows.group() + head,
@@ -76,7 +83,7 @@ struct PartRow {
       segment = searched(search.level, rows.window, row.position, row.start);
       slot = row.index * search.top_k;
     }
-    index = row.index;
+    found(row.index);
     end = segment.end;
     length = segment.end - segment.begin;
     if (length > 0) log2 = aligned_part_log2(search.level, length, rows.grid(row));
@@ -101,20 +108,69 @@ struct PartRow {
   }
 
   /// Its newest key, where it is not that of a whole part, in rows of the arrays; else -1.
-  __device__ std::int64_t newest_key(const Rows& rows) const {
+  __device__ std::int32_t newest_key(const Rows& rows) const {
     if (length <= 0 || (end & ((1 << log2) - 1)) == 0) return -1;
     const std::int64_t held = end - 1 - rows.key_offset;
-    return held < rows.keys ? held : -1;
+    return held < rows.keys ? static_cast<std::int32_t>(max(held, std::int64_t{-1})) : -1;
+  }
+};
+
+/// The best of the parts that a lane scores of a row, best first. They come from the newest to the
+/// oldest: of equal scores the last one goes in front. No branches, as in a warp some row nearly
+/// always has a better one.
+template <int kTopK>
+struct BestParts {
+  float score[kTopK];
+  std::int32_t part[kTopK];  // -1: none, whose score is -infinity
+
+  __device__ BestParts() {
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      score[s] = -kInfinity;
+      part[s] = -1;
+    }
+  }
+
+  /// NaN is never kept.
+  __device__ void keep(float candidate, std::int32_t number) {
+    bool beaten[kTopK];
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) beaten[s] = candidate >= score[s];
+#pragma unroll
+    for (int s = kTopK - 1; s > 0; --s) {
+      const float next_score = beaten[s - 1] ? score[s - 1] : candidate;
+      const std::int32_t next_part = beaten[s - 1] ? part[s - 1] : number;
+      score[s] = beaten[s] ? next_score : score[s];
+      part[s] = beaten[s] ? next_part : part[s];
+    }
+    score[0] = beaten[0] ? candidate : score[0];
+    part[0] = beaten[0] ? number : part[0];
+  }
+
+  /// As candidates of the row's segment, whose newest part has number `newest`.
+  __device__ TopK<kTopK> candidates(const LevelSearch& search, std::int32_t newest) const {
+    TopK<kTopK> result;
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      if (part[s] >= 0) result.best[s] = candidate_of(search, score[s], newest - part[s] + 1);
+    }
+    return result;
   }
 };
 
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(PartsBlock::kThreads, 2)
+__global__ void __launch_bounds__(PartsBlock::kThreads, 3)
     search_parts(__grid_constant__ const LevelSearch search, const std::int32_t* order,
                  FoundPath* lists, std::int64_t blocks_of_head) {
   constexpr int kWarps = PartsBlock::kWarps;
-  __shared__ PartTile<kHeadDim> tiles[2];
-  __shared__ int next_of[2][kWarps];  // the first part that a warp wants of those to come
+  constexpr int kFragments = 2;            // of 16 rows, a warp's
+  constexpr int kOfLane = 2 * kFragments;  // rows that a lane holds products of
+  constexpr int kGroup = SearchBlock::kAnchors;
+  __shared__ KeyTile<kHeadDim> tiles[2];
+  __shared__ PartRow of_block[PartsBlock::kRows];
+  __shared__ std::int64_t index_of[PartsBlock::kRows];
+  __shared__ DeviceSpan range_of[PartsBlock::kRows];  // of a row's parts
+  __shared__ int past_of[2][kWarps];  // where the next older parts end that a warp wants
   __shared__ unsigned lengths_of[kWarps];
   ptx::launch_dependents();
   ptx::wait_for_previous_kernel();
@@ -124,134 +180,172 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 2)
   const int c = lane % 4;
   const auto kv_head = static_cast<int>(blockIdx.x / blocks_of_head);
   const T* const keys = static_cast<const T*>(search.keys) + rows.kv_row(kv_head) * kHeadDim;
+  // The rows that a lane holds products of; 0 and 1 are of the first fragment.
+  const auto row_at = [&](int i) { return 32 * warp + 8 * i + lane / 4; };
 
-  PartRow row[2];  // lane / 4 and lane / 4 + 8 of the warp's
-  QueryFragment<kHeadDim> query;
+  QueryFragment<kHeadDim> query[kFragments];
+  const std::int64_t number = blockIdx.x % blocks_of_head * PartsBlock::kRows + threadIdx.x;
+  const PartRow mine(search, order, kv_head, number, [&](std::int64_t found) {
+    index_of[threadIdx.x] = found;
+    __syncwarp();
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const std::int64_t i = blockIdx.x % blocks_of_head * PartsBlock::kRows + 16 * warp + lane / 4;
-    row[half] = PartRow(search, order, kv_head, i + 8 * half);
-    const T* const from = static_cast<const T*>(search.routing) + row[half].index * kHeadDim;
-    uint4* const to = half == 0 ? query.low : query.high;
+    for (int i = 0; i < kOfLane; ++i) {
+      const std::int64_t index = index_of[row_at(i)];
+      const auto* const from = reinterpret_cast<const uint4*>(
+          static_cast<const T*>(search.routing) + max(index, std::int64_t{0}) * kHeadDim);
+      uint4* const to = i % 2 == 0 ? query[i / 2].low : query[i / 2].high;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 32; ++j) {
-      to[j] = row[half].index < 0 ? uint4{0, 0, 0, 0}
-                                  : __ldg(reinterpret_cast<const uint4*>(from) + 4 * j + c);
+      for (int j = 0; j < kHeadDim / 32; ++j) to[j] = ptx::load_now(from + 4 * j + c);
     }
-  }
-  TopK<kTopK> best[2];
-  float worst[2] = {-kInfinity, -kInfinity};
+  });
+  of_block[threadIdx.x] = mine;
 
   // Nearly always all rows have parts of one length; else one length after the other.
-  unsigned lengths = 0;
-#pragma unroll
-  for (const PartRow& one : row) lengths |= one.length > 0 ? 1u << one.log2 : 0;
-  lengths = __reduce_or_sync(kFullWarp, lengths);
+  unsigned lengths = __reduce_or_sync(kFullWarp, mine.length > 0 ? 1u << mine.log2 : 0);
   if (lane == 0) lengths_of[warp] = lengths;
-  __syncthreads();
+  // The newest part of a row whose segment ends inside it.
+  const std::int32_t newest =
+      faulty(rows.fault, Fault::newest_part_missed) ? -1 : mine.newest_key(rows);
+  range_of[threadIdx.x] = {newest, newest};
+  const bool any_newest = __syncthreads_or(newest >= 0);
 #pragma unroll
   for (int w = 0; w < kWarps; ++w) lengths |= lengths_of[w];
+  float parent_score[kOfLane];
+#pragma unroll
+  for (int i = 0; i < kOfLane; ++i) parent_score[i] = of_block[row_at(i)].parent_score;
+
+  BestParts<kTopK> best[kOfLane];
+  // Of 8 keys, columns 2 c and 2 c + 1 are this lane's: score[2 r + e] of row r of the fragment.
+  const auto score_group = [&](float(&score)[4], int fragment, const uint4(&key)[kHeadDim / 32]) {
+    score_anchors<T, kHeadDim>(score, query[fragment], key);
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      score[e] = path_score(search, score[e], parent_score[2 * fragment + e / 2]);
+    }
+  };
+
+  if (any_newest) {
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      tiles[tile].load(keys, [&](int row) {
+        return static_cast<std::int64_t>(range_of[PartsBlock::kParts * tile + row].begin);
+      });
+    }
+    ptx::wait_for_copies<0>();
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) {
+      // Column g is the newest key of row g of 8, and that row's product alone is used.
+      const bool has = range_of[row_at(i)].begin >= 0;
+      if (!__any_sync(kFullWarp, has)) continue;
+      uint4 key[kHeadDim / 32];
+      tiles[warp / 2].fragment(key, 32 * (warp % 2) + 8 * i);
+      float score[4];
+      score_group(score, i / 2, key);
+      const float its = lane / 4 % 2 == 0 ? score[2 * (i % 2)] : score[2 * (i % 2) + 1];
+      if (has && lane / 8 == c) best[i].keep(its, of_block[row_at(i)].newest());
+    }
+    __syncthreads();  // before other tiles and ranges come
+  }
 
   for (; lengths != 0; lengths &= lengths - 1) {
     const int log2 = __ffs(static_cast<int>(lengths)) - 1;
-    DeviceSpan parts[2];
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      parts[half] = row[half].log2 == log2 ? row[half].parts(rows) : DeviceSpan{0, 0};
-      if (parts[half].end <= parts[half].begin) parts[half] = {INT_MAX, 0};
-    }
-    const int first = __reduce_min_sync(kFullWarp, min(parts[0].begin, parts[1].begin));
-    const int past = __reduce_max_sync(kFullWarp, max(parts[0].end, parts[1].end));
-    // The first part from `from` on that a row of the warp, and of the block, scores.
-    const auto wanted_from = [&](int from) {
-      int next = INT_MAX;
-#pragma unroll
-      for (const DeviceSpan& one : parts) {
-        if (one.end > from) next = min(next, max(one.begin, from));
-      }
-      return __reduce_min_sync(kFullWarp, next);
+    DeviceSpan parts = mine.log2 == log2 ? mine.parts(rows) : DeviceSpan{0, 0};
+    if (parts.end <= parts.begin) parts = {INT_MAX, 0};
+    range_of[threadIdx.x] = parts;
+    // Parts of some and of all rows of the warp.
+    const DeviceSpan some{__reduce_min_sync(kFullWarp, parts.begin),
+                          __reduce_max_sync(kFullWarp, parts.end)};
+    const DeviceSpan all{__reduce_max_sync(kFullWarp, parts.begin),
+                         __reduce_min_sync(kFullWarp, parts.end)};
+    const auto load = [&](KeyTile<kHeadDim>& tile, int past) {
+      tile.load(keys, [&](int row) {
+        const std::int64_t part = past - PartsBlock::kParts + row;
+        const std::int64_t held = ((part + 1) << log2) - 1 - rows.key_offset;
+        return held < rows.keys ? max(held, std::int64_t{-1}) : std::int64_t{-1};
+      });
+    };
+    // Where the parts before `past` end that a row of the warp, and of the block, scores; 0: none.
+    const auto wanted_before = [&](int past) {
+      return __reduce_max_sync(kFullWarp, parts.begin < past ? min(parts.end, past) : 0);
     };
     const auto block_wants = [&](int turn) {
-      int next = INT_MAX;
+      int past = 0;
 #pragma unroll
-      for (int w = 0; w < kWarps; ++w) next = min(next, next_of[turn % 2][w]);
-      return next;
+      for (int w = 0; w < kWarps; ++w) past = max(past, past_of[turn % 2][w]);
+      return past;
     };
-    const auto tell = [&](int turn, int next) {
-      if (lane == 0) next_of[turn % 2][warp] = next;
+    const auto tell = [&](int turn, int past) {
+      if (lane == 0) past_of[turn % 2][warp] = past;
     };
 
-    const int wanted = wanted_from(0);
-    tell(1, wanted);
+    tell(1, some.end);
     __syncthreads();
-    int here = block_wants(1);
-    if (here != INT_MAX) tiles[0].load(search, keys, here, log2);
-    for (int turn = 0; here != INT_MAX; ++turn) {
-      const bool skip = turn == 0 && faulty(search.rows.fault, Fault::part_tile_skipped);
-      tell(turn, wanted_from(here + (skip ? 2 : 1) * PartsBlock::kParts));
+    int past = block_wants(1);
+    if (past > 0) load(tiles[0], past);
+    for (int turn = 0; past > 0; ++turn) {
+      const bool skip = turn == 0 && faulty(rows.fault, Fault::part_tile_skipped);
+      tell(turn, wanted_before(past - (skip ? 2 : 1) * PartsBlock::kParts));
       ptx::wait_for_copies<0>();
       __syncthreads();  // this tile is there, and the last one has been read
       const int next = block_wants(turn);
-      if (next != INT_MAX) tiles[(turn + 1) % 2].load(search, keys, next, log2);
-      PartTile<kHeadDim>& tile = tiles[turn % 2];
-#pragma unroll 2
-      for (int a = 0; a < PartsBlock::kParts; a += SearchBlock::kAnchors) {
-        const int part = here + a;
-        if (part + SearchBlock::kAnchors <= first || part >= past) continue;
+      if (next > 0) load(tiles[(turn + 1) % 2], next);
+#pragma unroll 1
+      for (int a = PartsBlock::kParts - kGroup; a >= 0; a -= kGroup) {
+        const int part = past - PartsBlock::kParts + a;
+        if (part + kGroup <= some.begin || part >= some.end) continue;
+        const bool inside = part >= all.begin && part + kGroup <= all.end;
         uint4 key[kHeadDim / 32];
+        tiles[turn % 2].fragment(key, a);
 #pragma unroll
-        for (int j = 0; j < kHeadDim / 32; ++j) key[j] = tile.at(a + lane / 4, 4 * j + c);
-        float products[4];
-        score_anchors<T, kHeadDim>(products, query, key);
+        for (int fragment = 0; fragment < kFragments; ++fragment) {
+          float score[4];
+          score_group(score, fragment, key);
+          if (!inside) {
 #pragma unroll
-        for (int e = 0; e < 2; ++e) {
+            for (int e = 0; e < 4; ++e) {
+              const DeviceSpan range = range_of[row_at(2 * fragment + e / 2)];
+              const int one = part + 2 * c + e % 2;
+              if (one < range.begin || one >= range.end) score[e] = __int_as_float(INT_MAX);  // NaN
+            }
+          }
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const int one = part + 2 * c + e;
-            if (one < parts[half].begin || one >= parts[half].end) continue;
-            const float score = path_score(search, products[2 * half + e], row[half].parent_score);
-            consider(search, score, row[half].newest() - one + 1, best[half], worst[half]);
+          for (int e = 3; e >= 0; --e) {
+            best[2 * fragment + e / 2].keep(score[e], part + 2 * c + e % 2);
           }
         }
       }
-      here = next;
+      past = next;
     }
-    __syncthreads();  // before other tiles come
+    __syncthreads();  // before other tiles and ranges come
   }
 
-  // The newest part of a row's own length: column g is the newest key of row g, of which alone the
-  // product is used.
+  // A quad's lanes have scored the same rows: lane c gathers row c.
+  TopK<kTopK> found[kOfLane];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    std::int64_t newest = row[half].newest_key(rows);
-    if (faulty(rows.fault, Fault::newest_part_missed)) newest = -1;
-    if (!__any_sync(kFullWarp, newest >= 0)) continue;
-    uint4 key[kHeadDim / 32];
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 32; ++j) {
-      key[j] = newest < 0
-                   ? uint4{0, 0, 0, 0}
-                   : __ldg(reinterpret_cast<const uint4*>(keys + newest * kHeadDim) + 4 * j + c);
-    }
-    float products[4];
-    score_anchors<T, kHeadDim>(products, query, key);
-#pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      if (newest < 0 || 2 * c + e != lane / 4) continue;
-      const float score = path_score(search, products[2 * half + e], row[half].parent_score);
-      consider(search, score, 1, best[half], worst[half]);
-    }
+  for (int i = 0; i < kOfLane; ++i) {
+    found[i] = best[i].candidates(search, of_block[row_at(i)].newest());
   }
-
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    best[half].merge_lanes(3);  // the quad's columns
-    if (row[half].index < 0 || c >= search.top_k) continue;
-    const FoundPath found = found_path(search, row[half].cut(), best[half].at(c));
+  for (int i = 0; i < 2; ++i) {
+    TopK<kTopK> given = found[2 + i];
+    given.swap_where(c & 2, found[i]);
+    found[i].merge_lane(2, given);
+  }
+  found[1].swap_where(c & 1, found[0]);
+  TopK<kTopK>& kept = found[0];
+  kept.merge_lane(1, found[1]);
+  if (index_of[row_at(c)] < 0) return;
+  const PartRow row = of_block[row_at(c)];
+  const DeviceCut cut = row.cut();
+#pragma unroll
+  for (int s = 0; s < kTopK; ++s) {
+    if (s >= search.top_k) break;
+    const FoundPath path = found_path(search, cut, kept.best[s]);
     if (search.parents) {
-      lists[row[half].slot + c] = found;
+      lists[row.slot + s] = path;
     } else {
-      store_slot(search, row[half].slot + c, found, 0);
+      store_slot(search, row.slot + s, path, 0);
     }
   }
 }
