@@ -13,10 +13,9 @@ class Attention {
         tables_(args.schedule->tables()),
         slots_(args.schedule->levels() > 0 ? args.schedule->top_k() : 0),
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
-        choice_(args.shape, slots_, scale_, args.rung, current_device().tiles),
-        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)),
-        shared_bits_(shared_bits(args.schedule->plan().schedule(), args.schedule->levels(),
-                                 longest_row(args.shape))) {
+        choice_(args.shape, slots_, tables_.items_of(longest_row(args.shape)), scale_, args.rung,
+                current_device().tiles),
+        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)) {
     if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 
@@ -85,15 +84,18 @@ class Attention {
     combine.span_lses = attend.lse;
     const bool tiles = choice_.tiles();
     char* sorting = nullptr;
+    PairOrder order;
     if (tiles && slots_ > 0) {
-      sorting = arena.take<char>(static_cast<Index>(sort_pairs_bytes(rows, narrow(slots_))));
+      order = pair_order(*args_.schedule, rows, slots_, longest_row(shape),
+                         current_device().multiprocessors);
+      const std::size_t bytes = sort_pairs_bytes(rows, narrow(slots_), order);
+      sorting = arena.take<char>(static_cast<Index>(bytes));
     }
     if (slots_ > 0) {
       Search stage(search, rows, arena);
       if (launch) {
         stage.launch(stream);
-        tiles ? span_attention_tiles(attend, sort_pairs(attend, shared_bits_, sorting, stream),
-                                     stream)
+        tiles ? span_attention_tiles(attend, sort_pairs(attend, order, sorting, stream), stream)
               : span_attention_plain(attend, stream);
         if (args_.span_lses && !whole) {
           place_rows(rows, attend.slots, attend.lse, args_.span_lses, stream);
@@ -129,8 +131,7 @@ class Attention {
   Index slots_;
   float scale_;
   KernelChoice choice_;
-  Index chunk_;      // queries
-  int shared_bits_;  // of first keys
+  Index chunk_;  // queries
 };
 
 void require_attention(const AttentionArgs& args) {

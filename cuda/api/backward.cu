@@ -23,7 +23,8 @@ class ItemPasses {
     if (!tiles) return;
     laid_.emplace(items, arena);
     if (items.spans) {
-      sorting_ = arena.take<char>(static_cast<Index>(sort_pairs_bytes(items.rows, items.slots)));
+      sorting_ =
+          arena.take<char>(static_cast<Index>(sort_pairs_bytes(items.rows, items.slots, {})));
     }
   }
 
@@ -34,7 +35,7 @@ class ItemPasses {
 
   void dot(Stream stream) {
     if (!laid_) return item_dots_plain(items_, gradients_, stream);
-    if (items_.spans) pairs_ = sort_pairs(items_, 0, sorting_, stream);
+    if (items_.spans) pairs_ = sort_pairs(items_, {}, sorting_, stream);
     item_dots_tiles(items_, pairs(), gradients_, stream);
   }
   /// From here on there have to be weights.

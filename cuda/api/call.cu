@@ -46,6 +46,13 @@ SpanAttend span_attend_of(const SpanAttentionArgs& args) {
   return attend;
 }
 
+PairOrder pair_order_of(const SpanAttentionArgs& args) {
+  if (!args.spans) return {};
+  const Rows rows = rows_of(args.shape, args.schedule->tables().window);
+  return pair_order(*args.schedule, rows, args.slots, longest_row(args.shape),
+                    current_device().multiprocessors);
+}
+
 bool is_fast(const SpanAttentionArgs& args) {
   if (args.rung == Rung::plain) return false;
   std::string why = why_not_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
@@ -221,9 +228,9 @@ void Search::launch(Stream stream) {
     }
     if (sorting_[m]) {
       const Index above = args_.level == 0 ? static_cast<Index>(m) : args_.level - 1;
-      const int bits =
-          shared_bits(args_.schedule->plan().schedule(), above, longest_row(args_.shape));
-      scratch_[m].order = order_pairs(pairs_of(level), bits, sorting_[m], stream);
+      const PairOrder how{.shared_bits = shared_bits(args_.schedule->plan().schedule(), above,
+                                                     longest_row(args_.shape))};
+      scratch_[m].order = order_pairs(pairs_of(level), how, sorting_[m], stream);
     }
     const int count = levels_at_once(rows_, level.top_k, level.parents != nullptr,
                                      static_cast<int>(levels_.size() - m), current_chip());
@@ -243,9 +250,9 @@ void Search::take_lists(Arena& arena) {
   const LevelSearch& level = levels_.back();
   const Index pairs = level.rows.total() * level.top_k;
   scratch_.back().lists = arena.take<FoundPath>(pairs * level.top_k);
-  if (sorts_parents(pairs)) {
+  if (level.as_product || sorts_parents(pairs)) {
     sorting_.back() =
-        arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k)));
+        arena.take<char>(static_cast<Index>(sort_pairs_bytes(level.rows, level.top_k, {})));
   }
 }
 
@@ -296,21 +303,18 @@ std::size_t workspace_size(const SpanAttentionArgs& args) {
   require_problem(args.shape, args.dtype, args.schedule, args.slots);
   require_within("slots", args.slots, 1, 64);
   if (!is_fast(args)) return 0;
-  return sort_pairs_bytes(rows_of(args.shape, args.schedule->tables().window), narrow(args.slots));
+  return sort_pairs_bytes(rows_of(args.shape, args.schedule->tables().window), narrow(args.slots),
+                          pair_order_of(args));
 }
 
 void span_attention(const SpanAttentionArgs& args, Stream stream) {
   require_attend(args);
   require_workspace(args.workspace, workspace_size(args));
   const SpanAttend attend = span_attend_of(args);
-  is_fast(args) ? span_attention_tiles(
-                      attend,
-                      sort_pairs(attend,
-                                 shared_bits(args.schedule->plan().schedule(),
-                                             args.schedule->levels(), longest_row(args.shape)),
-                                 args.workspace.data, stream),
-                      stream)
-                : span_attention_plain(attend, stream);
+  is_fast(args)
+      ? span_attention_tiles(
+            attend, sort_pairs(attend, pair_order_of(args), args.workspace.data, stream), stream)
+      : span_attention_plain(attend, stream);
 }
 
 std::size_t workspace_size(const CombineArgs&) { return 0; }

@@ -4,12 +4,35 @@
 #include <cmath>
 
 #include "api/call.cuh"
+#include "group/tile_rows.cuh"
 
 namespace multistep::cuda {
 namespace {
 
 constexpr Index kFastTopK = kMaxTileSlots;
-constexpr Index kFewRows = 64;  // of a KV head: fewer do not fill a tile
+constexpr Index kFewRows = 64;           // of a KV head: fewer do not fill a tile
+constexpr Index kLongContext = 1 << 14;  // keys: of shorter ones tiles are read in no time
+
+/// Microseconds that decoding's kernels and the tiles take for few queries on a long context, about
+/// as measured on an H100. Decoding reads every row's spans; so few tiles read the cache once, as
+/// the keys between spans are read too.
+struct FewCost {
+  double pieces;
+  double tiles;
+
+  FewCost(const Shape& shape, Index slots, const ItemBounds& items) {
+    constexpr double kPiecesBytes = 2.4e6;  // a microsecond
+    constexpr double kTilesBytes = 1.8e6;
+    const auto keys = static_cast<double>(longest_row(shape));
+    const auto rows = static_cast<double>(shape.rows());
+    const double row_bytes = 4 * static_cast<double>(shape.head_dim);  // of a key and its value
+    const double window = std::min<double>(items.window, keys) / static_cast<double>(shape.group());
+    const double attended = static_cast<double>(slots) * items.span + window;
+    const double cache = static_cast<double>(shape.batch * shape.num_kv_heads) * keys * row_bytes;
+    pieces = 12 + rows * (0.04 + attended * row_bytes / kPiecesBytes);
+    tiles = 30 + (items.window > 0 ? 40 : 0) + cache / kTilesBytes;
+  }
+};
 
 std::string why_not_head_dim(Index head_dim) {
   return head_dim == 64 || head_dim == 128 ? ""
@@ -25,15 +48,23 @@ std::string why_not_scale(float scale) {
 }
 
 /// Decoding's kernel.
-std::string why_not_pieces(const Shape& shape, Index slots) {
+std::string why_not_pieces(const Shape& shape, Index slots, const ItemBounds& items) {
   const Index of_kv_head = shape.queries * shape.group();
   if (!shape.length && of_kv_head > kFewRows) {
-    return text("{} rows of a KV head: at most {}", of_kv_head, kFewRows);
+    const FewCost cost(shape, slots, items);
+    if (slots == 0 || longest_row(shape) < kLongContext || cost.pieces > cost.tiles) {
+      return text("{} rows of a KV head: more than {}, and tiles are faster", of_kv_head, kFewRows);
+    }
   }
   if (shape.keys == 0) return "no keys";
   if (shape.cu_seqlens) return "packed sequences: their kernels are those for many queries";
   const std::string why = why_not_head_dim(shape.head_dim);
   return why.empty() ? why_not_slots(slots) : why;
+}
+
+bool are_aligned(const Schedule& schedule, Index levels) {
+  return std::all_of(schedule.levels.begin(), schedule.levels.begin() + levels,
+                     [](const Level& level) { return level.rule == Rule::aligned; });
 }
 
 template <class... Why>
@@ -62,11 +93,12 @@ std::string why_not_fast_combine(const Shape& shape, const Combine& combine, boo
   return why_not_tiles(shape, combine.scale, hopper);
 }
 
-KernelChoice::KernelChoice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper) {
+KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, float scale,
+                           Rung rung, bool hopper) {
   if (rung == Rung::plain) slow = "rung plain";
   if (slow.empty() && slots > 0) slow = why_not_fast_search(shape.head_dim, slots);
   if (slow.empty()) slow = why_not_scale(scale);
-  not_pieces = slow.empty() ? why_not_pieces(shape, slots) : slow;
+  not_pieces = slow.empty() ? why_not_pieces(shape, slots, items) : slow;
   not_tiles = slow.empty() ? why_not_tiles(shape, scale, hopper) : slow;
 }
 
@@ -80,24 +112,15 @@ Index chunk_queries(const Shape& shape, Index slots, Index pairs) {
 }
 
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
-  constexpr int kBusyWarps = 8;  // of a multiprocessor
+  // Few have a cluster each at level 1, a block each below it.
   const std::int64_t units = inner ? rows.total() * top_k : HeadTile<kSearchHeads>::count(rows);
-  return units < static_cast<std::int64_t>(multiprocessors) * kBusyWarps;
+  return units < static_cast<std::int64_t>(multiprocessors) * (inner ? 8 : 1);
 }
 
 bool sorts_parents(Index pairs) {
   constexpr Index kSorted = 1 << 16;  // fewer lie in the cache as they are
   return pairs >= kSorted && pairs < INT_MAX;
 }
-
-namespace {
-
-bool are_aligned(const Schedule& schedule, Index levels) {
-  return std::all_of(schedule.levels.begin(), schedule.levels.begin() + levels,
-                     [](const Level& level) { return level.rule == Rule::aligned; });
-}
-
-}  // namespace
 
 int shared_bits(const Schedule& schedule, Index m, Index keys) {
   if (m == 0 || !are_aligned(schedule, m)) return 0;
@@ -109,13 +132,35 @@ int shared_bits(const Schedule& schedule, Index m, Index keys) {
   return std::max(static_cast<int>(bits) - 1, 0);
 }
 
+PairOrder pair_order(const DeviceSchedule& schedule, const Rows& rows, Index slots, Index keys,
+                     int multiprocessors) {
+  constexpr double kTaskKeys = 640;  // walked in the time that a task takes beside
+  const auto context = static_cast<double>(keys);
+  const double span = schedule.tables().items_of(keys).span;
+  const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
+  const std::int64_t pairs = rows.total() * slots / std::max<std::int64_t>(heads, 1);
+  PairOrder best{.shared_bits = shared_bits(schedule.plan().schedule(), schedule.levels(), keys)};
+  double least = HUGE_VAL;
+  for (int tile_pairs = kTileRows; tile_pairs >= 1; tile_pairs /= 2) {
+    const std::int64_t tasks = heads * ((pairs + 2 * tile_pairs - 1) / (2 * tile_pairs));
+    const auto turns = static_cast<double>((tasks + multiprocessors - 1) / multiprocessors);
+    const double apart = context * std::min(1.0, 2.0 * tile_pairs / static_cast<double>(pairs));
+    const double time = turns * (kTaskKeys + std::min(apart + span, context));
+    if (time >= 0.9 * least) continue;
+    least = time;
+    best.tile_pairs = tile_pairs;
+  }
+  return best;
+}
+
 bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index keys,
                       int multiprocessors) {
+  constexpr std::int64_t kFewPairs = 1 << 13;  // take less time than to be sorted
   const auto top_k = static_cast<int>(schedule.top_k);
   const bool inner = m > 1;
   const std::int64_t units = rows.total() * (inner ? top_k : 1);
   if (rows.sequence.packed || units_are_few(rows, top_k, inner, multiprocessors) ||
-      (inner && !sorts_parents(units)) || !are_aligned(schedule, m)) {
+      (inner && (units < kFewPairs || units >= INT_MAX)) || !are_aligned(schedule, m)) {
     return false;
   }
   // A level's parts, and with them the parents below, are more by the N-th root than those above.

@@ -19,7 +19,9 @@ struct KernelChoice {
   std::string not_pieces;  // why decoding's kernel does not take it
   std::string not_tiles;
 
-  KernelChoice(const Shape& shape, Index slots, float scale, Rung rung, bool hopper);
+  /// `items`: of about the longest row.
+  KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, float scale, Rung rung,
+               bool hopper);
 
   bool fast() const { return slow.empty(); }
   bool pieces() const { return not_pieces.empty(); }
@@ -49,6 +51,12 @@ bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index
 /// Last bits that the first keys of level m's spans have in common, where these are parts that all
 /// rows share: in rows of up to `keys` keys and down to about a quarter of them.
 int shared_bits(const Schedule& schedule, Index m, Index keys);
+
+/// How the pairs of rows of up to `keys` keys and their final spans are put into tiles. A block
+/// walks from the first key of two tiles to their last: where pairs are few and their spans lie
+/// far apart, tiles of fewer pairs are walked by more blocks in less time.
+PairOrder pair_order(const DeviceSchedule& schedule, const Rows& rows, Index slots, Index keys,
+                     int multiprocessors);
 
 /// How many of `count` levels that follow one another one launch searches.
 int levels_at_once(const Rows& rows, int top_k, bool inner, int count, const Chip& chip);

@@ -28,7 +28,7 @@ StagePlan search_plan(const KernelChoice& choice, const Rows& rows, const Schedu
       count = levels_at_once(rows, top_k, inner, levels - m, chip);
     } else {
       const bool product = searches_product(schedule, m + 1, rows, keys, chip.multiprocessors);
-      if (inner && sorts_parents(rows.total() * top_k)) run({"sort_pairs"});
+      if (inner && (product || sorts_parents(rows.total() * top_k))) run({"order_pairs"});
       run({product ? "search_parts" : inner ? "search_parents" : "search_shared"});
       if (inner) run({"choose_rows"});
     }
@@ -88,8 +88,9 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   require_scale(softmax_scale.value_or(1), "softmax_scale");
   const int levels = static_cast<int>(plan.steps()) - 1;
   const Index slots = levels > 0 ? plan.schedule().top_k : 0;
-  const KernelChoice choice(shape, slots, scale_of(softmax_scale, shape.head_dim), Rung::fast,
-                            chip.hopper);
+  const KernelChoice choice(
+      shape, slots, items_of_magnitude(plan.schedule(), magnitude_of(longest_row(shape) - 1)),
+      scale_of(softmax_scale, shape.head_dim), Rung::fast, chip.hopper);
   AttentionPlan result;
   result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
   result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);

@@ -293,20 +293,24 @@ struct Tile {
   DeviceSpan any;  // keys that some row attends to
   DeviceSpan all;  // keys that every row attends to
 };
-/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head: 64 in a
-/// row are a tile.
+/// How pairs are sorted and cut into tiles.
+struct PairOrder {
+  int shared_bits = 0;  // last bits of a first key that need not be looked at, as nearly all have
+                        // them in common
+  int tile_pairs = 64;  // of a tile: at most its rows
+};
+/// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head.
 struct Pairs {
   const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
   const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays
-  const Tile* tiles;         // [kv_heads, ceil(per_head / 64)]
-  int begin_shift;           // last bits of a first key that the order does not look at
+  const Tile* tiles;         // [kv_heads, ceil(per_head / tile_pairs)]
+  int tile_pairs;
+  int begin_shift;  // last bits of a first key that the order does not look at
 };
-std::size_t sort_pairs_bytes(const Rows& rows, int slots);
-/// `shared_bits`: last bits of a first key that need not be looked at, as nearly all have them in
-/// common.
-Pairs sort_pairs(const SpanAttend& attend, int shared_bits, void* workspace, Stream stream);
+std::size_t sort_pairs_bytes(const Rows& rows, int slots, const PairOrder& how);
+Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace, Stream stream);
 /// Their order alone.
-const std::int32_t* order_pairs(const SpanAttend& attend, int shared_bits, void* workspace,
+const std::int32_t* order_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace,
                                 Stream stream);
 
 /// Hopper's tile kernels: positive scale, head_dim 64 or 128, and for the combination few slots.

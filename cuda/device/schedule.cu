@@ -236,7 +236,7 @@ DeviceSchedule::DeviceSchedule(StripePlan plan) : plan_(std::move(plan)) {
   }
   for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
     tables->items[static_cast<std::size_t>(magnitude)] =
-        item_bounds(plan_.schedule(), (Index{1} << magnitude) - 1);
+        items_of_magnitude(plan_.schedule(), magnitude);
   }
   tables_ = std::move(tables);
 }

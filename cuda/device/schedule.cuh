@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <climits>
 #include <vector>
 
@@ -56,8 +58,15 @@ struct ItemBounds {
 };
 ItemBounds item_bounds(const Schedule& schedule, Index length);
 
-/// Positions of queries by their order of magnitude: the bit width of position + 1, [0, 31].
+/// Numbers of keys by their order of magnitude: the bit width, [0, 31].
 inline constexpr int kMagnitudes = 32;
+inline int magnitude_of(Index keys) {
+  return std::min(static_cast<int>(std::bit_width(static_cast<std::uint64_t>(keys))),
+                  kMagnitudes - 1);
+}
+inline ItemBounds items_of_magnitude(const Schedule& schedule, int magnitude) {
+  return item_bounds(schedule, (Index{1} << magnitude) - 1);
+}
 
 struct DeviceSchedule::Tables {
   std::vector<LevelTable> levels;  // [N - 1]
@@ -67,6 +76,11 @@ struct DeviceSchedule::Tables {
   /// By magnitude: how decoding cuts a row depends on its own position alone, not on what the plan
   /// and the cache may hold beside it.
   std::array<ItemBounds, kMagnitudes> items;
+
+  /// About those of a row of so many keys, at least one: of the next power of two, less one key.
+  const ItemBounds& items_of(Index keys) const {
+    return items[static_cast<std::size_t>(magnitude_of(keys - 1))];
+  }
 };
 
 #ifdef __CUDACC__

@@ -60,16 +60,17 @@ __global__ void make_keys(SpanAttend attend, SortKey sort_key, std::int32_t per_
 
 /// One warp a tile: the sorted pairs' keys, and what some and all of them attend to.
 __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_t tiles_per_head,
-                           std::int64_t count, const std::int32_t* pairs, DeviceSpan* spans,
-                           Tile* tiles) {
+                           std::int64_t count, int tile_pairs, const std::int32_t* pairs,
+                           DeviceSpan* spans, Tile* tiles) {
   const std::int64_t tile = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
   if (tile >= count) return;
   const int lane = threadIdx.x % 32;
   const std::int64_t kv_head = tile / tiles_per_head;
   Tile range{{INT_MAX, 0}, {0, INT_MAX}};
   for (int half = 0; half < 2; ++half) {
-    const std::int64_t i = tile % tiles_per_head * kTileRows + half * 32 + lane;
-    if (i >= per_head) continue;
+    const int r = half * 32 + lane;
+    const std::int64_t i = tile % tiles_per_head * tile_pairs + r;
+    if (r >= tile_pairs || i >= per_head) continue;
     const std::int64_t at = kv_head * per_head + i;
     const DeviceSpan span = attended_by(attend, pairs[at]);
     spans[at] = span;
@@ -98,9 +99,9 @@ struct Layout {
   std::size_t sort_bytes;
   std::size_t used;
 
-  Layout(const Rows& rows, int slots, Arena arena) {
+  Layout(const Rows& rows, int slots, int tile_pairs, Arena arena) {
     per_head = static_cast<std::int64_t>(rows.group()) * rows.count * slots;
-    tiles_per_head = (per_head + kTileRows - 1) / kTileRows;
+    tiles_per_head = (per_head + tile_pairs - 1) / tile_pairs;
     const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;
     tiles = tiles_per_head * heads;
@@ -140,27 +141,32 @@ const std::int32_t* sort(const SpanAttend& attend, const SortKey& sort_key, cons
 
 }  // namespace
 
-std::size_t sort_pairs_bytes(const Rows& rows, int slots) {
-  return Layout(rows, slots, Arena()).used;
+std::size_t sort_pairs_bytes(const Rows& rows, int slots, const PairOrder& how) {
+  return Layout(rows, slots, how.tile_pairs, Arena()).used;
 }
 
-Pairs sort_pairs(const SpanAttend& attend, int shared_bits, void* workspace, Stream stream) {
-  const Layout layout(attend.rows, attend.slots, Arena(workspace));
-  if (layout.count == 0) return {};
-  const SortKey sort_key(attend.rows, shared_bits);
-  const std::int32_t* const pairs = sort(attend, sort_key, layout, stream);
+Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace, Stream stream) {
+  const Layout layout(attend.rows, attend.slots, how.tile_pairs, Arena(workspace));
+  Pairs result{};
+  result.tile_pairs = how.tile_pairs;
+  if (layout.count == 0) return result;
+  const SortKey sort_key(attend.rows, how.shared_bits);
+  result.pair = sort(attend, sort_key, layout, stream);
+  result.span = layout.spans;
+  result.tiles = layout.tile;
+  result.begin_shift = sort_key.shift;
   make_tiles<<<blocks_for(layout.tiles * 32, kThreads), kThreads, 0, stream>>>(
-      attend, layout.per_head, layout.tiles_per_head, layout.tiles, pairs, layout.spans,
-      layout.tile);
+      attend, layout.per_head, layout.tiles_per_head, layout.tiles, how.tile_pairs, result.pair,
+      layout.spans, layout.tile);
   check_launch("make_tiles");
-  return {.pair = pairs, .span = layout.spans, .tiles = layout.tile, .begin_shift = sort_key.shift};
+  return result;
 }
 
-const std::int32_t* order_pairs(const SpanAttend& attend, int shared_bits, void* workspace,
+const std::int32_t* order_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace,
                                 Stream stream) {
-  const Layout layout(attend.rows, attend.slots, Arena(workspace));
+  const Layout layout(attend.rows, attend.slots, how.tile_pairs, Arena(workspace));
   if (layout.count == 0) return nullptr;
-  return sort(attend, SortKey(attend.rows, shared_bits), layout, stream);
+  return sort(attend, SortKey(attend.rows, how.shared_bits), layout, stream);
 }
 
 }  // namespace multistep::cuda

@@ -19,21 +19,25 @@ struct TileRow {
 /// The sorted (query row, slot) pairs; results are in the order of the pairs' numbers.
 struct SpanRows : SpanAttend {
   Pairs pairs;
-  std::int64_t per_head;  // rows of one KV head
+  std::int64_t pairs_per_head;
+  std::int64_t per_head;  // rows of one KV head, tile by tile: those without a pair among them
 
   SpanRows(const SpanAttend& attend, const Pairs& sorted)
       : SpanAttend(attend),
         pairs(sorted),
-        per_head(static_cast<std::int64_t>(rows.group()) * rows.count * slots) {}
+        pairs_per_head(static_cast<std::int64_t>(rows.group()) * rows.count * slots),
+        per_head((pairs_per_head + sorted.tile_pairs - 1) / sorted.tile_pairs * kTileRows) {}
 
   __device__ TileRow row(int kv_head, std::int64_t i) const {
-    if (i >= per_head) return {};
-    const std::int64_t at = kv_head * per_head + i;
+    const auto r = static_cast<int>(i % kTileRows);
+    const std::int64_t of_head = i / kTileRows * pairs.tile_pairs + r;
+    if (r >= pairs.tile_pairs || of_head >= pairs_per_head) return {};
+    const std::int64_t at = kv_head * pairs_per_head + of_head;
     const std::int32_t pair = pairs.pair[at];
     return {rows.at(pair / slots).index, pair, pairs.span[at]};
   }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
-    const std::int64_t tiles = (per_head + kTileRows - 1) / kTileRows;
+    const std::int64_t tiles = per_head / kTileRows;
     if (tile >= tiles) return {{0, 0}, {0, 0}};
     return pairs.tiles[kv_head * tiles + tile];
   }

@@ -24,7 +24,7 @@ def test_a_plan_needs_no_gpu():
     assert many.queries_at_once == 4096
     row = many.anchors_scored + 2 * many.keys_attended
     assert many.products == pytest.approx(32 * 4096 * 64 * row)
-    assert "search       search_shared, sort_pairs, search_parents, choose_rows\n" in str(many)
+    assert "search       search_shared, order_pairs, search_parents, choose_rows\n" in str(many)
 
 
 @needs_kernels

@@ -191,6 +191,30 @@ TEST_CASE("GPU chunked prefill gives the bits of the whole", "[attention]") {
   }
 }
 
+TEST_CASE("GPU attention of some queries on a long context", "[attention]") {
+  // Decoding's kernels or tiles of fewer pairs than they have room for, and searches in between.
+  Schedule windowed_paper = preset_schedule("paper");
+  windowed_paper.window_index = 7;
+  for (const Schedule& schedule : {windowed_paper, preset_schedule("nstep", 3),
+                                   preset_schedule("aligned", 2), preset_schedule("aligned", 3)}) {
+    for (const Index queries : {5, 33, 150, 600}) {
+      Options options;
+      options.schedule = schedule;
+      options.batch = 1;
+      options.num_heads = 32;
+      options.head_dim = 64;
+      options.queries = queries;
+      options.query_offset = 20000 - queries;
+      options.start = {37};
+      options.values = Values::integers;
+      CAPTURE(schedule.steps, to_string(schedule.level(1).rule), queries);
+      const Problem problem = make_problem(options);
+      const Whole got = gpu::attention(OnDevice(problem, options.dtype), Rung::fast);
+      CHECK(wrong_exactly(problem, options.dtype, got) == "");
+    }
+  }
+}
+
 TEST_CASE("GPU prefill, decoded row by row", "[attention]") {
   for (const char* rules : {"nstep", "even", "aligned"}) {
     for (const Index steps : {1, 2, 3}) {

@@ -2,6 +2,7 @@
 #include <cxxabi.h>
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <regex>
 
@@ -15,8 +16,9 @@ using namespace gpu;
 
 namespace {
 
-/// "sort_pairs" of a plan is these two around a library's sort.
-const std::vector<std::string> kSorting{"make_keys", "make_tiles"};
+/// Names of a plan that stand for kernels around a library's sort.
+const std::map<std::string, std::vector<std::string>> kSorting{
+    {"order_pairs", {"make_keys"}}, {"sort_pairs", {"make_keys", "make_tiles"}}};
 
 /// Of multistep::cuda::(anonymous namespace)::name<...>(...) the name; empty for kernels of
 /// libraries.
@@ -85,8 +87,8 @@ std::vector<std::string> planned(const cuda::AttentionPlan& plan) {
   std::vector<std::string> names;
   for (const cuda::StagePlan& stage : plan.stages) {
     for (const std::string& kernel : stage.kernels) {
-      if (kernel == "sort_pairs") {
-        names.insert(names.end(), kSorting.begin(), kSorting.end());
+      if (const auto sorting = kSorting.find(kernel); sorting != kSorting.end()) {
+        names.insert(names.end(), sorting->second.begin(), sorting->second.end());
       } else if (names.empty() || names.back() != kernel || kernel != "decode_pieces") {
         names.push_back(kernel);  // decoding attends and combines in one launch
       }

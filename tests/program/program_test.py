@@ -492,24 +492,30 @@ class Plan(Case):
         self.plan("--length", "1Mi", "--steps", 1, **pieces)
         chunk = ("--length", "1Mi", "--queries", "4Ki")
         self.plan(*chunk, "--steps", 3,
-                  search=["search_shared", "sort_pairs", "search_parents", "choose_rows"], **tiles)
+                  search=["search_shared", "order_pairs", "search_parents", "choose_rows"], **tiles)
         aligned = ("--preset", "aligned", "--steps", 3)
         self.plan(*chunk, *aligned,
-                  search=["search_parts", "sort_pairs", "search_parts", "choose_rows"], **tiles)
+                  search=["search_parts", "order_pairs", "search_parts", "choose_rows"], **tiles)
         self.plan("--length", "1Mi", "--queries", 256, *aligned,  # too few for the parents
-                  search=["search_few", "search_parents", "choose_rows"], **tiles)
+                  search=["search_parts", "search_parents", "choose_rows"], **tiles)
         self.plan(*chunk, "--steps", 3, "--rule", "tight,aligned",
-                  search=["search_shared", "sort_pairs", "search_parents", "choose_rows"], **tiles)
+                  search=["search_shared", "order_pairs", "search_parents", "choose_rows"], **tiles)
         self.plan(*chunk, "--steps", 1, combine=["attend_tiles"])
         self.plan(*chunk, "--steps", 2, "--window-index", 4, search=["search_shared"],
                   attend=tiles["attend"], combine=["attend_tiles"])
 
     def test_where_rows_of_a_kv_head_are_more_than_64(self):
-        shape = ("--length", "64Ki", "--heads", 32, "--kv-heads", 2, "--preset", "released")
-        self.plan(*shape, "--queries", 4, search=["search_few"], attend=["decode_pieces"],
-                  combine=["decode_pieces"])
-        self.plan(*shape, "--queries", 5, search=["search_few"],
-                  attend=["sort_pairs", "attend_tiles"], combine=["attend_tiles"])
+        heads = ("--heads", 32, "--kv-heads", 2)
+        pieces = {"attend": ["decode_pieces"], "combine": ["decode_pieces"]}
+        tiles = {"attend": ["sort_pairs", "attend_tiles"], "combine": ["attend_tiles"]}
+        short = (*heads, "--length", "8Ki", "--preset", "released")
+        self.plan(*short, "--queries", 4, search=["search_few"], **pieces)
+        self.plan(*short, "--queries", 5, search=["search_few"], **tiles)
+        # The longer the context, the more queries read less of it alone than tiles do.
+        for length, last in ("64Ki", 9), ("1Mi", 20):
+            long = (*heads, "--length", length, "--preset", "paper", "--window-index", 31)
+            self.plan(*long, "--queries", last, search=["search_few"], **pieces)
+            self.plan(*long, "--queries", 2 * last, search=["search_few"], **tiles)
 
     def test_why_not(self):
         plain = {"attend": ["span_attention"], "combine": ["combine_rows"]}

@@ -19,8 +19,10 @@ struct CUstream_st;
 /// sums, whose difference is within rounding (SPEC 8), between
 /// - the plain rung and the fast one, and code compiled for different architectures;
 /// - attention() for few queries and for many. Few are at most 64 rows of a KV head (queries times
-///   query heads a KV head), and all calls with Shape::length; head_dim 64 or 128, top_k <= 4 and a
-///   positive softmax_scale are further conditions. Paths and scores are the same in both;
+///   query heads a KV head), on contexts of 16Ki keys and more with N > 1 as many as read less of
+///   the context one by one than all of it, and all calls with Shape::length; head_dim 64 or 128,
+///   top_k <= 4 and a positive softmax_scale are further conditions. plan_attention() tells. Paths
+///   and scores are the same in both;
 /// - calls in which a row's tile holds other rows' keys or values that are NaN or infinite, and
 ///   those in which it does not.
 ///
