@@ -15,7 +15,8 @@ class Attention {
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         choice_(args.shape, slots_, tables_.items_of(longest_row(args.shape)), scale_, args.rung,
                 current_device().tiles),
-        chunk_(choice_.pieces() ? args.shape.queries : chunk_queries(args.shape, slots_)) {
+        chunk_(choice_.pieces() || choice_.chunks ? args.shape.queries
+                                                  : chunk_queries(args.shape, slots_)) {
     if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 
@@ -70,6 +71,7 @@ class Attention {
                     .scores = search.scores,
                     .output = args_.output,
                     .window_lse_out = args_.window_lse};
+    if (choice_.chunks) return run_chunks(arena, combine, stream, launch);
     if (choice_.pieces()) {
       attend.lse = args_.span_lses;
       return run_decode(arena, search, attend, combine, stream, launch);
@@ -104,6 +106,15 @@ class Attention {
       }
     }
     if (launch) launch_combine(combine, shape, search.rung, stream);
+  }
+
+  void run_chunks(Arena& arena, const Combine& combine, Stream stream, bool launch) const {
+    const int chunks = most_dense_chunks(longest_row(args_.shape));
+    auto* outputs = arena.take<float>(chunks * combine.rows.total() * combine.rows.head_dim);
+    auto* lses = arena.take<float>(chunks * combine.rows.total());
+    if (!launch) return;
+    dense_chunks(combine, chunks, outputs, lses, stream);
+    merge_chunks(combine, chunks, outputs, lses, stream);
   }
 
   void run_decode(Arena& arena, const SpanSearchArgs& search, const SpanAttend& attend,

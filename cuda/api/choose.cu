@@ -11,6 +11,7 @@ namespace {
 
 constexpr Index kFastTopK = kMaxTileSlots;
 constexpr Index kFewRows = 64;           // of a KV head: fewer do not fill a tile
+constexpr Index kChunkedRows = 4096;     // of dense attention: more occupy the device
 constexpr Index kLongContext = 1 << 14;  // keys: of shorter ones tiles are read in no time
 
 /// Microseconds that decoding's kernels and the tiles take for few queries on a long context, about
@@ -100,6 +101,7 @@ KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& it
   if (slow.empty()) slow = why_not_scale(scale);
   not_pieces = slow.empty() ? why_not_pieces(shape, slots, items) : slow;
   not_tiles = slow.empty() ? why_not_tiles(shape, scale, hopper) : slow;
+  chunks = tiles() && slots == 0 && !shape.cu_seqlens && shape.rows() <= kChunkedRows;
 }
 
 void refuse_slow(Rung rung, const std::string& why) {

@@ -18,6 +18,7 @@ struct KernelChoice {
   std::string slow;        // why search and attention take no fast kernel
   std::string not_pieces;  // why decoding's kernel does not take it
   std::string not_tiles;
+  bool chunks = false;  // N = 1: the keys of few queries in chunks
 
   /// `items`: of about the longest row.
   KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, float scale, Rung rung,

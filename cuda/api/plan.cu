@@ -93,7 +93,8 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
       scale_of(softmax_scale, shape.head_dim), Rung::fast, chip.hopper);
   AttentionPlan result;
   result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
-  result.queries_at_once = choice.pieces() ? shape.queries : chunk_queries(shape, slots);
+  result.queries_at_once =
+      choice.pieces() || choice.chunks ? shape.queries : chunk_queries(shape, slots);
   const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());
   Combine combine{};
   combine.rows = rows_of(shape, window, 0, result.queries_at_once);
@@ -102,6 +103,11 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   auto& stages = result.stages;
   if (levels > 0) {
     stages.push_back(search_plan(choice, combine.rows, plan.schedule(), longest_row(shape), chip));
+  }
+  if (choice.chunks) {
+    stages.push_back({"attend", {"attend_tiles"}, true, ""});
+    stages.push_back({"combine", {"merge_outputs"}, true, ""});
+    return result;
   }
   if (choice.pieces()) {
     stages.push_back({"attend", {"decode_pieces"}, true, ""});

@@ -69,6 +69,11 @@ struct Rows {
     return faulty(fault, Fault::start_ignored) ? 0 : sequence.padding(b);
   }
 
+  /// Rows of the arrays from this one on are no keys of any query of the sequence.
+  __device__ std::int64_t past_keys(std::int32_t b) const {
+    return sequence.length ? __ldg(sequence.length + b) - key_offset : keys;
+  }
+
   /// With a level 1 that is aligned, whose window is of so many keys.
   __device__ Grid grid(std::int32_t position, std::int32_t start) const {
     return {sequence.packed ? start : 0, max(position + 1 - window - start, 0)};
@@ -287,6 +292,24 @@ void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Str
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
 void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);
+
+/// Dense attention of few queries on Hopper: the chunks of keys of each row are attended to alone,
+/// then merged. The row at `position` has chunks of 2^dense_chunk_log2(position) keys.
+inline constexpr int kDenseChunks = 64;    // of a row, at most
+inline constexpr int kDenseChunkLog2 = 9;  // at least: fewer keys are not worth a row's output
+__host__ __device__ inline int dense_chunk_log2(std::uint32_t position) {
+  int log2 = kDenseChunkLog2;
+  while (position >> log2 >= kDenseChunks) ++log2;
+  return log2;
+}
+/// Of rows of up to `keys` keys.
+inline int most_dense_chunks(Index keys) {
+  return static_cast<int>(std::min<Index>(kDenseChunks, ((keys - 1) >> kDenseChunkLog2) + 1));
+}
+/// `outputs` [chunks, batch, heads, count, head_dim], `lses` [chunks, batch, heads, count].
+void dense_chunks(const Combine& combine, int chunks, float* outputs, float* lses, Stream stream);
+void merge_chunks(const Combine& combine, int chunks, const float* outputs, const float* lses,
+                  Stream stream);
 
 /// 64 rows that attend to nearly one range of keys.
 struct Tile {

@@ -59,9 +59,9 @@ struct KeySource {
   Ring<KeyTile, kPlaces> ring;
 };
 
-/// The first warp: keys and values, tile by tile. What stands before a sequence's first key may be
-/// NaN, and 0 * NaN is NaN: those rows are cleared of what is summed over the keys, `summed`, which
-/// then lands first.
+/// The first warp: keys and values, tile by tile. What stands before a sequence's first key or,
+/// where the length is on the device, behind its last may be NaN, and 0 * NaN is NaN: those rows
+/// are cleared of what is summed over the keys, `summed`, which then lands first.
 template <class TileRows, int kKeys, int kHeadDim, int kPlaces, int kSummedPlaces>
 __device__ void load_keys(const TileRows& args,
                           const KeySource<SwizzledTile<kKeys, kHeadDim>, kPlaces>& other,
@@ -74,8 +74,9 @@ __device__ void load_keys(const TileRows& args,
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
     const TileTask<kKeys> task(args, i);
     const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : task.kv_head;
-    const std::int64_t start =
-        args.rows.padding(task.kv_head / args.rows.kv_heads) - args.rows.key_offset;
+    const int batch = task.kv_head / args.rows.kv_heads;
+    const std::int64_t start = args.rows.padding(batch) - args.rows.key_offset;
+    const std::int64_t past = args.rows.past_keys(batch);
     for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
       const int first_key = j * kKeys;
       KeyTile& tile = other.ring.empty(item);
@@ -84,7 +85,8 @@ __device__ void load_keys(const TileRows& args,
       }
       KeyTile& sums = summed.ring.empty(item);
       const std::int64_t padding = min(start - first_key, std::int64_t{kKeys});
-      if (padding <= 0) {
+      const std::int64_t held = max(past - first_key, std::int64_t{0});
+      if (padding <= 0 && held >= kKeys) {
         if (leader) {
           sums.load(summed.map, summed.ring.expect(item, KeyTile::kBytes), first_key, head);
         }
@@ -95,7 +97,8 @@ __device__ void load_keys(const TileRows& args,
         sums.load(summed.map, landed, first_key, head);
       }
       landed.wait(cleared++ % 2);
-      sums.clear_rows(static_cast<int>(padding));
+      sums.clear_rows(0, static_cast<int>(padding));
+      sums.clear_rows(static_cast<int>(min(held, std::int64_t{kKeys})), kKeys);
       ptx::fence_async_proxy();
       __syncwarp();
       if (leader) summed.ring.arrive(item);

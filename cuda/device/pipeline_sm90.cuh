@@ -19,13 +19,13 @@ struct alignas(1024) SwizzledTile {  // the pattern repeats every 1024 bytes of 
   __device__ std::uint16_t* at(int row, int piece) {
     return panel[piece / 8] + row * 64 + ((piece % 8) ^ (row % 8)) * 8;
   }
-  /// By one warp: of values that the copy engine has brought.
-  __device__ void clear_rows(int count) {
+  /// By one warp: rows [begin, end) of values that the copy engine has brought.
+  __device__ void clear_rows(int begin, int end) {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) {
       auto* rows = reinterpret_cast<uint4*>(panel[p]);
 #pragma unroll 1
-      for (int i = threadIdx.x % 32; i < count * 8; i += 32) rows[i] = {0, 0, 0, 0};
+      for (int i = begin * 8 + threadIdx.x % 32; i < end * 8; i += 32) rows[i] = {0, 0, 0, 0};
     }
   }
 

@@ -48,29 +48,48 @@ __global__ void merge_rows(MergePathsArgs args) {
   }
 }
 
-/// One warp a row.
-template <class T>
+__device__ float to_float(float value) { return value; }
+
+/// One warp a row, of parts in storage type Part.
+template <class Part, class T>
 __global__ void merge_outputs(MergeAttentionArgs args) {
   const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (row >= args.rows) return;
-  Softmax<BaseE> all;
+  const int lane = threadIdx.x % 32;
   const auto lse = [&](std::int64_t s) { return args.lses[s * args.rows + row]; };
-  for (std::int64_t s = 0; s < args.shards; ++s) all.max = fmaxf(all.max, lse(s));
-  for (std::int64_t s = 0; s < args.shards; ++s) all.join({lse(s), 1});
-  const bool none = all.sum == 0;
-  for (std::int64_t d = threadIdx.x % 32; d < args.head_dim; d += 32) {
-    float value = 0;
-    for (std::int64_t s = 0; s < args.shards; ++s) {
-      const float part = all.weight_of_part(lse(s));
-      if (part == 0) continue;
-      value +=
-          part *
-          to_float(static_cast<const T*>(args.outputs)[(s * args.rows + row) * args.head_dim + d]);
-    }
-    value = none ? 0 : value / all.sum;
-    static_cast<T*>(args.output)[row * args.head_dim + d] = from_float<T>(value);
+  Softmax<BaseE> all;
+  for (std::int64_t s = lane; s < args.shards; s += 32) all.max = fmaxf(all.max, lse(s));
+  for (int offset = 16; offset > 0; offset /= 2) {
+    all.max = fmaxf(all.max, __shfl_xor_sync(kFullWarp, all.max, offset));
   }
-  if (threadIdx.x % 32 == 0) args.lse[row] = all.log_sum_exp();
+  constexpr int kMost = 256 / 32;  // of head_dim, a lane's
+  float value[kMost] = {};
+  for (std::int64_t first = 0; first < args.shards; first += 32) {
+    const bool here = first + lane < args.shards;
+    const float weight = here ? all.weight_of_part(lse(first + lane)) : 0;
+    const auto count = static_cast<int>(min(args.shards - first, std::int64_t{32}));
+#pragma unroll 8
+    for (int s = 0; s < count; ++s) {
+      const float part = __shfl_sync(kFullWarp, weight, s);
+      all.sum += part;
+      const std::int64_t at = ((first + s) * args.rows + row) * args.head_dim;
+#pragma unroll
+      for (int i = 0; i < kMost; ++i) {
+        // What weighs nothing may not have been written.
+        if (part == 0 || lane + 32 * i >= args.head_dim) continue;
+        value[i] = fmaf(part, to_float(static_cast<const Part*>(args.outputs)[at + lane + 32 * i]),
+                        value[i]);
+      }
+    }
+  }
+  const bool none = all.sum == 0;
+#pragma unroll
+  for (int i = 0; i < kMost; ++i) {
+    if (lane + 32 * i >= args.head_dim) continue;
+    static_cast<T*>(args.output)[row * args.head_dim + lane + 32 * i] =
+        from_float<T>(none ? 0 : value[i] / all.sum);
+  }
+  if (args.lse && lane == 0) args.lse[row] = all.log_sum_exp();
 }
 
 /// One thread a slot: the anchors of its path, from the last level to the first.
@@ -149,12 +168,29 @@ void merge_attention(const MergeAttentionArgs& args, Stream stream) {
   const unsigned blocks = blocks_for(args.rows, kWarps);
   switch (args.dtype) {
     case Dtype::bf16:
-      merge_outputs<bf16><<<blocks, kThreads, 0, stream>>>(args);
+      merge_outputs<bf16, bf16><<<blocks, kThreads, 0, stream>>>(args);
       break;
     case Dtype::fp16:
-      merge_outputs<fp16><<<blocks, kThreads, 0, stream>>>(args);
+      merge_outputs<fp16, fp16><<<blocks, kThreads, 0, stream>>>(args);
       break;
   }
+  check_launch("merge_outputs");
+}
+
+void merge_chunks(const Combine& combine, int chunks, const float* outputs, const float* lses,
+                  Stream stream) {
+  MergeAttentionArgs args;
+  args.shards = chunks;
+  args.rows = combine.rows.total();
+  args.head_dim = combine.rows.head_dim;
+  args.outputs = outputs;
+  args.lses = lses;
+  args.output = combine.output;
+  args.lse = combine.window_lse_out;
+  if (args.rows == 0) return;
+  const auto merge =
+      combine.dtype == Dtype::bf16 ? merge_outputs<float, bf16> : merge_outputs<float, fp16>;
+  merge<<<blocks_for(args.rows, kWarps), kThreads, 0, stream>>>(args);
   check_launch("merge_outputs");
 }
 

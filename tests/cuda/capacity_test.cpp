@@ -103,7 +103,8 @@ TEST_CASE("The queries of a call leave no trace in a GPU row", "[capacity][fault
         CHECK(wrong_whole(one, Dtype::bf16, many) == "");
         CHECK(wrong_whole(one, Dtype::bf16, alone) == "");
       }
-      CHECK(same_bits(among(70), many));
+      // Dense attention's few queries are more.
+      CHECK(same_bits(among(schedule.steps > 1 ? 70 : 150), many));
     }
   }
 }

@@ -496,7 +496,7 @@ class Plan(Case):
         aligned = ("--preset", "aligned", "--steps", 3)
         self.plan(*chunk, *aligned,
                   search=["search_parts", "order_pairs", "search_parts", "choose_rows"], **tiles)
-        self.plan("--length", "1Mi", "--queries", 256, *aligned,  # too few for the parents
+        self.plan("--length", "1Mi", "--queries", 320, *aligned,  # too few for the parents
                   search=["search_parts", "search_parents", "choose_rows"], **tiles)
         self.plan(*chunk, "--steps", 3, "--rule", "tight,aligned",
                   search=["search_shared", "order_pairs", "search_parents", "choose_rows"], **tiles)
