@@ -48,7 +48,7 @@ ACCURACY_INPUTS=(random clustered hot needle)
 ACCURACY_QUERIES=256  # at the end of the context
 ACCURACY_ROWS=64      # of them and their heads, held to the oracle
 
-TRAINING_LENGTHS=16384,65536,131072
+TRAINING_LENGTHS=4096,16384,65536,131072
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -168,7 +168,7 @@ END
 
 # Of the Python package that python3 finds.
 training() {
-  say "training from PyTorch, into $folder"
+  say "training, and few queries, from PyTorch, into $folder"
   if ! python3 -c 'import multistep.torch' 2>/dev/null; then
     echo "training: skipped, as python3 finds no multistep.torch"
     return
@@ -177,6 +177,8 @@ training() {
   finished "$folder/sdpa.json" ||
     python3 experiments/sdpa_times.py --lengths "$TRAINING_LENGTHS" --output "$folder/sdpa.json" \
       "${origin[@]}" || failed=1
+  finished "$folder/query_times.json" ||
+    python3 experiments/query_times.py --output "$folder/query_times.json" "${origin[@]}" || failed=1
   finished "$folder/training_curve.json" ||
     python3 experiments/studies/training_curve.py --device cuda \
       --output "$folder/training_curve.json" "${origin[@]}" || failed=1

@@ -489,7 +489,8 @@ class Plan(Case):
         tiles = {"attend": ["sort_pairs", "attend_tiles"], "combine": ["combine_row_pieces"]}
         self.plan("--length", "1Mi", "--steps", 4, search=["search_few"], **pieces)
         self.plan("--length", "1Mi", "--steps", 5, search=["search_few"] * 2, **pieces)
-        self.plan("--length", "1Mi", "--steps", 1, **pieces)
+        self.plan("--length", "1Mi", "--steps", 1, attend=["attend_tiles"], combine=["merge_outputs"])
+        self.plan("--length", "1Mi", "--steps", 1, "--queries", 129, combine=["attend_tiles"])
         chunk = ("--length", "1Mi", "--queries", "4Ki")
         self.plan(*chunk, "--steps", 3,
                   search=["search_shared", "order_pairs", "search_parents", "choose_rows"], **tiles)
