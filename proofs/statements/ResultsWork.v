@@ -117,6 +117,62 @@ Qed.
 Print Assumptions lower_bound.
 Print Assumptions nine_keys.
 
+(** No number of steps gets below 3 log_3 n choices. *)
+Theorem any_number_of_steps : forall state offered key (from : state) cs n,
+  0 <= n -> nonnegative cs -> offers_at_most offered cs from ->
+  (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
+  n ^ 3 <= 3 ^ total cs.
+Proof.
+  intros state offered key from cs n n_nonneg nonneg offers all_reached.
+  apply (LowerBound.product_bound_to_cube_bound cs n nonneg n_nonneg).
+  rewrite <- (Z.sub_0_r n).
+  apply (LowerBound.reached_at_most_product (LowerBound.Scheme state offered key) cs from 0 n
+           nonneg).
+  - now apply same_offers.
+  - intros j range. now apply same_reaches, all_reached.
+Qed.
+
+(** Choices of three meet it: 9^3 = 3^6. *)
+Example nine_keys_in_threes : 9 ^ 3 <= 3 ^ total [3; 3] /\ 9 ^ 3 = 3 ^ 6.
+Proof.
+  split; [| reflexivity].
+  apply (any_number_of_steps Z next_digit (fun x => x) 0 [3; 3] 9);
+    [lia | repeat constructor; computed | |].
+  - exact next_digit_offers.
+  - exact (proj1 nine_keys).
+Qed.
+
+Print Assumptions any_number_of_steps.
+Print Assumptions nine_keys_in_threes.
+
+(** With k paths kept, each step behind the first is taken k times, and the choices are
+    [c + k * total cs] in all. *)
+Theorem paths_pay : forall state offered key (from : state) k c cs n,
+  0 <= k -> nonnegative (c :: cs) -> offers_at_most offered (c :: cs) from ->
+  (forall j, 0 <= j < n -> reaches offered key (length (c :: cs)) from j) ->
+  let N := Z.of_nat (length (c :: cs)) in
+  N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N.
+Proof.
+  intros state offered key from k c cs n k_nonneg nonneg offers all_reached.
+  apply (LowerBound.product_bound_to_paths_bound k c cs n k_nonneg nonneg).
+  rewrite <- (Z.sub_0_r n).
+  apply (LowerBound.reached_at_most_product (LowerBound.Scheme state offered key) (c :: cs) from
+           0 n nonneg).
+  - now apply same_offers.
+  - intros j range. now apply same_reaches, all_reached.
+Qed.
+
+(** Two paths: three choices, then twice three, and 72 <= 81. *)
+Example nine_keys_by_two_paths : 2 ^ 2 * (2 ^ (2 - 1) * 9) <= (3 + 2 * total [3]) ^ 2.
+Proof.
+  apply (paths_pay Z next_digit (fun x => x) 0 2 3 [3] 9); [lia | repeat constructor; computed | |].
+  - exact next_digit_offers.
+  - exact (proj1 nine_keys).
+Qed.
+
+Print Assumptions paths_pay.
+Print Assumptions nine_keys_by_two_paths.
+
 (** What a schedule offers: the anchors of a segment, level by level, and a final span's keys. *)
 Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : Prop :=
   match ls, cs with
@@ -157,6 +213,36 @@ Qed.
 Print Assumptions covering_schedules_pay.
 Print Assumptions two_tight_costs.
 Print Assumptions two_tight_pay.
+
+(** The two bounds above for the schedules of this project. *)
+Theorem covering_schedules_pay_for_paths : forall s start len k c cs,
+  good s -> covered s start len -> 0 <= k -> nonnegative (c :: cs) ->
+  length (c :: cs) = S (length (levels s)) ->
+  costs_at_most (window_index s) (levels s) (seen start (len - 1)) (c :: cs) ->
+  let N := Z.of_nat (length (c :: cs)) in
+  let n := len - start - window_of s in
+  N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N /\ (0 <= n -> n ^ 3 <= 3 ^ (c + total cs)).
+Proof.
+  intros s start len k c cs s_good all_covered k_nonneg nonneg steps cheap N n.
+  pose proof (LowerBound.schedule_product_bound s start len (c :: cs) s_good all_covered nonneg
+                steps cheap) as few.
+  split; [now apply LowerBound.product_bound_to_paths_bound |]. intros n_nonneg.
+  now apply (LowerBound.product_bound_to_cube_bound (c :: cs) n nonneg n_nonneg).
+Qed.
+
+(** The 20 keys above by two paths: 160 <= 324, and 8000 <= 3^11. *)
+Example two_tight_pay_for_paths :
+  2 ^ 2 * (2 ^ (2 - 1) * 20) <= (4 + 2 * total [7]) ^ 2 /\
+  (0 <= 20 -> 20 ^ 3 <= 3 ^ (4 + total [7])).
+Proof.
+  apply (covering_schedules_pay_for_paths two_tight 0 20 2 4 [7]);
+    try (repeat constructor; computed).
+  - apply Checker.first_hole_none. vm_compute. reflexivity.
+  - exact two_tight_costs.
+Qed.
+
+Print Assumptions covering_schedules_pay_for_paths.
+Print Assumptions two_tight_pay_for_paths.
 
 (** ** The even rule is optimal but for rounding (Optimality.v) *)
 

@@ -146,6 +146,72 @@ Proof.
   apply Z.mul_le_mono_nonneg_l; [apply Z.pow_nonneg, count_nonneg | exact few].
 Qed.
 
+(** However many the steps: a choice among [c] counts most where [c] is 3. *)
+Lemma cube_below_power : forall c, 0 <= c -> c ^ 3 <= 3 ^ c.
+Proof.
+  apply natlike_ind; [vm_compute; discriminate |]. intros c c_nonneg IH.
+  destruct (Z.le_gt_cases 3 c) as [large | small].
+  - unfold Z.succ. rewrite Z.pow_add_r, Z.pow_1_r by lia.
+    replace (c ^ 3) with (c * c * c) in IH by ring.
+    replace ((c + 1) ^ 3) with ((c + 1) * (c + 1) * (c + 1)) by ring.
+    assert (square : 3 * c <= c * c) by nia.
+    assert (cube : 3 * (c * c) <= c * c * c) by nia. lia.
+  - assert (cases : c = 0 \/ c = 1 \/ c = 2) by lia.
+    destruct cases as [-> | [-> | ->]]; vm_compute; discriminate.
+Qed.
+
+Lemma product_cubed : forall cs, nonnegative cs -> product cs ^ 3 <= 3 ^ total cs.
+Proof.
+  intros cs cs_nonneg.
+  induction cs_nonneg as [|c cs c_nonneg cs_nonneg IH]; [vm_compute; discriminate |].
+  cbn [product total fold_right]. fold (product cs). fold (total cs).
+  pose proof (product_nonneg cs cs_nonneg). pose proof (total_nonneg cs cs_nonneg).
+  rewrite Z.pow_mul_l, Z.pow_add_r by lia.
+  apply Z.mul_le_mono_nonneg; try (apply Z.pow_nonneg; lia); [| exact IH].
+  now apply cube_below_power.
+Qed.
+
+Lemma product_bound_to_cube_bound : forall cs n,
+  nonnegative cs -> 0 <= n -> n <= product cs -> n ^ 3 <= 3 ^ total cs.
+Proof.
+  intros cs n cs_nonneg n_nonneg few.
+  apply Z.le_trans with (product cs ^ 3); [apply Z.pow_le_mono_l; lia | now apply product_cubed].
+Qed.
+
+(** With [k] paths kept, every step behind the first is taken [k] times. *)
+Lemma product_bound_to_paths_bound : forall k c cs n,
+  0 <= k -> nonnegative (c :: cs) -> n <= product (c :: cs) ->
+  let N := count (c :: cs) in N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N.
+Proof.
+  intros k c cs n k_nonneg all_nonneg few N.
+  apply Forall_cons_iff in all_nonneg. destruct all_nonneg as [c_nonneg cs_nonneg].
+  set (times := map (Z.mul k) cs).
+  assert (times_nonneg : nonnegative times).
+  { unfold times, nonnegative in *. rewrite Forall_map.
+    eapply Forall_impl; [|exact cs_nonneg]. intros x x_nonneg.
+    now apply Z.mul_nonneg_nonneg. }
+  assert (times_total : total times = k * total cs).
+  { unfold times. clear. induction cs as [|x cs IH]; [cbn; lia|].
+    cbn [map total fold_right]. fold (total cs). fold (total (map (Z.mul k) cs)).
+    rewrite IH. ring. }
+  assert (times_product : product times = k ^ count cs * product cs).
+  { unfold times. clear few N times times_nonneg times_total cs_nonneg.
+    induction cs as [|x cs IH]; [reflexivity|].
+    rewrite count_cons, Z.pow_add_r, Z.pow_1_r by (try apply count_nonneg; lia).
+    cbn [map product fold_right]. fold (product cs). fold (product (map (Z.mul k) cs)).
+    rewrite IH. ring. }
+  assert (same : count (c :: times) = N)
+    by (unfold N, times, count; cbn [length]; now rewrite map_length).
+  rewrite <- times_total, <- same.
+  change (c + total times) with (total (c :: times)).
+  apply product_bound_to_total_bound; [now constructor |].
+  rewrite same. unfold N. rewrite count_cons. replace (count cs + 1 - 1) with (count cs) by lia.
+  cbn [product fold_right] in few |- *. fold (product cs) in few. fold (product times).
+  rewrite times_product.
+  assert (power_nonneg : 0 <= k ^ count cs) by now apply Z.pow_nonneg.
+  nia.
+Qed.
+
 (** The lower bound: a scheme of [N = count cs] steps that excludes none of [n] keys. *)
 Theorem lower_bound : forall m cs from n,
   nonnegative cs -> offers_at_most m cs from ->
@@ -290,8 +356,23 @@ Proof.
   apply (first_window_nonneg ls w); assumption.
 Qed.
 
-(** The lower bound for the schedules of this project: what the window does not have, the paths must
-    lead to. *)
+(** The schedules of this project: what the window does not have, the paths must lead to. *)
+Theorem schedule_product_bound : forall s start len cs,
+  good s -> covered s start len ->
+  nonnegative cs -> length cs = S (length (levels s)) ->
+  costs_at_most (window_index s) (levels s) (seen start (len - 1)) cs ->
+  len - start - window_of s <= product cs.
+Proof.
+  intros s start len cs s_good all_covered cs_nonneg steps cheap.
+  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
+  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
+  apply schedule_reaches_at_most_product with (1 := cs_nonneg) (2 := steps) (3 := cheap).
+  intros d range. cbn [held seen] in range.
+  pose proof (window_of_nonneg s s_good) as window_nonneg.
+  destruct (all_covered (len - 1) (len - 1 - d)) as [windowed | led]; try lia.
+  replace (len - 1 - (len - 1 - d)) with d in led by lia. exact led.
+Qed.
+
 Theorem schedule_lower_bound : forall s start len cs,
   good s -> covered s start len ->
   nonnegative cs -> length cs = S (length (levels s)) ->
@@ -300,11 +381,5 @@ Theorem schedule_lower_bound : forall s start len cs,
 Proof.
   intros s start len cs s_good all_covered cs_nonneg steps cheap.
   apply product_bound_to_total_bound; [exact cs_nonneg|].
-  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
-  replace (len - start) with (held (seen start (len - 1))) by (cbn [held seen]; lia).
-  apply schedule_reaches_at_most_product with (1 := cs_nonneg) (2 := steps) (3 := cheap).
-  intros d range. cbn [held seen] in range.
-  pose proof (window_of_nonneg s s_good) as window_nonneg.
-  destruct (all_covered (len - 1) (len - 1 - d)) as [windowed | led]; try lia.
-  replace (len - 1 - (len - 1 - d)) with d in led by lia. exact led.
+  now apply schedule_product_bound.
 Qed.
