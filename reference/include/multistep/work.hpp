@@ -19,7 +19,8 @@ struct PathWork {
   Index max = 0;
   std::string pairs;       // decimal digits: paths of overlapping power levels pass any fixed width
   double mean = 0;         // over those pairs, the nearest double
-  double lower_bound = 0;  // of the mean, for the keys outside the window (SPEC 2.5.8)
+  double lower_bound = 0;  // of the mean, for the keys outside the window (SPEC 2.5.8; proved,
+                           // mean_work_of_covering_schedules of proofs/)
   std::optional<double> ratio;  // mean / lower_bound; none where one of these is not reached
 };
 

@@ -1,0 +1,124 @@
+(** * What is proved: how little work a path takes on average
+
+    As in Results.v: theorems to be read with Schedule.v alone, each with an example and with what
+    both rest on. *)
+
+From Coq Require Import ZArith List Lia.
+From Multistep Require Import Schedule.
+From Multistep Require MeanWork LowerBound Checker.
+Import ListNotations.
+Open Scope Z_scope.
+
+Definition total (cs : list Z) : Z := fold_right Z.add 0 cs.
+
+(** ** Any scheme (MeanWork.v)
+
+    A scheme is anything that chooses step by step: [offered] are the states that a step can choose
+    from.  How many ways lead through so many steps: *)
+Fixpoint paths {state : Type} (offered : state -> list state) (steps : nat) (from : state) : Z :=
+  match steps with
+  | O => 1
+  | S k => total (map (paths offered k) (offered from))
+  end.
+
+(** And how many choices their steps offer, of all paths together. *)
+Fixpoint work {state : Type} (offered : state -> list state) (steps : nat) (from : state) : Z :=
+  match steps with
+  | O => 0
+  | S k => total (map (fun next => work offered k next
+                                   + Z.of_nat (length (offered from)) * paths offered k next)
+                      (offered from))
+  end.
+
+Lemma same_paths : forall state offered key steps (from : state),
+  MeanWork.paths (LowerBound.Scheme state offered key) steps from = paths offered steps from.
+Proof.
+  intros state offered key. induction steps as [| k IH]; intros from; [reflexivity |].
+  apply (f_equal (fold_right Z.add 0)), map_ext. exact IH.
+Qed.
+
+Print Assumptions same_paths.
+
+Lemma same_work : forall state offered key steps (from : state),
+  MeanWork.work (LowerBound.Scheme state offered key) steps from = work offered steps from.
+Proof.
+  intros state offered key. induction steps as [| k IH]; intros from; [reflexivity |].
+  apply (f_equal (fold_right Z.add 0)), map_ext. intros next. now rewrite IH, same_paths.
+Qed.
+
+Print Assumptions same_work.
+
+(** The mean work of [P] paths, [T / P], is at least N P^(1/N). *)
+Theorem mean_work : forall state offered (from : state) steps,
+  let N := Z.of_nat steps in
+  N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
+Proof.
+  intros state offered from steps N.
+  rewrite <- (same_paths state offered (fun _ => 0)), <- (same_work state offered (fun _ => 0)).
+  apply MeanWork.mean_work.
+Qed.
+
+(** Two steps of three choices: nine paths, each with six choices on its way, which meets it. *)
+Definition next_digit (x : Z) : list Z := [3 * x; 3 * x + 1; 3 * x + 2].
+
+Example nine_paths :
+  paths next_digit 2 0 = 9 /\ work next_digit 2 0 = 54 /\ 2 ^ 2 * 9 ^ (2 + 1) <= 54 ^ 2.
+Proof. split; [| split]; [reflexivity | reflexivity | exact (mean_work Z next_digit 0 2)]. Qed.
+
+Print Assumptions mean_work.
+Print Assumptions nine_paths.
+
+(** ** The schedules of this project
+
+    The stripes that a level searches. *)
+Definition stripes (w M : Z) (l : level) (n : segment) : list Z :=
+  map (fun k => first_stripe w l + Z.of_nat k)
+    (seq 0 (Z.to_nat (last_searched w M l n + 1 - first_stripe w l))).
+
+(** Pairs of a path and a key in its final span. *)
+Fixpoint pairs (w : Z) (ls : list level) (n : segment) : Z :=
+  match ls with
+  | [] => Z.max 0 n
+  | l :: rest =>
+      total (map (fun i => pairs 0 rest (segment_of w (steps_of ls) l n i))
+               (stripes w (steps_of ls) l n))
+  end.
+
+(** What a path scores, anchors level by level and the keys of its final span, of all pairs. *)
+Fixpoint work_of_pairs (w : Z) (ls : list level) (n : segment) : Z :=
+  match ls with
+  | [] => Z.max 0 n * Z.max 0 n
+  | l :: rest =>
+      let anchors := Z.max 0 (last_searched w (steps_of ls) l n - first_stripe w l + 1) in
+      total (map (fun i => let chosen := segment_of w (steps_of ls) l n i in
+                           work_of_pairs 0 rest chosen + anchors * pairs 0 rest chosen)
+               (stripes w (steps_of ls) l n))
+  end.
+
+(** If all keys outside the window are reached, their number is a lower bound of the pairs', and the
+    mean work of a pair is at least N n^(1/N). *)
+Theorem mean_work_of_covering_schedules : forall s start len,
+  good s -> covered s start len ->
+  let N := Z.of_nat (S (length (levels s))) in
+  let P := pairs (window_index s) (levels s) (seen start (len - 1)) in
+  let T := work_of_pairs (window_index s) (levels s) (seen start (len - 1)) in
+  len - start - window_of s <= P /\ N ^ N * P ^ (N + 1) <= T ^ N.
+Proof. exact MeanWork.mean_work_of_covering_schedules. Qed.
+
+(** Two tight steps, 20 keys: each has one path; they score 9.4 on average, as `verify` says, and
+    not less than 2 sqrt(20), 8.9. *)
+Definition two_tight : schedule := Schedule [default_tight 2] 0.
+
+Example two_tight_mean :
+  pairs 0 (levels two_tight) (seen 0 (20 - 1)) = 20 /\
+  work_of_pairs 0 (levels two_tight) (seen 0 (20 - 1)) = 188 /\
+  20 <= 20 /\ 2 ^ 2 * 20 ^ (2 + 1) <= 188 ^ 2.
+Proof.
+  split; [reflexivity | split; [reflexivity |]].
+  apply (mean_work_of_covering_schedules two_tight 0 20);
+    [repeat constructor; vm_compute; congruence |].
+  apply Checker.first_hole_none. vm_compute. reflexivity.
+Qed.
+
+Print Assumptions mean_work_of_covering_schedules.
+Print Assumptions two_tight_mean.
