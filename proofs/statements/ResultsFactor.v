@@ -117,27 +117,33 @@ Qed.
 Print Assumptions factor_M_is_sharp.
 Print Assumptions factors_2_and_19_10.
 
-(** The same at a level that stands below tight ones, of integer exponents [es], default or not. *)
-Definition tight_above (es : list Z) (below : list level) : list level :=
-  map (fun e => Tight (Ratio e 1)) es ++ below.
+(** The same at a level that stands below even ones and tight ones of integer exponents, default or
+    not, in any mixture. *)
+Definition splits (l : level) : Prop :=
+  match l with
+  | Tight e => den e = 1 /\ 2 <= num e
+  | Even => True
+  | _ => False
+  end.
 
-Theorem factor_M_is_sharp_below : forall es c f rest w start,
+Theorem factor_M_is_sharp_below : forall above c f rest w start,
   let M := Z.of_nat (length rest) + 2 in
   let first := Power (Ratio M 1) c f (Ratio (M - 1) M) in
-  Forall (fun e => 2 <= e) es -> good_factor c -> good_factor f -> 0 <= w ->
+  Forall splits above -> good_factor c -> good_factor f -> 0 <= w ->
   Forall good_level rest -> sufficient_levels rest ->
-  (forall len, covered (Schedule (tight_above es (first :: rest)) w) start len) <->
+  (forall len, covered (Schedule (above ++ first :: rest) w) start len) <->
   M * den c <= num c.
 Proof. exact Sharpness.sharp_constant_below. Qed.
 
-(** Three steps, level 1 tight with the default exponent, level 2 of the power rule. *)
-Example factor_19_10_at_level_2 :
-  let second c := Power (Ratio 2 1) c (Ratio 0 1) (Ratio 1 2) in
-  (forall len, covered (Schedule [default_tight 3; second (Ratio 2 1)] 0) 0 len) /\
-  ~ (forall len, covered (Schedule [default_tight 3; second (Ratio 19 10)] 0) 0 len).
+(** Four steps: level 1 tight with the default exponent, level 2 even, level 3 of the power rule. *)
+Example factor_19_10_at_level_3 :
+  let third c := Power (Ratio 2 1) c (Ratio 0 1) (Ratio 1 2) in
+  (forall len, covered (Schedule [default_tight 4; Even; third (Ratio 2 1)] 0) 0 len) /\
+  ~ (forall len, covered (Schedule [default_tight 4; Even; third (Ratio 19 10)] 0) 0 len).
 Proof.
-  intros second.
-  assert (sharp := fun b b_good => factor_M_is_sharp_below [3] b (Ratio 0 1) [] 0 0
+  intros third.
+  assert (sharp := fun b b_good =>
+    factor_M_is_sharp_below [default_tight 4; Even] b (Ratio 0 1) [] 0 0
     ltac:(repeat constructor; computed) b_good ltac:(computed) ltac:(lia) (Forall_nil _) I).
   split; [apply sharp; computed |].
   intros all_covered. apply (sharp (Ratio 19 10)) in all_covered; [| computed].
@@ -145,4 +151,4 @@ Proof.
 Qed.
 
 Print Assumptions factor_M_is_sharp_below.
-Print Assumptions factor_19_10_at_level_2.
+Print Assumptions factor_19_10_at_level_3.

@@ -213,7 +213,7 @@ Proof.
   - intro large. apply power_covers; [lia | assumption ..].
 Qed.
 
-(** ** Below tight levels
+(** ** Below tight and even levels
 
     A tight level above changes nothing.  Its stripes [i^e], [e >= 2], lie further and further
     apart, and the oldest span ends with the segment: with [R] large and [R^e - 1 + s] keys it holds
@@ -254,57 +254,116 @@ Proof.
     replace (R ^ e - 1 + s - 1 - (R ^ e - 1)) with (s - 1) in rest_leads by lia. exact rest_leads.
 Qed.
 
-Definition tight_above (es : list Z) (below : list level) : list level :=
-  map (fun e => Tight (Ratio e 1)) es ++ below.
-
-Lemma leaves_out_oldest : forall es c f rest w,
-  let M := Z.of_nat (length rest) + 2 in
-  Forall (fun e => 2 <= e) es -> good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
-  leaves_out w (tight_above es (sharp_level M c f :: rest)).
+(** Nor does an even level.  With [r = ceil (s^(1/(M-1)))] and [s r] keys outside the window it has
+    [r] parts of [s] keys, as [(r-1)^M < s r <= r^M], and the oldest part is the [s] oldest keys. *)
+Lemma even_part_of : forall M s, 2 <= M -> 0 < s ->
+  let r := ceil_root (M - 1) s in 0 < r /\ stride M (s * r) = s.
 Proof.
-  intros es c f rest w M es_large c_good f_good small. revert w.
-  induction es_large as [| e es e_large es_large IH]; intros w w_nonneg.
+  intros M s M_large s_pos r.
+  destruct (ceil_root_spec (M - 1) s ltac:(lia) ltac:(lia)) as (r_nonneg & above & least).
+  fold r in r_nonneg, above, least.
+  assert (r_pos : 0 < r).
+  { destruct (Z.eq_dec r 0) as [zero | some]; [| lia].
+    rewrite zero, Z.pow_0_l in above by lia. lia. }
+  assert (one_more : forall x, x ^ M = x ^ (M - 1) * x).
+  { intros x. replace M with (Z.succ (M - 1)) at 1 by lia. rewrite Z.pow_succ_r by lia. ring. }
+  assert (root : ceil_root M (s * r) = r).
+  { apply Z.le_antisymm.
+    - apply ceil_root_le_iff; [lia | nia | lia |]. rewrite one_more. nia.
+    - apply Z.le_ngt. intro less.
+      assert (fits : s * r <= (r - 1) ^ M) by (apply ceil_root_le_iff; [lia | nia | lia | lia]).
+      rewrite one_more in fits. specialize (least (r - 1) ltac:(lia)). nia. }
+  split; [exact r_pos |]. unfold stride. rewrite root. apply Z.le_antisymm.
+  - apply ceil_div_le_iff; lia.
+  - destruct (ceil_div_spec (s * r) r r_pos) as [enough _]. nia.
+Qed.
+
+Lemma leaves_out_below_even : forall ls w,
+  0 <= w -> leaves_out 0 ls -> leaves_out w (Even :: ls).
+Proof.
+  intros ls w w_nonneg (s & s_pos & _ & excluded).
+  set (M := steps_of (Even :: ls)).
+  assert (M_large : 2 <= M) by (unfold M, steps_of; cbn [length]; lia).
+  destruct (even_part_of M s M_large s_pos) as [r_pos part_is].
+  set (r := ceil_root (M - 1) s) in *.
+  exists (w + s * r). split; [nia | split; [cbn [first_window window]; nia |]].
+  intros n path long path_leads. destruct path as [| i path']; [exact path_leads |].
+  cbn [leads] in path_leads. fold M in path_leads.
+  assert (beyond_window : n - w = s * r) by lia.
+  destruct path_leads as (_ & inside & rest_leads).
+  unfold within in inside. cbn [span_of near far] in inside, rest_leads.
+  rewrite beyond_window, part_is in inside, rest_leads.
+  assert (oldest : i = r) by nia. subst i.
+  apply (excluded (segment_of w M Even n r) path').
+  - cbn [held segment_of span_of]. unfold size. cbn [near far].
+    rewrite beyond_window, part_is. nia.
+  - replace (w + s * r - 1 - (w + (r - 1) * s)) with (s - 1) in rest_leads by ring.
+    exact rest_leads.
+Qed.
+
+(** Levels that split so: even ones, and tight ones with an integer exponent of at least two. *)
+Definition splits (l : level) : Prop :=
+  match l with
+  | Tight e => den e = 1 /\ 2 <= num e
+  | Even => True
+  | _ => False
+  end.
+
+Lemma splits_good : forall l, splits l -> good_level l.
+Proof.
+  intros [[a b] | e b f q | |] split_so; try destruct split_so; cbn [num den] in *; [| exact I].
+  split; cbn [num den]; lia.
+Qed.
+
+Lemma leaves_out_oldest : forall above c f rest w,
+  let M := Z.of_nat (length rest) + 2 in
+  Forall splits above -> good_factor c -> good_factor f -> num c < M * den c -> 0 <= w ->
+  leaves_out w (above ++ sharp_level M c f :: rest).
+Proof.
+  intros above c f rest w M all_split c_good f_good small. revert w.
+  induction all_split as [| l above l_splits all_split IH]; intros w w_nonneg.
   - assert (M_large : 2 <= M) by lia.
     destruct (oldest_key_excluded M c f w M_large c_good f_good small w_nonneg)
       as [outside excluded].
     assert (some := window_ge_index _ w (sharp_level_good M c f ltac:(lia) c_good f_good) w_nonneg).
     exists (sharp_length M c w). split; [lia | split; [exact outside |]].
     intros n path long path_leads. destruct path as [| i path']; [exact path_leads |].
-    unfold tight_above in path_leads. cbn [map app leads] in path_leads.
+    cbn [app leads] in path_leads.
     replace (steps_of (sharp_level M c f :: rest)) with M in path_leads
       by (unfold M, steps_of; cbn [length]; lia).
     destruct path_leads as (searched & inside & _).
     apply (excluded n i long searched). rewrite long. exact inside.
-  - apply leaves_out_below; [exact e_large | exact w_nonneg | apply IH; lia].
+  - cbn [app]. destruct l as [[a b] | e b f' q | |]; try destruct l_splits; cbn [num den] in *.
+    + subst b. apply leaves_out_below; [assumption | exact w_nonneg | apply IH; lia].
+    + apply leaves_out_below_even; [exact w_nonneg | apply IH; lia].
 Qed.
 
-(** So factor [M] is sharp at every level that stands below tight ones, [M] the steps left there. *)
-Theorem sharp_constant_below : forall es c f rest w start,
+(** So factor [M] is sharp at every level that stands below such ones, [M] the steps left there. *)
+Theorem sharp_constant_below : forall above c f rest w start,
   let M := Z.of_nat (length rest) + 2 in
-  Forall (fun e => 2 <= e) es -> good_factor c -> good_factor f -> 0 <= w ->
+  Forall splits above -> good_factor c -> good_factor f -> 0 <= w ->
   Forall good_level rest -> sufficient_levels rest ->
-  (forall len, covered (Schedule (tight_above es (sharp_level M c f :: rest)) w) start len) <->
+  (forall len, covered (Schedule (above ++ sharp_level M c f :: rest) w) start len) <->
   M * den c <= num c.
 Proof.
-  intros es c f rest w start M es_large c_good f_good w_nonneg rest_good rest_enough. split.
+  intros above c f rest w start M all_split c_good f_good w_nonneg rest_good rest_enough. split.
   - intro all_covered. apply Z.le_ngt. intro small.
-    destruct (leaves_out_oldest es c f rest w es_large c_good f_good small w_nonneg)
+    destruct (leaves_out_oldest above c f rest w all_split c_good f_good small w_nonneg)
       as (n & n_pos & outside & excluded). fold M in outside, excluded.
     destruct (all_covered (start + n) (start + n - 1) start) as [windowed | [path path_leads]];
       [lia | lia | |]; cbn [levels window_index] in *.
-    + change (start + n - 1 - start < first_window w (tight_above es (sharp_level M c f :: rest)))
+    + change (start + n - 1 - start < first_window w (above ++ sharp_level M c f :: rest))
         in windowed. lia.
     + apply (excluded (seen start (start + n - 1)) path); [cbn [held seen]; lia |].
       replace (start + n - 1 - start) with (n - 1) in path_leads by lia. exact path_leads.
   - intros large len. apply sufficient_covered; cbn [levels].
     + split; [| exact w_nonneg]. apply Forall_app. split.
-      * apply Forall_map. eapply Forall_impl; [| exact es_large].
-        intros e e_large. cbv beta in e_large. split; cbn [num den]; lia.
+      * eapply Forall_impl; [| exact all_split]. exact splits_good.
       * constructor; [apply sharp_level_good; assumption || lia | exact rest_good].
-    + unfold tight_above. induction es as [| e es' IH]; cbn [map app sufficient_levels].
+    + induction all_split as [| l above l_splits all_split IH]; cbn [app sufficient_levels].
       * split; [| exact rest_enough].
         replace (steps_of (sharp_level M c f :: rest)) with M
           by (unfold M, steps_of; cbn [length]; lia).
         unfold sharp_level, sufficient. auto.
-      * split; [exact I | apply IH, (Forall_inv_tail es_large)].
+      * split; [destruct l; try destruct l_splits; exact I | exact IH].
 Qed.
