@@ -135,6 +135,57 @@ Proof.
   - apply Forall_forall. intros l l_in. apply repeat_spec in l_in. subst l. exact I.
 Qed.
 
+(** ** The default rules: tight, then even *)
+
+(** Powers lie further and further apart: [(i+1)^(k+1) - i^(k+1)] is [i + 1] times the distance for
+    [k], and [i^k] more. *)
+Lemma powers_apart : forall i j k,
+  0 <= i <= j -> 0 <= k -> (i + 1) ^ k - i ^ k <= (j + 1) ^ k - j ^ k.
+Proof.
+  intros i j k range. revert k. apply natlike_ind; [rewrite !Z.pow_0_r; lia |].
+  intros k k_nonneg IH. rewrite !Z.pow_succ_r by exact k_nonneg.
+  assert (smaller : i ^ k <= j ^ k) by (apply Z.pow_le_mono_l; lia).
+  assert (some : 0 <= (i + 1) ^ k - i ^ k).
+  { assert (i ^ k <= (i + 1) ^ k) by (apply Z.pow_le_mono_l; lia). lia. }
+  assert (distance : (i + 1) * ((i + 1) ^ k - i ^ k) <= (j + 1) * ((j + 1) ^ k - j ^ k))
+    by (apply Z.mul_le_mono_nonneg; lia).
+  lia.
+Qed.
+
+(** Level 1 has [R = floor (n^(1/N))] anchors, and its longest span the distance behind the last
+    one, which the even levels below share out. *)
+Theorem nstep_offers : forall k (n : segment),
+  0 < n ->
+  let N := Z.of_nat k + 2 in
+  let R := root N n in
+  costs_at_most 0 (default_tight N :: evens k) n
+    (R :: repeat (ceil_root (N - 1) ((R + 1) ^ N - R ^ N)) (S k)).
+Proof.
+  intros k n n_pos N R.
+  assert (N_large : 2 <= N) by lia.
+  destruct (root_spec N n ltac:(lia) ltac:(lia)) as (R_nonneg & below & above).
+  fold R in R_nonneg, below, above.
+  assert (steps : steps_of (default_tight N :: evens k) = N)
+    by (unfold steps_of, evens; cbn [length]; rewrite repeat_length; lia).
+  assert (stripe_is : forall i, 0 <= i -> floor_power i (Ratio N 1) = i ^ N)
+    by (intros i i_nonneg; apply floor_power_integer; lia).
+  cbn [costs_at_most]. rewrite steps. unfold anchor_count, is_stripe, default_tight.
+  cbn [first_stripe last_searched].
+  assert (last : last_stripe N (Tight (Ratio N 1)) n = R).
+  { unfold last_stripe. cbn [num den]. rewrite Z.pow_1_r.
+    destruct (Z.leb_spec n 0); [lia |]. unfold R. f_equal. lia. }
+  rewrite last. split; [lia |]. intros i searched.
+  set (gap := (R + 1) ^ N - R ^ N).
+  assert (gap_pos : 0 < gap).
+  { unfold gap. assert (R ^ N < (R + 1) ^ N) by (apply pow_lt_iff; lia). lia. }
+  destruct (ceil_root_spec (N - 1) gap ltac:(lia) ltac:(lia)) as (_ & enough & _).
+  apply even_cost; [apply ceil_root_positive; lia |].
+  replace (Z.of_nat k + 1) with (N - 1) by lia.
+  apply Z.le_trans with (2 := enough).
+  cbn [held segment_of span_of]. unfold size. cbn [near far]. rewrite !stripe_is by lia.
+  pose proof (powers_apart i R N ltac:(lia) ltac:(lia)). fold gap in H. lia.
+Qed.
+
 (** ** Against the lower bound *)
 
 (** A total that meets the lower bound for [n] keys exceeds [N (c - 1)]:
