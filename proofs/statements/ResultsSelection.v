@@ -1,0 +1,81 @@
+(** * What is proved: what is kept of shards, and by scores with errors
+
+    As in Results.v, each theorem with an example and with what both rest on.  Nothing of Schedule.v
+    is needed: candidates are anything. *)
+
+From Coq Require Import ZArith List Lia.
+From Multistep Require Selection.
+Import ListNotations.
+
+(** [kept] are the best [k] of the candidates, or all where they are fewer: none of them is worse
+    than one that is not kept. *)
+Definition best_of {A : Type} (better : A -> A -> Prop) (k : nat) (candidates kept : list A)
+    : Prop :=
+  NoDup kept /\ incl kept candidates /\ length kept = Nat.min k (length candidates) /\
+  forall x y, In x kept -> In y candidates -> ~ In y kept -> better x y.
+
+(** The best [k] of what two shards keep are the best [k] of both, in any total order: ties are
+    broken by it.  Shard by shard so of any number. *)
+Theorem best_of_shards : forall (A : Type) (better : A -> A -> Prop) k left right of_left of_right
+    kept,
+  (forall a b : A, {a = b} + {a <> b}) ->
+  (forall a b c, better a b -> better b c -> better a c) ->
+  NoDup (left ++ right) ->
+  best_of better k left of_left -> best_of better k right of_right ->
+  best_of better k (of_left ++ of_right) kept ->
+  best_of better k (left ++ right) kept.
+Proof. exact Selection.best_of_shards. Qed.
+
+(** Decide statements about a few numbers. *)
+Ltac distinct := repeat (apply NoDup_cons; [cbn; intuition lia |]); apply NoDup_nil.
+Ltac few :=
+  split; [distinct | split; [intros a; cbn; intuition lia | split; [reflexivity |]]];
+  intros x y; cbn; intuition lia.
+
+(** The best two of 5, 1, 3 and of 4, 2, and of all. *)
+Example five_and_four : best_of Z.gt 2 ([5; 1; 3] ++ [4; 2])%Z [5; 4]%Z.
+Proof.
+  apply (best_of_shards Z Z.gt 2 [5; 1; 3] [4; 2] [5; 3] [4; 2])%Z.
+  - exact Z.eq_dec.
+  - intros. lia.
+  - cbn [app]. distinct.
+  - few.
+  - few.
+  - few.
+Qed.
+
+Print Assumptions best_of_shards.
+Print Assumptions five_and_four.
+
+Open Scope Z_scope.
+
+(** [chosen] are kept by scores that are off by at most [eps], [best] are as many candidates, such
+    as the truly best: the worst of [best] beats nothing that was chosen by more than [2 eps]. *)
+Theorem regret_is_bounded : forall (A : Type) (score inexact : A -> Z) eps candidates chosen best x,
+  (forall y, In y candidates -> Z.abs (inexact y - score y) <= eps) ->
+  NoDup best -> incl chosen candidates -> incl best candidates ->
+  (length chosen <= length best)%nat ->
+  (forall a b, In a chosen -> In b candidates -> ~ In b chosen -> inexact b <= inexact a) ->
+  (forall a b : A, {a = b} + {a <> b}) ->
+  In x chosen -> exists y, In y best /\ score y - score x <= 2 * eps.
+Proof. exact Selection.regret_is_bounded. Qed.
+
+(** Scores 10, 8, 0, read as 9, 9, 0: the second may be chosen, 2 below the best. *)
+Definition score (i : Z) : Z := if i =? 0 then 10 else if i =? 1 then 8 else 0.
+Definition as_read (i : Z) : Z := if i =? 2 then 0 else 9.
+
+Example two_below : exists y, In y [0] /\ score y - score 1 <= 2 * 1.
+Proof.
+  apply (regret_is_bounded Z score as_read 1 [0; 1; 2] [1] [0] 1).
+  - intros y [<- | [<- | [<- | []]]]; vm_compute; discriminate.
+  - repeat constructor. intros [].
+  - intros y [<- | []]. cbn. lia.
+  - intros y [<- | []]. cbn. lia.
+  - apply le_n.
+  - intros a b [<- | []] [<- | [<- | [<- | []]]] _; vm_compute; discriminate.
+  - exact Z.eq_dec.
+  - now left.
+Qed.
+
+Print Assumptions regret_is_bounded.
+Print Assumptions two_below.
