@@ -155,6 +155,25 @@ Qed.
 Print Assumptions stripes_keep_their_distance.
 Print Assumptions second_stripe.
 
+(** Below a tight level 1 the whole path to a distance stays, in every longer prefix, if its span at
+    level 1 is not the oldest.  So it is with the default rules. *)
+Theorem paths_stay : forall e rest w (n n' : segment) i path d,
+  good_exponent e -> Forall (fun l => l <> Aligned) rest -> 0 <= w -> n <= n' ->
+  i < last_stripe (steps_of (Tight e :: rest)) (Tight e) n ->
+  leads w (Tight e :: rest) n (i :: path) d -> leads w (Tight e :: rest) n' (i :: path) d.
+Proof. exact Causality.paths_stay. Qed.
+
+(** Three steps: distance 19 is part 4 of stripe 2 for 30 keys, and for all longer prefixes. *)
+Example distance_19_stays : forall n' : segment,
+  30 <= n' -> leads 0 [default_tight 3; Even] n' [2; 4] 19.
+Proof.
+  intros n' longer. apply (paths_stay _ _ 0 (first_keys 30)); try assumption; try computed.
+  repeat constructor. discriminate.
+Qed.
+
+Print Assumptions paths_stay.
+Print Assumptions distance_19_stays.
+
 (** ** Completeness: one path to every key (Completeness.v) *)
 
 (** The rules whose spans partition a segment. *)

@@ -272,3 +272,47 @@ Proof.
   destruct (power_stripe_range M e n (i + 1) w M_pos e_good w_nonneg ltac:(lia)) as [_ inside].
   cbn [span_of]. f_equal. lia.
 Qed.
+
+(** ** Paths stay *)
+
+(** All rules but the aligned one go by the number of a segment's keys alone. *)
+Definition by_size (ls : list level) : Prop := Forall (fun l => l <> Aligned) ls.
+
+Lemma leads_by_size : forall ls w (n n' : segment) path d,
+  by_size ls -> held n = held n' -> leads w ls n path d -> leads w ls n' path d.
+Proof.
+  intros ls. induction ls as [|l rest IH]; intros w n n' [|i path] d free same led;
+    cbn [leads] in *; try contradiction; [rewrite <- same; exact led |].
+  apply Forall_cons_iff in free. destruct free as [unaligned rest_free].
+  assert (same_span :
+    span_of w (steps_of (l :: rest)) l n i = span_of w (steps_of (l :: rest)) l n' i).
+  { destruct l; cbn [span_of]; rewrite ?same; try reflexivity. now contradiction unaligned. }
+  destruct led as (searched & inside & led). rewrite <- same_span. split; [|split; [exact inside|]].
+  - unfold is_stripe in *. destruct l; try (now contradiction unaligned);
+      cbn [last_searched first_stripe] in *; unfold last_stripe in *;
+      cbn [held beyond] in *; rewrite <- same; exact searched.
+  - apply (IH 0 (segment_of w (steps_of (l :: rest)) l n i)); [exact rest_free | | exact led].
+    cbn [held segment_of]. now rewrite same_span.
+Qed.
+
+(** Below a tight level 1 a path that does not end in the oldest span is the same for every longer
+    prefix. *)
+Theorem paths_stay : forall e rest w (n n' : segment) i path d,
+  good_exponent e -> by_size rest -> 0 <= w -> n <= n' ->
+  i < last_stripe (steps_of (Tight e :: rest)) (Tight e) n ->
+  leads w (Tight e :: rest) n (i :: path) d -> leads w (Tight e :: rest) n' (i :: path) d.
+Proof.
+  intros e rest w n n' i path d e_good free w_nonneg longer newer led.
+  cbn [leads] in *. destruct led as (searched & inside & led).
+  assert (M_pos : 0 < steps_of (Tight e :: rest)) by (unfold steps_of; lia).
+  assert (range : w + 1 <= i < last_stripe (steps_of (Tight e :: rest)) (Tight e) n)
+    by (unfold is_stripe in searched; cbn [first_stripe] in searched; lia).
+  pose proof (tight_spans_keep_their_distance w _ e n n' i M_pos e_good w_nonneg longer range)
+    as same.
+  destruct (stripes_keep_their_distance w _ (Tight e) n n' i M_pos e_good w_nonneg I longer
+              searched) as [searched' _].
+  rewrite same. split; [exact searched' | split; [exact inside |]].
+  apply (leads_by_size rest 0 (segment_of w (steps_of (Tight e :: rest)) (Tight e) n i));
+    [exact free | | exact led].
+  cbn [held segment_of]. now rewrite same.
+Qed.
