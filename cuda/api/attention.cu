@@ -15,8 +15,7 @@ class Attention {
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
         choice_(args.shape, slots_, tables_.items_of(longest_row(args.shape)), scale_, args.rung,
                 current_device().tiles),
-        chunk_(choice_.pieces() || choice_.chunks ? args.shape.queries
-                                                  : chunk_queries(args.shape, slots_)) {
+        chunk_(choice_.queries_at_once(args.shape, slots_)) {
     if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 

@@ -113,6 +113,10 @@ Index chunk_queries(const Shape& shape, Index slots, Index pairs) {
   return std::min(shape.queries, std::max<Index>(1, chunk_pairs(pairs) / of_query));
 }
 
+Index KernelChoice::queries_at_once(const Shape& shape, Index slots) const {
+  return pieces() || chunks ? shape.queries : chunk_queries(shape, slots);
+}
+
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
   // Few have a cluster each at level 1, a block each below it.
   const std::int64_t units = inner ? rows.total() * top_k : HeadTile<kSearchHeads>::count(rows);

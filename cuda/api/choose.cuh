@@ -27,6 +27,8 @@ struct KernelChoice {
   bool fast() const { return slow.empty(); }
   bool pieces() const { return not_pieces.empty(); }
   bool tiles() const { return not_tiles.empty(); }
+  /// Queries of a chunk.
+  Index queries_at_once(const Shape& shape, Index slots) const;
 };
 
 /// Throws std::invalid_argument where the caller wants no slower kernel than the fast ones.

@@ -88,13 +88,12 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   require_scale(softmax_scale.value_or(1), "softmax_scale");
   const int levels = static_cast<int>(plan.steps()) - 1;
   const Index slots = levels > 0 ? plan.schedule().top_k : 0;
-  const KernelChoice choice(
-      shape, slots, items_of_magnitude(plan.schedule(), magnitude_of(longest_row(shape) - 1)),
-      scale_of(softmax_scale, shape.head_dim), Rung::fast, chip.hopper);
+  const KernelChoice choice(shape, slots,
+                            items_of_magnitude(plan.schedule(), magnitude_of(longest_row(shape))),
+                            scale_of(softmax_scale, shape.head_dim), Rung::fast, chip.hopper);
   AttentionPlan result;
   result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
-  result.queries_at_once =
-      choice.pieces() || choice.chunks ? shape.queries : chunk_queries(shape, slots);
+  result.queries_at_once = choice.queries_at_once(shape, slots);
   const int window = levels == 0 ? INT_MAX : narrow(plan.window(plan.max_length() - 1, 0).length());
   Combine combine{};
   combine.rows = rows_of(shape, window, 0, result.queries_at_once);

@@ -58,10 +58,11 @@ struct ItemBounds {
 };
 ItemBounds item_bounds(const Schedule& schedule, Index length);
 
-/// Numbers of keys by their order of magnitude: the bit width, [0, 31].
+/// Positions of queries by their order of magnitude: the bit width of position + 1, [0, 31].
 inline constexpr int kMagnitudes = 32;
+/// About that of a row of so many keys, at least one: a power of two counts as one key less.
 inline int magnitude_of(Index keys) {
-  return std::min(static_cast<int>(std::bit_width(static_cast<std::uint64_t>(keys))),
+  return std::min(static_cast<int>(std::bit_width(static_cast<std::uint64_t>(keys - 1))),
                   kMagnitudes - 1);
 }
 inline ItemBounds items_of_magnitude(const Schedule& schedule, int magnitude) {
@@ -77,9 +78,8 @@ struct DeviceSchedule::Tables {
   /// and the cache may hold beside it.
   std::array<ItemBounds, kMagnitudes> items;
 
-  /// About those of a row of so many keys, at least one: of the next power of two, less one key.
   const ItemBounds& items_of(Index keys) const {
-    return items[static_cast<std::size_t>(magnitude_of(keys - 1))];
+    return items[static_cast<std::size_t>(magnitude_of(keys))];
   }
 };
 
