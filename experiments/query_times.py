@@ -12,16 +12,13 @@ import sys
 
 import reporting
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from sdpa_times import HEAD_DIM, HEADS, KV_HEADS, OURS, SDPA, lengths
+from torch.nn.attention import sdpa_kernel
 
 import multistep.torch
 from multistep import Schedule
 
-HEADS, KV_HEADS, HEAD_DIM = 32, 2, 128
-SCHEDULES = {"A": Schedule.preset("paper", window_index=31), "B": Schedule.preset("released"),
-             "nstep2": Schedule(2), "nstep3": Schedule(3),
-             "aligned2": Schedule.preset("aligned", 2), "aligned3": Schedule.preset("aligned", 3),
-             "dense": Schedule(1)}
+SCHEDULES = {**OURS, "B": Schedule.preset("released"), "dense": Schedule(1)}
 REPEATS = 5
 
 
@@ -50,16 +47,15 @@ def flash(q, k, v):
     """Heads of a KV head as rows of it; without a mask, so the newest queries see a few keys more
     than they should: the work of as many queries that all stand last."""
     rows = q.reshape(1, KV_HEADS, -1, HEAD_DIM)
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+    with sdpa_kernel(SDPA["FlashAttention"]):
         return torch.nn.functional.scaled_dot_product_attention(rows, k, v)
 
 
 def run():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    numbers = lambda text: [int(one) for one in text.split(",")]  # noqa: E731
     parser.add_argument("--configs", default=",".join(SCHEDULES))
-    parser.add_argument("--lengths", type=numbers, default="65536,1048576")
-    parser.add_argument("--queries", type=numbers,
+    parser.add_argument("--lengths", type=lengths, default="65536,1048576")
+    parser.add_argument("--queries", type=lengths,
                         default="1,2,4,5,8,16,32,64,128,256,512,1024,4096")
     reporting.arguments(parser)
     given = parser.parse_args()
@@ -67,6 +63,8 @@ def run():
     unknown = [name for name in names if name not in SCHEDULES]
     if unknown:
         parser.error(f"--configs {unknown[0]}: of {', '.join(SCHEDULES)}")
+    if max(given.queries) > min(given.lengths):
+        parser.error(f"--queries {max(given.queries)}: at most --lengths, {min(given.lengths)}")
     if not torch.cuda.is_available():
         parser.exit(77, "query_times.py: no CUDA device\n")
     torch.manual_seed(1)
