@@ -27,6 +27,21 @@ Proof.
   cbn [repeat total fold_right]. fold (total (repeat c k)). rewrite IH. lia.
 Qed.
 
+Lemma total_map_add : forall (A : Type) (f g : A -> Z) xs,
+  total (map (fun x => f x + g x) xs) = total (map f xs) + total (map g xs).
+Proof.
+  intros A f g xs. induction xs as [|x xs IH]; cbn [map total fold_right]; [reflexivity|].
+  fold (total (map f xs)). fold (total (map g xs)). fold (total (map (fun x => f x + g x) xs)).
+  rewrite IH. ring.
+Qed.
+
+Lemma total_map_times : forall (A : Type) (f : A -> Z) c xs,
+  total (map (fun x => c * f x) xs) = c * total (map f xs).
+Proof.
+  intros A f c xs. induction xs as [|x xs IH]; cbn [map total fold_right]; [ring|].
+  fold (total (map f xs)). fold (total (map (fun x => c * f x) xs)). rewrite IH. ring.
+Qed.
+
 Lemma total_nonneg : forall cs, nonnegative cs -> 0 <= total cs.
 Proof. intros cs cs_nonneg. induction cs_nonneg; cbn; [lia|]. fold (total l). lia. Qed.
 

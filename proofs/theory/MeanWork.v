@@ -45,15 +45,6 @@ Proof.
   pose proof (paths_nonneg m k next). pose proof (count_nonneg _ (offered m from)). nia.
 Qed.
 
-(** The work of a node: that of its children, and [c] more for each path. *)
-Lemma total_map_plus : forall (A : Type) (f g : A -> Z) c xs,
-  total (map (fun x => f x + c * g x) xs) = total (map f xs) + c * total (map g xs).
-Proof.
-  intros A f g c xs. induction xs as [|x xs IH]; cbn [map total fold_right]; [lia|].
-  fold (total (map f xs)). fold (total (map g xs)).
-  fold (total (map (fun x => f x + c * g x) xs)). rewrite IH. ring.
-Qed.
-
 (** The bound of one node, [k^k P^(k+1) <= T^k], seen as a line in [P] and [T] that touches it. *)
 Lemma tangent : forall k P T s V,
   0 <= k -> 0 <= P -> 0 <= T -> 0 <= s -> 0 <= V ->
@@ -139,7 +130,8 @@ Theorem mean_work : forall m steps from,
   let N := Z.of_nat steps in N ^ N * paths m steps from ^ (N + 1) <= work m steps from ^ N.
 Proof.
   intros m steps. induction steps as [|k IH]; intros from N; [reflexivity|].
-  cbn [paths work]. rewrite total_map_plus.
+  cbn [paths work].
+  rewrite (total_map_add _ (work m k)), total_map_times.
   pose proof (children_bound m k (offered m from) IH) as bound. cbn zeta in bound.
   set (xs := offered m from) in *.
   set (P := total (map (paths m k) xs)) in *. set (S := total (map (work m k) xs)) in *.

@@ -13,21 +13,6 @@ Open Scope Z_scope.
 (** Vectors have [D] coordinates. *)
 Definition dot (D : nat) (a b : nat -> Z) : Z := total (map (fun k => a k * b k) (seq 0 D)).
 
-Lemma total_map_add : forall (A : Type) (f g : A -> Z) xs,
-  total (map (fun x => f x + g x) xs) = total (map f xs) + total (map g xs).
-Proof.
-  intros A f g xs. induction xs as [|x xs IH]; cbn [map total fold_right]; [reflexivity|].
-  fold (total (map f xs)). fold (total (map g xs)). fold (total (map (fun x => f x + g x) xs)).
-  rewrite IH. ring.
-Qed.
-
-Lemma total_map_times : forall (A : Type) (f : A -> Z) c xs,
-  total (map (fun x => c * f x) xs) = c * total (map f xs).
-Proof.
-  intros A f c xs. induction xs as [|x xs IH]; cbn [map total fold_right]; [ring|].
-  fold (total (map f xs)). fold (total (map (fun x => c * f x) xs)). rewrite IH. ring.
-Qed.
-
 (** The square of a difference. *)
 Lemma squares : forall D a b,
   dot D a a + dot D b b - 2 * dot D a b
