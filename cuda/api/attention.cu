@@ -13,9 +13,9 @@ class Attention {
         tables_(args.schedule->tables()),
         slots_(args.schedule->levels() > 0 ? args.schedule->top_k() : 0),
         scale_(scale_of(args.softmax_scale, args.shape.head_dim)),
-        choice_(args.shape, slots_, tables_.items_of(longest_row(args.shape)), scale_, args.rung,
-                current_device().tiles),
+        choice_(args.shape, slots_, tables_.items_of(longest_row(args.shape)), args.rung),
         chunk_(choice_.queries_at_once(args.shape, slots_)) {
+    refuse_slow(args.rung, choice_.not_search);
     if (!choice_.pieces()) refuse_slow(args.rung, choice_.not_tiles);
   }
 
@@ -48,7 +48,9 @@ class Attention {
     search.routing_queries = args_.routing_queries;
     search.search_keys = args_.search_keys ? args_.search_keys : args_.key;
     search.search_scale = args_.search_scale;
-    search.rung = choice_.fast() ? Rung::fast : Rung::plain;
+    search.routing_strides = args_.routing_strides;
+    search.search_key_strides = args_.search_keys ? args_.search_key_strides : args_.key_strides;
+    search.rung = choice_.fast_search() ? Rung::fast : Rung::plain;
     search.anchors = args_.anchors;
     const Index pairs = shape.rows() * slots_;
     // Taken in any case: a workspace fits whether or not the selection is wanted.
@@ -59,13 +61,16 @@ class Attention {
 
     const Index chunk_rows = rows.total();
     SpanAttend attend = attend_of(args_, rows, slots_, search.spans);
+    attend.query = query_array(args_.query, args_.query_strides, shape);
+    attend.key = key_array(args_.key, args_.key_strides, shape);
+    attend.value = key_array(args_.value, args_.value_strides, shape);
     Combine combine{.rows = rows,
                     .dtype = args_.dtype,
                     .scale = scale_,
                     .slots = narrow(slots_),
-                    .query = args_.query,
-                    .key = args_.key,
-                    .value = args_.value,
+                    .query = attend.query,
+                    .key = attend.key,
+                    .value = attend.value,
                     .spans = search.spans,
                     .scores = search.scores,
                     .output = args_.output,
@@ -83,6 +88,7 @@ class Attention {
     if (args_.span_lses && whole) attend.lse = args_.span_lses;
     combine.span_outputs = attend.output;
     combine.span_lses = attend.lse;
+    float* const window_lses = combines_twice(combine) ? arena.take<float>(shape.rows()) : nullptr;
     const bool tiles = choice_.tiles();
     char* sorting = nullptr;
     PairOrder order;
@@ -104,7 +110,8 @@ class Attention {
         stage.trace(stream);
       }
     }
-    if (launch) launch_combine(combine, shape, search.rung, stream);
+    const Rung rung = args_.rung == Rung::plain ? Rung::plain : Rung::fast;
+    if (launch) launch_combine(combine, shape, rung, window_lses, stream);
   }
 
   void run_chunks(Arena& arena, const Combine& combine, Stream stream, bool launch) const {
@@ -167,6 +174,11 @@ void require_attention(const AttentionArgs& args) {
   require_pointer(args.window_lse, "window_lse", 0);
   require_pointer(args.anchors, "anchors", 0);
   require_pointer(args.output, "output", shape.rows());
+  require_strides(args.query_strides, "query_strides");
+  require_strides(args.key_strides, "key_strides");
+  require_strides(args.value_strides, "value_strides");
+  require_strides(args.search_key_strides, "search_key_strides");
+  require_routing_strides(args.routing_strides, levels);
 }
 
 }  // namespace

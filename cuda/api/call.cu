@@ -32,6 +32,8 @@ void require_search(const SpanSearchArgs& args) {
   require_pointer(args.scores, "scores", args.shape.rows());
   require_pointer(args.anchors, "anchors", 0);
   require_pointer(args.parent_ranks, "parent_ranks", 0);
+  require_strides(args.search_key_strides, "search_key_strides");
+  require_routing_strides(args.routing_strides, levels);
   if (args.level > 1) {
     require_pointer(args.parents, "parents", args.shape.rows());
     require_pointer(args.parent_scores, "parent_scores", args.shape.rows());
@@ -55,8 +57,7 @@ PairOrder pair_order_of(const SpanAttentionArgs& args) {
 
 bool is_fast(const SpanAttentionArgs& args) {
   if (args.rung == Rung::plain) return false;
-  std::string why = why_not_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim),
-                                  current_device().tiles);
+  std::string why = why_not_tiles(args.shape);
   const Index pairs = args.shape.rows() * args.slots;
   if (pairs >= INT_MAX) why = text("{} pairs of a row and a slot: below {}", pairs, INT_MAX);
   refuse_slow(args.rung, why);
@@ -81,9 +82,9 @@ Combine combine_of(const CombineArgs& args) {
           .dtype = args.dtype,
           .scale = scale_of(args.softmax_scale, args.shape.head_dim),
           .slots = narrow(args.slots),
-          .query = args.query,
-          .key = args.key,
-          .value = args.value,
+          .query = query_array(args.query, {}, args.shape),
+          .key = key_array(args.key, {}, args.shape),
+          .value = key_array(args.value, {}, args.shape),
           .spans = args.spans,
           .scores = args.scores,
           .span_outputs = args.span_outputs,
@@ -138,6 +139,19 @@ void require_scale(double scale, const char* name) {
   require(std::isfinite(static_cast<float>(scale)), "{} {}: a finite float32", name, scale);
 }
 
+void require_strides(const Strides& strides, const std::string& name) {
+  for (const Index step : {strides.batch, strides.head, strides.row}) {
+    require(step >= 0 && step % 8 == 0, "{} {}: a multiple of 8, 0 or above", name, step);
+  }
+  require(strides.dense() || strides.row > 0, "{} 0 from row to row: above 0", name);
+}
+
+void require_routing_strides(const std::vector<Strides>& strides, Index levels) {
+  require(strides.empty() || static_cast<Index>(strides.size()) == levels,
+          "routing_strides {}: one per search level, {}, or none", strides.size(), levels);
+  for (const Strides& level : strides) require_strides(level, "routing_strides");
+}
+
 float scale_of(std::optional<double> softmax_scale, Index head_dim) {
   return static_cast<float>(softmax_scale.value_or(1 / std::sqrt(static_cast<double>(head_dim))));
 }
@@ -187,13 +201,15 @@ LevelSearch Search::level_of(Index m) const {
   const DeviceSchedule::Tables& tables = args_.schedule->tables();
   const Index top_k = args_.schedule->top_k();
   const auto at = static_cast<std::size_t>(m - 1);
+  const Strides routing_strides =
+      args_.routing_strides.empty() ? Strides{} : args_.routing_strides[at];
   LevelSearch level{.rows = rows_,
                     .dtype = args_.dtype,
                     .level = tables.levels[at],
                     .top_k = narrow(top_k),
                     .scale = static_cast<float>(args_.search_scale),
-                    .routing = args_.routing_queries[at],
-                    .keys = args_.search_keys,
+                    .routing = query_array(args_.routing_queries[at], routing_strides, args_.shape),
+                    .keys = key_array(args_.search_keys, args_.search_key_strides, args_.shape),
                     .parents = m > 1 ? args_.parents : nullptr,
                     .parent_scores = args_.parent_scores,
                     .spans = args_.spans,
@@ -264,13 +280,22 @@ SpanAttend Search::pairs_of(const LevelSearch& level) {
   return pairs;
 }
 
-void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream) {
-  const std::string why = rung == Rung::plain
-                              ? "rung plain"
-                              : why_not_fast_combine(shape, combine, current_device().tiles);
+void launch_combine(const Combine& combine, const Shape& shape, Rung rung, float* window_lses,
+                    Stream stream) {
+  const std::string why = rung == Rung::plain ? "rung plain" : why_not_fast_combine(shape, combine);
   refuse_slow(rung, why);
   if (!why.empty()) return combine_plain(combine, stream);
-  combine.rows.window == 0 ? combine_spans(combine, stream) : combine_tiles(combine, stream);
+  if (combine.window_output || combine.rows.window == 0) return combine_spans(combine, stream);
+  if (!combines_twice(combine)) return combine_tiles(combine, stream);
+  Combine window = combine;  // whose output goes where the sum will
+  window.slots = 0;
+  if (!window.window_lse_out) window.window_lse_out = window_lses;
+  combine_tiles(window, stream);
+  Combine rest = combine;
+  rest.window_output = combine.output;
+  rest.window_lse = window.window_lse_out;
+  rest.window_lse_out = nullptr;
+  combine_spans(rest, stream);
 }
 
 std::size_t workspace_size(const SpanSearchArgs& args) {
@@ -317,11 +342,19 @@ void span_attention(const SpanAttentionArgs& args, Stream stream) {
       : span_attention_plain(attend, stream);
 }
 
-std::size_t workspace_size(const CombineArgs&) { return 0; }
+std::size_t workspace_size(const CombineArgs& args) {
+  require_problem(args.shape, args.dtype, args.schedule, args.slots);
+  if (!combines_twice(combine_of(args))) return 0;
+  Arena arena;
+  arena.take<float>(args.shape.rows());
+  return arena.used();
+}
 
 void combine(const CombineArgs& args, Stream stream) {
   require_combine(args);
-  launch_combine(combine_of(args), args.shape, args.rung, stream);
+  require_workspace(args.workspace, workspace_size(args));
+  launch_combine(combine_of(args), args.shape, args.rung, static_cast<float*>(args.workspace.data),
+                 stream);
 }
 
 }  // namespace multistep::cuda

@@ -18,6 +18,9 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim);
 /// Of what a check has bounded.
 inline std::int32_t narrow(Index value) { return static_cast<std::int32_t>(value); }
 
+void require_strides(const Strides& strides, const std::string& name);
+void require_routing_strides(const std::vector<Strides>& strides, Index levels);
+
 /// Throws unless there is one array per search level.
 void require_routing(const std::vector<const void*>& routing_queries, Index levels, Index rows);
 
@@ -28,9 +31,9 @@ SpanAttend attend_of(const Args& args, const Rows& rows, Index slots, const Devi
           .dtype = args.dtype,
           .scale = scale_of(args.softmax_scale, args.shape.head_dim),
           .slots = narrow(slots),
-          .query = args.query,
-          .key = args.key,
-          .value = args.value,
+          .query = query_array(args.query, {}, args.shape),
+          .key = key_array(args.key, {}, args.shape),
+          .value = key_array(args.value, {}, args.shape),
           .spans = spans};
 }
 
@@ -65,7 +68,9 @@ class Search {
   bool fast_ = false;
 };
 
-/// Window attention by tiles where there is a window to attend to.
-void launch_combine(const Combine& combine, const Shape& shape, Rung rung, Stream stream);
+/// Window attention by tiles where there is a window to attend to. `window_lses`, of all rows,
+/// where it combines_twice().
+void launch_combine(const Combine& combine, const Shape& shape, Rung rung, float* window_lses,
+                    Stream stream);
 
 }  // namespace multistep::cuda

@@ -109,7 +109,7 @@ class PerDevice {
 struct Device {
   int multiprocessors;
   int architecture;  // 90 for compute_90
-  bool tiles;        // with the features of Hopper alone, which the tile kernels need
+  bool hopper;       // with the features of Hopper alone
 
   /// Clusters, stores to a neighbour's shared memory, launches ahead of the previous kernel's end.
   bool clusters() const { return architecture >= 90; }

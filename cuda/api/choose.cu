@@ -9,7 +9,6 @@
 namespace multistep::cuda {
 namespace {
 
-constexpr Index kFastTopK = kMaxTileSlots;
 constexpr Index kFewRows = 64;           // of a KV head: fewer do not fill a tile
 constexpr Index kChunkedRows = 4096;     // of dense attention: more occupy the device
 constexpr Index kLongContext = 1 << 14;  // keys: of shorter ones tiles are read in no time
@@ -36,12 +35,12 @@ struct FewCost {
 };
 
 std::string why_not_head_dim(Index head_dim) {
-  return head_dim == 64 || head_dim == 128 ? ""
-                                           : text("head_dim {}: 64 and 128 are built", head_dim);
+  const bool built = head_dim % 8 == 0 && head_dim <= 128;
+  return built ? "" : text("head_dim {}: multiples of 8 up to 128 are built", head_dim);
 }
 
-std::string why_not_slots(Index slots) {
-  return slots <= kFastTopK ? "" : text("top_k {}: at most {}", slots, kFastTopK);
+std::string why_not_slots(Index slots, Index most) {
+  return slots <= most ? "" : text("top_k {}: at most {}", slots, most);
 }
 
 std::string why_not_scale(float scale) {
@@ -60,7 +59,7 @@ std::string why_not_pieces(const Shape& shape, Index slots, const ItemBounds& it
   if (shape.keys == 0) return "no keys";
   if (shape.cu_seqlens) return "packed sequences: their kernels are those for many queries";
   const std::string why = why_not_head_dim(shape.head_dim);
-  return why.empty() ? why_not_slots(slots) : why;
+  return why.empty() ? why_not_slots(slots, kMaxDecodeSlots) : why;
 }
 
 bool are_aligned(const Schedule& schedule, Index levels) {
@@ -78,29 +77,33 @@ std::string first_of(const Why&... why) {
 }  // namespace
 
 std::string why_not_fast_search(Index head_dim, Index top_k) {
-  return first_of(why_not_head_dim(head_dim), why_not_slots(top_k));
+  return first_of(why_not_head_dim(head_dim), why_not_slots(top_k, kMaxFastTopK));
 }
 
-std::string why_not_tiles(const Shape& shape, float scale, bool hopper) {
-  if (!hopper) return "the chip: tiles are built for Hopper";
+std::string why_not_tiles(const Shape& shape) {
   if (shape.keys == 0) return "no keys";
-  return first_of(why_not_head_dim(shape.head_dim), why_not_scale(scale));
+  return why_not_head_dim(shape.head_dim);
 }
 
-std::string why_not_fast_combine(const Shape& shape, const Combine& combine, bool hopper) {
-  if (combine.window_output) return "window_output: its kernel attends to the window itself";
-  const std::string why = first_of(why_not_head_dim(shape.head_dim), why_not_slots(combine.slots));
-  if (!why.empty() || combine.rows.window == 0) return why;
-  return why_not_tiles(shape, combine.scale, hopper);
+std::string why_not_backward_tiles(const Shape& shape, float scale, bool hopper) {
+  if (!hopper) return "the chip: the backward pass by tiles is built for Hopper";
+  return first_of(why_not_tiles(shape), why_not_scale(scale));
 }
 
-KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, float scale,
-                           Rung rung, bool hopper) {
-  if (rung == Rung::plain) slow = "rung plain";
-  if (slow.empty() && slots > 0) slow = why_not_fast_search(shape.head_dim, slots);
-  if (slow.empty()) slow = why_not_scale(scale);
-  not_pieces = slow.empty() ? why_not_pieces(shape, slots, items) : slow;
-  not_tiles = slow.empty() ? why_not_tiles(shape, scale, hopper) : slow;
+std::string why_not_fast_combine(const Shape& shape, const Combine& combine) {
+  const bool attends = !combine.window_output && combine.rows.window > 0;
+  return attends ? why_not_tiles(shape) : why_not_head_dim(shape.head_dim);
+}
+
+bool combines_twice(const Combine& combine) {
+  return !combine.window_output && combine.rows.window > 0 && combine.slots > kMaxTileSlots;
+}
+
+KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, Rung rung) {
+  const std::string slow = rung == Rung::plain ? "rung plain" : "";
+  not_search = slots > 0 ? first_of(slow, why_not_fast_search(shape.head_dim, slots)) : slow;
+  not_pieces = first_of(slow, why_not_pieces(shape, slots, items));
+  not_tiles = first_of(slow, why_not_tiles(shape));
   chunks = tiles() && slots == 0 && !shape.cu_seqlens && shape.rows() <= kChunkedRows;
 }
 
@@ -114,12 +117,15 @@ Index chunk_queries(const Shape& shape, Index slots, Index pairs) {
 }
 
 Index KernelChoice::queries_at_once(const Shape& shape, Index slots) const {
-  return pieces() || chunks ? shape.queries : chunk_queries(shape, slots);
+  if (pieces() || chunks) return shape.queries;
+  // A search below level 1 has top_k candidates of every pair.
+  constexpr Index kUsual = 4;
+  return chunk_queries(shape, slots, kChunkPairs * kUsual / std::max(slots, kUsual));
 }
 
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
   // Few have a cluster each at level 1, a block each below it.
-  const std::int64_t units = inner ? rows.total() * top_k : HeadTile<kSearchHeads>::count(rows);
+  const std::int64_t units = inner ? rows.total() * top_k : HeadTile::count(rows, kSearchHeads);
   return units < static_cast<std::int64_t>(multiprocessors) * (inner ? 8 : 1);
 }
 
@@ -165,7 +171,8 @@ bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index
   const auto top_k = static_cast<int>(schedule.top_k);
   const bool inner = m > 1;
   const std::int64_t units = rows.total() * (inner ? top_k : 1);
-  if (rows.sequence.packed || units_are_few(rows, top_k, inner, multiprocessors) ||
+  if (top_k > kMaxProductTopK || rows.sequence.packed ||
+      units_are_few(rows, top_k, inner, multiprocessors) ||
       (inner && (units < kFewPairs || units >= INT_MAX)) || !are_aligned(schedule, m)) {
     return false;
   }

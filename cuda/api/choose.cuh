@@ -9,22 +9,24 @@ namespace multistep::cuda {
 
 std::string why_not_fast_search(Index head_dim, Index top_k);
 /// Attention of many rows, spans or windows, by tiles.
-std::string why_not_tiles(const Shape& shape, float scale, bool hopper);
-/// Combination by the tiles that attend to the windows, or of spans alone.
-std::string why_not_fast_combine(const Shape& shape, const Combine& combine, bool hopper);
+std::string why_not_tiles(const Shape& shape);
+std::string why_not_backward_tiles(const Shape& shape, float scale, bool hopper);
+/// Combination by the tiles that attend to the windows, or of outputs that are there.
+std::string why_not_fast_combine(const Shape& shape, const Combine& combine);
+/// Whether the window's output is written, and joined with the spans' by another launch.
+bool combines_twice(const Combine& combine);
 
 /// The kernels of attention().
 struct KernelChoice {
-  std::string slow;        // why search and attention take no fast kernel
+  std::string not_search;  // why the fast search does not take it
   std::string not_pieces;  // why decoding's kernel does not take it
   std::string not_tiles;
   bool chunks = false;  // N = 1: the keys of few queries in chunks
 
   /// `items`: of about the longest row.
-  KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, float scale, Rung rung,
-               bool hopper);
+  KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, Rung rung);
 
-  bool fast() const { return slow.empty(); }
+  bool fast_search() const { return not_search.empty(); }
   bool pieces() const { return not_pieces.empty(); }
   bool tiles() const { return not_tiles.empty(); }
   /// Queries of a chunk.

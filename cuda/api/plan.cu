@@ -14,14 +14,14 @@ StagePlan search_plan(const KernelChoice& choice, const Rows& rows, const Schedu
                       Index keys, const Chip& chip) {
   const int top_k = narrow(schedule.top_k);
   const int levels = narrow(schedule.steps) - 1;
-  StagePlan stage{"search", {}, choice.fast(), choice.slow};
+  StagePlan stage{"search", {}, choice.fast_search(), choice.not_search};
   const auto run = [&](const Kernels& kernels) {
     stage.kernels.insert(stage.kernels.end(), kernels.begin(), kernels.end());
   };
   for (int m = 0; m < levels;) {
     const bool inner = m > 0;
     int count = 1;
-    if (!choice.fast()) {
+    if (!choice.fast_search()) {
       run({"search_level"});
     } else if (units_are_few(rows, top_k, inner, chip.multiprocessors)) {
       run({"search_few"});
@@ -37,22 +37,26 @@ StagePlan search_plan(const KernelChoice& choice, const Rows& rows, const Schedu
   return stage;
 }
 
-StagePlan attend_plan(const KernelChoice& choice) {
-  return {"attend",
-          choice.tiles() ? Kernels{"sort_pairs", "attend_tiles"} : Kernels{"span_attention"},
-          choice.tiles(), choice.not_tiles};
+std::string tiles_of(const Chip& chip) {
+  return chip.hopper ? "attend_tiles" : "attend_warp_tiles";
 }
 
-StagePlan combine_plan(const KernelChoice& choice, const Shape& shape, const Combine& combine,
-                       const Chip& chip) {
-  const std::string why =
-      choice.fast() ? why_not_fast_combine(shape, combine, chip.hopper) : choice.slow;
-  const char* fast = combine.rows.window == 0 ? "combine_row_pieces" : "attend_tiles";
-  return {"combine", {why.empty() ? fast : "combine_rows"}, why.empty(), why};
+StagePlan attend_plan(const KernelChoice& choice, const Chip& chip) {
+  if (!choice.tiles()) return {"attend", {"span_attention"}, false, choice.not_tiles};
+  return {"attend", {"sort_pairs", tiles_of(chip)}, true, ""};
+}
+
+StagePlan combine_plan(const Shape& shape, const Combine& combine, const Chip& chip) {
+  const std::string why = why_not_fast_combine(shape, combine);
+  if (!why.empty()) return {"combine", {"combine_rows"}, false, why};
+  Kernels fast;
+  if (combine.rows.window > 0) fast.push_back(tiles_of(chip));
+  if (combine.rows.window == 0 || combines_twice(combine)) fast.push_back("combine_row_pieces");
+  return {"combine", fast, true, ""};
 }
 
 StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
-  std::string why = why_not_tiles(shape, scale, chip.hopper);
+  std::string why = why_not_backward_tiles(shape, scale, chip.hopper);
   if (shape.length) why = "length: no backward pass where it is on the device";
   return {"backward",
           why.empty() ? Kernels{"backward_queries", "backward_keys"}
@@ -64,7 +68,7 @@ StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
 
 Chip current_chip() {
   const Device device = current_device();
-  return {device.multiprocessors, device.tiles, largest_cluster()};
+  return {device.multiprocessors, device.hopper, largest_cluster()};
 }
 
 Chip chip_named(const std::string& name) {
@@ -90,7 +94,7 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
   const Index slots = levels > 0 ? plan.schedule().top_k : 0;
   const KernelChoice choice(shape, slots,
                             items_of_magnitude(plan.schedule(), magnitude_of(longest_row(shape))),
-                            scale_of(softmax_scale, shape.head_dim), Rung::fast, chip.hopper);
+                            Rung::fast);
   AttentionPlan result;
   result.backward = backward_plan(shape, scale_of(softmax_scale, shape.head_dim), chip);
   result.queries_at_once = choice.queries_at_once(shape, slots);
@@ -104,7 +108,7 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
     stages.push_back(search_plan(choice, combine.rows, plan.schedule(), longest_row(shape), chip));
   }
   if (choice.chunks) {
-    stages.push_back({"attend", {"attend_tiles"}, true, ""});
+    stages.push_back({"attend", {tiles_of(chip)}, true, ""});
     stages.push_back({"combine", {"merge_outputs"}, true, ""});
     return result;
   }
@@ -113,8 +117,8 @@ AttentionPlan plan_attention(const Shape& shape, const StripePlan& plan, const C
     stages.push_back({"combine", {"decode_pieces"}, true, ""});
     return result;
   }
-  if (levels > 0) stages.push_back(attend_plan(choice));
-  stages.push_back(combine_plan(choice, shape, combine, chip));
+  if (levels > 0) stages.push_back(attend_plan(choice, chip));
+  stages.push_back(combine_plan(shape, combine, chip));
   return result;
 }
 

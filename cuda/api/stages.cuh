@@ -9,6 +9,47 @@
 /// their arguments, fill these in, and choose the rung.
 namespace multistep::cuda {
 
+/// Rows of head_dim values of one head.
+template <class T>
+struct HeadRows {
+  const T* first;
+  std::int64_t step;  // from one to the next, in values
+#ifdef __CUDACC__
+  __device__ const T* operator[](std::int64_t row) const { return first + row * step; }
+#endif
+};
+
+/// The caller's rows of head_dim values: [batch, heads, rows], each with its step in values.
+struct RowArray {
+  const void* data = nullptr;
+  std::int64_t batch = 0;
+  std::int64_t head = 0;
+  std::int64_t row = 0;
+
+#ifdef __CUDACC__
+  __device__ std::int64_t offset(std::int32_t b, std::int32_t h, std::int64_t r) const {
+    return b * batch + h * head + r * row;
+  }
+  template <class T>
+  __device__ HeadRows<T> of_head(std::int32_t b, std::int32_t h) const {
+    return {static_cast<const T*>(data) + offset(b, h, 0), row};
+  }
+#endif
+};
+
+/// The array of so many rows a head that a caller has told of.
+inline RowArray row_array(const void* data, const Strides& strides, Index heads, Index rows,
+                          Index head_dim) {
+  if (!strides.dense()) return {data, strides.batch, strides.head, strides.row};
+  return {data, heads * rows * head_dim, rows * head_dim, head_dim};
+}
+inline RowArray query_array(const void* data, const Strides& strides, const Shape& shape) {
+  return row_array(data, strides, shape.num_heads, shape.queries, shape.head_dim);
+}
+inline RowArray key_array(const void* data, const Strides& strides, const Shape& shape) {
+  return row_array(data, strides, shape.num_kv_heads, shape.keys, shape.head_dim);
+}
+
 /// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
 /// hold `queries` rows a head, a chunk's own scratch arrays `count`.
 struct Rows {
@@ -29,10 +70,11 @@ struct Rows {
   struct Row {
     std::int32_t batch;
     std::int32_t head;
-    std::int32_t query;   // [0, queries)
-    std::int64_t index;   // in [batch, heads, queries]
-    std::int64_t dense;   // in [batch, heads, count]
-    std::int64_t kv_row;  // row 0 of the KV head in [batch, kv_heads, keys]
+    std::int32_t query;    // [0, queries)
+    std::int64_t index;    // in [batch, heads, queries]
+    std::int64_t dense;    // in [batch, heads, count]
+    std::int32_t kv_head;  // [0, kv_heads)
+    std::int64_t kv_row;   // its row 0 in a dense [batch, kv_heads, keys]
     std::int32_t position;
     std::int32_t start;
   };
@@ -41,6 +83,8 @@ struct Rows {
     return static_cast<std::int64_t>(batch) * heads * count;
   }
   __host__ __device__ std::int32_t group() const { return group_size; }
+  /// 16-byte pieces of a row of head_dim values, of which the fast kernels take whole ones.
+  __host__ __device__ std::int32_t pieces() const { return head_dim / 8; }
 
 #ifdef __CUDACC__
   /// In [batch, heads, queries]: of a row whose position is not yet known.
@@ -51,6 +95,34 @@ struct Rows {
   /// Row 0 of a KV head of [batch, kv_heads].
   __device__ std::int64_t kv_row(std::int64_t kv_head) const {
     return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
+  }
+  template <class T>
+  __device__ HeadRows<T> kv_rows(const RowArray& array, std::int32_t b, std::int32_t kv) const {
+    const bool wrong = faulty(fault, Fault::wrong_kv_head);
+    HeadRows<T> found = array.of_head<T>(wrong ? 0 : b, wrong ? 0 : kv);
+    if (faulty(fault, Fault::steps_ignored)) found.step = head_dim;
+    return found;
+  }
+  template <class T>
+  __device__ HeadRows<T> kv_rows(const RowArray& array, const Row& row) const {
+    return kv_rows<T>(array, row.batch, row.kv_head);
+  }
+  /// Of a KV head of [batch, kv_heads].
+  template <class T>
+  __device__ HeadRows<T> kv_rows(const RowArray& array, std::int32_t kv_head) const {
+    const std::int32_t b = batch == 1 ? 0 : kv_head / kv_heads;
+    return kv_rows<T>(array, b, kv_head - b * kv_heads);
+  }
+  template <class T>
+  __device__ const T* query_row(const RowArray& array, const Row& row) const {
+    return array.of_head<T>(row.batch, row.head)[row.query];
+  }
+  /// Of the row with an index in [batch, heads, queries].
+  __device__ std::int64_t query_offset(const RowArray& array, std::int64_t index) const {
+    const std::int64_t sequence_head = index / queries;
+    const auto b = static_cast<std::int32_t>(sequence_head / heads);
+    const auto h = static_cast<std::int32_t>(sequence_head % heads);
+    return array.offset(b, h, index % queries);
   }
 
   __device__ std::int32_t position(std::int32_t b, std::int32_t query) const {
@@ -82,13 +154,14 @@ struct Rows {
 
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
-    const std::int64_t kv_head = static_cast<std::int64_t>(b) * kv_heads + head / group();
+    const std::int32_t kv_head = head / group();
     return {b,
             head,
             query,
             index(b, head, query),
             sequence_head * count + query - first,
-            kv_row(kv_head),
+            kv_head,
+            kv_row(static_cast<std::int64_t>(b) * kv_heads + kv_head),
             position(b, query),
             first_key(b, query)};
   }
@@ -153,37 +226,36 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           current_fault()};
 }
 
-/// A query with up to kHeads heads of one KV head: what a matrix product takes together.
-template <int kHeads>
+/// A query with a few heads of one KV head: what a matrix product takes together.
 struct HeadTile {
   std::int32_t batch;
-  std::int32_t kv_head;  // of [batch, kv_heads]
+  std::int32_t kv_head;  // [0, kv_heads)
   std::int32_t first_head;
   std::int32_t heads;
   std::int32_t query;
 
-  static __host__ __device__ std::int32_t tiles(const Rows& rows) {
-    return (rows.group() + kHeads - 1) / kHeads;
+  static __host__ __device__ std::int32_t tiles(const Rows& rows, int most) {
+    return (rows.group() + most - 1) / most;
   }
-  static std::int64_t count(const Rows& rows) {
-    return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles(rows) * rows.count;
+  /// Those with up to `most` heads.
+  static std::int64_t count(const Rows& rows, int most) {
+    return static_cast<std::int64_t>(rows.batch) * rows.kv_heads * tiles(rows, most) * rows.count;
   }
 
 #ifdef __CUDACC__
   /// Neighbours are neighbouring queries of the same heads.
-  __device__ HeadTile(const Rows& rows, std::uint32_t i) {
+  __device__ HeadTile(const Rows& rows, int most, std::uint32_t i) {
     const auto count = static_cast<std::uint32_t>(rows.count);
-    const auto of_group = static_cast<std::uint32_t>(tiles(rows));
+    const auto of_group = static_cast<std::uint32_t>(tiles(rows, most));
     // Kernels of decoding begin here, and wait for it: 1 is common, and a division takes long.
     const std::uint32_t tile = count == 1 ? i : i / count;
     const std::uint32_t both = of_group == 1 ? tile : tile / of_group;
-    const std::uint32_t skipped = (tile - both * of_group) * kHeads;
+    const std::uint32_t skipped = (tile - both * of_group) * static_cast<std::uint32_t>(most);
     query = rows.first + static_cast<std::int32_t>(i - tile * count);
     batch = static_cast<std::int32_t>(both / static_cast<std::uint32_t>(rows.kv_heads));
-    kv_head = static_cast<std::int32_t>(both);
-    const std::int32_t kv = kv_head - batch * rows.kv_heads;
-    first_head = kv * rows.group() + static_cast<std::int32_t>(skipped);
-    heads = min(kHeads, rows.group() - static_cast<std::int32_t>(skipped));
+    kv_head = static_cast<std::int32_t>(both) - batch * rows.kv_heads;
+    first_head = kv_head * rows.group() + static_cast<std::int32_t>(skipped);
+    heads = min(most, rows.group() - static_cast<std::int32_t>(skipped));
   }
 #endif
 };
@@ -195,8 +267,8 @@ struct LevelSearch {
   LevelTable level;
   std::int32_t top_k;
   float scale;
-  const void* routing;         // [batch, heads, queries, head_dim]
-  const void* keys;            // [batch, kv_heads, keys, head_dim]
+  RowArray routing;            // [batch, heads, queries]
+  RowArray keys;               // [batch, kv_heads, keys]
   const DeviceSpan* parents;   // [batch, heads, queries, top_k]; null: level 1
   const float* parent_scores;  // the same
   DeviceSpan* spans;           // [batch, heads, queries, top_k]
@@ -213,9 +285,9 @@ struct SpanAttend {
   Dtype dtype;
   float scale;
   std::int32_t slots;
-  const void* query;
-  const void* key;
-  const void* value;
+  RowArray query;           // [batch, heads, queries]
+  RowArray key;             // [batch, kv_heads, keys]
+  RowArray value;           // the same
   const DeviceSpan* spans;  // [batch, heads, queries, slots]; null: the window
   void* output = nullptr;   // [batch, heads, count, slots, head_dim]
   float* lse = nullptr;     // [batch, heads, count, slots]
@@ -227,9 +299,9 @@ struct Combine {
   Dtype dtype;
   float scale;
   std::int32_t slots;
-  const void* query;  // not looked at where the window's output is given
-  const void* key;
-  const void* value;
+  RowArray query;  // not looked at where the window's output is given
+  RowArray key;
+  RowArray value;
   const DeviceSpan* spans;              // [batch, heads, queries, slots]
   const float* scores;                  // the same
   const void* span_outputs = nullptr;   // [batch, heads, count, slots, head_dim]
@@ -240,7 +312,7 @@ struct Combine {
   float* window_lse_out = nullptr;      // [batch, heads, queries], or null
 };
 void combine_plain(const Combine& combine, Stream stream);
-/// Fast, for head_dim 64 or 128 and few slots, where there is no window.
+/// Fast, where there is no window or its output is given: perhaps where this one's goes.
 void combine_spans(const Combine& combine, Stream stream);
 
 /// What the fast search of one level needs beside its arguments.
@@ -253,6 +325,8 @@ struct SearchScratch {
 };
 /// A unit is what searches one segment: at level 1 a query with up to kSearchHeads heads of a KV
 /// head, below it a query row's parent. Where units are few, one launch takes several levels.
+inline constexpr int kMaxFastTopK = 16;
+inline constexpr int kMaxProductTopK = 8;  // of search_level_product()
 inline constexpr int kSearchHeads = 16;
 inline constexpr int kLevelsAtOnce = 3;
 inline constexpr int kProductRows = 128;  // of a block
@@ -289,11 +363,12 @@ void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Str
 /// Attention and combination of few queries, in one launch behind the search. The spans' outputs
 /// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
 /// row of [batch, heads, count].
+inline constexpr int kMaxDecodeSlots = 16;
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
 void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);
 
-/// Dense attention of few queries on Hopper: the chunks of keys of each row are attended to alone,
+/// Dense attention of few queries: the chunks of keys of each row are attended to alone,
 /// then merged. The row at `position` has chunks of 2^dense_chunk_log2(position) keys.
 inline constexpr int kDenseChunks = 64;    // of a row, at most
 inline constexpr int kDenseChunkLog2 = 9;  // at least: fewer keys are not worth a row's output
@@ -336,7 +411,7 @@ Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace
 const std::int32_t* order_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace,
                                 Stream stream);
 
-/// Hopper's tile kernels: positive scale, head_dim 64 or 128, and for the combination few slots.
+/// Tiles of 64 rows. Their combination takes few slots.
 inline constexpr int kMaxTileSlots = 4;
 void span_attention_tiles(const SpanAttend& attend, const Pairs& pairs, Stream stream);
 void combine_tiles(const Combine& combine, Stream stream);

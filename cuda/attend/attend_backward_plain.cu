@@ -62,11 +62,10 @@ __global__ void dot_items(Args args) {
   const Here here = item_here(args);
   if (here.row.index < 0) return;
   const int d = args.rows.head_dim;
-  const std::int64_t base = args.rows.kv_row(here.kv_head) * d;
-  const RowOutput found =
-      attend_row(static_cast<const T*>(args.query) + here.row.index * d,
-                 static_cast<const T*>(args.key) + base, static_cast<const T*>(args.value) + base,
-                 here.row.keys, d, args.scale);
+  const auto kv_head = static_cast<std::int32_t>(here.kv_head);
+  const RowOutput found = attend_row(
+      args.template query_row<T>(here.row.index), args.rows.kv_rows<T>(args.key, kv_head),
+      args.rows.kv_rows<T>(args.value, kv_head), here.row.keys, d, args.scale);
   const T* const by_output =
       static_cast<const T*>(args.gradients.output_gradient) + args.gradient_row(here.row) * d;
   const float dot = lanes_dot(found.value, by_output, d);

@@ -17,10 +17,9 @@ __global__ void span_attention(SpanAttend attend) {
   const std::int64_t slot = row.index * attend.slots + pair % attend.slots;
   const DeviceSpan span =
       attend.spans ? attend.rows.attended(attend.spans[slot], row) : attend.rows.window_keys(row);
-  const RowOutput result = attend_row(static_cast<const T*>(attend.query) + row.index * head_dim,
-                                      static_cast<const T*>(attend.key) + row.kv_row * head_dim,
-                                      static_cast<const T*>(attend.value) + row.kv_row * head_dim,
-                                      span, head_dim, attend.scale);
+  const RowOutput result = attend_row(
+      attend.rows.query_row<T>(attend.query, row), attend.rows.kv_rows<T>(attend.key, row),
+      attend.rows.kv_rows<T>(attend.value, row), span, head_dim, attend.scale);
   store_row(result, static_cast<T*>(attend.output) + pair * head_dim, head_dim);
   if (threadIdx.x % 32 == 0) attend.lse[pair] = result.lse;
 }

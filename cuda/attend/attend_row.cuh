@@ -1,5 +1,6 @@
 #pragma once
 
+#include "api/stages.cuh"
 #include "device/schedule.cuh"
 #include "device/softmax.cuh"
 #include "device/storage.cuh"
@@ -24,10 +25,10 @@ __device__ inline float warp_sum(float value) {
   return value;
 }
 
-/// `key` and `value` point at row 0 of the KV head; the span is in rows of them.
+/// `key` and `value` are rows of the KV head; the span is in them.
 template <class T>
-__device__ RowOutput attend_row(const T* query, const T* key, const T* value, DeviceSpan span,
-                                int head_dim, float scale) {
+__device__ RowOutput attend_row(const T* query, const HeadRows<T>& key, const HeadRows<T>& value,
+                                DeviceSpan span, int head_dim, float scale) {
   const int lane = threadIdx.x % 32;
   float q[kLaneValues];
   RowOutput row;
@@ -45,7 +46,7 @@ __device__ RowOutput attend_row(const T* query, const T* key, const T* value, De
 #pragma unroll
     for (int i = 0; i < kLaneValues; ++i) {
       const int d = lane + 32 * i;
-      if (d < head_dim) logit = fmaf(q[i], to_float(key[j * head_dim + d]), logit);
+      if (d < head_dim) logit = fmaf(q[i], to_float(key[j][d]), logit);
     }
     logit = scale * warp_sum(logit);
     if (logit > part.max) {
@@ -58,7 +59,7 @@ __device__ RowOutput attend_row(const T* query, const T* key, const T* value, De
 #pragma unroll
       for (int i = 0; i < kLaneValues; ++i) {
         const int d = lane + 32 * i;
-        if (d < head_dim) part_value[i] = fmaf(p, to_float(value[j * head_dim + d]), part_value[i]);
+        if (d < head_dim) part_value[i] = fmaf(p, to_float(value[j][d]), part_value[i]);
       }
     }
     if ((j + 1) % kPartKeys != 0 && j + 1 < span.end) continue;

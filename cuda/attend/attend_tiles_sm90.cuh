@@ -1,6 +1,6 @@
 #pragma once
 
-#include "attend/attend_row.cuh"
+#include "attend/repair_rows.cuh"
 #include "attend/softmax_state.cuh"
 #include "attend/tile_launch_sm90.cuh"
 
@@ -19,50 +19,12 @@ namespace multistep::cuda {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// Attends anew, alone, to the rows that are spoiled: one after another, by the whole warp.
-template <class T, class Tiles, int kHeadDim>
-__device__ void repair(const Tiles& args, SoftmaxState<kHeadDim>& softmax, float (&lse)[2],
-                       const TileRow (&rows)[2], int kv_head) {
-  if (faulty(args.rows.fault, Fault::repair_skipped)) return;
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const bool mine = spoiled<kHeadDim>(softmax.value, r);  // all lanes take part
-    unsigned todo = __ballot_sync(kFullWarp, mine && rows[r].index >= 0);
-    todo &= 0x11111111u;
-    while (todo) {
-      const int source = __ffs(static_cast<int>(todo)) - 1;
-      todo &= todo - 1;
-      const std::int64_t index = __shfl_sync(kFullWarp, rows[r].index, source);
-      const DeviceSpan keys{__shfl_sync(kFullWarp, rows[r].keys.begin, source),
-                            __shfl_sync(kFullWarp, rows[r].keys.end, source)};
-      const std::int64_t base = kv_head * args.rows.keys * kHeadDim;
-      const RowOutput fresh =
-          attend_row(static_cast<const T*>(args.query) + index * kHeadDim,
-                     static_cast<const T*>(args.key) + base,
-                     static_cast<const T*>(args.value) + base, keys, kHeadDim, args.scale);
-      // attend_row's lane l holds l + 32 i; this layout's lane c of the quad 8 j + 2 c + {0, 1}.
-#pragma unroll
-      for (int j = 0; j < kHeadDim / 8; ++j) {
-#pragma unroll
-        for (int e = 0; e < 2; ++e) {
-          const int from = (8 * j + 2 * (lane % 4) + e) % 32;
-          const float value = __shfl_sync(kFullWarp, fresh.value[8 * j / 32], from);
-          if (lane / 4 == source / 4) softmax.value[4 * j + 2 * r + e] = value;
-        }
-      }
-      if (lane / 4 == source / 4) lse[r] = fresh.lse;
-    }
-  }
-}
-
 /// A consumer warpgroup: of each task one of the two tiles.
 template <class T, int kHeadDim, class Tiles>
 struct Consumer {
   const Tiles& args;
   TileStages<kHeadDim>& stages;
-  float scale;
-  float scale_log2 = scale * kLog2E;
+  TileScale scale;
   unsigned item = 0;  // key tiles so far
   SoftmaxState<kHeadDim> softmax;
 
@@ -76,12 +38,6 @@ struct Consumer {
     }
   }
 
-  __device__ void mask(TileLogits& logits, const Tile& tile, int j, const TileRow (&rows)[2]) {
-    const int first = j * kTileKeys;
-    const bool inside = first >= tile.all.begin && first + kTileKeys <= tile.all.end;
-    if (!inside && !faulty(args.rows.fault, Fault::mask_missing)) mask_logits(logits, first, rows);
-  }
-
   /// Attends with one tile of queries to key tiles `range`, at least one. `meanwhile` is called
   /// once, while the last product runs.
   template <class Meanwhile>
@@ -89,13 +45,13 @@ struct Consumer {
                                          const Tile& tile, KeyTiles<> range,
                                          const TileRow (&rows)[2], Meanwhile&& meanwhile) {
     constexpr int kPartTiles = kPartKeys / kTileKeys;
-    TileLogits logits = {};
-    TileWeights weights;
+    float logits[kTileKeys / 2] = {};
+    std::uint32_t weights[kTileKeys / 16][4];
     // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
     EarlierParts<kHeadDim> earlier;
     const auto join_earlier = [&](int begin) {  // to the part from `begin` on
       if (begin > range.begin && !faulty(args.rows.fault, Fault::earlier_parts_lost)) {
-        earlier.join_to(softmax, scale_log2);
+        earlier.join_to(softmax, scale.log2);
       }
     };
 
@@ -104,8 +60,8 @@ struct Consumer {
     multiply_keys<T>(logits, queries, first_keys);
     finish_products<0>(logits);
     stages.keys().release(item);
-    mask(logits, tile, range.begin, rows);
-    softmax.update(logits, scale_log2, args.rows.fault);
+    finish_logits(logits, scale, tile, range.begin, rows, args.rows.fault);
+    softmax.update(logits, scale.log2, args.rows.fault);
     pack_weights<T>(weights, logits);
 
     for (int j = range.begin + 1; j < range.end; ++j) {
@@ -117,14 +73,14 @@ struct Consumer {
       multiply_values<T, kHeadDim>(softmax.value, weights, values);
       finish_products<1>(logits);
       stages.keys().release(item);
-      mask(logits, tile, j, rows);
+      finish_logits(logits, scale, tile, j, rows, args.rows.fault);
       if (j % kPartTiles == 0) {
         finish_products<0>(softmax.value);
         join_earlier(j - kPartTiles);
         earlier.keep(softmax);
         softmax = {};
       }
-      softmax.update(logits, scale_log2, args.rows.fault);
+      softmax.update(logits, scale.log2, args.rows.fault);
       finish_products<0>(weights, softmax.value);
       stages.values().release(last);
       pack_weights<T>(weights, logits);
@@ -167,8 +123,8 @@ struct Consumer {
       }
 
       float lse[2];
-      softmax.finish(lse, scale);
-      repair<T>(args, softmax, lse, rows, task.kv_head);
+      softmax.finish(lse, scale.above);
+      repair<T, Tiles, kHeadDim>(args, softmax.value, lse, rows, task.kv_head);
       epilogue.store(softmax.value, lse);
       stages.queries().release(queries_item);
     }
@@ -193,16 +149,15 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     }
   } else {
     ptx::grow_registers<232>();
-    const float scale = faulty(args.rows.fault, Fault::scale_forgotten) ? 1 : args.scale;
-    Consumer<T, kHeadDim, Tiles>{args, stages, scale}.run();
+    Consumer<T, kHeadDim, Tiles>{args, stages, TileScale(args.scale, args.rows.fault)}.run();
   }
 #else
-  __trap();  // launched where it was compiled alone: Device::tiles
+  __trap();  // launched where it was compiled alone: Device::hopper
 #endif
 }
 
 template <class Tiles>
-void launch_attend_tiles(const Tiles& args, Stream stream) {
+void launch_attend_tiles_sm90(const Tiles& args, Stream stream) {
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, kTileKeys);
   with_tile_type(args, [&](auto type, auto head_dim) {

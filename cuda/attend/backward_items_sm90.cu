@@ -9,7 +9,7 @@ template <class TileRows>
 struct DotTiles : BackwardRows<TileRows> {
   using BackwardRows<TileRows>::BackwardRows;
 
-  __device__ void prepare(const TileRow&, SlotWeight*, int) const {}
+  __device__ void prepare(const TileRow&, SlotWeight*) const {}
 
   template <class T, int kHeadDim>
   struct Epilogue {
@@ -23,7 +23,8 @@ struct DotTiles : BackwardRows<TileRows> {
       for (int r = 0; r < 2; ++r) {
         const T* const gradients = static_cast<const T*>(args.gradients.output_gradient);
         const bool here = rows[r].index >= 0;
-        by_output[r].load(here ? gradients + args.gradient_row(rows[r]) * kHeadDim : nullptr);
+        const std::int64_t at = args.gradient_row(rows[r]) * args.rows.head_dim;
+        by_output[r].load(here ? gradients + at : nullptr, args.rows.pieces());
       }
     }
     __device__ void store(const float (&value)[kHeadDim / 2], const float (&lse)[2]) const {
@@ -42,9 +43,10 @@ struct DotTiles : BackwardRows<TileRows> {
 void item_dots_tiles(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
                      Stream stream) {
   if (pairs) {
-    launch_attend_tiles(DotTiles<SpanRows>(SpanRows(items, *pairs), gradients), stream);
+    launch_attend_tiles_sm90(DotTiles<SpanRows>(SpanRows(items, *pairs), gradients), stream);
   } else {
-    launch_attend_tiles(DotTiles<WindowRows>(WindowRows(windows_of(items)), gradients), stream);
+    launch_attend_tiles_sm90(DotTiles<WindowRows>(WindowRows(windows_of(items)), gradients),
+                             stream);
   }
 }
 

@@ -73,10 +73,12 @@ struct RowGatherer {
   /// Asks for 64 rows of an array; a lane knows the places of two, kNoRow: zeros.
   template <class Tile64>
   __device__ void copy(Tile64& tile, const void* array, const std::uint32_t (&places)[2]) const {
-    constexpr int kPieces = kHeadDim / 8;  // of a row
+    constexpr int kPieces = kHeadDim / 8;  // of a row of the tile
     constexpr int kRowsAtOnce = 32 / kPieces;
     const int lane = threadIdx.x % 32;
-    const T* const from = static_cast<const T*>(array) + lane % kPieces * 8;
+    const int head_dim = args.rows.head_dim;
+    const bool has = lane % kPieces < args.rows.pieces();  // else zeros
+    const T* const from = static_cast<const T*>(array) + (has ? lane % kPieces * 8 : 0);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll 8
@@ -85,7 +87,8 @@ struct RowGatherer {
         const std::uint32_t place = __shfl_sync(kFullWarp, places[half], r);
         const bool here = place != kNoRow;
         ptx::copy_async_16(tile.at(32 * half + r, lane % kPieces),
-                           from + (here ? static_cast<std::int64_t>(place) * kHeadDim : 0), here);
+                           from + (here ? static_cast<std::int64_t>(place) * head_dim : 0),
+                           here && has);
       }
     }
   }
@@ -114,7 +117,7 @@ struct RowGatherer {
       to.tile = ranges;
       to.last = false;
     }
-    copy(to.query, args.query, query);
+    copy(to.query, args.query.data, query);
     copy(to.by_output, args.gradients.output_gradient, by_output);
     ptx::commit_copies();
     asked = item;
@@ -140,7 +143,8 @@ struct RowGatherer {
       if (threadIdx.x < 32) {
         auto& owned = stages.keys().empty(number);
         if (lane == 0) {
-          const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : kv_head;
+          HeadOf head{kv_head % args.rows.kv_heads, kv_head / args.rows.kv_heads};
+          if (faulty(args.rows.fault, Fault::wrong_kv_head)) head = {0, 0};
           using Tile64 = typename OwnerStages<kHeadDim>::Tile64;
           ptx::Barrier& barrier = stages.keys().expect(number, 4 * Tile64::kBytes);
           for (int half = 0; half < 2; ++half) {
@@ -228,12 +232,12 @@ struct KeyOwner {
   };
   __device__ Destination destination(const KeyPiece& piece, int kv_head, std::int64_t first,
                                      int r) const {
+    const int d = args.rows.head_dim;
     if (piece.sums >= 0) {
-      float* const sums =
-          pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys * kHeadDim;
-      return {sums + r * kHeadDim, sums + (kOwnedKeys + r) * kHeadDim, false};
+      float* const sums = pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys * d;
+      return {sums + r * d, sums + (kOwnedKeys + r) * d, false};
     }
-    const std::int64_t at = (kv_head * args.rows.keys + first + r) * kHeadDim;
+    const std::int64_t at = (kv_head * args.rows.keys + first + r) * d;
     return {args.gradients.key_sums + at, args.gradients.value_sums + at, true};
   }
 
@@ -241,6 +245,7 @@ struct KeyOwner {
     const int c = threadIdx.x % 4;
 #pragma unroll
     for (int j = 0; j < kHeadDim / 8; ++j) {
+      if (j >= args.rows.pieces()) break;
       float2* const key = reinterpret_cast<float2*>(to.by_key) + 4 * j + c;
       float2* const value = reinterpret_cast<float2*>(to.by_value) + 4 * j + c;
       float2 k{args.scale * by_key[4 * j + 2 * r], args.scale * by_key[4 * j + 2 * r + 1]};
@@ -279,7 +284,7 @@ struct KeyOwner {
                         static_cast<std::int64_t>(piece.begin) * kTileRows,
                         min(static_cast<std::int64_t>(piece.end) * kTileRows, args.per_head));
         const Destination to = destination(piece, kv_head, first, spoiled_row);
-        sum.store(args.scale, to.by_key, to.by_value, kHeadDim, to.add);
+        sum.store(args.scale, to.by_key, to.by_value, args.rows.head_dim, to.add);
       }
     }
   }
@@ -331,7 +336,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     KeyOwner<T, kHeadDim>{args, stages, pieces}.run();
   }
 #else
-  __trap();  // launched where it was compiled alone: Device::tiles
+  __trap();  // launched where it was compiled alone: Device::hopper
 #endif
 }
 

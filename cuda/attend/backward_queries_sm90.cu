@@ -71,8 +71,12 @@ __device__ void gather_rows(const Args& args, QueryStages<kHeadDim>& stages) {
       ptx::copy_async_16(to, item, true);
       ptx::copy_async_16(to + 1, item + 1, true);
     }
-    share.copy(rows.query, static_cast<const T*>(args.query), share.index);
-    share.copy(rows.by_output, static_cast<const T*>(args.gradients.output_gradient), by_output);
+    const auto copy = [&](auto& tiles, const void* array, const std::int64_t(&places)[2]) {
+      share.copy(tiles, static_cast<const T*>(array), places, args.rows.head_dim,
+                 args.rows.pieces());
+    };
+    copy(rows.query, args.query.data, share.index);
+    copy(rows.by_output, args.gradients.output_gradient, by_output);
     ptx::commit_copies();
     ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();
@@ -162,28 +166,31 @@ struct QueryConsumer {
   /// The derivative of a row that is `here`: with those of its other items, or as a part.
   __device__ void store(const ItemRow& row, int r, bool here) {
     const int c = threadIdx.x % 4;
+    const int d = args.rows.head_dim;
     const auto item = static_cast<std::int64_t>(row.item);
     if (args.spans) {
-      float* const part = args.gradients.query_parts + item * kHeadDim;
+      float* const part = args.gradients.query_parts + item * d;
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
+        if (8 * j >= d) break;
         const float2 pair{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
         if (here) reinterpret_cast<float2*>(part)[4 * j + c] = pair;
       }
     } else {
       const int slots = args.gradients.part_slots;
-      const float* part = args.gradients.query_parts + item * slots * kHeadDim;
-      for (int s = 0; s < slots && here; ++s, part += kHeadDim) {
+      const float* part = args.gradients.query_parts + item * slots * d;
+      for (int s = 0; s < slots && here; ++s, part += d) {
 #pragma unroll
         for (int j = 0; j < kHeadDim / 8; ++j) {
+          if (8 * j >= d) break;
           const float2 pair = __ldcs(reinterpret_cast<const float2*>(part) + 4 * j + c);
           sum[4 * j + 2 * r] += pair.x;
           sum[4 * j + 2 * r + 1] += pair.y;
         }
       }
-      T* const gradient = static_cast<T*>(args.gradients.query_gradient) +
-                          static_cast<std::int64_t>(row.query) * kHeadDim;
-      store_fragment<T, kHeadDim>(sum, r, here ? gradient : nullptr);
+      T* const gradient =
+          static_cast<T*>(args.gradients.query_gradient) + static_cast<std::int64_t>(row.query) * d;
+      store_fragment<T, kHeadDim>(sum, r, here ? gradient : nullptr, args.rows.pieces());
     }
   }
 
@@ -265,7 +272,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
     QueryConsumer<T, kHeadDim>{args, stages}.run();
   }
 #else
-  __trap();  // launched where it was compiled alone: Device::tiles
+  __trap();  // launched where it was compiled alone: Device::hopper
 #endif
 }
 

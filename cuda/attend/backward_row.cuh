@@ -59,6 +59,10 @@ struct BackwardRows : TileRows {
   BackwardRows(const TileRows& rows, const ItemGradients& of_items)
       : TileRows(rows), gradients(of_items) {}
 
+  template <class T>
+  __device__ const T* query_row(std::int64_t index) const {
+    return static_cast<const T*>(this->query.data) + this->rows.query_offset(this->query, index);
+  }
   /// Where a row's dO is.
   __device__ std::int64_t gradient_row(const TileRow& row) const {
     return gradients.of_items ? row.item : row.index;
@@ -70,20 +74,20 @@ template <class T, class TileRows>
 __device__ void query_gradient(const BackwardRows<TileRows>& args, const TileRow& row,
                                std::int64_t kv_head, LaneValues& sum) {
   const int d = args.rows.head_dim;
-  const T* const key = static_cast<const T*>(args.key) + args.rows.kv_row(kv_head) * d;
-  const T* const value = static_cast<const T*>(args.value) + args.rows.kv_row(kv_head) * d;
+  const auto key = args.rows.template kv_rows<T>(args.key, static_cast<std::int32_t>(kv_head));
+  const auto value = args.rows.template kv_rows<T>(args.value, static_cast<std::int32_t>(kv_head));
   const ItemWeight item = args.gradients.weights[row.item];
   LaneValues query;
   LaneValues by_output;
-  load_lanes(query, static_cast<const T*>(args.query) + row.index * d, d);
+  load_lanes(query, args.template query_row<T>(row.index), d);
   load_lanes(by_output,
              static_cast<const T*>(args.gradients.output_gradient) + args.gradient_row(row) * d, d);
 #pragma unroll
   for (float& x : sum) x = 0;
   for (std::int64_t j = row.keys.begin; j < row.keys.end; ++j) {
-    const float logit = args.scale * lanes_dot(query, key + j * d, d) * kLog2E;
-    const float by_weight = lanes_dot(by_output, value + j * d, d);
-    lanes_add(sum, weight_gradient(item, logit, by_weight).logit, key + j * d, d);
+    const float logit = args.scale * lanes_dot(query, key[j], d) * kLog2E;
+    const float by_weight = lanes_dot(by_output, value[j], d);
+    lanes_add(sum, weight_gradient(item, logit, by_weight).logit, key[j], d);
   }
 }
 
@@ -119,13 +123,12 @@ struct KeyGradient {
   __device__ void add_rows(const BackwardRows<TileRows>& args, std::int64_t kv_head, std::int64_t j,
                            std::int64_t begin, std::int64_t end) {
     const int d = args.rows.head_dim;
-    const T* const queries = static_cast<const T*>(args.query);
     const T* const by_outputs = static_cast<const T*>(args.gradients.output_gradient);
     LaneValues k;
     LaneValues v;
-    const std::int64_t at = (args.rows.kv_row(kv_head) + j) * d;
-    load_lanes(k, static_cast<const T*>(args.key) + at, d);
-    load_lanes(v, static_cast<const T*>(args.value) + at, d);
+    const auto head = static_cast<std::int32_t>(kv_head);
+    load_lanes(k, args.rows.template kv_rows<T>(args.key, head)[j], d);
+    load_lanes(v, args.rows.template kv_rows<T>(args.value, head)[j], d);
     for (std::int64_t i = begin; i < end; i += 32) {
       const std::int64_t mine = i + threadIdx.x % 32;
       const TileRow row = mine < end ? args.row(static_cast<int>(kv_head), mine) : TileRow{};
@@ -137,7 +140,7 @@ struct KeyGradient {
         const TileRow one{__shfl_sync(kFullWarp, row.index, source),
                           __shfl_sync(kFullWarp, row.item, source),
                           {}};
-        const T* const query = queries + one.index * d;
+        const T* const query = args.template query_row<T>(one.index);
         const T* const by_output = by_outputs + args.gradient_row(one) * d;
         const float logit = args.scale * lanes_dot(k, query, d) * kLog2E;
         const float by_weight = lanes_dot(v, by_output, d);

@@ -68,9 +68,10 @@ __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, st
   return keys.end < range.end ? Remaining::keys : Remaining::nothing;
 }
 
-/// blockIdx.x: a query with up to 16 heads of one KV head. blockIdx.y: a piece of the window for 8
-/// of them, then a piece of a span for all whose spans touch it; windows come first, as they need
-/// not wait for the search. Of spans that share a piece, the first one's block attends to it.
+/// blockIdx.x: a query with up to 16 heads of one KV head, fewer of many slots. blockIdx.y: a piece
+/// of the window for 8 of them, then a piece of a span for all whose spans touch it; windows come
+/// first, as they need not wait for the search. Of spans that share a piece, the first one's block
+/// attends to it.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
     decode_pieces(__grid_constant__ const Decode decode) {
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
   const Rows& rows = decode.attend.rows;
   const int slots = decode.attend.slots;
   const int lane = threadIdx.x % 32;
-  const HeadTile<DecodeBlock::kHeads> unit(rows, blockIdx.x);
+  const HeadTile unit(rows, decode.heads, blockIdx.x);
   const Rows::Row row = rows.row(unit.batch, unit.first_head, unit.query);
   const DeviceSpan window = rows.window_keys(row);
   const std::int32_t piece_keys = decode.piece_of(row.position);
@@ -92,9 +93,9 @@ __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
 
   int first_head = 0;  // the heads that this block may be the last of
   int heads = unit.heads;
-  bool first_of_all = false;         // of the blocks of these heads
-  std::int64_t origin = row.kv_row;  // of the piece, in [batch, kv_heads, keys]
-  int tasks = 0;                     // taken
+  bool first_of_all = false;  // of the blocks of these heads
+  std::int64_t origin = 0;    // of the piece, in rows of the arrays
+  int tasks = 0;              // taken
   if (is_window) {
     const int part = static_cast<int>(blockIdx.y / window_blocks);
     first_head = static_cast<int>(blockIdx.y - part * window_blocks) * DecodeBlock::kTasks;
@@ -188,8 +189,9 @@ __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
                           .partials = partials + parts * kPartialStride<kHeadDim>,
                           .span_lses = span_lses ? span_lses + index * slots : nullptr,
                           .window_lse = window_lse ? window_lse + index : nullptr,
+                          .head_dim = rows.head_dim,
                           .fault = rows.fault};
-    T* output = static_cast<T*>(decode.combine.output) + index * kHeadDim;
+    T* output = static_cast<T*>(decode.combine.output) + index * rows.head_dim;
     join_row<T, kHeadDim>(of_row, join_memory, output);
   }
 }
@@ -212,7 +214,8 @@ struct Pieces {
     const auto ceil = [](std::int64_t value, std::int64_t by) { return (value + by - 1) / by; };
     // A span of n + 1 keys touches up to ceil(n / piece) + 1 pieces.
     const std::int64_t aim = slots > 0 ? std::max(span - 1, window / 4) : window;
-    const std::int64_t least = std::max(ceil(window, kMaxPieces), ceil(span - 1, kMaxPieces - 1));
+    const int most = max_pieces(slots);
+    const std::int64_t least = std::max(ceil(window, most), ceil(span - 1, most - 1));
     const std::int64_t size = std::max({std::min(ceil(aim, kFew - 1), kLong), least, kStep});
     keys = static_cast<std::int32_t>(ceil(size, kStep) * kStep);
     of_window = static_cast<std::int32_t>(ceil(window, keys));
@@ -227,7 +230,8 @@ Decode with_pieces(const SpanAttend& attend, const Combine& combine,
   const Sequence& sequence = rows.sequence;
   const std::int64_t longest =
       sequence.length ? rows.key_offset + rows.keys : sequence.query_offset + sequence.queries;
-  Decode decode{.attend = attend, .combine = combine};
+  Decode decode{.attend = attend, .combine = combine, .heads = DecodeBlock::kHeads};
+  if (attend.slots > 0) decode.heads = std::min(decode.heads, kMaxSpans / attend.slots);
   for (int magnitude = 0; magnitude < kMagnitudes; ++magnitude) {
     const Pieces pieces(tables.items[static_cast<std::size_t>(magnitude)], attend.slots);
     decode.piece[magnitude] = pieces.keys;
@@ -245,9 +249,9 @@ void launch(const Decode& decode, Stream stream) {
   constexpr int kBytes = kSharedBytes<kHeadDim>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
         "cudaFuncSetAttribute");
-  const int heads = std::min(rows.group(), DecodeBlock::kHeads);
+  const int heads = std::min(rows.group(), decode.heads);
   Launch how{};
-  how.blocks = static_cast<unsigned>(HeadTile<DecodeBlock::kHeads>::count(rows));
+  how.blocks = static_cast<unsigned>(HeadTile::count(rows, decode.heads));
   how.blocks_y = static_cast<unsigned>(decode.window_pieces * decode.window_blocks() +
                                        heads * decode.attend.slots * decode.span_pieces);
   how.threads = DecodeBlock::kThreads;
@@ -265,8 +269,8 @@ std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tabl
   attend.rows = rows;
   attend.slots = slots;
   Arena arena;
-  arena.take<float>(rows.total() * with_pieces(attend, {}, tables).row_parts() *
-                    (rows.head_dim + 4));
+  const int stride = rows.head_dim <= 64 ? kPartialStride<64> : kPartialStride<128>;
+  arena.take<float>(rows.total() * with_pieces(attend, {}, tables).row_parts() * stride);
   return arena.used();
 }
 
@@ -276,7 +280,7 @@ void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedu
   if (attend.rows.total() * decode.row_parts() == 0) return;
   decode.partials = static_cast<float*>(workspace);
   decode.counters = counters;
-  const bool wide = attend.rows.head_dim == 128;
+  const bool wide = attend.rows.head_dim > 64;
   if (attend.dtype == Dtype::bf16) {
     wide ? launch<bf16, 128>(decode, stream) : launch<bf16, 64>(decode, stream);
   } else {

@@ -7,10 +7,13 @@
 /// or, the last, its window; each has left a partial softmax for every piece of its keys.
 namespace multistep::cuda {
 
-inline constexpr int kMaxDecodeSlots = 4;  // of what decoding takes: api/choose.cu
-inline constexpr int kMaxPieces = 32;      // of an item: a warp weighs them
-inline constexpr int kMaxItems = kMaxDecodeSlots + 1;
-inline constexpr int kMaxParts = kMaxItems * kMaxPieces;
+inline constexpr int kMaxParts = 160;  // of a row
+
+/// Pieces of an item, at most: a warp weighs them.
+__host__ __device__ constexpr int max_pieces(int slots) {
+  return slots < 4 ? 32 : kMaxParts / (slots + 1);
+}
+static_assert(max_pieces(4) == 32 && max_pieces(kMaxDecodeSlots) >= 8);
 
 /// Adds to a counter and returns what it held. Whoever finds this addition in it sees all that this
 /// thread has written, or seen written, before.
@@ -37,6 +40,7 @@ struct RowParts {
   const float* partials;  // [slots * span_pieces + window_pieces, head_dim + 4]
   float* span_lses;       // [slots], or null
   float* window_lse;      // or null
+  int head_dim;
   int fault;
 };
 
@@ -66,20 +70,22 @@ __device__ inline float weigh_item(float lse, const SlotPieces& choice, int slot
   const unsigned some = __ballot_sync(kFullWarp, lane < slots && choice.pieces >= 0);
   const int used = __ffs(static_cast<int>(~some)) - 1;
   const bool mine = lane < used;
-  const auto of_quad = [](float x, auto&& unite) {  // kMaxDecodeSlots lanes
+  const auto of_slots = [&](float x, auto&& unite) {  // of every lane of theirs
     x = unite(x, __shfl_xor_sync(kFullWarp, x, 1));
-    return unite(x, __shfl_xor_sync(kFullWarp, x, 2));
+    x = unite(x, __shfl_xor_sync(kFullWarp, x, 2));
+    for (int bit = 4; bit < slots; bit *= 2) x = unite(x, __shfl_xor_sync(kFullWarp, x, bit));
+    return x;
   };
   const auto add = [](float a, float b) { return a + b; };
   const auto larger = [](float a, float b) { return fmaxf(a, b); };
-  const float best = of_quad(mine ? choice.score : -kInfinity, larger);
+  const float best = of_slots(mine ? choice.score : -kInfinity, larger);
   const float share = mine ? Softmax<BaseE>{best}.weight(choice.score) : 0;
-  float gate = share / of_quad(share, add);
+  float gate = share / of_slots(share, add);
   if (faulty(fault, Fault::gates_equal)) gate = 1.0f / used;
   Joined joined = join(lse, window_lse);
   if (faulty(fault, Fault::window_lse_ignored)) joined = {0.5f, 0.5f, 0};
-  const float of_quads = of_quad(mine ? gate * joined.second : 0, add);
-  const float of_window = used > 0 ? __shfl_sync(kFullWarp, of_quads, 0) : 1;
+  const float of_all = of_slots(mine ? gate * joined.second : 0, add);
+  const float of_window = used > 0 ? __shfl_sync(kFullWarp, of_all, 0) : 1;
   if (lane == slots) return of_window;
   return mine ? gate * joined.first : 0;
 }
@@ -96,6 +102,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
   int end = count;  // of this lane's item's parts among all
 #pragma unroll
   for (int bit = 1; bit <= kMaxDecodeSlots; bit *= 2) {
+    if (bit > row.slots) break;
     const int before = __shfl_up_sync(kFullWarp, end, bit);
     if (lane >= bit) end += before;
   }
@@ -180,7 +187,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
     }
   }
   __syncwarp();  // the memory may make room for another row
-  if (lane >= kLanes) return;
+  if (4 * lane >= row.head_dim) return;
   reinterpret_cast<uint2*>(output)[lane] = {pack<T>(sum.x, sum.y), pack<T>(sum.z, sum.w)};
 }
 

@@ -8,11 +8,12 @@
 /// multiples of a piece's keys, and a piece that several of them touch is read once.
 namespace multistep::cuda {
 
-inline constexpr int kMaxSpans = DecodeBlock::kHeads * kMaxDecodeSlots;
+inline constexpr int kMaxSpans = DecodeBlock::kSpans;
 
 struct Decode {
   SpanAttend attend;  // its output is not used
   Combine combine;
+  std::int32_t heads;                    // of a KV head, that a block reads pieces for
   std::int32_t piece[kMagnitudes] = {};  // keys of one, by the query's position
   std::int32_t window_pieces = 0;        // of a row, at most
   std::int32_t span_pieces = 0;          // that a span touches, at most
@@ -29,8 +30,7 @@ struct Decode {
   __host__ __device__ int row_parts() const { return window_pieces + attend.slots * span_pieces; }
   /// Blocks that share a piece of the window: each has as many heads as it can do tasks at a time.
   __host__ __device__ int window_blocks() const {
-    return (min(attend.rows.group(), DecodeBlock::kHeads) + DecodeBlock::kTasks - 1) /
-           DecodeBlock::kTasks;
+    return (min(attend.rows.group(), heads) + DecodeBlock::kTasks - 1) / DecodeBlock::kTasks;
   }
 };
 

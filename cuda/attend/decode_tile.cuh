@@ -12,7 +12,8 @@ namespace multistep::cuda {
 struct DecodeBlock {
   static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kHeads = 16;  // of one KV head
+  static constexpr int kHeads = 16;  // of one KV head, at most
+  static constexpr int kSpans = 64;  // of its heads, at most
   static constexpr int kTasks = 8;   // at a time: columns of the second matrix product
   static constexpr int kKeys = 16;   // of a warp's tile
   static constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the gaps
@@ -62,13 +63,13 @@ template <class T, int kHeadDim>
 __device__ void load_queries(std::uint32_t (&query)[kHeadDim / 16][2], const SpanAttend& attend,
                              const Rows::Row& row, int head) {
   const int lane = threadIdx.x % 32;
-  const std::int64_t index = row.index + static_cast<std::int64_t>(head) * attend.rows.queries;
-  const auto* from = reinterpret_cast<const std::uint32_t*>(static_cast<const T*>(attend.query) +
-                                                            index * kHeadDim);
+  const HeadRows<T> queries = attend.query.of_head<T>(row.batch, row.head + max(head, 0));
+  const auto* from = reinterpret_cast<const std::uint32_t*>(queries[row.query]);
+  const int pieces = head >= 0 ? attend.rows.pieces() : 0;  // of 8 values, a quad's
 #pragma unroll
   for (int step = 0; step < kHeadDim / 16; ++step) {
-    query[step][0] = head >= 0 ? __ldg(from + 8 * step + lane % 4) : 0;
-    query[step][1] = head >= 0 ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
+    query[step][0] = 2 * step < pieces ? __ldg(from + 8 * step + lane % 4) : 0;
+    query[step][1] = 2 * step + 1 < pieces ? __ldg(from + 8 * step + 4 + lane % 4) : 0;
   }
 }
 
@@ -138,7 +139,7 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums,
 }
 
 /// Streams a piece's keys and values of one KV head through a block: this warp's share. `origin`:
-/// the piece's first key, in [batch, kv_heads, keys]. `task`: task lane / 4; `range`: what the
+/// the piece's first key. `task`: task lane / 4; `range`: what the
 /// tasks attend to together, which alone is read. Tiles stand at multiples of 16 keys from the
 /// origin and belong to warps by their number, whatever the range is.
 template <class T, int kHeadDim>
@@ -148,21 +149,24 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
   using Buffers = TileBuffers<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const T* key = static_cast<const T*>(attend.key) + origin * kHeadDim;
-  const T* value = static_cast<const T*>(attend.value) + origin * kHeadDim;
+  const auto keys = attend.rows.kv_rows<T>(attend.key, row);
+  const auto values = attend.rows.kv_rows<T>(attend.value, row);
+  const int own_piece = lane % Buffers::kPieces;
+  const bool has = own_piece < attend.rows.pieces();
+  const T* const key = keys[origin] + (has ? 8 * own_piece : 0);
+  const T* const value = values[origin] + (has ? 8 * own_piece : 0);
   const auto ask = [&](int first, int stage) {
     typename Buffers::Tile& tile = buffers.tile[warp][stage];
-    const std::int64_t from = static_cast<std::int64_t>(first) * kHeadDim;
     if (first < range.end) {
 #pragma unroll
       for (int i = 0; i < DecodeBlock::kKeys * Buffers::kPieces / 32; ++i) {
         const int r = (lane + 32 * i) / Buffers::kPieces;
-        const int piece = lane % Buffers::kPieces;
-        // What nobody attends to reads as zeros.
-        const bool here = first + r >= range.begin && first + r < range.end;
-        const int at = here ? r * kHeadDim + 8 * piece : 0;
-        ptx::copy_async_16(&tile.key[r][Buffers::place(r, piece)], key + from + at, here);
-        ptx::copy_async_16(&tile.value[r][Buffers::place(r, piece)], value + from + at, here);
+        // What nobody attends to reads as zeros, as what is past head_dim.
+        const bool here = has && first + r >= range.begin && first + r < range.end;
+        const std::int64_t at = here ? first + r : 0;
+        const int place = Buffers::place(r, own_piece);
+        ptx::copy_async_16(&tile.key[r][place], key + at * keys.step, here);
+        ptx::copy_async_16(&tile.value[r][place], value + at * values.step, here);
       }
     }
     ptx::commit_copies();

@@ -5,18 +5,16 @@
 #include "device/softmax.cuh"
 #include "group/tile_rows.cuh"
 
-/// The running softmax of two rows of a warpgroup's tile, which a thread shares with its quad, over
-/// tiles of 128 keys: of a tile, keys 8 j + 2 c + {0, 1} are at [4 j + 2 r + {0, 1}] of its logits,
+/// The running softmax of two rows of a tile, 8 apart, which a thread shares with its quad, over
+/// tiles of keys: of a tile, keys 8 j + 2 c + {0, 1} are at [4 j + 2 r + {0, 1}] of its logits,
 /// where c is the thread's number in the quad and r the row.
 namespace multistep::cuda {
 
-using TileLogits = float[kTileKeys / 2];
-using TileWeights = std::uint32_t[kTileKeys / 16][4];  // as the left side of a product
-
 /// Takes the keys outside a row's span out of its logits. The tile's first key is `first_key`.
-__device__ inline void mask_logits(TileLogits& logits, int first_key, const TileRow (&rows)[2]) {
+template <int kLogits>
+__device__ void mask_logits(float (&logits)[kLogits], int first_key, const TileRow (&rows)[2]) {
 #pragma unroll
-  for (int j = 0; j < kTileKeys / 8; ++j) {
+  for (int j = 0; j < kLogits / 4; ++j) {
 #pragma unroll
     for (int e = 0; e < 4; ++e) {
       const DeviceSpan keys = rows[e / 2].keys;
@@ -28,6 +26,37 @@ __device__ inline void mask_logits(TileLogits& logits, int first_key, const Tile
   }
 }
 
+/// The scale of logits in two parts: one above 0, with which the maximum of products is that of
+/// logits, and what products are multiplied by before they are looked at.
+struct TileScale {
+  float above;
+  float before;
+  float log2;
+
+  __device__ TileScale(float scale, int fault) {
+    if (faulty(fault, Fault::scale_forgotten)) scale = 1;
+    above = scale > 0 ? scale : 1;
+    before = scale > 0 ? 1 : scale;
+    log2 = above * kLog2E;
+  }
+};
+
+/// Products of a tile's rows with key tile j become logits: those outside a row's span are taken
+/// out.
+template <int kLogits>
+__device__ void finish_logits(float (&logits)[kLogits], const TileScale& scale, const Tile& tile,
+                              int j, const TileRow (&rows)[2], int fault) {
+  constexpr int kKeys = 2 * kLogits;
+  if (scale.before != 1) {
+#pragma unroll
+    for (float& logit : logits) logit *= scale.before;
+  }
+  const int first = j * kKeys;
+  const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+  if (!inside && !faulty(fault, Fault::mask_missing)) mask_logits(logits, first, rows);
+}
+
+/// Weights as the left side of a product.
 template <class T, int kSteps>
 __device__ void pack_weights(std::uint32_t (&weights)[kSteps][4],
                              const float (&values)[8 * kSteps]) {
@@ -47,12 +76,13 @@ struct SoftmaxState {
   float shrink[2];  // by what values added before the last update() are still to be multiplied
 
   /// Turns a tile's logits, not scaled, into weights, and adds these.
-  __device__ void update(TileLogits& logits, float scale_log2, int fault) {
+  template <int kLogits>
+  __device__ void update(float (&logits)[kLogits], float scale_log2, int fault) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float larger = max[r];
 #pragma unroll
-      for (int j = 0; j < kTileKeys / 8; ++j) {
+      for (int j = 0; j < kLogits / 4; ++j) {
         larger = fmaxf(larger, fmaxf(logits[4 * j + 2 * r], logits[4 * j + 2 * r + 1]));
       }
       larger = quad_max(larger);
@@ -62,7 +92,7 @@ struct SoftmaxState {
       max[r] = larger;
       float added = 0;
 #pragma unroll
-      for (int j = 0; j < kTileKeys / 8; ++j) {
+      for (int j = 0; j < kLogits / 4; ++j) {
 #pragma unroll
         for (int e = 0; e < 2; ++e) {
           float& logit = logits[4 * j + 2 * r + e];

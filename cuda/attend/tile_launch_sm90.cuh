@@ -1,10 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <type_traits>
 
 #include "api/check.cuh"
 #include "attend/tile_producers_sm90.cuh"
+#include "attend/tile_type.cuh"
 #include "device/tensor_map.cuh"
 
 /// How the tile kernels are launched: persistent blocks with most of a multiprocessor's shared
@@ -55,27 +55,13 @@ struct TileMaps {
       const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
       seen = std::clamp<Index>(last, 1, rows.keys);
     }
-    const Index heads = static_cast<Index>(rows.batch) * rows.kv_heads;
-    const auto map = [&](const void* base) {
-      return tensor_map(base, args.dtype, rows.head_dim, seen, rows.keys, heads, box_keys);
+    const auto map = [&](const RowArray& array) {
+      return tensor_map(array, args.dtype, {rows.head_dim, seen, rows.kv_heads, rows.batch},
+                        box_keys);
     };
     keys = map(args.key);
     values = map(args.value);
   }
 };
-
-/// Calls body(T{}, integral constant head_dim).
-template <class Args, class Body>
-void with_tile_type(const Args& args, Body&& body) {
-  const Index head_dim = args.rows.head_dim;
-  const bool wide = head_dim == 128;
-  require(wide || head_dim == 64, "head_dim {}: the tile kernels are built for 64 and 128",
-          head_dim);
-  const auto with_head_dim = [&](auto type) {
-    wide ? body(type, std::integral_constant<int, 128>{})
-         : body(type, std::integral_constant<int, 64>{});
-  };
-  args.dtype == Dtype::bf16 ? with_head_dim(bf16{}) : with_head_dim(fp16{});
-}
 
 }  // namespace multistep::cuda

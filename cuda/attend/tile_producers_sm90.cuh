@@ -15,12 +15,6 @@ struct TileBlock {
   static constexpr int kStages = 2;  // of queries, of keys, of values
 };
 
-/// What joins a slot's span to the window; gate -1: the slot is not in use.
-struct alignas(8) SlotWeight {
-  float gate;
-  float lse;
-};
-
 /// A block's shared memory.
 template <int kHeadDim>
 struct TileStages {
@@ -73,8 +67,9 @@ __device__ void load_keys(const TileRows& args,
   unsigned cleared = 0;  // of them with padding
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
     const TileTask<kKeys> task(args, i);
-    const int head = faulty(args.rows.fault, Fault::wrong_kv_head) ? 0 : task.kv_head;
     const int batch = task.kv_head / args.rows.kv_heads;
+    HeadOf head{task.kv_head - batch * args.rows.kv_heads, batch};
+    if (faulty(args.rows.fault, Fault::wrong_kv_head)) head = {0, 0};
     const std::int64_t start = args.rows.padding(batch) - args.rows.key_offset;
     const std::int64_t past = args.rows.past_keys(batch);
     for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
@@ -113,6 +108,7 @@ struct GatherShare {
 
   int first = (static_cast<int>(threadIdx.x) / 32 - 1) * kRows;
   std::int64_t index[2];  // of rows first + lane and first + 32 + lane; -1: zeros
+  std::int64_t query[2];  // where their queries are; -1: zeros
 
   __device__ bool has(int i) const { return i < kRows && first + i < 2 * kTileRows; }
 
@@ -125,15 +121,17 @@ struct GatherShare {
       const int r = first + mine;
       const TileRow row = has(mine) ? args.row(task.kv_head, task.tile * kTileRows + r) : TileRow{};
       index[half] = row.index;
+      query[half] = row.index < 0 ? -1 : row.query;
       if (row.index >= 0) visit(row, r);
     }
   }
 
-  /// Asks for the rows at `places` of an array, as at `index`, 16 bytes a lane. Whole warp.
+  /// Asks for the rows at `places` of an array, which are `step` values apart and have `pieces` of
+  /// 16 bytes, each by a lane; what a tile has beside them is zeros. Whole warp.
   template <class T, int kHeadDim>
   __device__ void copy(SwizzledTile<kTileRows, kHeadDim> (&tiles)[2], const T* array,
-                       const std::int64_t (&places)[2]) const {
-    constexpr int kPieces = kHeadDim / 8;  // of a row
+                       const std::int64_t (&places)[2], int step, int pieces) const {
+    constexpr int kPieces = kHeadDim / 8;
     constexpr int kRowsAtOnce = 32 / kPieces;
     const int lane = threadIdx.x % 32;
 #pragma unroll 4
@@ -145,8 +143,9 @@ struct GatherShare {
       const int r = first + mine;
       if (!has(mine)) continue;
       const int piece = lane % kPieces;
+      const bool here = row >= 0 && piece < pieces;
       ptx::copy_async_16(tiles[r / kTileRows].at(r % kTileRows, piece),
-                         array + max(row, std::int64_t{0}) * kHeadDim + piece * 8, row >= 0);
+                         array + (here ? row * step + piece * 8 : 0), here);
     }
   }
 };
@@ -159,10 +158,10 @@ __device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stage
     const TileTask<> task(args, i);
     auto& queries = stages.queries().empty(item);
     GatherShare share;
-    share.look_up(args, task, [&](const TileRow& row, int r) {
-      args.prepare(row, queries.slots[r], kHeadDim * 2);
-    });
-    share.copy(queries.tile, static_cast<const T*>(args.query), share.index);
+    share.look_up(args, task,
+                  [&](const TileRow& row, int r) { args.prepare(row, queries.slots[r]); });
+    share.copy(queries.tile, static_cast<const T*>(args.query.data), share.query, 1,
+               args.rows.pieces());
     ptx::commit_copies();
     ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();

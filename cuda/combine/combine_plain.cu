@@ -28,10 +28,9 @@ __global__ void combine_rows(Combine combine) {
   } else {
     const DeviceSpan keys = combine.rows.window_keys(row);
     if (keys.end > keys.begin) {
-      window = attend_row(static_cast<const T*>(combine.query) + row.index * head_dim,
-                          static_cast<const T*>(combine.key) + row.kv_row * head_dim,
-                          static_cast<const T*>(combine.value) + row.kv_row * head_dim, keys,
-                          head_dim, combine.scale);
+      const Rows& rows = combine.rows;
+      window = attend_row(rows.query_row<T>(combine.query, row), rows.kv_rows<T>(combine.key, row),
+                          rows.kv_rows<T>(combine.value, row), keys, head_dim, combine.scale);
     }
   }
 

@@ -76,7 +76,7 @@ Device current_device() {
     if (!why.empty()) throw std::runtime_error(why);
     return {.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, device),
             .architecture = attributes.ptxVersion,
-            .tiles = attributes.sharedSizeBytes >= kFeatures};
+            .hopper = attributes.sharedSizeBytes >= kFeatures};
   });
 }
 

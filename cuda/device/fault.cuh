@@ -40,6 +40,10 @@ enum class Fault : int {
   score_gradient_lost,  // backward: gates do not reach the scores
   newest_part_missed,   // of aligned parts the one that is not whole is not searched
   part_tile_skipped,    // of a product's tiles of parts that follow one another one is left out
+  dense_chunk_lost,     // of dense attention's chunks of keys the second counts for nothing
+  last_pair_lost,       // a tile that holds fewer pairs than it has room for attends to one less
+  steps_ignored,        // keys are read as if they were dense
+  late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
 };
 
 #ifdef MULTISTEP_FAULTS

@@ -33,9 +33,10 @@ __device__ inline void transpose_quad(std::uint32_t (&r)[4]) {
   (high ? r[1] : r[3]) = b;
 }
 
-/// Stores a row whose lanes (g, c) hold 8 j + 2 c + {0, 1}, 16 bytes at a time.
+/// Stores a row whose lanes (g, c) hold 8 j + 2 c + {0, 1}, its first `pieces` of 16 bytes.
 template <class T, int kHeadDim>
-__device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* output) {
+__device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* output,
+                               int pieces = kHeadDim / 8) {
   const int c = threadIdx.x % 4;
 #pragma unroll
   for (int block = 0; block < kHeadDim / 32; ++block) {
@@ -46,7 +47,7 @@ __device__ void store_fragment(const float (&value)[kHeadDim / 2], int r, T* out
       bits[j] = pack<T>(value[at], value[at + 1]);
     }
     transpose_quad(bits);
-    if (output)
+    if (output && 4 * block + c < pieces)
       reinterpret_cast<uint4*>(output)[4 * block + c] = {bits[0], bits[1], bits[2], bits[3]};
   }
 }
@@ -56,14 +57,14 @@ template <int kHeadDim>
 struct RowPieces {
   uint4 piece[kHeadDim / 32] = {};
 
-  /// Asks for them; a null pointer reads as zeros.
+  /// Asks for those of 16 bytes that a row has; others, and a null pointer, read as zeros.
   template <class T>
-  __device__ void load(const T* row) {
+  __device__ void load(const T* row, int pieces) {
     if (!row) return;
 #pragma unroll
     for (int block = 0; block < kHeadDim / 32; ++block) {
-      piece[block] =
-          ptx::load_now(reinterpret_cast<const uint4*>(row) + 4 * block + threadIdx.x % 4);
+      const int at = 4 * block + static_cast<int>(threadIdx.x % 4);
+      if (at < pieces) piece[block] = ptx::load_now(reinterpret_cast<const uint4*>(row) + at);
     }
   }
 };

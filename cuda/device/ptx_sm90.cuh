@@ -18,11 +18,11 @@ __device__ inline void fence_async_proxy() {
 
 /// Copies the box at (x, y, z) of a tensor map to shared memory; its bytes arrive at `barrier`.
 __device__ inline void load_box(void* shared, const CUtensorMap* map, Barrier* barrier, int x,
-                                int y, int z) {
+                                int y, int z, int w) {
   asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
-      "%4, %5}], [%2];" ::"r"(shared_address(shared)),
-      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z)
+      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, "
+      "%4, %5, %6}], [%2];" ::"r"(shared_address(shared)),
+      "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
 

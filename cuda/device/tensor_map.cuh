@@ -2,7 +2,10 @@
 
 #include <cuda.h>
 
+#include <array>
+
 #include "api/check.cuh"
+#include "api/stages.cuh"
 
 /// What the copy engine is told of an array. The driver makes it, and is asked for its function at
 /// run time: nothing is linked to it.
@@ -10,10 +13,10 @@ namespace multistep::cuda {
 
 using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
 
-/// A tensor map of [heads, row_count, head_dim] in boxes of `box_keys` keys by 64 columns. Keys
-/// from `keys` on read as zeros, whatever is there.
-inline CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Index keys,
-                              Index row_count, Index heads, unsigned box_keys) {
+/// A tensor map of an array in boxes of `box_keys` keys by 64 columns. `sizes`: head_dim, keys,
+/// heads, batch; what lies beyond them reads as zeros.
+inline CUtensorMap tensor_map(const RowArray& array, Dtype dtype, const std::array<Index, 4>& sizes,
+                              unsigned box_keys) {
   static const EncodeTiled encode = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result;
@@ -26,16 +29,20 @@ inline CUtensorMap tensor_map(const void* base, Dtype dtype, Index head_dim, Ind
     return reinterpret_cast<EncodeTiled>(found);
   }();
   CUtensorMap map;
-  const cuuint64_t sizes[3] = {static_cast<cuuint64_t>(head_dim), static_cast<cuuint64_t>(keys),
-                               static_cast<cuuint64_t>(heads)};
-  const cuuint64_t strides[2] = {static_cast<cuuint64_t>(head_dim) * 2,
-                                 static_cast<cuuint64_t>(row_count * head_dim) * 2};
-  const cuuint32_t box[3] = {64, box_keys, 1};
-  const cuuint32_t steps[3] = {1, 1, 1};
+  cuuint64_t counts[4];
+  std::copy(sizes.begin(), sizes.end(), counts);
+  // Where there is one of a dimension, its stride may be anything; here it is told as a valid one.
+  const auto stride = [&](int i, std::int64_t step) {
+    return static_cast<cuuint64_t>(counts[i] > 1 ? step : array.row) * 2;
+  };
+  const cuuint64_t strides[3] = {static_cast<cuuint64_t>(array.row) * 2, stride(2, array.head),
+                                 stride(3, array.batch)};
+  const cuuint32_t box[4] = {64, box_keys, 1, 1};
+  const cuuint32_t steps[4] = {1, 1, 1, 1};
   const CUresult result = encode(
       &map,
-      dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
-      const_cast<void*>(base), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      dtype == Dtype::bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
+      const_cast<void*>(array.data), counts, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
       CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {

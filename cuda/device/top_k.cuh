@@ -9,7 +9,7 @@ namespace multistep::cuda {
 /// One segment's best candidates, best first.
 template <int kTopK>
 struct TopK {
-  static_assert(2 <= kTopK && kTopK <= 4, "the networks below");
+  static_assert(kTopK == 3 || (kTopK >= 2 && (kTopK & (kTopK - 1)) == 0), "the networks below");
   PackedScore best[kTopK] = {};
 
   /// The s-th best, where s is not a constant; 0 from kTopK on.
@@ -17,6 +17,20 @@ struct TopK {
     PackedScore result = 0;
 #pragma unroll
     for (int i = 0; i < kTopK; ++i) result = s == i ? best[i] : result;
+    return result;
+  }
+
+  /// Of lists that the first kLanes lanes share: lane s gets the s-th best. Whole warp.
+  template <int kLanes>
+  __device__ PackedScore of_lane() const {
+    const int lane = threadIdx.x % 32;
+    if constexpr (kTopK <= kLanes) return at(lane);
+    PackedScore result = 0;
+#pragma unroll
+    for (int s = 0; s < kTopK; ++s) {
+      const PackedScore first = __shfl_sync(kFullWarp, best[s], 0);
+      if (lane == s) result = first;
+    }
     return result;
   }
 
@@ -42,14 +56,23 @@ struct TopK {
 #pragma unroll
     for (int s = 0; s < kTopK; ++s) other[s] = __shfl_xor_sync(kFullWarp, given.best[s], bit);
       // Of two lists in order, the larger of the first's i-th and the second's i-th from the end
-      // are the best ones; of 4 they are bitonic, and half a sorting network brings them into
-      // order. Of 3 it takes a whole one.
+      // are the best ones; of a power of two they are bitonic, and half a sorting network brings
+      // them into order. Of 3 it takes a whole one.
 #pragma unroll
     for (int s = 0; s < kTopK; ++s) best[s] = max(best[s], other[kTopK - 1 - s]);
-    if constexpr (kTopK > 2) order(0, 2);
-    if constexpr (kTopK == 4) order(1, 3);
-    order(0, 1);
-    if constexpr (kTopK > 2) order(kTopK - 2, kTopK - 1);
+    if constexpr (kTopK == 3) {
+      order(0, 2);
+      order(0, 1);
+      order(1, 2);
+    } else {
+#pragma unroll
+      for (int apart = kTopK / 2; apart > 0; apart /= 2) {
+#pragma unroll
+        for (int s = 0; s < kTopK; ++s) {
+          if ((s & apart) == 0) order(s, s + apart);
+        }
+      }
+    }
   }
 
   /// Without an address that hangs on a lane.
@@ -88,10 +111,10 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot,
   if (search.ranks) search.ranks[slot] = any ? rank : -1;
 }
 
-/// Calls store(slot, found) for each of a row's slots, from one lane: the best of what lanes
-/// [0, lanes), a power of two >= kTopK, bring, then nothing, FoundPath{}. Paths that are equal have
-/// different parents, and are brought in the order of these: lane by lane [0], then [1]. Whole
-/// warp.
+/// Calls store(slot, found, i) for each of a row's slots, from one lane: the best of what lanes
+/// [0, lanes), a power of two >= kTopK, bring as their [i], then nothing, FoundPath{}. Paths that
+/// are equal have different parents, and are brought in the order of these: lane by lane [0], then
+/// [1]. Whole warp.
 template <int kTopK, int kEach, class Store>
 __device__ void choose_paths(const FoundPath (&found)[kEach], int lanes, int top_k, Store&& store) {
   const int lane = threadIdx.x % 32;
@@ -120,9 +143,9 @@ __device__ void choose_paths(const FoundPath (&found)[kEach], int lanes, int top
   }
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    if (slot[i] < top_k) store(slot[i], found[i]);
+    if (slot[i] < top_k) store(slot[i], found[i], i);
   }
-  if (lane >= used && lane < top_k) store(lane, FoundPath{});
+  if (lane >= used && lane < top_k) store(lane, FoundPath{}, 0);
 }
 
 }  // namespace multistep::cuda

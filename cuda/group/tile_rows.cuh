@@ -14,6 +14,13 @@ struct TileRow {
   std::int64_t index = -1;  // query row in [batch, heads, queries]; -1: none
   std::int64_t item = 0;    // where the result goes
   DeviceSpan keys{0, 0};
+  std::int64_t query = 0;  // where it is in its array, in values; not of a backward pass
+};
+
+/// What joins a slot's span to the window; gate -1: the slot is not in use.
+struct alignas(8) SlotWeight {
+  float gate;
+  float lse;
 };
 
 /// The sorted (query row, slot) pairs; results are in the order of the pairs' numbers.
@@ -31,10 +38,12 @@ struct SpanRows : SpanAttend {
   __device__ TileRow row(int kv_head, std::int64_t i) const {
     const auto r = static_cast<int>(i % kTileRows);
     const std::int64_t of_head = i / kTileRows * pairs.tile_pairs + r;
-    if (r >= pairs.tile_pairs || of_head >= pairs_per_head) return {};
+    const bool lost = pairs.tile_pairs < kTileRows && faulty(rows.fault, Fault::last_pair_lost);
+    if (r >= pairs.tile_pairs - (lost ? 1 : 0) || of_head >= pairs_per_head) return {};
     const std::int64_t at = kv_head * pairs_per_head + of_head;
     const std::int32_t pair = pairs.pair[at];
-    return {rows.at(pair / slots).index, pair, pairs.span[at]};
+    const Rows::Row row = rows.at(pair / slots);
+    return {row.index, pair, pairs.span[at], query.offset(row.batch, row.head, row.query)};
   }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
     const std::int64_t tiles = per_head / kTileRows;
@@ -60,7 +69,8 @@ struct WindowRows : Combine {
     if (i >= per_head) return {};
     const Rows::Row row = query_row(kv_head, i);
     const std::int64_t sequence_head = row.index / rows.queries;
-    return {row.index, sequence_head * rows.count + row.query - rows.first, rows.window_keys(row)};
+    return {row.index, sequence_head * rows.count + row.query - rows.first, rows.window_keys(row),
+            query.offset(row.batch, row.head, row.query)};
   }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
     const std::int64_t first = tile * kTileRows;

@@ -21,6 +21,15 @@ constexpr int kHeads = SearchBlock::kHeads;
 constexpr int kAnchors = SearchBlock::kAnchors;
 constexpr int kMaxCluster = 16;
 
+/// Blocks of a multiprocessor: long lists take the registers of two.
+template <int kTopK>
+constexpr int kResident = kTopK <= 8 ? 2 : 1;
+
+/// Lists of paths that a block of a level from 2 on makes: a warp's each, and more than one where
+/// there are more parents than warps.
+template <int kTopK>
+constexpr int kBlockLists = kTopK < kWarps ? kWarps : kTopK;
+
 /// Passed to search_few.
 struct Levels {
   std::int32_t count;
@@ -33,9 +42,9 @@ struct BlockLists {
   /// Level 1: the warps' best of each head. An odd number, so that banks differ.
   PackedScore of_warp[kHeads][kWarps * kTopK + 1];
   /// Level 1, where blocks of a cluster put what they found: [head of this block, block, rank].
-  /// Below: what the warps found, [warp, rank].
+  /// Below: what the warps found, [list, rank].
   FoundPath found[kHeads * kTopK];
-  static_assert(kWarps <= kHeads);
+  static_assert(kBlockLists<kTopK> <= kHeads);
   /// The row's paths, in whose spans the next level searches.
   DeviceSpan segment[kTopK];
   float score[kTopK];
@@ -58,32 +67,35 @@ __device__ void reset_counters(const SearchScratch& scratch) {
 
 /// Level 1, one warp a unit.
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
     search_shared(__grid_constant__ const LevelSearch search, SearchScratch scratch,
                   std::int64_t units) {
   ptx::launch_dependents();
   reset_counters(scratch);
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (i >= units) return;
-  const HeadTile<kHeads> unit(search.rows, static_cast<std::uint32_t>(i));
+  const HeadTile unit(search.rows, kHeads, static_cast<std::uint32_t>(i));
   TopK<kTopK> best[2];
   const DeviceCut cut = search_heads<T, kHeadDim, false>(search, unit, {0, 1}, best);
   const std::int64_t row = search.rows.index(unit.batch, unit.first_head, unit.query);
   const int lane = threadIdx.x % 32;
-  const int slot = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int head = lane / 4 + 8 * half;
-    if (head >= unit.heads || slot >= search.top_k) continue;
+    if (head >= unit.heads) continue;
     const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
-    store_slot(search, index * search.top_k + slot, found_path(search, cut, best[half].at(slot)),
-               0);
+#pragma unroll
+    for (int slot = lane % 4; slot < kTopK; slot += 4) {
+      if (slot >= search.top_k) break;
+      store_slot(search, index * search.top_k + slot, found_path(search, cut, best[half].at(slot)),
+                 0);
+    }
   }
 }
 
 /// Levels from 2 on: a warp a unit, (query row, parent), which leaves a list.
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
     search_parents(__grid_constant__ const LevelSearch search, SearchScratch scratch,
                    std::int64_t units) {
   ptx::launch_dependents();
@@ -95,8 +107,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   const Rows::Row row = search.rows.at(pair / search.top_k);
   const std::int64_t parent = row.index * search.top_k + rank;
   const FoundPath found = search_parent<T, kHeadDim, false, kTopK>(
-      search, row.index, row.kv_row, search.parents[parent], search.rows.grid(row),
-      search.parent_scores[parent], {0, 1});
+      search, {search, row.batch, row.kv_head, row.head, row.query}, search.parents[parent],
+      search.rows.grid(row), search.parent_scores[parent], {0, 1});
   const int lane = threadIdx.x % 32;
   if (lane < search.top_k) {
     scratch.lists[(row.dense * search.top_k + rank) * search.top_k + lane] = found;
@@ -115,12 +127,15 @@ __global__ void __launch_bounds__(kThreads)
   const FoundPath* const of_row = lists + row.dense * top_k * top_k;
   FoundPath best[kTopK];
   std::int32_t rank[kTopK] = {};
-#pragma unroll
+  constexpr int kUnrolled = kTopK <= 4 ? kTopK : 1;
+#pragma unroll kUnrolled
   for (int parent = 0; parent < kTopK; ++parent) {
-#pragma unroll
+    bool more = parent < top_k;
+#pragma unroll kUnrolled
     for (int i = 0; i < kTopK; ++i) {
-      if (parent >= top_k || i >= top_k) continue;
+      if (!more || i >= top_k) continue;
       const FoundPath found = of_row[parent * top_k + i];
+      more = found.path > best[kTopK - 1].path;  // else neither are the further ones, in order
 #pragma unroll
       for (int s = kTopK - 1; s >= 0; --s) {
         if (found.path <= best[s].path) continue;
@@ -138,8 +153,9 @@ __global__ void __launch_bounds__(kThreads)
 
 /// Asks for what a level below will need: each thread of a cluster for a line of the tables, which
 /// is all of them but where they are very long; a block for its row's query.
-template <class T, int kHeadDim>
-__device__ void prefetch_level(const LevelSearch& search, std::int64_t row, int thread) {
+template <class T>
+__device__ void prefetch_level(const LevelSearch& search, const HeadTile& unit, std::int32_t head,
+                               int thread) {
   constexpr int kEntries = 32;  // of a line
   const auto table = [&](const std::int32_t* entries, std::int32_t count) {
     if (thread < (count + kEntries - 1) / kEntries) ptx::prefetch(entries + kEntries * thread);
@@ -148,9 +164,8 @@ __device__ void prefetch_level(const LevelSearch& search, std::int64_t row, int 
   table(search.level.backward.from, search.level.backward.count);
   table(search.level.forward.from, search.level.forward.count);
   table(search.level.parts.from, search.level.parts.count);
-  constexpr int kRowLines = kHeadDim / 64;
-  if (threadIdx.x < kRowLines) {
-    ptx::prefetch(static_cast<const T*>(search.routing) + row * kHeadDim + 64 * threadIdx.x);
+  if (64 * static_cast<int>(threadIdx.x) < search.rows.head_dim) {
+    ptx::prefetch(search.routing.of_head<T>(unit.batch, head)[unit.query] + 64 * threadIdx.x);
   }
 }
 
@@ -158,8 +173,8 @@ __device__ void prefetch_level(const LevelSearch& search, std::int64_t row, int 
 /// its best of a head to the block that the head belongs to, which chooses. `row` is head 0's.
 template <class T, int kHeadDim, int kTopK>
 __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scratch,
-                                  const HeadTile<kHeads>& unit, std::int64_t row, int block,
-                                  int blocks, BlockLists<kTopK>& lists) {
+                                  const HeadTile& unit, std::int64_t row, int block, int blocks,
+                                  BlockLists<kTopK>& lists) {
   const LevelSearch& search = levels.level[0];
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -194,7 +209,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
     }
     merged.merge_lanes(kWarps - 1);
-    found[i] = found_path(search, cut, merged.at(lane));
+    found[i] = found_path(search, cut, merged.template of_lane<kWarps>());
   }
   ptx::cluster_wait();
 #pragma unroll
@@ -209,7 +224,8 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
 #pragma unroll 1
   for (int m = 1; m < levels.count; ++m) {
     const int thread = block * kThreads + static_cast<int>(threadIdx.x);
-    prefetch_level<T, kHeadDim>(levels.level[m], row_of(min(block, unit.heads - 1)), thread);
+    const std::int32_t head = unit.first_head + min(block, unit.heads - 1);
+    prefetch_level<T>(levels.level[m], unit, head, thread);
   }
   lists.inbox.wait();
   for (int i = warp; i < heads; i += kWarps) {
@@ -220,42 +236,52 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       const int at = lane + 32 * e;
       if (at < blocks * kTopK) sent[e] = lists.found[i * blocks * kTopK + at];
     }
-    const int lanes = min(blocks * (kTopK == 2 ? 2 : 4), 32);
+    const int lanes = min(blocks * (kTopK == 3 ? 4 : kTopK), 32);
     const std::int64_t slots = row_of(block + blocks * i) * search.top_k;
-    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const FoundPath& path) {
+    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const FoundPath& path, int) {
       store_slot(search, slots + slot, path, 0);
       if (levels.count > 1) lists.keep(slot, path);  // a block has one head
     });
   }
 }
 
-/// A level from 2 on of one row, whose parents are in `lists`, by a block. Warps share the parents
-/// out, in order.
+/// A level from 2 on of one row, whose parents are in `lists`, by a block. Its warps' lists share
+/// the parents out, in order.
 template <class T, int kHeadDim, int kTopK>
-__device__ void search_by_block(const LevelSearch& search, const HeadTile<kHeads>& unit,
+__device__ void search_by_block(const LevelSearch& search, const HeadTile& unit, std::int32_t head,
                                 std::int64_t row, BlockLists<kTopK>& lists) {
+  constexpr int kLists = kBlockLists<kTopK>;
   const Rows& rows = search.rows;
   const int lane = threadIdx.x % 32;
-  const int warp = threadIdx.x / 32;
   const int top_k = search.top_k;
-  const auto rank_of = [&](int w) { return w * top_k / kWarps; };
-  const auto first_of = [&](int rank) { return (rank * kWarps + top_k - 1) / top_k; };
-  const int rank = rank_of(warp);
-  const Share share{warp - first_of(rank), first_of(rank + 1) - first_of(rank)};
+  const auto rank_of = [&](int list) { return list * top_k / kLists; };
+  const auto first_of = [&](int rank) { return (rank * kLists + top_k - 1) / top_k; };
   Grid grid{};
   if (search.level.of_row || rows.sequence.packed) {
     grid = rows.grid(rows.position(unit.batch, unit.query), rows.first_key(unit.batch, unit.query));
   }
+  const Searched<T> searched(search, unit.batch, unit.kv_head, head, unit.query);
   __syncthreads();  // the parents stand, the lists before are read
-  const FoundPath mine = search_parent<T, kHeadDim, true, kTopK>(
-      search, row, rows.kv_row(unit.kv_head), lists.segment[rank], grid, lists.score[rank], share);
-  if (lane < kTopK) lists.found[warp * kTopK + lane] = mine;
+#pragma unroll 1
+  for (int list = threadIdx.x / 32; list < kLists; list += kWarps) {
+    const int rank = rank_of(list);
+    const Share share{list - first_of(rank), first_of(rank + 1) - first_of(rank)};
+    DeviceSpan parent = lists.segment[rank];
+    if (list >= kWarps && faulty(rows.fault, Fault::late_parents_missed)) parent = {0, 0};
+    const FoundPath mine = search_parent<T, kHeadDim, true, kTopK>(search, searched, parent, grid,
+                                                                   lists.score[rank], share);
+    if (lane < kTopK) lists.found[list * kTopK + lane] = mine;
+  }
   __syncthreads();
-  if (warp > 0) return;
-  FoundPath found[1];
-  if (lane < kWarps * kTopK) found[0] = lists.found[lane];
-  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const FoundPath& path) {
-    store_slot(search, row * top_k + slot, path, rank_of(lane / kTopK));
+  if (threadIdx.x >= 32) return;
+  constexpr int kEach = (kLists * kTopK + 31) / 32;
+  FoundPath found[kEach];
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (lane + 32 * i < kLists * kTopK) found[i] = lists.found[lane + 32 * i];
+  }
+  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const FoundPath& path, int i) {
+    store_slot(search, row * top_k + slot, path, rank_of((lane + 32 * i) / kTopK));
     lists.keep(slot, path);
   });
 }
@@ -263,14 +289,14 @@ __device__ void search_by_block(const LevelSearch& search, const HeadTile<kHeads
 /// Few rows: gridDim.x blocks take a unit of level 1, blockIdx.y, through all levels of the launch.
 /// Where that begins with level 1 they are a cluster; from level 2 on each has a head of its own.
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
     search_few(__grid_constant__ const Levels levels, SearchScratch scratch) {
   __shared__ BlockLists<kTopK> lists;
   ptx::launch_dependents();
   const LevelSearch& top = levels.level[0];
   const Rows& rows = top.rows;
   const auto block = static_cast<int>(blockIdx.x);
-  const HeadTile<kHeads> unit(rows, blockIdx.y);
+  const HeadTile unit(rows, kHeads, blockIdx.y);
   const std::int64_t first_row = rows.index(unit.batch, unit.first_head, unit.query);
   const std::int64_t row = first_row + block * static_cast<std::int64_t>(rows.queries);
   int m = 0;
@@ -290,14 +316,14 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (block >= unit.heads) return;
 #pragma unroll 1
   for (; m < levels.count; ++m) {
-    search_by_block<T, kHeadDim>(levels.level[m], unit, row, lists);
+    search_by_block<T, kHeadDim>(levels.level[m], unit, unit.first_head + block, row, lists);
   }
 }
 
 std::int64_t units_of(const LevelSearch& search) {
   const Rows& rows = search.rows;
   if (search.parents) return rows.total() * search.top_k;
-  return HeadTile<kHeads>::count(rows);
+  return HeadTile::count(rows, kHeads);
 }
 
 bool are_few(const LevelSearch& search) {
@@ -328,7 +354,7 @@ void launch_few(const LevelSearch* first, int count, const SearchScratch& scratc
   const int blocks = blocks_of(levels);
   const auto kernel = search_few<T, kHeadDim, kTopK>;
   Launch how{static_cast<unsigned>(blocks), kThreads, stream};
-  how.blocks_y = static_cast<unsigned>(HeadTile<kHeads>::count(first->rows));
+  how.blocks_y = static_cast<unsigned>(HeadTile::count(first->rows, kHeads));
   how.mostly_shared = true;  // as the kernels of decoding that follow
   how.early = first->parents != nullptr;
   how.cluster = first->parents ? 1 : blocks;
@@ -360,20 +386,18 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
 
 template <class T, int kHeadDim>
 void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
-  switch (levels->top_k) {
-    case 1:
-    case 2:
-      return launch<T, kHeadDim, 2>(levels, count, scratch, stream);
-    case 3:
-      return launch<T, kHeadDim, 3>(levels, count, scratch, stream);
-    default:
-      return launch<T, kHeadDim, 4>(levels, count, scratch, stream);
-  }
+  const int top_k = levels->top_k;
+  if (top_k <= 2) return launch<T, kHeadDim, 2>(levels, count, scratch, stream);
+  if (top_k <= 3) return launch<T, kHeadDim, 3>(levels, count, scratch, stream);
+  if (top_k <= 4) return launch<T, kHeadDim, 4>(levels, count, scratch, stream);
+  if (top_k <= 8) return launch<T, kHeadDim, 8>(levels, count, scratch, stream);
+  require(top_k <= kMaxFastTopK, "top_k {}: up to {} here", top_k, kMaxFastTopK);
+  launch<T, kHeadDim, kMaxFastTopK>(levels, count, scratch, stream);
 }
 
 template <class T>
 void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
-  levels->rows.head_dim == 64 ? launch<T, 64>(levels, count, scratch, stream)
+  levels->rows.head_dim <= 64 ? launch<T, 64>(levels, count, scratch, stream)
                               : launch<T, 128>(levels, count, scratch, stream);
 }
 
@@ -384,7 +408,7 @@ int largest_cluster() {
   static PerDevice<int> sizes;
   return sizes.of_current([](int) {
     if (!current_device().clusters()) return 1;
-    const auto kernel = search_few<bf16, 128, 4>;  // no other needs more
+    const auto kernel = search_few<bf16, 128, kMaxFastTopK>;  // no other needs more
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           "cudaFuncSetAttribute");
     int blocks = kMaxCluster;

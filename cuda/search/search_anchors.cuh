@@ -120,10 +120,11 @@ struct Distances {
 /// `ahead`: what distances.early() said. `meanwhile` is called once, while the first keys are on
 /// their way.
 template <class T, int kHeadDim, bool kFew, int kTopK, int kHalves, class Meanwhile>
-__device__ void score_share(const LevelSearch& search, const DeviceCut& cut, const T* keys,
-                            const QueryFragment<kHeadDim>& query, float parent_score,
-                            const Distances& distances, int (&ahead)[kInFlight<kFew, kHalves>],
-                            TopK<kTopK> (&best)[kHalves], Meanwhile&& meanwhile) {
+__device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
+                            const HeadRows<T>& keys, const QueryFragment<kHeadDim>& query,
+                            float parent_score, const Distances& distances,
+                            int (&ahead)[kInFlight<kFew, kHalves>], TopK<kTopK> (&best)[kHalves],
+                            Meanwhile&& meanwhile) {
   constexpr int kGroups = kInFlight<kFew, kHalves>;
   const int lane = threadIdx.x % 32;
   const int column = lane / 4;
@@ -137,9 +138,10 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
     return distance <= cut.length &&
            static_cast<unsigned>(past - distance) < static_cast<unsigned>(rows);
   };
-  constexpr int kPieces = kHeadDim / 8;  // of a row
-  const uint4* lane_keys = reinterpret_cast<const uint4*>(keys) + c;
+  const uint4* lane_keys = reinterpret_cast<const uint4*>(keys.first) + c;
   ptx::settle_address(lane_keys);
+  const std::int64_t step = keys.step / 8;  // in pieces of 16 bytes
+  const int pieces = search.rows.pieces();
 
 #pragma unroll
   for (int u = 0; u < kGroups; ++u) {
@@ -166,11 +168,12 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
       valid[u] = __ballot_sync(kFullWarp, use);
       int scored = past - distance;
       if (faulty(fault, Fault::older_key_scored)) scored = max(scored - 1, 0);
-      const uint4* row = lane_keys + static_cast<std::int64_t>(scored) * kPieces;
+      const uint4* row = lane_keys + scored * step;
       ptx::settle_address(row);
 #pragma unroll
       for (int j = 0; j < kHeadDim / 32; ++j) {
-        key[u][j] = use ? __ldg(row + 4 * j) : uint4{0, 0, 0, 0};
+        const bool here = use && 4 * j + c < pieces;
+        key[u][j] = here ? __ldg(row + 4 * j) : uint4{0, 0, 0, 0};
       }
     }
     if (group == share.part) meanwhile();
@@ -182,8 +185,8 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
 #pragma unroll
       for (int u = 0; kFew && u < kGroups; ++u) {
         if (!is_held(ahead[u])) continue;
-        const auto row = static_cast<std::int64_t>(past - ahead[u]);
-        ptx::prefetch(keys + row * kHeadDim + c * (kHeadDim / 4));  // a row's lanes: a quarter each
+        // A row's lanes: a quarter each.
+        ptx::prefetch(keys[past - ahead[u]] + min(c * (kHeadDim / 4), search.rows.head_dim - 8));
       }
     }
 #pragma unroll
@@ -213,8 +216,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut, con
 /// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
 /// lane / 4 and lane / 4 + 8 the best of the share; the cut with its reaches. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK>
-__device__ DeviceCut search_heads(const LevelSearch& search,
-                                  const HeadTile<SearchBlock::kHeads>& unit, Share share,
+__device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& unit, Share share,
                                   TopK<kTopK> (&best)[2]) {
   const Rows& rows = search.rows;
   const int lane = threadIdx.x % 32;
@@ -223,19 +225,18 @@ __device__ DeviceCut search_heads(const LevelSearch& search,
   int ahead[kInFlight<kFew, 2>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
-  const std::int64_t index = rows.index(unit.batch, unit.first_head, unit.query);
-  const auto load = [&](int head, int piece) {
-    if (head >= unit.heads) return uint4{0, 0, 0, 0};
-    const T* from = static_cast<const T*>(search.routing) +
-                    (index + head * static_cast<std::int64_t>(rows.queries)) * kHeadDim;
-    return __ldg(reinterpret_cast<const uint4*>(from) + 4 * piece + lane % 4);
+  const auto load = [&](int head, int j) {
+    const int piece = 4 * j + lane % 4;
+    if (head >= unit.heads || piece >= rows.pieces()) return uint4{0, 0, 0, 0};
+    const T* const from = search.routing.of_head<T>(unit.batch, unit.first_head + head)[unit.query];
+    return __ldg(reinterpret_cast<const uint4*>(from) + piece);
   };
 #pragma unroll
   for (int j = 0; j < kHeadDim / 32; ++j) {
     query.low[j] = load(lane / 4, j);
     query.high[j] = load(lane / 4 + 8, j);
   }
-  const T* keys = static_cast<const T*>(search.keys) + rows.kv_row(unit.kv_head) * kHeadDim;
+  const auto keys = rows.kv_rows<T>(search.keys, unit.batch, unit.kv_head);
   const std::int32_t position = rows.position(unit.batch, unit.query);
   const std::int32_t start = rows.first_key(unit.batch, unit.query);
   DeviceCut cut = cut_anchors(search.level, searched(search.level, rows.window, position, start),
@@ -253,29 +254,40 @@ __device__ DeviceCut search_heads(const LevelSearch& search,
   return cut;
 }
 
+/// A query row's routing query, and the keys of its KV head.
+template <class T>
+struct Searched {
+  const T* query;
+  HeadRows<T> keys;
+
+  __device__ Searched(const LevelSearch& search, std::int32_t batch, std::int32_t kv_head,
+                      std::int32_t head, std::int32_t query)
+      : query(search.routing.of_head<T>(batch, head)[query]),
+        keys(search.rows.kv_rows<T>(search.keys, batch, kv_head)) {}
+};
+
 /// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK>
-__device__ FoundPath search_parent(const LevelSearch& search, std::int64_t row, std::int64_t kv_row,
+__device__ FoundPath search_parent(const LevelSearch& search, const Searched<T>& row,
                                    DeviceSpan segment, Grid grid, float parent_score, Share share) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
   int ahead[kInFlight<kFew, 1>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
-  const T* from = static_cast<const T*>(search.routing) + row * kHeadDim;
+  const auto* const from = reinterpret_cast<const uint4*>(row.query);
 #pragma unroll
   for (int j = 0; j < kHeadDim / 32; ++j) {
     query.low[j] = query.high[j] = {0, 0, 0, 0};
-    if (lane < 4) query.low[j] = __ldg(reinterpret_cast<const uint4*>(from) + 4 * j + lane);
+    if (lane < 4 && 4 * j + lane < search.rows.pieces()) query.low[j] = __ldg(from + 4 * j + lane);
   }
   TopK<kTopK> best[1];
   DeviceCut cut{};
   if (segment.end > segment.begin) {
     cut = cut_anchors(search.level, segment, grid);
     ReachLookup reaches{};
-    const T* keys = static_cast<const T*>(search.keys) + kv_row * kHeadDim;
     score_share<T, kHeadDim, kFew>(
-        search, cut, keys, query, parent_score, distances, ahead, best, [&] {
+        search, cut, row.keys, query, parent_score, distances, ahead, best, [&] {
           if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
         });
     if (!kFew) reaches = look_up_reaches(search.level, cut.length);
@@ -283,7 +295,7 @@ __device__ FoundPath search_parent(const LevelSearch& search, std::int64_t row, 
   }
   if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
   best[0].merge_lanes(3);
-  return found_path(search, cut, best[0].at(lane));
+  return found_path(search, cut, best[0].template of_lane<4>());
 }
 
 }  // namespace multistep::cuda

@@ -21,21 +21,21 @@ struct PartsBlock {
 /// Rows of keys: the newest ones of 64 parts, or those of 64 rows' newest parts.
 template <int kHeadDim>
 struct KeyTile {
-  static constexpr int kPieces = kHeadDim / 8;  // of a row, 16 bytes each
+  static constexpr int kPieces = kHeadDim / 8;  // of a row, 16 bytes each; past head_dim zeros
   static constexpr int kPitch = kPieces + 4;    // two rows that are read at once, in other banks
   uint4 pieces[PartsBlock::kParts * kPitch];
 
   __device__ uint4& at(int row, int piece) { return pieces[row * kPitch + piece]; }
 
-  /// Asks for the keys held_at(row), rows of the arrays; -1: zeros.
+  /// Asks for the keys held_at(row), rows of the arrays, `pieces` of each; -1: zeros.
   template <class T, class HeldAt>
-  __device__ void load(const T* keys, HeldAt&& held_at) {
+  __device__ void load(const HeadRows<T>& keys, int pieces, HeldAt&& held_at) {
     const int piece = static_cast<int>(threadIdx.x) % kPieces;
     for (int row = static_cast<int>(threadIdx.x) / kPieces; row < PartsBlock::kParts;
          row += PartsBlock::kThreads / kPieces) {
       const std::int64_t held = held_at(row);
-      ptx::copy_async_16(&at(row, piece), keys + max(held, std::int64_t{0}) * kHeadDim + 8 * piece,
-                         held >= 0);
+      const bool here = held >= 0 && piece < pieces;
+      ptx::copy_async_16(&at(row, piece), here ? keys[held] + 8 * piece : keys.first, here);
     }
     ptx::commit_copies();
   }
@@ -56,8 +56,8 @@ struct PartRow {
   float parent_score = 0;
 
   __device__ PartRow() = default;
-  /// Row i of a KV head; `order` is of the parents. Calls found(index) once the query row in
-  /// [batch, heads, queries] is known, -1 for none, before it waits for its parent.
+  /// Row i of a KV head; `order` is of the parents. Calls found(place) once it is known where in
+  /// its array the routing query is, -1 for none, before it waits for its parent.
   template <class Found>
   __device__ PartRow(const LevelSearch& search, const std::int32_t* order, int kv_head,
                      std::int64_t i, Found&& found) {
@@ -83,7 +83,7 @@ struct PartRow {
       segment = searched(search.level, rows.window, row.position, row.start);
       slot = row.index * search.top_k;
     }
-    found(row.index);
+    found(row.index < 0 ? -1 : search.routing.offset(row.batch, row.head, row.query));
     end = segment.end;
     length = segment.end - segment.begin;
     if (length > 0) log2 = aligned_part_log2(search.level, length, rows.grid(row));
@@ -159,7 +159,7 @@ struct BestParts {
 };
 
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(PartsBlock::kThreads, 3)
+__global__ void __launch_bounds__(PartsBlock::kThreads, kTopK <= 4 ? 3 : 2)
     search_parts(__grid_constant__ const LevelSearch search, const std::int32_t* order,
                  FoundPath* lists, std::int64_t blocks_of_head) {
   constexpr int kWarps = PartsBlock::kWarps;
@@ -168,8 +168,8 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 3)
   constexpr int kGroup = SearchBlock::kAnchors;
   __shared__ KeyTile<kHeadDim> tiles[2];
   __shared__ PartRow of_block[PartsBlock::kRows];
-  __shared__ std::int64_t index_of[PartsBlock::kRows];
-  __shared__ DeviceSpan range_of[PartsBlock::kRows];  // of a row's parts
+  __shared__ std::int64_t query_of[PartsBlock::kRows];  // where it is in its array; -1: none
+  __shared__ DeviceSpan range_of[PartsBlock::kRows];    // of a row's parts
   __shared__ int past_of[2][kWarps];  // where the next older parts end that a warp wants
   __shared__ unsigned lengths_of[kWarps];
   ptx::launch_dependents();
@@ -179,23 +179,25 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 3)
   const int warp = threadIdx.x / 32;
   const int c = lane % 4;
   const auto kv_head = static_cast<int>(blockIdx.x / blocks_of_head);
-  const T* const keys = static_cast<const T*>(search.keys) + rows.kv_row(kv_head) * kHeadDim;
+  const auto keys = rows.kv_rows<T>(search.keys, kv_head);
   // The rows that a lane holds products of; 0 and 1 are of the first fragment.
   const auto row_at = [&](int i) { return 32 * warp + 8 * i + lane / 4; };
 
   QueryFragment<kHeadDim> query[kFragments];
   const std::int64_t number = blockIdx.x % blocks_of_head * PartsBlock::kRows + threadIdx.x;
   const PartRow mine(search, order, kv_head, number, [&](std::int64_t found) {
-    index_of[threadIdx.x] = found;
+    query_of[threadIdx.x] = found;
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
-      const std::int64_t index = index_of[row_at(i)];
       const auto* const from = reinterpret_cast<const uint4*>(
-          static_cast<const T*>(search.routing) + max(index, std::int64_t{0}) * kHeadDim);
+          static_cast<const T*>(search.routing.data) + max(query_of[row_at(i)], std::int64_t{0}));
       uint4* const to = i % 2 == 0 ? query[i / 2].low : query[i / 2].high;
 #pragma unroll
-      for (int j = 0; j < kHeadDim / 32; ++j) to[j] = ptx::load_now(from + 4 * j + c);
+      for (int j = 0; j < kHeadDim / 32; ++j) {
+        const bool here = 4 * j + c < rows.pieces();
+        to[j] = here ? ptx::load_now(from + 4 * j + c) : uint4{0, 0, 0, 0};
+      }
     }
   });
   of_block[threadIdx.x] = mine;
@@ -227,7 +229,7 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 3)
   if (any_newest) {
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
-      tiles[tile].load(keys, [&](int row) {
+      tiles[tile].load(keys, rows.pieces(), [&](int row) {
         return static_cast<std::int64_t>(range_of[PartsBlock::kParts * tile + row].begin);
       });
     }
@@ -259,7 +261,7 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 3)
     const DeviceSpan all{__reduce_max_sync(kFullWarp, parts.begin),
                          __reduce_min_sync(kFullWarp, parts.end)};
     const auto load = [&](KeyTile<kHeadDim>& tile, int past) {
-      tile.load(keys, [&](int row) {
+      tile.load(keys, rows.pieces(), [&](int row) {
         const std::int64_t part = past - PartsBlock::kParts + row;
         const std::int64_t held = ((part + 1) << log2) - 1 - rows.key_offset;
         return held < rows.keys ? max(held, std::int64_t{-1}) : std::int64_t{-1};
@@ -335,7 +337,7 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, 3)
   found[1].swap_where(c & 1, found[0]);
   TopK<kTopK>& kept = found[0];
   kept.merge_lane(1, found[1]);
-  if (index_of[row_at(c)] < 0) return;
+  if (query_of[row_at(c)] < 0) return;
   const PartRow row = of_block[row_at(c)];
   const DeviceCut cut = row.cut();
 #pragma unroll
@@ -364,20 +366,17 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
 
 template <class T, int kHeadDim>
 void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
-  switch (search.top_k) {
-    case 1:
-    case 2:
-      return launch<T, kHeadDim, 2>(search, scratch, stream);
-    case 3:
-      return launch<T, kHeadDim, 3>(search, scratch, stream);
-    default:
-      return launch<T, kHeadDim, 4>(search, scratch, stream);
-  }
+  if (search.top_k <= 2) return launch<T, kHeadDim, 2>(search, scratch, stream);
+  if (search.top_k <= 3) return launch<T, kHeadDim, 3>(search, scratch, stream);
+  if (search.top_k <= 4) return launch<T, kHeadDim, 4>(search, scratch, stream);
+  require(search.top_k <= kMaxProductTopK, "top_k {}: up to {} here", search.top_k,
+          kMaxProductTopK);
+  launch<T, kHeadDim, kMaxProductTopK>(search, scratch, stream);
 }
 
 template <class T>
 void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
-  search.rows.head_dim == 64 ? launch<T, 64>(search, scratch, stream)
+  search.rows.head_dim <= 64 ? launch<T, 64>(search, scratch, stream)
                              : launch<T, 128>(search, scratch, stream);
 }
 

@@ -31,8 +31,8 @@ __global__ void search_level(LevelSearch search) {
   if (r >= search.rows.total()) return;
   const Rows::Row row = search.rows.at(r);
   const int head_dim = search.rows.head_dim;
-  const T* query = static_cast<const T*>(search.routing) + row.index * head_dim;
-  const T* keys = static_cast<const T*>(search.keys) + row.kv_row * head_dim;
+  const T* query = search.rows.query_row<T>(search.routing, row);
+  const HeadRows<T> keys = search.rows.kv_rows<T>(search.keys, row);
   const std::int64_t slot = row.index * search.top_k;
   Scored* kept = all_kept[threadIdx.x / 32];
   int count = 0;
@@ -51,7 +51,7 @@ __global__ void search_level(LevelSearch search) {
       if (held < 0 || held >= search.rows.keys) continue;
       float score = 0;
       for (int d = lane; d < head_dim; d += 32) {
-        score = fmaf(to_float(query[d]), to_float(keys[held * head_dim + d]), score);
+        score = fmaf(to_float(query[d]), to_float(keys[held][d]), score);
       }
       score = search.scale * warp_sum(score);
       if (search.parents) score += search.parent_scores[slot + rank];

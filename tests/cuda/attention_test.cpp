@@ -32,6 +32,59 @@ std::vector<float> rows(const Problem& problem, const std::vector<float>& output
                          problem.sizes.head_dim, first, count);
 }
 
+/// A problem's arrays as [batch, rows, heads, head_dim], with NaN between the rows.
+class Spread {
+ public:
+  Spread(const Problem& problem, Dtype dtype) : dtype_(dtype), sizes_(problem.sizes) {
+    query_ = spread(problem.query, sizes_.num_heads, sizes_.queries);
+    key_ = spread(problem.key, sizes_.num_kv_heads, sizes_.keys);
+    value_ = spread(problem.value, sizes_.num_kv_heads, sizes_.keys);
+    search_keys_ = spread(problem.search_keys, sizes_.num_kv_heads, sizes_.keys);
+    for (const auto& level : problem.routing) {
+      routing_.push_back(spread(level, sizes_.num_heads, sizes_.queries));
+    }
+  }
+
+  cuda::AttentionArgs args(const OnDevice& dense, Rung rung) const {
+    cuda::AttentionArgs args = dense.attention_args(rung);
+    args.query = query_.data();
+    args.key = key_.data();
+    args.value = value_.data();
+    args.search_keys = search_keys_.data();
+    const cuda::Strides of_queries = strides(sizes_.num_heads, sizes_.queries);
+    args.query_strides = of_queries;
+    args.key_strides = args.value_strides = args.search_key_strides =
+        strides(sizes_.num_kv_heads, sizes_.keys);
+    for (std::size_t m = 0; m < routing_.size(); ++m) args.routing_queries[m] = routing_[m].data();
+    args.routing_strides.assign(routing_.size(), of_queries);
+    return args;
+  }
+
+ private:
+  static constexpr Index kGap = 24;  // values behind a row
+
+  cuda::Strides strides(Index heads, Index rows) const {
+    const Index head = sizes_.head_dim + kGap;
+    return {rows * heads * head + 8, head, heads * head};
+  }
+  DeviceArray<std::uint16_t> spread(const std::vector<float>& dense, Index heads,
+                                    Index rows) const {
+    const cuda::Strides step = strides(heads, rows);
+    std::vector<float> wide(at(sizes_.batch * step.batch), static_cast<float>(inputs::kNaN));
+    for (Index r = 0; r < sizes_.batch * heads * rows; ++r) {
+      const Index to =
+          r / (heads * rows) * step.batch + r / rows % heads * step.head + r % rows * step.row;
+      std::copy_n(dense.begin() + r * sizes_.head_dim, sizes_.head_dim, wide.begin() + to);
+    }
+    return DeviceArray<std::uint16_t>(cuda::to_16_bits(dtype_, wide));
+  }
+
+  Dtype dtype_;
+  multistep::Shape sizes_;
+  DeviceArray<std::uint16_t> query_, key_, value_, search_keys_;
+  std::vector<DeviceArray<std::uint16_t>> routing_;
+};
+
 Schedule windowed(const char* rules, Index steps) {
   Schedule schedule = preset_schedule(rules, steps);
   schedule.window_index = 2;
@@ -71,7 +124,7 @@ TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention
 }
 
 TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
-  for (const Index head_dim : {32, 64, 96, 128, 256}) {
+  for (const Index head_dim : {8, 24, 32, 36, 64, 72, 80, 96, 104, 128, 256}) {
     for (const Index queries : {1, 70}) {
       CAPTURE(head_dim, queries);
       Options options = prefill(windowed("nstep", 2));
@@ -90,6 +143,67 @@ TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
       options.queries = queries;
       options.query_offset = 250;
       check_attention(options);
+    }
+  }
+}
+
+TEST_CASE("GPU attention for every top_k", "[attention]") {
+  for (const Index top_k : {1, 4, 5, 6, 8, 9, 13, 16, 17, 64}) {
+    for (const Index window_index : {0, 2}) {
+      for (const Index queries : {1, 130}) {
+        CAPTURE(top_k, window_index, queries);
+        Options options = prefill(preset_schedule(top_k % 2 ? "aligned" : "nstep", 2 + top_k % 2));
+        options.schedule.top_k = top_k;
+        options.schedule.window_index = window_index;
+        options.num_heads = 12;
+        options.queries = queries;
+        options.query_offset = 1500;
+        check_attention(options);
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU attention with a softmax_scale of any sign", "[attention]") {
+  for (const double scale : {-0.5, 0.0, 0.125}) {
+    for (const Index steps : {1, 2}) {
+      for (const Index queries : {1, 130}) {
+        CAPTURE(scale, steps, queries);
+        Options options = prefill(windowed("nstep", steps));
+        options.queries = queries;
+        options.query_offset = 250;
+        Problem problem = make_problem(options);
+        problem.softmax_scale = scale;
+        const OnDevice device(problem, options.dtype);
+        for (const Rung rung : kRungs) {
+          CAPTURE(name(rung));
+          CHECK(wrong_exactly(problem, options.dtype, gpu::attention(device, rung)) == "");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU attention reads arrays where they lie", "[attention][fault]") {
+  for (const char* rules : {"nstep", "aligned"}) {
+    for (const Index steps : {1, 2, 3}) {
+      for (const Index head_dim : {64, 96, 128}) {
+        for (const Index queries : {1, 5, 150}) {
+          CAPTURE(rules, steps, head_dim, queries);
+          Options options = prefill(windowed(rules, steps));
+          options.head_dim = head_dim;
+          options.queries = queries;
+          options.query_offset = 200;
+          options.values = Values::rough;
+          const Problem problem = make_problem(options);
+          const OnDevice dense(problem, options.dtype);
+          const Spread spread(problem, options.dtype);
+          for (const Rung rung : kRungs) {
+            CAPTURE(name(rung));
+            CHECK(same_bits(gpu::attention(spread.args(dense, rung)), gpu::attention(dense, rung)));
+          }
+        }
+      }
     }
   }
 }
@@ -191,7 +305,7 @@ TEST_CASE("GPU chunked prefill gives the bits of the whole", "[attention]") {
   }
 }
 
-TEST_CASE("GPU attention of some queries on a long context", "[attention]") {
+TEST_CASE("GPU attention of some queries on a long context", "[attention][fault]") {
   // Decoding's kernels or tiles of fewer pairs than they have room for, and searches in between.
   Schedule windowed_paper = preset_schedule("paper");
   windowed_paper.window_index = 7;
@@ -211,6 +325,19 @@ TEST_CASE("GPU attention of some queries on a long context", "[attention]") {
       const Problem problem = make_problem(options);
       const Whole got = gpu::attention(OnDevice(problem, options.dtype), Rung::fast);
       CHECK(wrong_exactly(problem, options.dtype, got) == "");
+    }
+  }
+}
+
+TEST_CASE("GPU dense attention of a few queries, chunk by chunk", "[attention][fault]") {
+  for (const Index keys : {511, 513, 1024, 1500, 33000}) {  // chunks of 512 keys; then longer ones
+    for (const Index queries : {1, 20}) {
+      CAPTURE(keys, queries);
+      Options options = prefill(preset_schedule("nstep", 1));
+      options.num_heads = 2 * (keys < 2000 ? 16 : 1);
+      options.queries = queries;
+      options.query_offset = keys - queries;
+      check_attention(options);
     }
   }
 }

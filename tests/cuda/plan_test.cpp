@@ -103,9 +103,9 @@ std::vector<Options> problems() {
     for (const Index steps : {1, 2, 3, 4}) {
       const bool two_steps = preset_name == "paper" || preset_name == "released";
       if (two_steps && steps != 2) continue;
-      for (const Index head_dim : {64, 80, 128}) {
+      for (const Index head_dim : {64, 80, 128, 136}) {
         for (const Index queries : {1, 40, 700}) {
-          for (const Index top_k : {2, 5}) {
+          for (const Index top_k : {2, 5, 12, 17}) {
             Options options;
             options.schedule =
                 two_steps ? preset_schedule(preset_name) : preset_schedule(preset_name, steps);
@@ -147,13 +147,13 @@ TEST_CASE("A plan names the kernels that run", "[plan]") {
 TEST_CASE("A plan names the kernels of the backward pass that run", "[plan][backward]") {
   const cuda::Chip chip = cuda::current_chip();
   for (const Index steps : {1, 3}) {
-    for (const Index head_dim : {64, 80}) {
+    for (const Index head_dim : {64, 80, 136}) {
       for (const Index queries : {3, 90}) {
         CAPTURE(steps, head_dim, queries);
         Options options;
         options.schedule = preset_schedule("nstep", steps);
         options.schedule.window_index = 1;
-        options.schedule.top_k = 5;  // which the forward pass leaves to the plain kernels
+        options.schedule.top_k = 17;  // which the forward pass leaves to a plain search
         options.head_dim = head_dim;
         options.queries = queries;
         options.query_offset = 50;

@@ -115,6 +115,34 @@ TEST_CASE("GPU search for every head_dim", "[search]") {
   }
 }
 
+TEST_CASE("GPU search for every top_k", "[search]") {
+  for (const Index top_k : {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 40, 64}) {
+    for (const Index steps : {2, 3, 4}) {
+      for (const char* rules : {"nstep", "aligned"}) {
+        for (const Index queries : {1, 3, 300}) {  // of 16 heads: blocks, few and many warps
+          CAPTURE(top_k, steps, rules, queries);
+          Options options = prefill(preset_schedule(rules, steps));
+          options.schedule.top_k = top_k;
+          options.num_heads = 16;
+          options.queries = queries;
+          options.query_offset = 4000 - queries;
+          options.values = top_k % 2 == 0 ? Values::integers : Values::exact;
+          check_equal(options);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("GPU search in more parents than a block has warps", "[search][fault]") {
+  Options options = prefill(preset_schedule("nstep", 3));
+  options.schedule.top_k = 13;
+  options.num_heads = 16;
+  options.queries = 1;
+  options.query_offset = 3000;
+  check_equal(options);
+}
+
 TEST_CASE("GPU search for every group of heads", "[search]") {
   for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index steps : {2, 3}) {
@@ -155,11 +183,11 @@ TEST_CASE("GPU search for any number of queries", "[search]") {
 TEST_CASE("GPU search of aligned parts as a product", "[search][aligned][fault]") {
   for (const Index steps : {2, 3, 4}) {
     for (const Index group : {5, 16, 20}) {
-      for (const Index top_k : {1, 3, 4}) {
+      for (const Index top_k : {1, 3, 4, 6, 8}) {
         CAPTURE(steps, group, top_k);
         Options options = product(steps, group, top_k);
         options.dtype = kDtypes[top_k % 2];
-        options.head_dim = group == 16 ? 128 : 64;
+        options.head_dim = group == 16 ? 128 : group == 20 ? 80 : 64;
         options.values = top_k == 3 ? Values::exact : Values::integers;
         Problem problem = make_problem(options);
         fill_unused_rows(problem, static_cast<float>(inputs::kNaN));

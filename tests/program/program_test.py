@@ -521,21 +521,23 @@ class Plan(Case):
     def test_why_not(self):
         plain = {"attend": ["span_attention"], "combine": ["combine_rows"]}
         shape = ("--length", "64Ki", "--preset", "released")
-        for options, why in ((("--top-k", 5), "top_k 5: at most 4"),
-                             (("--head-dim", 80), "head_dim 80: 64 and 128 are built")):
+        for options, why in ((("--top-k", 17), "top_k 17: at most 16"),
+                             (("--head-dim", 136),
+                              "head_dim 136: multiples of 8 up to 128 are built")):
             for queries in (1, 4096):
+                # With many paths a plain kernel searches, and tiles attend all the same.
+                many = options[0] == "--top-k"
+                stages = {"attend": ["sort_pairs", "attend_tiles"],
+                          "combine": ["attend_tiles", "combine_row_pieces"]} if many else plain
                 found = self.plan(*shape, *options, "--queries", queries, search=["search_level"],
-                                  **plain)
-                self.assertEqual(found, dict.fromkeys(("search", "attend", "combine"), why))
-        chip = "the chip: tiles are built for Hopper"
-        self.assertEqual(self.plan(*shape, "--queries", 4096, chip="a100",
-                                   search=["search_shared"], **plain),
-                         {"search": "", "attend": chip, "combine": chip})
-        # Combination of spans alone needs no tiles.
-        self.assertEqual(self.plan("--length", "64Ki", "--queries", 4096, chip="a100",
-                                   search=["search_shared"], attend=["span_attention"],
-                                   combine=["combine_row_pieces"]),
-                         {"search": "", "attend": chip, "combine": ""})
+                                  **stages)
+                others = "" if many else why
+                self.assertEqual(found, {"search": why, "attend": others, "combine": others})
+        # Where Hopper's instructions are not there, other tiles.
+        tiles = "attend_warp_tiles"
+        self.plan(*shape, "--queries", 4096, chip="a100", search=["search_shared"],
+                  attend=["sort_pairs", tiles], combine=[tiles])
+        self.plan(*shape, "--steps", 1, "--queries", 4096, chip="a100", combine=[tiles])
         # Without clusters a group of 16 heads searches level 1 and the levels below it apart.
         self.plan("--length", "1Mi", "--steps", 4, chip="a100", search=["search_few"] * 2,
                   attend=["decode_pieces"], combine=["decode_pieces"])
@@ -543,8 +545,8 @@ class Plan(Case):
     def test_the_text(self):
         if "built without CUDA" in run("plan", "--length", 9).stderr:
             self.skipTest("built without CUDA")
-        text = self.answer("plan", "--length", "1Mi", "--top-k", 5, "--chip", "h100")
-        self.assertIn("search       search_level (no faster one: top_k 5: at most 4)\n", text)
+        text = self.answer("plan", "--length", "1Mi", "--top-k", 17, "--chip", "h100")
+        self.assertIn("search       search_level (no faster one: top_k 17: at most 16)\n", text)
         self.assertRegex(text, r"work         a row scores \d+\.\d anchors and attends to ")
         self.refuses(["plan", "--length", "9", "--chip", "tpu"], "--chip tpu: h100 or a100")
         self.refuses(["plan", "--length", "9", "--dtype", "float"], "--dtype float: bf16 or fp16")

@@ -20,6 +20,8 @@ struct SpanSearchArgs {
   const DeviceSchedule* schedule = nullptr;
   std::vector<const void*> routing_queries;  // [N - 1] of [batch, num_heads, L_q, head_dim]
   const void* search_keys = nullptr;         // [batch, num_kv_heads, L_kv, head_dim]
+  std::vector<Strides> routing_strides;      // [N - 1], or none: dense
+  Strides search_key_strides;
   double search_scale = 1;
 
   DeviceSpan* spans = nullptr;      // [batch, num_heads, L_q, top_k], final spans
@@ -146,6 +148,11 @@ struct AttentionArgs {
   const void* value = nullptr;               // [batch, num_kv_heads, L_kv, head_dim]
   std::vector<const void*> routing_queries;  // [N - 1] of [batch, num_heads, L_q, head_dim]
   const void* search_keys = nullptr;         // [batch, num_kv_heads, L_kv, head_dim]; null: key
+  Strides query_strides;
+  Strides key_strides;
+  Strides value_strides;
+  std::vector<Strides> routing_strides;  // [N - 1], or none: dense
+  Strides search_key_strides;
   double search_scale = 1;
   std::optional<double> softmax_scale{};  // default 1 / sqrt(head_dim)
 

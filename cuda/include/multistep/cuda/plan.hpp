@@ -13,7 +13,7 @@ namespace multistep::cuda {
 /// What the choice of kernels depends on of a GPU and of the code that it has loaded.
 struct Chip {
   int multiprocessors = 132;
-  bool hopper = true;  // code with the features of Hopper alone, which the tile kernels need
+  bool hopper = true;  // code with the features of Hopper alone
   int cluster = 16;    // blocks of the largest cluster; 1: none
 };
 

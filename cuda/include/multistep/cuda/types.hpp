@@ -20,9 +20,9 @@ struct CUstream_st;
 /// - the plain rung and the fast one, and code compiled for different architectures;
 /// - attention() for few queries and for many. Few are at most 64 rows of a KV head (queries times
 ///   query heads a KV head), on contexts of 16Ki keys and more with N > 1 as many as read less of
-///   the context one by one than all of it, and all calls with Shape::length; head_dim 64 or 128,
-///   top_k <= 4 and a positive softmax_scale are further conditions. plan_attention() tells. Paths
-///   and scores are the same in both;
+///   the context one by one than all of it, and all calls with Shape::length; a head_dim that
+///   is a multiple of 8 up to 128 and top_k <= 16 are further conditions. plan_attention() tells.
+///   Paths and scores are the same in both;
 /// - calls in which a row's tile holds other rows' keys or values that are NaN or infinite, and
 ///   those in which it does not.
 ///
@@ -42,6 +42,17 @@ enum class Dtype { bf16, fp16 };
 /// the shapes that they are built for, and leave the others to the plain kernels; which and why,
 /// plan_attention() tells. `fast_or_refuse` leaves none: it throws.
 enum class Rung { plain, fast, fast_or_refuse };
+
+/// Where the rows of head_dim values lie in an array of [batch, heads, length, head_dim]: the steps
+/// from one batch, head and row to the next, in values. The values of a row are next to each other.
+/// Other kernels than the plain ones take multiples of 8. All 0: dense.
+struct Strides {
+  Index batch = 0;
+  Index head = 0;
+  Index row = 0;
+
+  bool dense() const { return batch == 0 && head == 0 && row == 0; }
+};
 
 /// Half-open interval of keys, [begin, end).
 struct DeviceSpan {

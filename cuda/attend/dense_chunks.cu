@@ -1,4 +1,4 @@
-#include "attend/attend_tiles_sm90.cuh"
+#include "attend/attend_tiles.cuh"
 
 /// Dense attention of few queries by tiles. Their rows do not occupy the device: the keys of each
 /// are cut into chunks, whose softmaxes are merged afterwards (merge/merge.cu).
@@ -38,6 +38,7 @@ struct ChunkTiles : WindowRows {
     if (found.index < 0) return {};
     const std::int32_t position = query_row(kv_head, i % of_chunk).position;
     found.keys = both(found.keys, chunk_of(position, chunk));
+    if (chunk == 1 && faulty(rows.fault, Fault::dense_chunk_lost)) found.keys = {0, 0};
     found.item += chunk * rows.total();
     return found;
   }
@@ -54,7 +55,7 @@ struct ChunkTiles : WindowRows {
             both(whole.all, {newest.begin, oldest.end})};
   }
 
-  __device__ void prepare(const TileRow&, SlotWeight*, int) const {}
+  __device__ void prepare(const TileRow&, SlotWeight*) const {}
 
   template <class T, int kHeadDim>
   struct Epilogue {
@@ -70,9 +71,10 @@ struct ChunkTiles : WindowRows {
         if (rows[r].index < 0) continue;
         if (c == 0) args.lses[rows[r].item] = lse[r];
         if (rows[r].keys.end <= rows[r].keys.begin) continue;  // nobody reads it
-        float* const output = args.outputs + rows[r].item * kHeadDim;
+        float* const output = args.outputs + rows[r].item * args.rows.head_dim;
 #pragma unroll
         for (int j = 0; j < kHeadDim / 8; ++j) {
+          if (j >= args.rows.pieces()) break;
           *reinterpret_cast<float2*>(output + 8 * j + 2 * c) = {value[4 * j + 2 * r],
                                                                 value[4 * j + 2 * r + 1]};
         }

@@ -1,4 +1,4 @@
-#include "attend/attend_tiles_sm90.cuh"
+#include "attend/attend_tiles.cuh"
 
 /// Span-attention by tiles of the sorted (query row, slot) pairs.
 namespace multistep::cuda {
@@ -6,7 +6,7 @@ namespace multistep::cuda {
 struct SpanTiles : SpanRows {
   using SpanRows::SpanRows;
 
-  __device__ void prepare(const TileRow&, SlotWeight*, int) const {}
+  __device__ void prepare(const TileRow&, SlotWeight*) const {}
 
   template <class T, int kHeadDim>
   struct Epilogue {
@@ -19,8 +19,8 @@ struct SpanTiles : SpanRows {
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const bool here = rows[r].index >= 0;
-        T* output = static_cast<T*>(args.output) + rows[r].item * kHeadDim;
-        store_fragment<T, kHeadDim>(value, r, here ? output : nullptr);
+        T* output = static_cast<T*>(args.output) + rows[r].item * args.rows.head_dim;
+        store_fragment<T, kHeadDim>(value, r, here ? output : nullptr, args.rows.pieces());
         if (here && threadIdx.x % 4 == 0) args.lse[rows[r].item] = lse[r];
       }
     }

@@ -1,4 +1,4 @@
-#include "attend/attend_tiles_sm90.cuh"
+#include "attend/attend_tiles.cuh"
 #include "combine/slot_gates.cuh"
 
 /// Window and combination by tiles: a window's output is joined with the spans' outputs while it is
@@ -8,14 +8,15 @@ namespace multistep::cuda {
 struct WindowTiles : WindowRows {
   using WindowRows::WindowRows;
 
-  template <class T, int kHeadDim>
+  template <class T>
   __device__ const T* span_output(const TileRow& row, int slot) const {
-    return static_cast<const T*>(span_outputs) + (row.item * slots + slot) * kHeadDim;
+    return static_cast<const T*>(span_outputs) + (row.item * slots + slot) * rows.head_dim;
   }
 
   /// Gates and log-sum-exps of a row's spans; the outputs are asked for.
-  __device__ void prepare(const TileRow& row, SlotWeight* weights, int row_bytes) const {
+  __device__ void prepare(const TileRow& row, SlotWeight* weights) const {
     if (slots == 0) return;
+    const int row_bytes = 2 * rows.head_dim;
     const SlotGates gates(*this, row.index);
 #pragma unroll
     for (int s = 0; s < kMaxTileSlots; ++s) {
@@ -49,7 +50,8 @@ struct WindowTiles : WindowRows {
 #pragma unroll
         for (int s = 0; s < kPrefetched; ++s) {
           const bool use = s < args.slots && in_use(r, s);
-          prefetched[r][s].load(use ? args.span_output<T, kHeadDim>(rows[r], s) : nullptr);
+          prefetched[r][s].load(use ? args.span_output<T>(rows[r], s) : nullptr,
+                                args.rows.pieces());
         }
       }
     }
@@ -63,8 +65,8 @@ struct WindowTiles : WindowRows {
         if (args.window_lse_out && here && threadIdx.x % 4 == 0) {
           args.window_lse_out[rows[r].index] = lse[r];
         }
-        T* output = static_cast<T*>(args.output) + rows[r].index * kHeadDim;
-        store_fragment<T, kHeadDim>(value, r, here ? output : nullptr);
+        T* output = static_cast<T*>(args.output) + rows[r].index * args.rows.head_dim;
+        store_fragment<T, kHeadDim>(value, r, here ? output : nullptr, args.rows.pieces());
       }
     }
 
@@ -88,7 +90,7 @@ struct WindowTiles : WindowRows {
         if (s < kPrefetched) {
           span = prefetched[r][s];
         } else if (in_use(r, s)) {
-          span.load(args.span_output<T, kHeadDim>(rows[r], s));
+          span.load(args.span_output<T>(rows[r], s), args.rows.pieces());
         }
         add_fragment<T, kHeadDim>(value, r, span, s == 0 ? of_window : 1, of_span[s]);
       }
