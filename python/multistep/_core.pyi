@@ -157,6 +157,11 @@ class _OfAttention(Call):
     anchors: _Address
 
 class CudaAttention(_OfAttention):
+    q_strides: tuple[int, int, int]
+    k_strides: tuple[int, int, int]
+    v_strides: tuple[int, int, int]
+    search_keys_strides: tuple[int, int, int]
+    routing_queries_strides: list[tuple[int, int, int]]
     output: _Address
     lse: _Address
     window_lse: _Address

@@ -8,6 +8,10 @@
 #include "multistep/cuda/plan.hpp"
 #include "workers.hpp"
 
+#include <nanobind/stl/tuple.h>
+
+#include <tuple>
+
 /// The kernels on device memory, which comes as addresses: Python has checked dtype, device, shape
 /// and that arrays are dense. Nothing here allocates or waits but the making of a schedule.
 namespace multistep::python {
@@ -39,6 +43,12 @@ nb::tuple plan_of(const cuda::AttentionArgs& args, const StripePlan& plan,
   for (const cuda::StagePlan& stage : found.stages) stages.append(fields(stage));
   return nb::make_tuple(stages, fields(found.backward), found.queries_at_once, work.anchors_scored,
                         work.keys_attended, work.products, work.bytes);
+}
+
+/// From one batch, head and row to the next, in values.
+using Steps = std::tuple<Index, Index, Index>;
+cuda::Strides strides_of(const Steps& steps) {
+  return {std::get<0>(steps), std::get<1>(steps), std::get<2>(steps)};
 }
 
 /// A call: its arguments, how much workspace they need, and the launch.
@@ -94,6 +104,22 @@ nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
 void bind_attention_calls(nb::module_& core) {
   using Args = cuda::AttentionArgs;
   auto call = bind_call_of_attention<Args>(core, "CudaAttention", &cuda::attention);
+  const auto bind_strides = [&](const char* name, cuda::Strides Args::*member) {
+    call.def_prop_rw(name, nullptr, [member](Args& args, const Steps& steps) {
+      args.*member = strides_of(steps);
+    });
+  };
+  bind_strides("q_strides", &Args::query_strides);
+  bind_strides("k_strides", &Args::key_strides);
+  bind_strides("v_strides", &Args::value_strides);
+  bind_strides("search_keys_strides", &Args::search_key_strides);
+  call.def_prop_rw("routing_queries_strides", nullptr,
+                   [](Args& args, const std::vector<Steps>& levels) {
+                     args.routing_strides.clear();
+                     for (const Steps& one : levels) {
+                       args.routing_strides.push_back(strides_of(one));
+                     }
+                   });
   bind_address(call, "output", &Args::output);
   bind_address(call, "lse", &Args::span_lses);
   bind_address(call, "window_lse", &Args::window_lse);

@@ -131,7 +131,7 @@ MUTANTS = [
      "torch.int32", "test_torch.py"),
     ("torch/operators.py", "of = _schedule(schedule, None)", "of = _schedule(schedule, top_k)",
      "test_compile.py"),
-    ("torch/autograd.py", "_register(operators.attention, _attention_gradient, "
+    ("torch/autograd.py", "_register(\"attention\", _attention_gradient, "
      "_keep_for_attention, _mapped_attention)", "", "test_compile.py"),
     ("torch/autograd.py", "argument.movedim(mapped, 0)", "argument.transpose(mapped, 0)",
      "test_transforms.py"),

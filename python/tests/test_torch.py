@@ -369,10 +369,16 @@ def test_the_kernels_say_why_they_cannot_be_used(monkeypatch):
             of_devices.max_context(0)
 
 
-def at(address, shape, dtype):
-    """An array at an address, of which 0 is none."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = (ctypes.c_char * size).from_address(address)
+def at(address, shape, dtype, steps=(0, 0, 0)):
+    """An array at an address, of which 0 is none: dense, or with so many values from one batch,
+    head and row to the next."""
+    bytes_of = np.dtype(dtype).itemsize
+    if any(steps):
+        strides = [step * bytes_of for step in (*steps, 1)]
+        last = sum((size - 1) * stride for size, stride in zip(shape, strides))
+        room = np.frombuffer((ctypes.c_char * (last + bytes_of)).from_address(address), dtype)
+        return np.lib.stride_tricks.as_strided(room, shape, strides)
+    room = (ctypes.c_char * (int(np.prod(shape)) * bytes_of)).from_address(address)
     return np.frombuffer(room, dtype).reshape(shape)
 
 
@@ -387,20 +393,24 @@ class OracleAsKernel:
 
     start = length = search_keys = softmax_scale = None
     lse = window_lse = spans = scores = anchors = 0
+    q_strides = k_strides = v_strides = search_keys_strides = 0, 0, 0
+    routing_queries_strides = None
     workspace_size = 40
 
     def arrays(self, *names):
         """Arrays of q's or of k's shape."""
         of = {"k": (self.kv_heads, self.keys), "q": (self.heads, self.queries)}
         return [at(one, (self.batch, *of["k" if name.removeprefix("by_") in KEYS else "q"],
-                         self.head_dim), np.float16) if (one := getattr(self, name)) else None
-                for name in names]
+                         self.head_dim), np.float16, getattr(self, f"{name}_strides", (0, 0, 0)))
+                if (one := getattr(self, name)) else None for name in names]
 
     def problem(self, workspace, size, stream):
         assert size == 40 and workspace and stream == 7 and self.dtype == "float16"
         assert not any(one % 16 for one in (self.q, self.k, self.v, *self.routing_queries))
         q, k, v, keys = self.arrays("q", "k", "v", "search_keys")
-        routing = [at(one, q.shape, np.float16) for one in self.routing_queries]
+        steps = self.routing_queries_strides or [(0, 0, 0)] * len(self.routing_queries)
+        routing = [at(one, q.shape, np.float16, of_level)
+                   for one, of_level in zip(self.routing_queries, steps)]
         start, length = (one and at(one, q.shape[:1], np.int32)
                          for one in (self.start, self.length))
         return multistep.oracle.problem(
@@ -523,6 +533,29 @@ def test_the_kernels_get_what_was_given(oracle_as_kernels, steps, details):
             want = multistep.attend(*arrays, schedule, **more)
             for got, expected in zip(results[:6 if details else 1], want):
                 assert torch.equal(got.to(expected.dtype), expected)
+
+
+def test_arrays_are_read_where_they_lie(oracle_as_kernels):
+    """Slices of a packed projection, [batch, L, heads, head_dim], part of a cache, one head of it."""
+    schedule = Schedule(2, window_index=1, top_k=3)
+    torch.manual_seed(0)
+    packed = torch.randn(2, 30, 4 + 2 + 2 + 4, 8).half().transpose(1, 2)
+    q, k, v, routing = packed.split([4, 2, 2, 4], 1)
+    cache = torch.randn(2, 2, 50, 8).half()[:, :, 10:40]
+    wide = torch.randn(2, 2, 30, 16).half()
+    alone = torch.randn(3, 2, 30, 8).half()[1:2].transpose(0, 1)[:, :, ::2]  # [2, 1, 15, 8]
+    for keys, values in ((k, v), (cache, v), (wide[..., :8], wide[..., 8:])):
+        for one in (q, keys, values):
+            assert kernels._rows("k", one, q, (q.dtype,)).data_ptr() == one.data_ptr()
+        results = Attended(torch.empty_like(q).contiguous(), *[torch.empty(0)] * 5)
+        kernels.attention(Arguments(q, keys, values, [routing], schedule), results)
+        dense = multistep.attention(q.contiguous(), keys.contiguous(), values.contiguous(),
+                                    [routing.contiguous()], schedule)
+        assert torch.equal(results.output, dense)
+    assert kernels._strides(alone) == (alone.stride(0), 8, 16)
+    for copied in (wide[..., ::2], wide[..., 4:12], cache[..., :5], cache.mT,
+                   cache[:, :, :1].expand(-1, -1, 30, -1)):
+        assert kernels._rows("k", copied, q, (q.dtype,)).is_contiguous()
 
 
 def test_the_walk_gets_what_was_given(oracle_as_kernels):

@@ -38,8 +38,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
               schedule: Schedule, *, query_offset: int = 0, **options: Unpack[Options]) -> Tensor:
     """Multi-step attention on tensors of one device; see ``multistep.attention``.
 
-    CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. Tensors that are not
-    contiguous are copied.
+    CUDA: float16 or bfloat16, head_dim up to 256, contexts up to 2^31 - 2. Tensors whose rows of
+    head_dim are dense are read where they lie (batch, head and row may have any strides that are
+    multiples of 8, as those of a [batch, L, heads, head_dim] array); others are copied. So are all
+    that are not contiguous in the backward pass.
     """
     given = arguments("attention", q, k, v, routing_queries, schedule, options,
                       query_offset=query_offset)

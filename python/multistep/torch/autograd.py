@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._problem import Arguments, Attended, Derivatives, Gradients, Kept
 from .._recurrence import Recurrence, WalkGradients
-from . import operators
+from . import operators as _operators  # which are defined there
 
 _TENSOR = object()  # stands for one that PyTorch keeps
 
@@ -129,19 +129,19 @@ def _mapped_attention(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> t
     """Only below vmap can be seen whether there will be gradients."""
     def operator(*folded: Any) -> Any:
         *operands, details = folded
-        return operators.attention(*operands, details or will_go_back(operands))
+        return torch.ops.multistep.attention(*operands, details or will_go_back(operands))
 
     return _mapped(operator, info, in_dims, *arguments)
 
 
-def _register(operator: Any, gradient: Callable[..., Any],
-              keep: Optional[Callable[..., None]] = None,
+def _register(name: str, gradient: Callable[..., Any], keep: Optional[Callable[..., None]] = None,
               mapped: Optional[Callable[..., Any]] = None) -> None:
-    operator.register_autograd(gradient, setup_context=keep)
+    operator = _operators.defined(name)
+    torch.library.register_autograd(operator, gradient, setup_context=keep)
     torch.library.register_vmap(operator, mapped or functools.partial(_mapped, operator))
 
 
-_register(operators.attention, _attention_gradient, _keep_for_attention, _mapped_attention)
-_register(operators.attention_backward, _no_second_gradient)
-_register(operators.accumulate, _accumulate_gradient, _keep_for_accumulate)
-_register(operators.accumulate_backward, _no_second_gradient)
+_register("attention", _attention_gradient, _keep_for_attention, _mapped_attention)
+_register("attention_backward", _no_second_gradient)
+_register("accumulate", _accumulate_gradient, _keep_for_accumulate)
+_register("accumulate_backward", _no_second_gradient)

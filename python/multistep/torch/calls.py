@@ -49,7 +49,8 @@ _unpack_dual: Callable[[Tensor], Any] = forward_ad.unpack_dual
 
 def _call(operator: Any, *arguments: Any) -> Any:
     """Calls an operator; what PyTorch's transforms cannot do with it is refused in one line."""
-    for argument in arguments:
+    # Outside forward_ad.dual_level() there are none to look for, and the look takes a while.
+    for argument in arguments if forward_ad._current_level >= 0 else ():
         for tensor in argument if isinstance(argument, list) else [argument]:
             if isinstance(tensor, Tensor) and _unpack_dual(tensor).tangent is not None:
                 raise NotImplementedError("multistep: no forward-mode derivatives; use .backward() "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, Union
 
 import torch
@@ -17,13 +17,15 @@ from . import positions
 from .tables import device_schedule, max_context
 
 _DTYPES = (torch.bfloat16, torch.float16)
+_ARRAYS = ("q", "k", "v", "search_keys")  # beside the routing queries
 
 
 def attention(given: Arguments, results: Attended) -> None:
     """Fills the results that have elements."""
     with torch.cuda.device(given.q.device):
-        fields = _inputs(given)
+        fields = _inputs(given, _rows)
         if given.q.shape[2]:
+            fields.update(_told_strides(fields))
             _launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
 
 
@@ -32,7 +34,7 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
     """Fills the gradients that have elements."""
     q, schedule = given.q, given.schedule
     with torch.cuda.device(q.device):
-        fields = _inputs(given)
+        fields = _inputs(given, _dense)
         if not q.shape[2]:
             sums: list[Any] = [results.k, results.v, results.search_keys]
             for one in sums:
@@ -50,16 +52,16 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
         _launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
 
 
-def _inputs(given: Arguments) -> dict[str, Any]:
-    """What the forward and its gradient are given."""
+def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]:
+    """What the forward and its gradient are given, arrays as ``laid_out``."""
     device = torch.cuda.current_device()
     integer("query_offset", given.query_offset, 0, max_context(device))
     sizes = _problem.check_shapes(given)
 
-    def dense(name: str, tensor: Tensor) -> Tensor:
-        return _dense(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
+    def taken(name: str, tensor: Tensor) -> Tensor:
+        return laid_out(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
 
-    arrays = each(dense, given)._replace(
+    arrays = each(taken, given)._replace(
         top_k=None,  # which is the schedule's
         start=positions.on_device("start", given.start, given.q),
         length=positions.on_device("length", given.length, given.q),
@@ -113,13 +115,47 @@ def _name(dtype: torch.dtype) -> str:
 
 def _dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     """The tensor as kernels take it; raises where it is none for them."""
+    _require(name, tensor, like, dtypes)
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def _rows(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
+    """The same of what is read where it lies: rows of neighbouring values, 16 bytes at a time."""
+    if tensor.is_contiguous():
+        return _dense(name, tensor, like, dtypes)
+    _require(name, tensor, like, dtypes)
+    steps = [step for size, step in zip(tensor.shape[:3], tensor.stride()) if size > 1]
+    in_place = (tensor.shape[3] % 8 == 0 and tensor.stride(3) == 1 and tensor.data_ptr() % 16 == 0
+                and all(step >= tensor.shape[3] and step % 8 == 0 for step in steps))
+    return tensor if in_place else _dense(name, tensor, like, dtypes)
+
+
+def _told_strides(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of arrays that are not dense."""
+    told: dict[str, Any] = {f"{name}_strides": _strides(one) for name in _ARRAYS
+                            if (one := fields[name]) is not None and not one.is_contiguous()}
+    if not all(one.is_contiguous() for one in fields["routing_queries"]):
+        told["routing_queries_strides"] = [_strides(one) for one in fields["routing_queries"]]
+    return told
+
+
+def _strides(tensor: Tensor) -> tuple[int, int, int]:
+    """From one batch, head and row to the next, in values."""
+    width = tensor.shape[3]
+    # Where there is but one, a stride may be anything.
+    batch, head, row = (step if size > 1 else width
+                        for size, step in zip(tensor.shape[:3], tensor.stride()))
+    return batch, head, row
+
+
+def _require(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
+    """Raises where a tensor is none for the kernels."""
     if tensor.device != like.device:
         raise ValueError(f"{name} on {tensor.device}: {like.device} like the others")
     if tensor.dtype not in dtypes:
         raise TypeError(f"{name} of dtype {_name(tensor.dtype)}: {' or '.join(map(_name, dtypes))} "
                         "here")
-    tensor = tensor.contiguous()
-    return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
 
 def _optional(name: str, tensor: Optional[Tensor], like: Tensor, dtype: torch.dtype,
@@ -142,7 +178,8 @@ def _launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
     elements is left out."""
     for name, value in fields.items():
         if isinstance(value, list):
-            setattr(call, name, [one.data_ptr() for one in value])
+            setattr(call, name, [one.data_ptr() if isinstance(one, Tensor) else one
+                                 for one in value])
         elif isinstance(value, Tensor):
             if value.numel():
                 setattr(call, name, value.data_ptr())

@@ -5,7 +5,7 @@ field, a schedule as its text."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Optional, get_type_hints
 
 import torch
@@ -48,6 +48,23 @@ def _schedule(text: str, top_k: Optional[int]) -> Schedule:
     return Schedule.from_text(text).with_top_k(top_k)
 
 
+_library = torch.library.Library("multistep", "DEF")
+
+
+def _define(schema: str, oracle_call: Callable[..., Any], kernel_call: Callable[..., Any],
+            fake: Callable[..., Any]) -> None:
+    """An operator: what runs on CPU tensors, on CUDA tensors, and on those without values."""
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, oracle_call, "CPU")
+    _library.impl(name, kernel_call, "CUDA")
+    torch.library.register_fake(f"multistep::{name}", fake, lib=_library)
+
+
+def defined(name: str) -> Any:
+    return getattr(torch.ops.multistep, name).default
+
+
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -59,10 +76,7 @@ def _doubles(tensor: Optional[Tensor]) -> Optional[oracle.Doubles]:
 # Attention: an ``Attended``, of no elements without ``details`` but for the output
 
 
-@torch.library.custom_op(
-    "multistep::attention", mutates_args=(), device_types="cpu",
-    schema=f"({_fields(Arguments)}, bool details) -> {_tensors(len(Attended._fields))}")
-def attention(*operands: Any) -> tuple[Tensor, ...]:
+def _attention(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
     found = oracle.attention(*_read(given))
     results = _empty(given, False)
@@ -71,16 +85,14 @@ def attention(*operands: Any) -> tuple[Tensor, ...]:
     return tuple(torch.from_numpy(array).to(like.dtype) for array, like in zip(found, results))
 
 
-@attention.register_kernel("cuda")
-def _(*operands: Any) -> tuple[Tensor, ...]:
+def _attention_on_device(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
     results = _empty(given, details)
     kernels.attention(_read(given), results)
     return tuple(results)
 
 
-@attention.register_fake
-def _(*operands: Any) -> tuple[Tensor, ...]:
+def _attention_of_shapes(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
     return tuple(_empty(given, details))
 
@@ -97,14 +109,14 @@ def _empty(operands: Sequence[Any], details: bool) -> Attended:
                                             for shape, dtype in zip(shapes[1:], dtypes)))
 
 
+_define(f"attention({_fields(Arguments)}, bool details) -> {_tensors(len(Attended._fields))}",
+        _attention, _attention_on_device, _attention_of_shapes)
+
+
 # Its gradients, at what it found. Those by the search keys have no elements where these are k
 
 
-@torch.library.custom_op(
-    "multistep::attention_backward", mutates_args=(), device_types="cpu",
-    schema=f"({_fields(Derivatives)}, {_fields(Kept)}, {_fields(Arguments)}) -> "
-           "(Tensor, Tensor, Tensor, Tensor[], Tensor)")
-def attention_backward(*operands: Any) -> Gradients:
+def _attention_backward(*operands: Any) -> Gradients:
     by, at, given = _read_backward(operands)
     found = oracle.gradients(given, Derivatives(*map(_doubles, by)),
                              Kept(*(one.detach().numpy() for one in at[:3])))
@@ -118,16 +130,14 @@ def attention_backward(*operands: Any) -> Gradients:
                      given.k.new_empty((0,)) if keys is None else tensor(keys))
 
 
-@attention_backward.register_kernel("cuda")
-def _(*operands: Any) -> Gradients:
+def _attention_backward_on_device(*operands: Any) -> Gradients:
     by, at, given = _read_backward(operands)
     results = _empty_gradients(given)
     kernels.attention_backward(by, at, given, results)
     return results
 
 
-@attention_backward.register_fake
-def _(*operands: Any) -> Gradients:
+def _attention_backward_of_shapes(*operands: Any) -> Gradients:
     return _empty_gradients(Arguments(*operands[_BACKWARD:]))
 
 
@@ -147,38 +157,39 @@ def _empty_gradients(given: Arguments) -> Gradients:
                      k.new_empty((0,) if keys is None else k.shape))
 
 
+_define(f"attention_backward({_fields(Derivatives)}, {_fields(Kept)}, {_fields(Arguments)}) -> "
+        "(Tensor, Tensor, Tensor, Tensor[], Tensor)",
+        _attention_backward, _attention_backward_on_device, _attention_backward_of_shapes)
+
+
 # Accumulation: the output and the final state
 
 
-@torch.library.custom_op("multistep::accumulate", mutates_args=(), device_types="cpu",
-                         schema=f"({_fields(Recurrence)}) -> {_tensors(2)}")
-def accumulate(*operands: Any) -> tuple[Tensor, Tensor]:
+def _accumulate(*operands: Any) -> tuple[Tensor, Tensor]:
     output, state = oracle.accumulate(*operands)
     dtype = operands[0].dtype
     return torch.from_numpy(output).to(dtype), torch.from_numpy(state).to(_wide(dtype))
 
 
-@accumulate.register_kernel("cuda")
-def _(*operands: Any) -> tuple[Tensor, Tensor]:
+def _accumulate_on_device(*operands: Any) -> tuple[Tensor, Tensor]:
     return kernels.accumulate(Recurrence(*operands))
 
 
-@accumulate.register_fake
-def _(*operands: Any) -> tuple[Tensor, Tensor]:
+def _accumulate_of_shapes(*operands: Any) -> tuple[Tensor, Tensor]:
     x, b = operands[0], operands[2]
     state = (x.shape[0], x.shape[1], x.shape[3], b.shape[3])
     return x.new_empty(x.shape), x.new_empty(state, dtype=_wide(x.dtype))
 
 
+_define(f"accumulate({_fields(Recurrence)}) -> {_tensors(2)}",
+        _accumulate, _accumulate_on_device, _accumulate_of_shapes)
+
+
 # Its gradients. Those by the initial state have no elements where there is none
 
 
-@torch.library.custom_op(
-    "multistep::accumulate_backward", mutates_args=(), device_types="cpu",
-    schema=f"(Tensor? by_output, Tensor? by_state, {_fields(Recurrence)}) -> "
-           f"{_tensors(len(WalkGradients._fields))}")
-def accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any
-                        ) -> WalkGradients:
+def _accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any
+                         ) -> WalkGradients:
     given = Recurrence(*operands)
     found = oracle.accumulate_backward(given, _doubles(by_output), _doubles(by_state))
     results = _empty_walk_gradients(given)
@@ -186,19 +197,24 @@ def accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor],
                            for array, like in zip(found, results)))
 
 
-@accumulate_backward.register_kernel("cuda")
-def _(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any) -> WalkGradients:
+def _accumulate_backward_on_device(by_output: Optional[Tensor], by_state: Optional[Tensor],
+                                   *operands: Any) -> WalkGradients:
     given = Recurrence(*operands)
     results = _empty_walk_gradients(given._replace(a=given.a.float()))
     kernels.accumulate_backward(by_output, by_state, given, results)
     return results._replace(a=results.a.to(given.a.dtype))
 
 
-@accumulate_backward.register_fake
-def _(by_output: Optional[Tensor], by_state: Optional[Tensor], *operands: Any) -> WalkGradients:
+def _accumulate_backward_of_shapes(by_output: Optional[Tensor], by_state: Optional[Tensor],
+                                   *operands: Any) -> WalkGradients:
     return _empty_walk_gradients(Recurrence(*operands))
 
 
 def _empty_walk_gradients(given: Recurrence) -> WalkGradients:
     x, a, b, c, first = (x if x is None else x.new_empty(x.shape) for x in given[:5])
     return WalkGradients(x, a, b, c, given.x.new_empty((0,)) if first is None else first)
+
+
+_define(f"accumulate_backward(Tensor? by_output, Tensor? by_state, {_fields(Recurrence)}) -> "
+        f"{_tensors(len(WalkGradients._fields))}",
+        _accumulate_backward, _accumulate_backward_on_device, _accumulate_backward_of_shapes)
