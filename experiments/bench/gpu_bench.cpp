@@ -5,33 +5,14 @@
 #include <algorithm>
 
 #include "bench/gpu_compare.hpp"
+#include "bench/gpu_times.hpp"
 #include "bench/gpu_work.hpp"
-#include "multistep/cuda/timing.hpp"
-#include "multistep/power.hpp"
 #include "program/options.hpp"
 
 namespace multistep::program {
 namespace {
 
-/// The q-quantile of sorted times, between neighbours.
-double quantile(const std::vector<double>& sorted, double q) {
-  const double at = q * static_cast<double>(sorted.size() - 1);
-  const auto below = static_cast<std::size_t>(truncated(at));
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (at - static_cast<double>(below)) * (sorted[above] - sorted[below]);
-}
-
-std::vector<char> bytes_of(const cuda::DeviceBuffer& buffer) {
-  std::vector<char> bytes(buffer.size());
-  buffer.download(bytes.data(), bytes.size());
-  return bytes;
-}
-
-std::vector<cuda::DeviceSpan> kept_spans(const GpuResults& results) {
-  std::vector<cuda::DeviceSpan> spans(results.spans.size() / sizeof(cuda::DeviceSpan));
-  results.spans.download(spans.data(), results.spans.size());
-  return spans;
-}
+constexpr double kBudget = 2000;  // milliseconds of a measurement
 
 class CaseTimer {
  public:
@@ -47,7 +28,9 @@ class CaseTimer {
     const cuda::DeviceBuffer memory = with_workspace(whole);
     cuda::attention(whole, stream_.get());
     stream_.synchronize();
-    work_ = count_work(problem_, kept_spans(results_));
+    const std::vector<cuda::DeviceSpan> spans = kept_spans(results_);
+    work_ = count_work(problem_, spans);
+    if (one_.phase == "decode") key_rows_ = key_rows(problem_, spans);
     compared_ = {{"pass", comparison.pass()}, {"rows", comparison.rows}};
     workspace_ = memory.size();
     const std::vector<char> right = bytes_of(results_.output);
@@ -139,15 +122,9 @@ class CaseTimer {
 
   void measure(const char* stage, const std::function<void(cuda::Stream)>& work, cuda::Cache cache,
                double pairs) {
-    constexpr double kBudget = 2000;  // milliseconds
-    const double once = timer_.milliseconds(work, 1, 1, cache).front();
-    const auto affordable = truncated(kBudget / std::max(once, 1e-3));
-    const auto repeats = static_cast<int>(std::clamp<Index>(affordable, 5, settings_.repeats));
-    std::vector<double> times = timer_.milliseconds(work, std::min(repeats, 10), repeats, cache);
-    std::sort(times.begin(), times.end());
-    const double median = quantile(times, 0.5);
+    const Times times = program::measure(timer_, work, cache, settings_.repeats, kBudget);
     const double flops = 4 * static_cast<double>(problem_.sizes().head_dim);
-    const auto tera = [&](double of) { return flops * of / (median * 1e-3) * 1e-12; };
+    const auto tera = [&](double of) { return flops * of / (times.median * 1e-3) * 1e-12; };
     const bool whole = std::string(stage) == "attention";
     const bool has_workspace = whole || one_.phase == "train";
     Json record = {{"config", one_.config},
@@ -160,20 +137,20 @@ class CaseTimer {
                    {"stage", stage},
                    {"graph", one_.phase == "decode"},
                    {"l2", cache == cuda::Cache::cold ? "cold" : "warm"},
-                   {"median_ms", median},
-                   {"low_ms", quantile(times, 0.2)},
-                   {"high_ms", quantile(times, 0.8)},
-                   {"repeats", repeats},
+                   {"median_ms", times.median},
+                   {"low_ms", times.low},
+                   {"high_ms", times.high},
+                   {"repeats", times.repeats},
                    {"useful_tflops", tera(pairs)},
                    {"dense_equivalent_tflops", whole ? Json(tera(work_.dense_pairs)) : Json()},
                    {"bytes", nullptr},
                    {"share_of_copy_bandwidth", nullptr},
                    {"workspace_bytes", has_workspace ? Json(workspace_) : Json()},
                    {"compared", compared_}};
-    if (whole && work_.key_rows > 0) {
-      const double bytes = work_.key_rows * 2 * static_cast<double>(problem_.sizes().head_dim);
+    if (one_.phase == "decode") {
+      const double bytes = key_rows_ * 2 * static_cast<double>(problem_.sizes().head_dim);
       record["bytes"] = bytes;
-      record["share_of_copy_bandwidth"] = bytes / (median * 1e-3) / settings_.copy_bandwidth;
+      record["share_of_copy_bandwidth"] = bytes / (times.median * 1e-3) / settings_.copy_bandwidth;
     }
     records_.push_back(record);
   }
@@ -185,6 +162,7 @@ class CaseTimer {
   cuda::OwnedStream stream_;
   cuda::Timer timer_;
   GpuWork work_;
+  double key_rows_ = 0;
   Json compared_;
   std::size_t workspace_ = 0;
   Json records_ = Json::array();

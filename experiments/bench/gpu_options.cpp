@@ -20,20 +20,6 @@ InputKind parse_inputs(const std::string& text) {
 
 }  // namespace
 
-std::string_view to_string(InputKind kind) {
-  switch (kind) {
-    case InputKind::random:
-      return "random";
-    case InputKind::clustered:
-      return "clustered";
-    case InputKind::hot:
-      return "hot";
-    case InputKind::needle:
-      return "needle";
-  }
-  throw std::invalid_argument(fmt::format("inputs {}: unknown", static_cast<int>(kind)));
-}
-
 void GpuShapeOptions::add(CLI::App& command) {
   heads.add(command, kMaxHeadDim);
   command.add_option("--start", start, "first eligible key, in [0, L) (default 0)");

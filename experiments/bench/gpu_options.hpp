@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "multistep/schedule.hpp"
+#include "bench/gpu_shape.hpp"
 #include "program/options.hpp"
 
 /// What the subcommands that need a GPU ask for. Options are read and refused the same way in a
@@ -13,33 +13,6 @@ namespace multistep::program {
 
 /// Longest context that the kernels take.
 inline constexpr Index kMaxGpuLength = (Index{1} << 31) - 2;
-
-/// What the arrays hold.
-enum class InputKind {
-  random,     // everything uniform
-  clustered,  // keys near a few centres per region, queries near one of them
-  hot,        // one stretch of keys that every query prefers
-  needle,     // one key that matches every query strongly
-};
-std::string_view to_string(InputKind kind);
-
-/// One problem: `queries` queries at the end of a context of `length` keys.
-struct GpuShape {
-  Index batch = 1;
-  Index heads = 32;
-  Index kv_heads = 2;
-  Index head_dim = 128;
-  Index length = 0;
-  Index queries = 1;
-  Index start = 0;
-  bool half = false;  // fp16 instead of bf16
-  InputKind inputs = InputKind::random;
-  std::uint64_t seed = 1;
-
-  Index rows() const { return batch * heads * queries; }
-  Index offset() const { return length - queries; }
-  Index group() const { return heads / kv_heads; }
-};
 
 struct GpuShapeOptions {
   HeadOptions heads{.heads = "32", .kv_heads = "2", .head_dim = "128"};

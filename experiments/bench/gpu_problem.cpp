@@ -130,6 +130,18 @@ GpuResults::GpuResults(const GpuProblem& problem) {
   make(output, rows * d, sizeof(std::uint16_t));
 }
 
+std::vector<cuda::DeviceSpan> kept_spans(const GpuResults& results) {
+  std::vector<cuda::DeviceSpan> spans(results.spans.size() / sizeof(cuda::DeviceSpan));
+  results.spans.download(spans.data(), results.spans.size());
+  return spans;
+}
+
+std::vector<char> bytes_of(const cuda::DeviceBuffer& buffer) {
+  std::vector<char> bytes(buffer.size());
+  buffer.download(bytes.data(), bytes.size());
+  return bytes;
+}
+
 GpuGradients::GpuGradients(const GpuProblem& problem) {
   const GpuShape& sizes = problem.sizes();
   const Index queries = sizes.rows() * sizes.head_dim;

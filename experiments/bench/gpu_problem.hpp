@@ -119,6 +119,12 @@ struct GpuResults {
   cuda::DeviceBuffer output;        // [rows, head_dim]
 };
 
+/// The spans that a run kept: [rows, top_k].
+std::vector<cuda::DeviceSpan> kept_spans(const GpuResults& results);
+
+/// What is on the device.
+std::vector<char> bytes_of(const cuda::DeviceBuffer& buffer);
+
 /// Of the backward pass, poisoned.
 struct GpuGradients {
   explicit GpuGradients(const GpuProblem& problem);

@@ -41,23 +41,20 @@ double inner_anchors(const GpuProblem& problem) {
   return sum / static_cast<double>(rows.size());
 }
 
-/// Rows of keys and values that one decoded query has to read, once for each group of heads.
-double key_rows(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans,
-                double inner) {
+/// Keys that some query scores at level 1: those of every head.
+Index searched_keys(const GpuProblem& problem) {
   const GpuShape& sizes = problem.sizes();
-  const Index t = sizes.length - 1;
-  const Index slots = static_cast<Index>(spans.size()) / (sizes.batch * sizes.heads);
-  double rows = 0;
-  for (Index head = 0; head < sizes.batch * sizes.heads; head += sizes.group()) {
-    std::vector<Span> read{problem.plan().window(t, sizes.start)};
-    for (Index slot = head * slots; slot < (head + sizes.group()) * slots; ++slot) {
-      const cuda::DeviceSpan& span = spans[static_cast<std::size_t>(slot)];
-      read.push_back({span.begin, span.end});
+  const StripePlan& plan = problem.plan();
+  if (plan.steps() == 1) return 0;
+  std::vector<bool> is_searched(static_cast<std::size_t>(sizes.length));
+  for (Index t = sizes.offset(); t < sizes.length; ++t) {
+    const Segment segment = plan.searched(t, sizes.start);
+    const Cut cut = plan.cut(1, segment);
+    for (Index i = cut.first(); i <= cut.last(); ++i) {
+      is_searched[static_cast<std::size_t>(segment.end - 1 - cut.anchor(i))] = true;
     }
-    rows += 2 * real(union_length(read)) + real(first_level(problem.plan(), t, sizes.start)) +
-            inner * real(sizes.group());
   }
-  return rows;
+  return std::count(is_searched.begin(), is_searched.end(), true);
 }
 
 }  // namespace
@@ -81,8 +78,28 @@ GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan
     const Span span{spans[at].begin, spans[at].end};
     work.span_pairs += real(outside_window(span, plan.window(t, sizes.start)).length());
   }
-  if (sizes.queries == 1) work.key_rows = key_rows(problem, spans, inner);
   return work;
+}
+
+double key_rows(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans) {
+  const GpuShape& sizes = problem.sizes();
+  const Index slots = static_cast<Index>(spans.size()) / sizes.rows();
+  const Index of_group = sizes.group() * sizes.queries;  // rows
+  const double searched = std::min(
+      real(sizes.length), real(searched_keys(problem)) + inner_anchors(problem) * real(of_group));
+  double rows = 0;
+  for (Index first = 0; first < sizes.rows(); first += of_group) {
+    std::vector<Span> read;
+    for (Index t = sizes.offset(); t < sizes.length; ++t) {
+      read.push_back(problem.plan().window(t, sizes.start));
+    }
+    for (Index slot = first * slots; slot < (first + of_group) * slots; ++slot) {
+      const cuda::DeviceSpan& span = spans[static_cast<std::size_t>(slot)];
+      read.push_back({span.begin, span.end});
+    }
+    rows += 2 * real(union_length(std::move(read))) + searched;
+  }
+  return rows;
 }
 
 }  // namespace multistep::program

@@ -10,11 +10,13 @@ struct GpuWork {
   double span_pairs = 0;    // pairs of a query row and a key in a kept span, outside the window
   double window_pairs = 0;  // pairs of a query row and a key in its window
   double dense_pairs = 0;   // pairs of a query row and an eligible key
-  double key_rows = 0;      // of decoding: key and value rows that some head of a group reads, once
-                            // for each; 0 for more than one query
 };
 
 /// Counts from the spans that the GPU kept: [rows, top_k], or none where N = 1.
 GpuWork count_work(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans);
+
+/// Rows of keys that some query of a group of heads searches, and of keys and values that one
+/// attends to: each once for the group, whatever number of its queries want it.
+double key_rows(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans);
 
 }  // namespace multistep::program
