@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Breaks the reference on purpose, one edit at a time, and asserts that the unit tests notice.
+"""Breaks the reference and the judge of sweeps on purpose, one edit at a time, and asserts that the
+unit tests notice.
 
 Usage: mutants.py BUILD_FOLDER [NAME...]
 
 A mutant is one edit of one source file. Its file is compiled anew, linked with the unit tests'
-objects in front of the intact library, and the tests are run, the nearest first: they must fail.
+objects in front of the intact libraries, and the tests are run, the nearest first: they must fail.
 The same with an empty edit must pass.
 """
 
@@ -20,7 +21,9 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-REFERENCE = pathlib.Path(__file__).resolve().parent.parent / "reference"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "reference"
+EXPERIMENTS = ROOT / "experiments"
 TIMEOUT = 120  # seconds for one run of the tests
 
 # Catch2 tells of a signal with memory that it allocates: where a mutant has broken the heap it
@@ -32,7 +35,7 @@ extern "C" int sigaction(int, const struct sigaction*, struct sigaction*) noexce
 
 class Mutant(NamedTuple):
     name: str
-    file: str
+    file: str  # below reference/, or experiments/ where it is of bench/
     old: str  # occurs once in the file
     new: str
 
@@ -439,6 +442,19 @@ MUTANTS = [
            "selection = span_search(search_of(part));"),
     Mutant("gradients by returned scores forgotten", "stages/attention.cpp",
            "  add(from(by_result.scores, chosen.top_k), by_items.scores);\n", ""),
+    # Sweeps
+    Mutant("the smaller call may be slower", "bench/sweep_judge.cpp",
+           "  if (!(step.factor <= kLargestFactor)) {",
+           "  if (rises && !(step.factor <= kLargestFactor)) {"),
+    Mutant("work explains nothing", "bench/sweep_judge.cpp",
+           "std::max({1.0, slow.bytes / fast.bytes, slow.products / fast.products})", "1.0"),
+    Mutant("less work asks for less time", "bench/sweep_judge.cpp",
+           "std::max({1.0, slow.bytes", "std::max({slow.bytes"),
+    Mutant("a call without a time is judged", "bench/sweep_judge.cpp",
+           "if (!is_measure(call.milliseconds)) return fmt::format(\"{} has no time\", call.value);",
+           "if (!is_measure(call.milliseconds)) return \"\";"),
+    Mutant("plain kernels excuse each other", "bench/sweep_judge.cpp",
+           "      if (step.pass()) step.why = beside_fast(axis, at);\n", ""),
 ]
 
 
@@ -452,22 +468,24 @@ class Workshop:
         self.commands = {}  # the compiler's arguments for each source file of the reference
         for entry in json.loads((build / "compile_commands.json").read_text()):
             source = pathlib.Path(entry["file"])
-            if source.is_relative_to(REFERENCE):
-                self.commands[str(source.relative_to(REFERENCE))] = shlex.split(entry["command"])
+            for home in (REFERENCE, EXPERIMENTS):
+                if source.is_relative_to(home):
+                    self.commands[str(source.relative_to(home))] = shlex.split(entry["command"])
         self.outer = folder / "outer.hpp"  # every header from outside, compiled once
         included = {line for path in REFERENCE.rglob("*.?pp")
                     for line in re.findall("^#include <.*>", path.read_text(), re.MULTILINE)}
         self.outer.write_text("\n".join(sorted(included)) + "\n")
-        some = next(iter(self.commands))
+        some = MUTANTS[0].file
         self.compile(some, self.outer, f"{self.outer}.gch", ["-x", "c++-header"])
         handlers = folder / "no_handlers.cpp"
         handlers.write_text(NO_HANDLERS)
         self.no_handlers = str(folder / "no_handlers.o")
         self.compile(some, handlers, self.no_handlers)
 
-    def compile(self, name, source, built, options=(), reference=REFERENCE):
-        """Compiles `source` as the reference's file `name` is compiled, but faster."""
-        command = [word.replace(f"-I{REFERENCE}", f"-I{reference}")
+    def compile(self, name, source, built, options=(), home=REFERENCE, copy=REFERENCE):
+        """Compiles `source` as the file `name` is compiled, but faster, and with the headers of
+        `copy` instead of those of `home`."""
+        command = [word.replace(f"-I{home}", f"-I{copy}")
                    for word in self.commands[name] if word != "-Werror"]
         command[command.index("-o") + 1] = str(built)
         at = command.index("-c")
@@ -476,15 +494,16 @@ class Workshop:
 
     def build_tests(self, mutant, folder):
         """The unit tests with the mutant, made in `folder`."""
-        sources = folder / "reference"
-        shutil.copytree(REFERENCE, sources)
+        home = home_of(mutant.file)
+        sources = folder / home.name
+        shutil.copytree(home, sources)
         target = sources / mutant.file
         target.write_text(target.read_text().replace(mutant.old, mutant.new))
         objects = [self.no_handlers]
         for name in sorted(users(mutant.file)):
             objects.append(str(folder / f"{name.replace('/', '_')}.o"))
-            self.compile(name, sources / name, objects[-1],
-                         ["-include", str(self.outer)], sources)
+            options = ["-include", str(self.outer)] if home == REFERENCE else []
+            self.compile(name, sources / name, objects[-1], options, home, sources)
         program = folder / "tests"
         subprocess.run([self.link["compiler"], "-fopenmp", *shlex.split(self.link["flags"]),
                         "-o", str(program), *objects, *self.nearest_first(mutant.file),
@@ -497,6 +516,11 @@ class Workshop:
             name = os.path.normpath(test).partition("unit_tests.dir/")[2]
             return len(os.path.commonprefix([name, file]))
         return sorted(self.link["objects"], key=shared, reverse=True)
+
+
+def home_of(file):
+    """The folder that a mutant's file is below."""
+    return EXPERIMENTS if file.startswith("bench/") else REFERENCE
 
 
 def users(file):
@@ -527,7 +551,7 @@ def main():
     wanted = [mutant for mutant in MUTANTS if not sys.argv[2:] or mutant.name in sys.argv[2:]]
     intact = Mutant("(none)", "schedule/power.cpp", MUTANTS[0].old, MUTANTS[0].old)
     for mutant in wanted:
-        if (places := (REFERENCE / mutant.file).read_text().count(mutant.old)) != 1:
+        if (places := (home_of(mutant.file) / mutant.file).read_text().count(mutant.old)) != 1:
             sys.exit(f"{mutant.name}: {places} places in {mutant.file}, not 1")
     survivors = []
 
