@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
-#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training]    some, or all
+#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training] [sweep]    some, or all
 # Results go to results/<device>/, and the tables of docs/results.md are made anew from results/. What is
 # there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
 # where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
@@ -185,13 +185,24 @@ training() {
   return $failed
 }
 
+# Every factor between neighbouring shapes; a cliff fails, and its file tells which.
+sweep() {
+  say "cliffs, into $folder/sweep.json"
+  if finished "$folder/sweep.json"; then
+    echo "sweep: kept, of this commit, and without a cliff"
+    return
+  fi
+  "$multistep" bench --sweep --commit "$commit" --dirty "$dirty" \
+    --json --output "$folder/sweep.json"
+}
+
 folder=$(results)
 mkdir -p "$folder"
-[ $# -gt 0 ] || set -- tests compare bench accuracy training
+[ $# -gt 0 ] || set -- tests compare bench accuracy training sweep
 for part in "$@"; do
   case $part in
-    tests | compare | bench | accuracy | training) ;;
-    *) echo "experiments/gpu.sh $part: tests, compare, bench, accuracy or training" >&2; exit 2 ;;
+    tests | compare | bench | accuracy | training | sweep) ;;
+    *) echo "experiments/gpu.sh $part: tests, compare, bench, accuracy, training or sweep" >&2; exit 2 ;;
   esac
 done
 for part in "$@"; do

@@ -3,11 +3,13 @@
 #include <algorithm>
 
 #include "bench/gpu_options.hpp"
+#include "bench/sweep_judge.hpp"
 #include "program/commands.hpp"
 #include "program/configs.hpp"
 #include "program/options.hpp"
 #include "program/output.hpp"
 #include "program/provenance.hpp"
+#include "program/sweep.hpp"
 #ifdef MULTISTEP_HAS_CUDA
 #include "bench/gpu_bench.hpp"
 #include "bench/gpu_compare.hpp"
@@ -18,14 +20,27 @@
 namespace multistep::program {
 namespace {
 
+/// What is not given; empty in Options.
+struct Defaults {
+  const char* lengths;
+  const char* configs;
+  const char* chunk;
+  const char* repeats;
+  const char* sample;
+};
+constexpr Defaults kOfBench{"64Ki,256Ki,1Mi,10M", "A,B", "32Ki", "50", "16"};
+constexpr Defaults kOfSweep{"64Ki,1Mi", "A", "2Ki", "20", "4"};
+constexpr char kWholeLengths[] = "4Ki,8Ki,16Ki,32Ki";
+
 struct Options {
-  std::string lengths = "64Ki,256Ki,1Mi,10M";
-  std::string whole_lengths = "4Ki,8Ki,16Ki,32Ki";
-  std::string configs = "A,B";
+  bool sweep = false;
+  std::string lengths;
+  std::string whole_lengths;
+  std::string configs;
   std::string phases = "decode,prefill";
-  std::string chunk = "32Ki";
-  std::string repeats = "50";
-  std::string sample = "16";
+  std::string chunk;
+  std::string repeats;
+  std::string sample;
   Provenance provenance;
   GpuShapeOptions shape;
   OutputOptions output;
@@ -61,14 +76,25 @@ Index queries_of(const std::string& phase, Index length, Index chunk) {
   return std::min(length, length > (Index{1} << 22) ? std::max<Index>(1, chunk / 4) : chunk);
 }
 
+/// What both kinds of runs read alike.
+struct Common {
+  std::vector<std::string> phases;
+  Index chunk;
+  Index repeats;
+  Index sample;
+};
+
+Common read_common(const Options& options) {
+  return {split("--phases", options.phases), parse_size("--chunk", options.chunk, 1, kMaxGpuLength),
+          parse_size("--repeats", options.repeats, 5, 10'000),
+          parse_size("--sample", options.sample, 1, 65536)};
+}
+
 Task read(const Options& options) {
-  Task task;
-  task.repeats = parse_size("--repeats", options.repeats, 5, 10'000);
-  task.sample = parse_size("--sample", options.sample, 1, 65536);
-  const Index chunk = parse_size("--chunk", options.chunk, 1, kMaxGpuLength);
-  task.provenance = options.provenance.json();
+  const Common common = read_common(options);
+  Task task{options.provenance.json(), {}, common.repeats, common.sample};
   const std::vector<std::string> configs = split("--configs", options.configs);
-  for (const std::string& phase : split("--phases", options.phases)) {
+  for (const std::string& phase : common.phases) {
     if (phase != "decode" && phase != "prefill" && phase != "whole" && phase != "train") {
       throw std::invalid_argument(
           fmt::format("--phases {}: decode, prefill, whole or train", phase));
@@ -80,7 +106,7 @@ Task read(const Options& options) {
       for (const std::string& config : configs) {
         Planned one{config, config_of("--configs", config).schedule, phase,
                     options.shape.shape(length)};
-        one.shape.queries = queries_of(phase, length, chunk);
+        one.shape.queries = queries_of(phase, length, common.chunk);
         require_host_memory(one.shape, one.schedule);
         task.cases.push_back(std::move(one));
       }
@@ -90,6 +116,35 @@ Task read(const Options& options) {
   std::stable_sort(task.cases.begin(), task.cases.end(), [](const Planned& a, const Planned& b) {
     return a.shape.length < b.shape.length;
   });
+  return task;
+}
+
+SweepTask read_sweep(const Options& options) {
+  const Common common = read_common(options);
+  for (const std::string& phase : common.phases) {
+    if (phase != "decode" && phase != "prefill") {
+      throw std::invalid_argument(
+          fmt::format("--phases {}: decode or prefill with --sweep", phase));
+    }
+  }
+  if (!options.whole_lengths.empty()) {
+    throw std::invalid_argument(
+        fmt::format("--whole-lengths {}: none of --sweep, which takes decode and prefill",
+                    options.whole_lengths));
+  }
+  const SweepBases bases{read_lengths("--lengths", options.lengths), common.phases, common.chunk};
+  SweepTask task;
+  task.provenance = options.provenance.json();
+  task.repeats = common.repeats;
+  task.sample = common.sample;
+  task.output = options.output;
+  for (const Index length : bases.lengths) task.shape = options.shape.shape(length);
+  for (const std::string& name : split("--configs", options.configs)) {
+    task.sweep.add({name, config_of("--configs", name).schedule, task.shape}, bases);
+  }
+  for (const SweepPoint& point : task.sweep.points) {
+    require_host_memory(point.shape, point.schedule);
+  }
   return task;
 }
 
@@ -183,30 +238,57 @@ void add_bench(CLI::App& app, Run& run) {
   const auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand(
       "bench", "Time the GPU's stages, each behind a passed comparison with the oracle");
+  command->add_flag("--sweep", options->sweep,
+                    "find cliffs: vary one thing at a time around every length, phase and "
+                    "configuration, and judge each step between neighbours");
+  const auto defaults = [](const char* Defaults::*value) {
+    return fmt::format("(default {}, with --sweep {})", kOfBench.*value, kOfSweep.*value);
+  };
   command->add_option("--lengths", options->lengths,
-                      "contexts of decode and prefill (default 64Ki,256Ki,1Mi,10M)");
+                      "contexts of decode and prefill " + defaults(&Defaults::lengths));
   command->add_option("--configs", options->configs,
-                      fmt::format("of {} (default A,B)", kConfigNames));
+                      fmt::format("of {} {}", kConfigNames, defaults(&Defaults::configs)));
   command->add_option("--phases", options->phases,
                       "of decode, prefill (the last chunk), whole, and train (whole, forward and "
-                      "backward) (default decode,prefill)");
+                      "backward) (default decode,prefill, which alone --sweep takes)");
   command->add_option("--whole-lengths", options->whole_lengths,
-                      "lengths of whole and train (default 4Ki,8Ki,16Ki,32Ki)");
+                      fmt::format("lengths of whole and train (default {})", kWholeLengths));
   command->add_option("--chunk", options->chunk,
-                      "queries of a prefill chunk (default 32Ki), a quarter above 4Mi keys");
+                      fmt::format("queries of a prefill chunk {}; without --sweep a quarter above "
+                                  "4Mi keys",
+                                  defaults(&Defaults::chunk)));
   options->shape.add(*command);
   command->add_option("--repeats", options->repeats,
-                      "runs timed, in [5, 10000] (default 50); fewer of runs beyond 40 ms");
-  command->add_option("--sample", options->sample,
-                      "rows compared before each timing, in [1, 65536] (default 16)");
+                      fmt::format("runs timed, in [5, 10000] {}; fewer of long ones",
+                                  defaults(&Defaults::repeats)));
+  command->add_option(
+      "--sample", options->sample,
+      "rows compared before each timing, in [1, 65536] " + defaults(&Defaults::sample));
   options->provenance.add(*command);
   options->output.add(*command);
-  command->footer(
+  command->footer(fmt::format(
       "A case that fails, or its comparison, has no times, and the exit code is 1.\n"
-      "Example:\n"
-      "  multistep bench --lengths 64Ki,1Mi --configs A,nstep3 --phases decode --json");
-  command->callback(
-      [options, &run] { run = [options] { return bench(*options, read(*options)); }; });
+      "With --sweep it is 1 as well where the slower of two neighbours takes more than {} times\n"
+      "what the other one takes and the growth of its bytes or products explain.\n"
+      "Examples:\n"
+      "  multistep bench --lengths 64Ki,1Mi --configs A,nstep3 --phases decode --json\n"
+      "  multistep bench --sweep --lengths 64Ki",
+      kLargestFactor));
+  command->callback([options, &run] {
+    const Defaults& unsaid = options->sweep ? kOfSweep : kOfBench;
+    const auto settle = [](std::string& option, const char* value) {
+      if (option.empty()) option = value;
+    };
+    settle(options->lengths, unsaid.lengths);
+    settle(options->configs, unsaid.configs);
+    settle(options->chunk, unsaid.chunk);
+    settle(options->repeats, unsaid.repeats);
+    settle(options->sample, unsaid.sample);
+    if (!options->sweep) settle(options->whole_lengths, kWholeLengths);
+    run = [options] {
+      return options->sweep ? run_sweep(read_sweep(*options)) : bench(*options, read(*options));
+    };
+  });
 }
 
 }  // namespace multistep::program

@@ -138,6 +138,63 @@ class Bench(Case):
         for stage in ("search", "span attention", "window, combine"):
             self.assertIn(("A", "prefill", stage, "cold"), seen)
 
+    def test_bad_options_of_a_sweep(self):
+        for options, message in [
+            (["--phases", "decode,train"], "--phases train: decode or prefill with --sweep"),
+            (["--whole-lengths", "4Ki"],
+             "--whole-lengths 4Ki: none of --sweep, which takes decode and prefill"),
+            (["--configs", "C"],
+             "--configs C: A, B, dense, paper, released, or nstepN, evenN, alignedN, tightN with N in "
+             "[2, 64]"),
+            (["--chunk", "0"],
+             "--chunk 0: an integer in [1, 2147483646], as 1000, 1k, 1Ki, 1M, ..."),
+            (["--lengths", ""], "--lengths '': a value"),
+            (["--start", "64Ki"], "--start 64Ki: an integer in [0, 65535], as 1000, 1k, 1Ki, 1M, ..."),
+            (["--dirty", "maybe"], "--dirty maybe: yes or no"),
+        ]:
+            with self.subTest(options=options):
+                self.refuses(["bench", "--sweep", *options], message)
+
+    def test_a_sweep_does_not_fit_this_machine(self):
+        done = run("bench", "--sweep", "--lengths", 2**30)
+        self.assertEqual((done.returncode, done.stdout), (2, ""))
+        self.assertRegex(done.stderr, r"^multistep bench: --length \d+: the oracle takes "
+                                      r"\S+ GiB, at most \S+ GiB fit this machine\n$")
+
+    def test_a_sweep_judges_every_step(self):
+        """Whether so small a shape has cliffs is not asked here: it may end with 1."""
+        done = run("bench", "--sweep", "--lengths", "2Ki", "--configs", "A,nstep3,dense", "--chunk",
+                   64, "--repeats", 5, "--head-dim", 64, "--heads", 8, "--json")
+        if done.returncode == 77:
+            self.assertRegex(done.stderr, r"^multistep bench: .+\n$")
+            self.assertEqual(done.stdout, "")
+            self.skipTest(done.stderr.strip())
+        result = json.loads(done.stdout)
+        self.assertEqual(done.returncode, 1 if result["failed"] else 0)
+        self.assertEqual(len(result["failed"]), len(done.stderr.splitlines()))
+        known = [(config, phase, axis) for config in ("A", "nstep3", "dense")
+                 for phase in ("decode", "prefill")
+                 for axis in ("head_dim", "group", "batch", "layout", "inputs", "outputs", "keys")]
+        axes = [(one["config"], one["phase"], one["axis"]) for one in result["axes"]]
+        for one in [*known, ("A", None, "queries"), ("nstep3", "decode", "top_k")]:
+            self.assertIn(one, axes)
+        cliffs = 0
+        for axis in result["axes"]:
+            values = [call["value"] for call in axis["calls"]]
+            self.assertEqual([(step["from"], step["to"]) for step in axis["steps"]],
+                             list(zip(values, values[1:])))
+            for call in axis["calls"]:
+                self.assertIs(call["compared"]["pass"], True)
+                self.assertTrue(0 < call["low_ms"] <= call["median_ms"] <= call["high_ms"])
+                self.assertTrue(min(call["bytes"], call["products"]) > 0)
+            for one, other, step in zip(axis["calls"], axis["calls"][1:], axis["steps"]):
+                self.assertAlmostEqual(step["ratio"], other["median_ms"] / one["median_ms"])
+                self.assertEqual(step["pass"], step["why"] == "")
+                if step["factor"] > result["largest_factor"]:
+                    self.assertIs(step["pass"], False)
+                cliffs += not step["pass"]
+        self.assertEqual(len(result["failed"]), cliffs)
+
     def test_bad_options(self):
         for options, message in [
             (["--configs", "C"],

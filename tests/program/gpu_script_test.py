@@ -127,13 +127,25 @@ class Script(unittest.TestCase):
         self.assertIn("FAIL  4Ki bf16 random --steps 3", done.stdout)
         self.assertEqual(len(json.loads((self.results / "accuracy.json").read_text())["runs"]), 96)
 
+    def test_a_sweep_with_a_cliff_is_kept_and_asked_again(self):
+        self.fate(at=2, code=1)
+        self.assertEqual(self.run_script("sweep").returncode, 1)
+        self.assertEqual(json.loads((self.results / "sweep.json").read_text())["failed"], [1])
+        self.assertEqual(self.calls(), [
+            "bench --sweep --commit c1 --dirty no --json --output results/h100/sweep.json"])
+        self.fate(at=0, code=0)
+        self.assertEqual(self.run_script("sweep").returncode, 0)
+        self.assertEqual(len(self.calls()), 1)
+        self.assertEqual(self.run_script("sweep").returncode, 0)
+        self.assertEqual(self.calls(), [])
+
     def test_no_gpu_and_usage(self):
         self.fate(at=1, code=77)
         self.assertEqual(self.run_script("bench").returncode, 77)
         self.fate(at=0, code=0)
         done = self.run_script("bench", "speed")
         self.assertEqual((done.returncode, done.stderr), (
-            2, "experiments/gpu.sh speed: tests, compare, bench, accuracy or training\n"))
+            2, "experiments/gpu.sh speed: tests, compare, bench, accuracy, training or sweep\n"))
 
 
 if __name__ == "__main__":
