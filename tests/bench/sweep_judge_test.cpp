@@ -104,7 +104,7 @@ TEST_CASE("a call without a time, or without known work, fails its steps", "[swe
       CHECK(std::isnan(found.factor));
     }
   }
-  CHECK_FALSE(step({"1"}, good).pass());
+  CHECK_FALSE(step(SweepCall(), good).pass());
   for (const double work : {kNaN, kInf, 0.0, -1.0}) {
     CHECK(step(call("1", 1, work, 1), good).why == "the work of 1 is not known");
     CHECK(step(good, call("1", 1, 1, work)).why == "the work of 1 is not known");

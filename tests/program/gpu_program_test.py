@@ -163,7 +163,7 @@ class Bench(Case):
 
     def test_a_sweep_judges_every_step(self):
         """Whether so small a shape has cliffs is not asked here: it may end with 1."""
-        done = run("bench", "--sweep", "--lengths", "2Ki", "--configs", "A,nstep3,dense", "--chunk",
+        done = run("bench", "--sweep", "--lengths", "2Ki", "--configs", "nstep3,dense", "--chunk",
                    64, "--repeats", 5, "--head-dim", 64, "--heads", 8, "--json")
         if done.returncode == 77:
             self.assertRegex(done.stderr, r"^multistep bench: .+\n$")
@@ -172,11 +172,11 @@ class Bench(Case):
         result = json.loads(done.stdout)
         self.assertEqual(done.returncode, 1 if result["failed"] else 0)
         self.assertEqual(len(result["failed"]), len(done.stderr.splitlines()))
-        known = [(config, phase, axis) for config in ("A", "nstep3", "dense")
+        known = [(config, phase, axis) for config in ("nstep3", "dense")
                  for phase in ("decode", "prefill")
                  for axis in ("head_dim", "group", "batch", "layout", "inputs", "outputs", "keys")]
         axes = [(one["config"], one["phase"], one["axis"]) for one in result["axes"]]
-        for one in [*known, ("A", None, "queries"), ("nstep3", "decode", "top_k")]:
+        for one in [*known, ("dense", None, "queries"), ("nstep3", "decode", "top_k")]:
             self.assertIn(one, axes)
         cliffs = 0
         for axis in result["axes"]:
