@@ -454,7 +454,9 @@ MUTANTS = [
            "if (!is_measure(call.milliseconds)) return fmt::format(\"{} has no time\", call.value);",
            "if (!is_measure(call.milliseconds)) return \"\";"),
     Mutant("plain kernels excuse each other", "bench/sweep_judge.cpp",
-           "      if (step.pass()) step.why = beside_fast(axis, at);\n", ""),
+           "step.why = !one.pass() && !(one.factor < other.factor) ? one.why : other.why;", ""),
+    Mutant("the first of two plain calls judged alone", "bench/sweep_judge.cpp",
+           "one.why : other.why;", "one.why : \"\";"),
 ]
 
 

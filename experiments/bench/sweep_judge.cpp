@@ -53,12 +53,13 @@ std::optional<std::size_t> nearest_fast(const std::vector<SweepCall>& axis, std:
   return std::nullopt;
 }
 
-/// Why a plain call is a cliff beside the nearest one without.
-std::string beside_fast(const std::vector<SweepCall>& axis, std::size_t at) {
-  const std::optional<std::size_t> fast = nearest_fast(axis, at);
-  return fast ? judge(axis[*fast], axis[at]).why
-              : fmt::format("{}, and no call of the axis runs without a plain kernel",
-                            named(axis[at]));
+/// A plain call beside the nearest one without; as it is where there is none, which fails.
+SweepStep beside_fast(const std::vector<SweepCall>& axis, std::size_t at) {
+  if (const auto fast = nearest_fast(axis, at)) return judge(axis[*fast], axis[at]);
+  SweepStep step = judge(axis[at], axis[at]);
+  step.why =
+      fmt::format("{}, and no call of the axis runs without a plain kernel", named(axis[at]));
+  return step;
 }
 
 }  // namespace
@@ -67,9 +68,10 @@ std::vector<SweepStep> judge_steps(const std::vector<SweepCall>& axis) {
   std::vector<SweepStep> steps;
   for (std::size_t at = 1; at < axis.size(); ++at) {
     SweepStep step = judge(axis[at - 1], axis[at]);
-    if (!axis[at - 1].plain.empty() && !axis[at].plain.empty()) {
-      if (step.pass()) step.why = beside_fast(axis, at - 1);
-      if (step.pass()) step.why = beside_fast(axis, at);
+    if (step.pass() && !axis[at - 1].plain.empty() && !axis[at].plain.empty()) {
+      const SweepStep one = beside_fast(axis, at - 1);
+      const SweepStep other = beside_fast(axis, at);
+      step.why = !one.pass() && !(one.factor < other.factor) ? one.why : other.why;
     }
     steps.push_back(std::move(step));
   }

@@ -127,6 +127,12 @@ TEST_CASE("two plain calls do not excuse each other", "[sweep]") {
           "7 (plain: why) takes 3 times as long as 4, 1.71 times what work explains");
     CHECK(steps[2].factor == Approx(3 / 2.2 * 6 / 7));  // the neighbours' own
   }
+  SECTION("and the one that is worse off is told") {
+    const auto steps =
+        judge_steps({fast, call("5", 5, 5, 5, "why"), call("6", 7, 6, 6, "why"), fast});
+    CHECK(steps[1].why ==
+          "6 (plain: why) takes 7 times as long as 4, 4.67 times what work explains");
+  }
   SECTION("which may come after them") {
     const auto steps = judge_steps({call("2", 9, 2, 2, "why"), call("3", 9, 3, 3, "why"), fast});
     CHECK(steps[0].why == "2 (plain: why) takes 9 times as long as 4, 9 times what work explains");
