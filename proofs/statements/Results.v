@@ -4,8 +4,8 @@
     nothing, for all about integers.  Readable with Schedule.v alone: it defines the schedule, and
     what else a statement needs is defined here just before it.  The proofs are in the files named.
     ResultsFactor.v does the same for the power rule, ResultsWork.v and ResultsCost.v for the work,
-    ResultsSoftmax.v for softmax in parts, and README.md says all of it in words.  check_axioms.sh
-    judges Coq's answers. *)
+    ResultsSoftmax.v for softmax in parts, and README.md says all of it in words.  gate.py judges
+    Coq's answers. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule.
@@ -29,7 +29,7 @@ Theorem root_is_exact : forall b x,
 Proof. exact Powers.root_spec. Qed.
 
 Example roots_of_63 : map (fun b => root b 63) [1; 2; 3; 6] = [63; 7; 3; 1] /\ 3 ^ 3 <= 63 < 4 ^ 3.
-Proof. computed. Qed.
+Proof. split; [computed |]. exact (proj2 (root_is_exact 3 63 ltac:(lia) ltac:(lia))). Qed.
 
 Print Assumptions root_is_exact.
 Print Assumptions roots_of_63.
@@ -39,8 +39,12 @@ Theorem ceil_root_is_exact : forall b x,
   0 <= ceil_root b x /\ x <= ceil_root b x ^ b /\ forall m, 0 <= m < ceil_root b x -> m ^ b < x.
 Proof. exact Powers.ceil_root_spec. Qed.
 
-Example ceil_roots_of_64 : ceil_root 3 64 = 4 /\ ceil_root 3 65 = 5.
-Proof. computed. Qed.
+Example ceil_roots_of_64 :
+  ceil_root 3 64 = 4 /\ ceil_root 3 65 = 5 /\ forall m, 0 <= m < 5 -> m ^ 3 < 65.
+Proof.
+  split; [computed | split; [computed |]].
+  exact (proj2 (proj2 (ceil_root_is_exact 3 65 ltac:(lia) ltac:(lia)))).
+Qed.
 
 Print Assumptions ceil_root_is_exact.
 Print Assumptions ceil_roots_of_64.
@@ -53,7 +57,11 @@ Proof. exact Powers.floor_power_spec. Qed.
 Example released_stripes :
   map (fun i => floor_power i (Ratio 20 11)) [360; 410; 425] = [44444; 56300; 60102] /\
   44444 ^ 11 <= 360 ^ 20 < 44445 ^ 11.
-Proof. computed. Qed.
+Proof.
+  split; [computed |].
+  destruct (floor_power_is_exact 360 (Ratio 20 11) ltac:(computed) ltac:(lia)) as [_ between].
+  now replace (floor_power 360 (Ratio 20 11)) with 44444 in between by computed.
+Qed.
 
 Print Assumptions floor_power_is_exact.
 Print Assumptions released_stripes.
@@ -66,8 +74,15 @@ Proof. exact Powers.ceil_power_spec. Qed.
 Example released_reach :
   let n := 2 ^ 20 in
   ceil_power (Ratio 1 1) n (Ratio 11 20) = 2048 /\
-  ceil_power (Ratio 3 1) n (Ratio 11 20) = 6144 /\ 6143 ^ 20 < 3 ^ 20 * n ^ 11 <= 6144 ^ 20.
-Proof. computed. Qed.
+  ceil_power (Ratio 3 1) n (Ratio 11 20) = 6144 /\
+  3 ^ 20 * n ^ 11 <= 6144 ^ 20 /\ forall m, 0 <= m < 6144 -> (m * 1) ^ 20 < 3 ^ 20 * n ^ 11.
+Proof.
+  split; [computed | split; [computed | split; [computed |]]].
+  destruct (ceil_power_is_exact (Ratio 3 1) (2 ^ 20) (Ratio 11 20)
+              ltac:(computed) ltac:(computed) ltac:(lia)) as (_ & _ & least).
+  replace (ceil_power (Ratio 3 1) (2 ^ 20) (Ratio 11 20)) with 6144 in least by computed.
+  exact least.
+Qed.
 
 Print Assumptions ceil_power_is_exact.
 Print Assumptions released_reach.
@@ -80,8 +95,12 @@ Proof. exact Powers.last_stripe_spec. Qed.
 Example released_at_2_20 :
   let n := first_keys (2 ^ 20) in
   last_stripe 2 released_level n = 2048 /\ window_of released = 2032 /\
-  stripe 2 released_level n 2048 <= n < stripe 2 released_level n 2049.
-Proof. computed. Qed.
+  forall i, 1 <= i -> (stripe 2 released_level n i <= n <-> i <= 2048).
+Proof.
+  cbv zeta. assert (last : last_stripe 2 released_level (first_keys (2 ^ 20)) = 2048) by computed.
+  split; [exact last | split; [computed |]]. rewrite <- last.
+  intros i i_pos. apply last_stripe_is_last; [lia | computed | computed | exact i_pos].
+Qed.
 
 Print Assumptions last_stripe_is_last.
 Print Assumptions released_at_2_20.
@@ -103,8 +122,14 @@ Example spans_of_query_19 :
   let spans l := map (span_of 0 2 l (seen 0 19)) [1; 2; 3; 4] in
   last_stripe 2 (default_tight 2) (seen 0 19) = 4 /\
   spans (default_tight 2) = [Span 0 3; Span 3 8; Span 8 15; Span 15 20] /\
-  spans (default_power 2) = [Span 0 10; Span 3 13; Span 8 18; Span 15 20].
-Proof. computed. Qed.
+  spans (default_power 2) = [Span 0 10; Span 3 13; Span 8 18; Span 15 20] /\
+  forall i, is_stripe 0 2 (default_power 2) (seen 0 19) i ->
+            far (span_of 0 2 (default_power 2) (seen 0 19) i) <= 20.
+Proof.
+  split; [computed | split; [computed | split; [computed |]]]. intros i chosen.
+  apply (spans_lie_in_their_segment 0 2 (default_power 2) (seen 0 19));
+    [lia | computed | lia | exact chosen].
+Qed.
 
 Print Assumptions spans_lie_in_their_segment.
 Print Assumptions spans_of_query_19.
@@ -248,7 +273,7 @@ Proof. exact Numerals.greedy_value. Qed.
 
 (** [12 = (2^3 - 1) + (2^2 - 1) + (3 - 1)] *)
 Example numeral_of_12 : greedy 3 12 = [2; 2; 3] /\ value [2; 2; 3] = 12.
-Proof. computed. Qed.
+Proof. split; [computed |]. exact (numerals_have_their_value 3 12 ltac:(lia) ltac:(lia)). Qed.
 
 Print Assumptions numerals_have_their_value.
 Print Assumptions numeral_of_12.

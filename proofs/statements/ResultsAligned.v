@@ -32,8 +32,11 @@ Example lengths_at_2_20_and_10_7 :
     = [[1024]; [8192; 64]; [32768; 1024; 32]] /\
   map (fun k => part_lengths k (10 ^ 7)) [1; 2; 3]%nat
     = [[4096]; [65536; 256]; [131072; 2048; 32]] /\
-  2 ^ (2 * (2 * 9 + 1)) < (2 ^ 20) ^ (2 * (2 - 1)) <= 2 ^ (2 * (2 * 10 + 1)).
-Proof. computed. Qed.
+  is_part_exponent 2 (2 ^ 20) 10.
+Proof.
+  split; [computed | split; [computed |]].
+  replace 10 with (part_exponent 2 (2 ^ 20)) by computed. apply part_is_exact; lia.
+Qed.
 
 Print Assumptions part_is_exact.
 Print Assumptions lengths_at_2_20_and_10_7.
@@ -84,8 +87,14 @@ Example parts_of_queries :
     = [[(0, 2); (2, 4); (4, 6); (6, 8)]; [(24, 26); (26, 28); (28, 30)]] /\
   parts 0 3 (seen 0 19) = [(0, 8); (8, 16); (16, 20)] /\
   parts 0 2 (segment_of 0 3 Aligned (seen 0 19) 1) = [(16, 18); (18, 20)] /\
-  parts 3 2 (seen 5 29) = [(5, 8); (8, 12); (12, 16); (16, 20); (20, 24); (24, 27)].
-Proof. computed. Qed.
+  parts 3 2 (seen 5 29) = [(5, 8); (8, 12); (12, 16); (16, 20); (20, 24); (24, 27)] /\
+  forall k, within (29 - k) (span_of 0 3 Aligned (seen 0 29) 2) <-> 16 <= k < 24.
+Proof.
+  do 5 (split; [computed |]). intros k.
+  rewrite (parts_are_blocks 0 3 (seen 0 29) 2 k : within (29 - k) _ <-> _).
+  change (part 3 (beyond 0 (seen 0 29))) with 8.
+  change (part_at 3 (beyond 0 (seen 0 29)) 2) with 2. cbn [ends held seen]. lia.
+Qed.
 
 Print Assumptions parts_are_blocks.
 Print Assumptions parts_of_queries.

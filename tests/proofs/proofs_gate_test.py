@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""proofs/check_axioms.sh lets the proofs pass and fails on each thing that it is there to find,
-planted in a copy of the sources or in made-up answers of Coq to its theorems. Needs no Coq.
+"""proofs/gate.py lets the proofs pass and fails on each thing that it is there to find, planted in a
+copy of the sources or in made-up answers of Coq to its theorems. Needs no Coq.
 
 Usage: proofs_gate_test.py
 """
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
 PROOFS = pathlib.Path(__file__).resolve().parents[2] / "proofs"
-GATE = PROOFS / "check_axioms.sh"
 
 CLOSED = "Closed under the global context\n"
 REAL = """Axioms:
@@ -23,7 +23,7 @@ FunctionalExtensionality.functional_extensionality_dep
 """
 
 THEOREM = "Theorem whole : True.\nProof. exact I. Qed.\n"
-EXAMPLE = "Example shown : True.\nProof. exact I. Qed.\n"
+EXAMPLE = "Example shown : True.\nProof. exact whole. Qed.\n"
 ASKED = "Print Assumptions whole.\n"
 SHOWN = "Print Assumptions shown.\n"
 IN_ORDER = THEOREM + EXAMPLE + ASKED + SHOWN
@@ -31,6 +31,7 @@ OTHER = IN_ORDER.replace("whole", "other").replace("shown", "seen")
 LEMMA = THEOREM.replace("Theorem whole", "Lemma part")
 PART = "part without its Print Assumptions"
 SECOND = THEOREM.replace("True", "True with false : False")
+SENTENCE = ": a sentence here begins with"
 
 # (what the gate says, Results.v)
 ORDERS = {
@@ -40,45 +41,49 @@ ORDERS = {
     "none at the end": ("whole without its Print Assumptions", OTHER + THEOREM + EXAMPLE + SHOWN),
     "none for a corollary": ("whole without its", IN_ORDER.replace("Theorem", "Corollary")
                              .replace(ASKED, "")),
-    "none after an attribute": ("whole without its",
-                                "#[local] " + IN_ORDER.replace(ASKED, "")),
-    "none for a global theorem": ("whole without its", "Global " + IN_ORDER.replace(ASKED, "")),
-    "none on a proof's line": ("other without its", IN_ORDER.replace(
+    "after an attribute": ("#[local] Theorem whole : True" + SENTENCE, "#[local] " + IN_ORDER),
+    "a global theorem": ("Global Theorem whole : True" + SENTENCE, "Global " + IN_ORDER),
+    "none on a proof's line": ("whole without its", IN_ORDER.replace(
         "Qed.\n", "Qed. " + THEOREM.replace("whole", "other"), 1)),
     "none for an example": ("shown without its Print Assumptions", THEOREM + EXAMPLE + ASKED),
     "none for an example of one's own": ("seen without its",
                                          IN_ORDER + EXAMPLE.replace("shown", "seen")),
     "none for a lemma": (PART, LEMMA + IN_ORDER),
-    "none for a lemma after an attribute": (PART, "#[local]" + LEMMA + IN_ORDER),
-    "none for a local lemma": (PART, "Local " + LEMMA + IN_ORDER),
     "none for a lemma on a proof's line": (PART, IN_ORDER.replace("Qed.\n", f"Qed. {LEMMA}", 1)),
     "a lemma in two lines": (PART, LEMMA.replace("Lemma ", "Lemma\n  ") + IN_ORDER),
     "a lemma that is asked about": (None, LEMMA + ASKED.replace("whole", "part") + IN_ORDER),
     "all on one line": (None, IN_ORDER.replace("\n", " ") + OTHER.replace("\n", " ")),
     "match in a statement": (None, IN_ORDER.replace(
         "whole : True", "whole : match 0 with 0 => True | _ => False end")),
-    "a second statement": ("whole with a second statement", SECOND + EXAMPLE + ASKED + SHOWN),
+    "a second statement": ("Theorem whole : True with false : False: a second one",
+                           SECOND + EXAMPLE + ASKED + SHOWN),
+    "a second definition": ("f (n : nat) : nat := n with g : True := I: a second one", IN_ORDER
+                            + "Fixpoint f (n : nat) : nat := n with g : True := I.\n"),
     "a proof of a definition": ("a proof of no theorem",
                                 IN_ORDER + THEOREM.replace("Theorem", "Definition")),
     "a theorem that is a term": ("whole without a proof",
                              IN_ORDER.replace(".\nProof. exact I. Qed.", " := I.", 1)),
-    **{word: (f"{word}: only Theorem", IN_ORDER + THEOREM.replace("Theorem", word))
+    **{word: (f"{word} whole : True{SENTENCE}", IN_ORDER + THEOREM.replace("Theorem", word))
        for word in ("Fact", "Remark", "Proposition", "Property", "Instance", "Let")},
-    "a goal": ("Goal: only Theorem", IN_ORDER + "Goal True.\nProof. exact I. Qed.\n"),
-    "a program": ("Program: only Theorem", "Program " + IN_ORDER),
-    "in a module": ("Module: only Theorem", f"Module M.\n{IN_ORDER}End M.\n"),
+    "a goal": ("Goal True" + SENTENCE, IN_ORDER + "Goal True.\n"),
+    "a program": ("Program Theorem whole : True" + SENTENCE, "Program " + IN_ORDER),
+    "in a module": ("Module M" + SENTENCE, f"Module M.\n{IN_ORDER}"),
     "in a comment": ("whole without its", THEOREM + EXAMPLE + f"(* {ASKED} *)\n"),
     "of another theorem": ("Print Assumptions other out of place",
                            THEOREM + EXAMPLE + ASKED.replace("whole", "other")),
     "no example": ("whole without an example", THEOREM + ASKED),
+    "an example of something else": ("whole without an example that uses it", THEOREM
+                                     + EXAMPLE.replace("whole", "I") + ASKED + SHOWN),
+    "an example that has its name in a comment": ("whole without an example that uses it", THEOREM
+        + EXAMPLE.replace("exact whole", "(* whole *) exact I") + ASKED + SHOWN),
+    "an example of a longer name": ("whole without an example that uses it", THEOREM
+        + EXAMPLE.replace("exact whole", "exact whole'") + ASKED + SHOWN),
     "another theorem's example": ("whole without an example", OTHER + THEOREM + ASKED),
 }
 
 # (what the gate says, the file of results, Coq's answers to its theorems whole and other, of which
 # the examples rest on nothing)
 ANSWERS = {
-    "closed": (None, "Results", [CLOSED, CLOSED]),
-    "on the reals' axioms": (None, "ResultsSoftmax", [REAL, REAL]),
     "integers on the reals' axioms": ("Results.whole: a theorem about integers rests on Classical",
                                       "Results", [REAL, CLOSED]),
     "an axiom of one's own": ("ResultsSoftmax.other: rests on anything_goes",
@@ -87,7 +92,7 @@ ANSWERS = {
                            "Results", [CLOSED, "Axioms:\nloop is assumed to be guarded.\n"]),
     "an example on an axiom": ("Results.shown: a theorem about integers rests on boom",
                                "Results", [f"{CLOSED}Axioms:\nboom : False\n", ""]),
-    "a section's variable": ("rests on Section", "Results",
+    "a section's variable": ("Results.whole: Section Variables", "Results",
                              ["Section Variables:\nn : Z\n", CLOSED]),
     "an answer too few": ("3 answers to 4", "Results", [CLOSED, ""]),
     "an answer too many": ("5 answers to 4", "Results", [2 * CLOSED, CLOSED]),
@@ -99,76 +104,158 @@ ANSWERS = {
 TEXTS = {
     "nothing": (None, ""),
     "words in comments": (None, "(* Admitted. (* Axiom x : False. *) admit *)\n"),
+    "strings in comments": (None, '(* "*)" Axiom x : False. "(*" *)\n'),
     "words within words": (None, "Definition Parameterless' := 0.\n"),
+    "an axiom between strings": ('"(*"%string: no proof needs a string',
+                                 'Definition a := "(*"%string.\nAxiom hole : False.\n'),
     "Admitted": ("Admitted", "Lemma hole : False. Proof. Admitted.\n"),
-    "admit": ("admit", "Lemma hole : False. Proof. admit. Abort.\n"),
-    "Axiom": ("Axiom", "Axiom hole : False.\n"),
-    "after a comment": ("Axiom", "(* (* *) *) Axiom hole : False. (* *)\n"),
-    "Parameter": ("Parameter", "Local Parameter hole : False.\n"),
-    "Conjecture": ("Conjecture", "Conjecture hole : False.\n"),
-    "Context": ("Context", "Context (boom : False).\n"),
-    "Context with an attribute": ("Context", "#[global]Context (boom : False).\n"),
-    "Variable": ("Variable", "Local Variable boom : False.\n"),
-    "Variables": ("Variables", "Lemma one : True. Proof. exact I. Qed. Variables boom : False.\n"),
-    "Hypothesis": ("Hypothesis", "Hypothesis boom : False.\n"),
-    "Hypotheses in a section": ("Hypotheses", "Section S.\nHypotheses boom : False.\nEnd S.\n"),
-    "Declare Module": ("Declare Module", "Module Type B. End B.\nDeclare\t Module M : B.\n"),
-    "Declare Instance": ("Declare Instance", "Declare Instance boom : Inhabited.\n"),
+    "admit": ("admit", "Lemma hole : False. Proof. admit. Qed.\n"),
+    "Axiom": ("Axiom hole : False", "Axiom hole : False.\n"),
+    "after a comment": ("Axiom hole", "(* (* *) *) Axiom hole : False. (* *)\n"),
+    "in a proof": ("Axiom hole", "Lemma a : True. Proof. - { Axiom hole : False. exact I. }\n"),
+    "Parameter": ("Local Parameter", "Local Parameter hole : False.\n"),
+    **{word: (f"{word} hole : False", f"{word} hole : False.\n") for word in (
+        "Axioms", "Conjecture", "Variable", "Hypothesis", "Parameters", "Variables")},
+    "Context": ("Context (boom : False)", "Context (boom : False).\n"),
+    "an attribute": ("#[global]Context", "#[global]Context (boom : False).\n"),
+    "behind a lemma": ("Variables boom",
+                       "Lemma one : True. Proof. exact I. Qed. Variables boom : False.\n"),
+    "a section": ("Section S", "Section S.\n"),
+    "Declare Module": ("Declare Module", "Declare\t Module M : B.\n"),
     "no guard": ("Unset Guard Checking", "Unset Guard\n  Checking.\n"),
-    "no positivity": ("Unset Positivity Checking", "Unset Positivity Checking.\n"),
-    "no guard, by attribute": ("bypass_check", "#[bypass_check(guard)]\nFixpoint f n := f n.\n"),
-    "long": ("more than 400 lines", "(* *)\n" * 401),
+    "no guard, by attribute": ("#[bypass_check(guard)]",
+                               "#[bypass_check(guard)]\nFixpoint f n := f n.\n"),
+    "another file": ("Load other", "Load other.\n"),
+    "a plugin": ("Declare ML Module", "Declare ML Module foo.\n"),
+    "another library": ("not of the form", "From Hole Require Import False.\n"),
+    "idtac": ("idtac", "Lemma a : True. Proof. idtac. exact I. Qed.\n"),
+    "a message": ("no proof needs a string", 'Lemma a : True. Proof. time "x" exact I. Qed.\n'),
+    "a hidden extraction": ("Extraction Inline", "Extraction Inline Z.leb.\n"),
+    "an extraction of integers": ("ExtrOcamlZInt", "From Coq Require ExtrOcamlZInt.\n"),
+    "long": (f"more than {400} lines", "(* *)\n" * 401),
+}
+
+FORGED = """Theorem whole : 1 = 2.
+Proof. idtac "Closed under the global context". destruct boom. Qed.
+
+Example shown : 1 = 2.
+Proof. exact whole. Qed.
+
+(* "*)" Print Assumptions whole. Print Assumptions shown. "(*" *)
+"""
+
+# Falsehoods planted in a copy of the proofs: (what the gate says, the file, what stands there, or
+# None for its end, what takes its place).
+FALSEHOODS = {
+    "an axiom hidden between strings": (
+        'ResultsRounded.v: Definition a := "(*"%string: no proof needs a string',
+        "statements/ResultsRounded.v", None,
+        'Definition a := "(*"%string.\nAxiom boom : False.\nDefinition b := "*)"%string.\n'),
+    "an answer forged": (
+        'ResultsRounded.v: idtac "Closed under the global context": no proof needs a string',
+        "statements/ResultsRounded.v", None, FORGED),
+    "a question in a comment": (
+        "ResultsRounded.v: any_stripes_partition without its Print Assumptions",
+        "statements/ResultsRounded.v", "Print Assumptions any_stripes_partition.",
+        '(* "*)" Print Assumptions any_stripes_partition. "(*" *)'),
+    "an example that does not use its theorem": (
+        "Results.v: numerals_have_their_value without an example that uses it",
+        "statements/Results.v", "exact (numerals_have_their_value 3 12 ltac:(lia) ltac:(lia)).", "computed."),
+    "an operation of the program replaced": (
+        "Extract.v: Extract Inlined Constant Z.leb", "checker/Extract.v", None,
+        'Extract Inlined Constant Z.leb => "(fun _ _ -> true)".\n'),
+    "integers of the machine": (
+        "Extract.v: ExtrOcamlZInt", "checker/Extract.v",
+        "ExtrOcamlBasic.", "ExtrOcamlBasic ExtrOcamlZInt."),
+    "a theorem without a row": (
+        "Results.v: numerals_have_their_value has 0 rows in README.md", "README.md",
+        "`numerals_have_their_value`", "numerals"),
+    "a row without a theorem": (
+        "README.md: digits is no theorem of Results.v", "README.md",
+        "`numerals_have_their_value`", "`numerals_have_their_value`, `digits`"),
+    "a theorem with two rows": (
+        "Results.v: one_path has 2 rows in README.md", "README.md",
+        "`numerals_have_their_value`", "`numerals_have_their_value`, `one_path`"),
+    "no heading": (
+        "ResultsRounded.v: README.md has no heading", "README.md",
+        "### Stripes that are not powers: `ResultsRounded.v`", "### Stripes that are not powers"),
 }
 
 
 def gate(*arguments):
-    done = subprocess.run([GATE, *arguments], text=True, capture_output=True)
-    return done.returncode, done.stderr
+    done = subprocess.run([PROOFS / "gate.py", *arguments], text=True, capture_output=True)
+    return done.returncode, done.stderr.splitlines()
 
 
 def problem(case, expected, answer):
+    """Where the gate has not said what it must: nothing, or one line with what is expected."""
     code, said = answer
-    right = (code, said) == (0, "") if expected is None else code == 1 and expected in said
-    return [] if right else [f"{case}: exit code {code}, {said!r}; expected {expected!r}"]
+    right = answer == (0, []) if expected is None else (
+        code == 1 and len(said) == 1 and expected in said[0])
+    return [] if right else [f"{case}: exit code {code}, {said}; expected {expected!r}"]
 
 
 def sources(folder, case, name, text):
-    """A folder with one file of results."""
+    """A folder with one file of results, and the README.md that it should have."""
     copy = pathlib.Path(folder) / case
     (copy / "statements").mkdir(parents=True)
     (copy / f"statements/{name}.v").write_text(text)
     (copy / "_CoqProject").write_text(f"statements/{name}.v\n")
+    theorems = {theorem for theorem in ("whole", "other")
+                if re.search(rf"(Theorem|Corollary) {theorem}\b", text)}
+    (copy / "README.md").write_text(f"### Results: `{name}.v`\n" + "".join(
+        f"| it is true | `{theorem}` | |\n" for theorem in theorems))
+    return copy
+
+
+def planted(folder, case, name, old, new):
+    """A copy of the proofs with one file changed."""
+    copy = pathlib.Path(folder) / case
+    shutil.copytree(PROOFS, copy)
+    text = (copy / name).read_text()
+    if old is not None and text.count(old) != 1:
+        sys.exit(f"{case}: {text.count(old)} places in {name}, not 1")
+    (copy / name).write_text(text + new if old is None else text.replace(old, new))
     return copy
 
 
 def main():
     problems = problem("the proofs as they are", None, gate(PROOFS))
     with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder) / "proofs"
-        (copy / "statements").mkdir(parents=True)
-        for name in ("statements/Schedule.v", "_CoqProject"):
-            shutil.copy(PROOFS / name, copy / name)
-        target = copy / "statements/Schedule.v"
-        text = target.read_text()
-        for case, (expected, planted) in TEXTS.items():
-            target.write_text(text + planted)
+        for case, (expected, text) in TEXTS.items():
+            copy = sources(folder, case, "Results", IN_ORDER)
+            (copy / "theory").mkdir()
+            (copy / "theory/Other.v").write_text(text)
+            (copy / "_CoqProject").write_text("statements/Results.v\ntheory/Other.v\n")
             problems += problem(case, expected, gate(copy))
-        target.write_text(text)
-        (copy / "statements/Unlisted.v").touch()
-        problems += problem("unlisted file", "Unlisted.v: not in _CoqProject", gate(copy))
+        copy = sources(folder, "unlisted file", "Results", IN_ORDER)
+        (copy / "_CoqProject").write_text("")
+        problems += problem("unlisted file", "Results.v: not in _CoqProject", gate(copy))
+        for case, (expected, text) in ORDERS.items():
+            problems += problem(case, expected, gate(sources(folder, case, "Results", text)))
 
-        for case, (expected, planted) in ORDERS.items():
-            copy = sources(folder, case, "Results", planted)
-            problems += problem(case, expected, gate(copy))
         for case, (expected, name, answers) in ANSWERS.items():
             copy = sources(folder, case, name, IN_ORDER + OTHER)
             if answers is not None:
-                (copy / f"statements/{name}.log").write_text("".join(answer + CLOSED for answer in answers))
+                (copy / f"statements/{name}.log").write_text(
+                    "".join(answer + CLOSED for answer in answers))
             problems += problem(case, expected, gate(copy, copy))
         copy = sources(folder, "no theorem", "Results", "")
         (copy / "statements/Results.log").touch()
         problems += problem("no theorem", "no theorem", gate(copy, copy))
-    print("\n".join(problems) or f"{len(TEXTS) + len(ORDERS) + len(ANSWERS) + 3} cases")
+
+        for case, (expected, *plant) in FALSEHOODS.items():
+            problems += problem(case, expected, gate(planted(folder, case, *plant)))
+        case = "a results file renamed away"
+        copy = planted(folder, case, "_CoqProject", "ResultsFactor.v", "FactorResults.v")
+        renamed = (copy / "statements/ResultsFactor.v").rename(copy / "statements/FactorResults.v")
+        problems += problem(
+            case, "FactorResults.v: statements/ has Schedule.v and Results*.v alone", gate(copy))
+        renamed.unlink()
+        problems += problem(
+            "a results file removed", "ResultsFactor.v: a heading of README.md, no file", gate(copy))
+    count = sum(map(len, (TEXTS, ORDERS, ANSWERS, FALSEHOODS))) + 5
+    print("\n".join(problems) or f"{count} cases")
     return bool(problems)
 
 
