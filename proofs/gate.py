@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What the proofs are held to beyond compiling.
 
-  gate.py SOURCES          the texts: the sentences they are made of, that each theorem of Results*.v
-                           has an example that uses it and a row of README.md, and each statement
-                           there its Print Assumptions
+  gate.py SOURCES          the texts: what sentences they are made of, that each theorem of
+                           Results*.v has an example that uses it and a row of README.md, and each
+                           statement there its Print Assumptions
   gate.py SOURCES BUILT    also what Coq answered when it compiled Results*.v in BUILT, kept in
                            statements/Results*.log there, that no definition in statements/ proves
                            something, and what coqchk finds in all compiled modules
@@ -155,8 +155,8 @@ def read_results(path):
 
 
 def check_order(path):
-    """Each theorem, its example, which uses it, and "Print Assumptions NAME.", in this order; and the
-    same question for each lemma and example, before the next theorem."""
+    """Each theorem, its example, which uses it, and "Print Assumptions NAME.", in this order; and
+    the same question for each lemma and example, before the next theorem."""
     stated, asked = read_results(path)
     theorem, waiting, shown = None, [], ""
     for at, statement in enumerate([*stated, Statement("Theorem", None, "")]):
@@ -177,7 +177,7 @@ def check_order(path):
 
 
 def check_readme(sources):
-    """Each theorem has its row in README.md, below the heading of its file; each row its theorem."""
+    """Each theorem has a row in README.md, below the heading of its file; each row its theorem."""
     rows, file = {}, None
     for line in (sources / "README.md").read_text().splitlines():
         heading = re.match(r"#+ (?:.*`(Results\w*\.v)`)?", line)
@@ -201,8 +201,8 @@ def check_readme(sources):
 
 
 def check_answers(sources, built):
-    """What Coq answered to the questions in its files of results: axioms stand at the beginning of a
-    line, their types behind or indented below."""
+    """What Coq answered to the questions in its files of results: axioms stand at the beginning of
+    a line, their types behind or indented below."""
     for path in sorted(sources.glob("*/*.v")):
         name = path.relative_to(sources)
         if not (built / name).exists() or (built / name).read_text() != path.read_text():

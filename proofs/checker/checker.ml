@@ -1,10 +1,17 @@
-(* The proved checker as a filter: a question a line, an answer a line.
+(* The proved checker and the definitions of Schedule.v as a filter: a question a line, an answer a
+   line.
 
-     LENGTH START WINDOW_INDEX LEVEL...      LEVEL: tight:E  power:E:B:F:Q  even  aligned
-     200 0 0 tight:3 even                    E, B, F, Q: integers or fractions as 20/11
+     context LENGTH START WINDOW_INDEX LEVEL...   the first hole as "QUERY KEY", or "covered"
+     query T START WINDOW_INDEX LEVEL...          the same of query T alone, its oldest hole
+     tree T START WINDOW_INDEX LEVEL...           the window's first key, and each choice of query T
+                                                  as LEVEL:STRIPE:ANCHOR:BEGIN:END, in front of
+                                                  those inside it
+     floor I E    ceil C N Q    root N B          floor (I^E), ceil (C N^Q), ceil (N^(1/B))
+     part M H                                     c of parts of 2^c keys, M steps left, H keys
 
-   It answers "covered", or the first hole as "QUERY KEY".  All that is trusted here is the reading
-   of a question and the writing of an answer; first_hole is extracted from Checker.v. *)
+   LEVEL: tight:E  power:E:B:F:Q  even  aligned; E, B, F, Q, C: integers or fractions as 20/11.
+   All that is trusted here is the reading of a question, the writing of an answer, and the walk over
+   the choices of a query; the rest is extracted. *)
 
 open Coverage
 
@@ -50,16 +57,57 @@ let level_of_text text =
   | [ "aligned" ] -> Aligned
   | _ -> failwith (text ^ ": a level is tight:E, power:E:B:F:Q, even or aligned")
 
+(* The integers first ... last. *)
+let rec upto first last = if first > last then [] else first :: upto (first + 1) last
+
+let z_of_int n = z_of_text (string_of_int n)
+
+let rec choices level w levels segment =
+  match levels with
+  | [] -> []
+  | rule :: rest ->
+    let steps_left = steps_of levels in
+    let key distance = int_of_z segment.ends - 1 - int_of_z distance in
+    let choice stripe =
+      let i = z_of_int stripe in
+      let span = span_of w steps_left rule segment i in
+      Printf.sprintf "%d:%d:%d:%d:%d" level stripe
+        (key (anchor w steps_left rule segment i))
+        (key span.far + 1) (key span.near + 1)
+      :: choices (level + 1) Z0 rest (segment_of w steps_left rule segment i)
+    in
+    upto (int_of_z (first_stripe w rule)) (int_of_z (last_searched w steps_left rule segment))
+    |> List.concat_map choice
+
+let hole = function
+  | None -> "covered"
+  | Some (query, key) -> Printf.sprintf "%d %d" (int_of_z query) (int_of_z key)
+
+let of_schedule question number start schedule =
+  let keys = number + 1 - start in
+  match question with
+  | "context" -> hole (first_hole schedule (z_of_int start) (z_of_int number))
+  | "query" ->
+    let below = match schedule.levels with [] -> [] | _ :: rest -> table rest O in
+    hole (hole_of schedule below (z_of_int start) (z_of_int keys))
+  | "tree" ->
+    let window = min keys (int_of_z (window_of schedule)) in
+    let seen = seen (z_of_int start) (z_of_int number) in
+    string_of_int (number + 1 - window) :: choices 1 schedule.window_index schedule.levels seen
+    |> String.concat " "
+  | _ -> failwith (question ^ ": a question is context, query, tree, floor, ceil, root or part")
+
 let answer line =
   match List.filter (( <> ) "") (String.split_on_char ' ' line) with
-  | length :: start :: window_index :: levels -> (
-    let schedule =
-      { levels = List.map level_of_text levels; window_index = z_of_text window_index }
-    in
-    match first_hole schedule (z_of_text start) (z_of_text length) with
-    | None -> "covered"
-    | Some (query, key) -> Printf.sprintf "%d %d" (int_of_z query) (int_of_z key))
-  | _ -> failwith (line ^ ": a question is LENGTH START WINDOW_INDEX LEVEL...")
+  | [ "floor"; i; e ] -> string_of_int (int_of_z (floor_power (z_of_text i) (ratio_of_text e)))
+  | [ "ceil"; c; n; q ] ->
+    string_of_int (int_of_z (ceil_power (ratio_of_text c) (z_of_text n) (ratio_of_text q)))
+  | [ "root"; n; b ] -> string_of_int (int_of_z (ceil_root (z_of_text b) (z_of_text n)))
+  | [ "part"; m; h ] -> string_of_int (int_of_z (part_exponent (z_of_text m) (z_of_text h)))
+  | question :: number :: start :: window_index :: levels ->
+    { levels = List.map level_of_text levels; window_index = z_of_text window_index }
+    |> of_schedule question (natural number) (natural start)
+  | _ -> failwith (line ^ ": no question")
 
 let () =
   try

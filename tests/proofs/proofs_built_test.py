@@ -19,9 +19,9 @@ from proofs_gate_test import IN_ORDER, PROOFS, gate, problem, sources
 # text that the gate sees)
 LIBRARY = {
     "nothing": (None, [], "Definition one := 1.\n", None),
-    "types in types": ("coqchk: Constants/Inductives relying on type-in-type: Multistep.Library.all",
-                       ["-type-in-type"], "Definition all := (fun T (A : T) => T) Type Type.\n",
-                       None),
+    "types in types": (
+        "coqchk: Constants/Inductives relying on type-in-type: Multistep.Library.all",
+        ["-type-in-type"], "Definition all := (fun T (A : T) => T) Type Type.\n", None),
     "an axiom that the text has not": ("coqchk: Axioms: Multistep.Library.hole", [],
                                        "Axiom hole : False.\n", "Definition one := 1.\n"),
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""proofs/gate.py lets the proofs pass and fails on each thing that it is there to find, planted in a
-copy of the sources or in made-up answers of Coq to its theorems. Needs no Coq.
+"""proofs/gate.py lets the proofs pass and fails on each thing that it is there to find, planted in
+a copy of the sources or in made-up answers of Coq to its theorems. Needs no Coq.
 
 Usage: proofs_gate_test.py
 """
@@ -160,7 +160,8 @@ FALSEHOODS = {
         '(* "*)" Print Assumptions any_stripes_partition. "(*" *)'),
     "an example that does not use its theorem": (
         "Results.v: numerals_have_their_value without an example that uses it",
-        "statements/Results.v", "exact (numerals_have_their_value 3 12 ltac:(lia) ltac:(lia)).", "computed."),
+        "statements/Results.v",
+        "exact (numerals_have_their_value 3 12 ltac:(lia) ltac:(lia)).", "computed."),
     "an operation of the program replaced": (
         "Extract.v: Extract Inlined Constant Z.leb", "checker/Extract.v", None,
         'Extract Inlined Constant Z.leb => "(fun _ _ -> true)".\n'),
@@ -252,8 +253,8 @@ def main():
         problems += problem(
             case, "FactorResults.v: statements/ has Schedule.v and Results*.v alone", gate(copy))
         renamed.unlink()
-        problems += problem(
-            "a results file removed", "ResultsFactor.v: a heading of README.md, no file", gate(copy))
+        case = "a results file removed"
+        problems += problem(case, "ResultsFactor.v: a heading of README.md, no file", gate(copy))
     count = sum(map(len, (TEXTS, ORDERS, ANSWERS, FALSEHOODS))) + 5
     print("\n".join(problems) or f"{count} cases")
     return bool(problems)

@@ -1,162 +1,139 @@
 #!/usr/bin/env python3
-"""The C++ checker and the proved one (proofs/checker/Checker.v, extracted) answer alike: covered, or
-the same first hole, for seeded schedules of which many fail.
+"""The program, the library and the definitions of proofs/ (extracted, with the proved checker)
+answer alike: the same first hole, choices, powers and spans, for seeded schedules of which many
+fail.
 
-Usage: proofs_test.py PROGRAM CHECKER
+Usage: proofs_test.py PROGRAM ANSWERS CHECKER
 
 Exits with 77 where CHECKER has not been built, as `./bootstrap proofs` does where Coq can be had,
 and fails where it has been built from other sources than proofs/ has now.
 """
 
-import collections
+import csv
+import io
 import json
 import os
 import pathlib
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 
-COUNT = 300    # schedules of all rules but aligned
-ALIGNED = 200  # schedules with aligned levels, among others
+from questions import (ALIGNED, COUNT, FAR, KNOWN, asked, far, of_exponents, of_options, options,
+                       powers, seeded, seeded_aligned, trees)
+
 PROOFS = pathlib.Path(__file__).resolve().parents[2] / "proofs"
 
-# Level of a schedule: a rule and, where the rule uses them, exponent, factors, span exponent.
-Level = collections.namedtuple("Level", "rule exponent backward forward span_exponent")
-Question = collections.namedtuple("Question", "length start window levels")
 
-
-def paper(exponent="2", backward="2", forward="0", span_exponent="1/2"):
-    return (Level("power", exponent, backward, forward, span_exponent),)
-
-
-def of_rules(*rules):
-    """Levels that use no rational, or default exponents alone, M of a tight one."""
-    return tuple(Level(rule, str(len(rules) + 1 - at), "1", "0", "1/2")
-                 for at, rule in enumerate(rules))
-
-
-# SPEC 10, SPEC 14, and the edges: dense attention, a single key, windows over everything.
-KNOWN = [
-    (Question(2000, 0, 0, paper(backward="1", forward="1")), (7, 0)),
-    (Question(1000, 0, 0, paper(backward="19/10")), (898, 0)),
-    (Question(898, 0, 0, paper(backward="19/10")), None),
-    (Question(200, 0, 0, paper(exponent="5/2", backward="3")), (83, 0)),
-    (Question(1000, 0, 0, paper()), None),
-    (Question(200, 30, 2, paper("20/11", "3", "1", "11/20")), None),
-    (Question(100, 0, 0, ()), None),
-    (Question(1, 0, 0, paper()), None),
-    (Question(50, 0, 60, (Level("even", "3", "3", "0", "2/3"), *paper())), None),
-    (Question(300, 0, 0, of_rules("aligned")), None),
-    (Question(300, 5, 3, of_rules("aligned")), None),
-    (Question(300, 0, 0, of_rules("aligned", "aligned")), None),
-    (Question(200, 7, 2, of_rules("aligned", "even")), None),
-    (Question(200, 7, 2, of_rules("tight", "aligned")), None),
-    (Question(200, 7, 2, of_rules("even", "aligned", "tight", "aligned")), None),
-    (Question(50, 0, 60, of_rules("aligned", "aligned")), None),
-    # Holes below aligned parts and above them; the first hangs on the nominal length of a clipped
-    # part: by its own length it would be (32, 16).
-    (Question(50, 7, 0, (*of_rules("aligned", "aligned"), *paper(backward="1"))), (32, 8)),
-    (Question(200, 5, 3, (*of_rules("aligned"), *paper(backward="1/2"))), (12, 5)),
-    (Question(200, 5, 0, (*paper(backward="1"), *of_rules("aligned"))), (12, 5)),
-]
-
-
-def seeded(seed):
-    """A schedule of up to 5 steps, its factors around the M that closes every length."""
-    draw = random.Random(seed)
-    steps = draw.choice([1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5])
-    # Mixed rules, or the power rule alone, which alone can fail.
-    rules = draw.choice([["tight", "power", "power", "even"], ["power"]])
-    return drawn(draw, steps, lambda: draw.choice(rules))
-
-
-def seeded_aligned(seed):
-    """The same with an aligned level, a power level, and up to two more, in any order or the aligned
-    ones first: where parts lie, and how long a clipped one nominally is, shows in the holes."""
-    draw = random.Random(COUNT + seed)
-    more = ["aligned", "aligned", "power", "power", "tight", "even"]
-    rules = ["aligned", "power", *draw.choices(more, k=draw.choice([0, 0, 1, 1, 2]))]
-    draw.shuffle(rules)
-    if draw.random() < 0.5:
-        rules.sort(reverse=True)  # the last is level 1's
-    return drawn(draw, len(rules) + 1, rules.pop)
-
-
-def drawn(draw, steps, rule):
-    """A schedule whose levels have the rules that `rule` gives, one after the other."""
-    levels = []
-    for M in range(steps, 1, -1):
-        exponent = str(M)
-        if M == steps:  # --exponent is level 1's
-            exponent = draw.choice([exponent, exponent, "20/11", "3/2", "5/2", "7/3", "1"])
-        backward = draw.choice([f"{M}", f"{10 * M - 1}/10", f"{M}/2", "5/3", "1", "2/3", "1/2"])
-        forward = draw.choice(["0", "0", "1", "1/2", "2/3"])
-        span_exponent = draw.choice([f"{M - 1}/{M}"] * 3 + ["1/2", "11/20"])
-        levels.append(Level(rule(), exponent, backward, forward, span_exponent))
-    length = draw.choice([draw.randint(1, 80), draw.randint(80, 300), draw.choice([256, 257])])
-    start = draw.choice([0, 0, draw.randrange(length // 2 + 1)])
-    return Question(length, start, draw.choice([0, 0, 0, 1, 2, 5]), tuple(levels))
-
-
-def for_checker(question):
-    """The line of proofs/checker/checker.ml."""
-    words = [str(question.length), str(question.start), str(question.window)]
-    for level in question.levels:
-        values = {"tight": level[:2], "power": level}.get(level.rule, level[:1])
-        words.append(":".join(values))
-    return " ".join(words)
-
-
-def for_program(question):
-    """The arguments of `multistep`."""
-    words = ["verify", "--json", "--length", question.length, "--start", question.start,
-             "--steps", len(question.levels) + 1, "--window-index", question.window]
-    if question.levels:
-        words += ["--exponent", question.levels[0].exponent]
-        for option in ("rule", "backward", "forward", "span_exponent"):
-            values = [getattr(level, option) for level in question.levels]
-            words += ["--" + option.replace("_", "-"), ",".join(values)]
-    return [str(word) for word in words]
-
-
-def ask_checker(checker, questions):
-    """The first hole of each question, or None."""
-    lines = "".join(for_checker(question) + "\n" for question in questions)
-    done = subprocess.run([checker], input=lines, text=True, capture_output=True, timeout=300)
+def ask(program, lines):
+    """A program's answer to each line."""
+    done = subprocess.run([program], input="".join(line + "\n" for line in lines), text=True,
+                          capture_output=True, timeout=900)
     answers = done.stdout.splitlines()
-    if done.returncode or len(answers) != len(questions):
-        sys.exit(f"{checker}: {len(answers)} answers to {len(questions)} questions, exit code "
+    if done.returncode or len(answers) != len(lines):
+        sys.exit(f"{program}: {len(answers)} answers to {len(lines)} questions, exit code "
                  f"{done.returncode}: {done.stderr}")
-    return [None if answer == "covered" else tuple(map(int, answer.split()))
-            for answer in answers]
+    return answers
 
 
-def ask_program(program, question):
-    done = subprocess.run([program, *for_program(question)], text=True, capture_output=True,
-                          timeout=300)
+def verify(program, *arguments, stdin=None):
+    """What `multistep verify` reports, and its first hole as the checker says it."""
+    words = [program, "verify", "--json", *map(str, arguments)]
+    done = subprocess.run(words, input=stdin, text=True, capture_output=True, timeout=300)
     if done.returncode not in (0, 1):
-        sys.exit(f"{program} {' '.join(for_program(question))}: {done.stderr}")
+        sys.exit(f"{' '.join(words)}: {done.stderr}")
     report = json.loads(done.stdout)
     first = report["first_excluded"]
     if report["covered"] is not (first is None) or done.returncode != (first is not None):
-        sys.exit(f"{program}: verdict, first hole and exit code disagree for {question}")
-    return first and (first["position"], first["key"])
+        sys.exit(f"{' '.join(words)}: verdict, first hole and exit code disagree")
+    return report, "covered" if first is None else f"{first['position']} {first['key']}"
 
 
-def mismatches(questions, proved, tested):
-    return [f"{for_checker(question)}\n  proved {a or 'covered'}, multistep {b or 'covered'}"
-            for question, a, b in zip(questions, proved, tested, strict=True) if a != b]
+def of_context(question):
+    return ["--length", question.length, "--start", question.start, *options(question)]
+
+
+def mismatches(lines, proved, tested):
+    return [f"{line}\n  proved {a[:500]}, tested {b[:500]}"
+            for line, a, b in zip(lines, proved, tested, strict=True) if a != b]
 
 
 def wrong_answers(answer):
     """What a checker gone wrong might say instead."""
-    if answer is None:
-        return [(0, 0)]
-    query, key = answer
-    return [None, (query + 1, key), (query, key + 1)]
+    if answer == "covered":
+        return ["0 0"]
+    query, key = map(int, answer.split())
+    return ["covered", f"{query + 1} {key}", f"{query} {key + 1}"]
+
+
+def choices(tree):
+    """The window's first key and the choices [level, stripe, anchor, begin, end] of a tree."""
+    window, *nodes = tree.split()
+    return int(window), [tuple(map(int, node.split(":"))) for node in nodes]
+
+
+def expected_map(question, answers):
+    """The rows of `multistep map` that the trees of all queries make, all of text."""
+    rows = []
+    for query, tree in enumerate(answers):
+        window, nodes = choices(tree)
+        row = [[query, key, int(key >= window)] for key in range(query + 1)]
+        for level in range(1, len(question.levels) + 1):
+            of_level = [node[2:] for node in nodes if node[0] == level]
+            for key in range(query + 1):
+                holding = [at for at, (_, begin, end) in enumerate(of_level) if begin <= key < end]
+                row[key] += [sum(anchor == key for anchor, _, _ in of_level), len(holding),
+                             holding[0] if holding else -1]
+        rows += row
+    return [[str(value) for value in row] for row in rows]
+
+
+def final_spans(question, answers):
+    """What every query can reach: (query, begin, end) of the final spans and of the window."""
+    spans = []
+    for query, tree in enumerate(answers, question.start):
+        window, nodes = choices(tree)
+        spans += [(query, *node[3:]) for node in nodes if node[0] == len(question.levels)]
+        spans += [(query, window, query + 1)] if window <= query else []
+    return spans
+
+
+def check_lists(program, question, answers, hole):
+    """`map`, and `verify --spans`, given what the definitions say that each query chooses from."""
+    problems = []
+    if question.start == 0:
+        words = [program, "map", "--length", str(question.length), *options(question)]
+        done = subprocess.run(words, text=True, capture_output=True, check=True, timeout=300)
+        got = list(csv.reader(io.StringIO(done.stdout)))[1:]
+        if got != expected_map(question, answers):
+            problems.append(f"map of {question} is another")
+    spans = final_spans(question, answers)
+    reached = {(query, key) for query, begin, end in spans for key in range(begin, end)}
+    keys = question.length - question.start
+    excluded = keys * (keys + 1) // 2 - len(reached)
+    text = "".join(",".join(map(str, row)) + "\n" for row in [("query", "begin", "end"), *spans])
+    for arguments, stdin in (
+            (["--spans", "-", "--length", question.length, "--start", question.start], text),
+            (of_context(question), None)):
+        report, first = verify(program, *arguments, stdin=stdin)
+        if (first, int(report["excluded_pairs"])) != (hole, excluded):
+            problems.append(f"verify {arguments}: {first}, {report['excluded_pairs']} pairs; "
+                            f"proved {hole}, {excluded} pairs")
+    return problems
+
+
+def check_samples(program, checker, question, count, hole):
+    """`verify --queries`: the hole that a sample finds is the oldest of its query; in a covered
+    context none is found, and all queries find the first."""
+    _, found = verify(program, *of_context(question), "--queries", count)
+    if count >= question.length - question.start or hole == "covered":
+        expected = hole
+    else:
+        # The last query is in every sample.
+        query = int(found.split()[0]) if found != "covered" else question.length - 1
+        expected, = ask(checker, [asked("query", question, query)])
+    return mismatches([f"--queries {count} of {question}"], [expected], [found])
 
 
 def stale(built):
@@ -189,7 +166,7 @@ def unnoticed():
 
 
 def main():
-    program, checker = sys.argv[1:]
+    program, library, checker = sys.argv[1:]
     if not os.path.exists(checker):
         print(f"1 test of the proofs skipped: no {checker}; ./bootstrap proofs builds it")
         return 77
@@ -199,33 +176,49 @@ def main():
     begin = time.monotonic()
     questions = [question for question, _ in KNOWN] + [seeded(seed) for seed in range(COUNT)]
     questions += [seeded_aligned(seed) for seed in range(ALIGNED)]
-    proved = ask_checker(checker, questions)
-    tested = [ask_program(program, question) for question in questions]
-
-    problems = mismatches(questions, proved, tested)
-    known = [answer for _, answer in KNOWN]
-    problems += mismatches(questions[:len(KNOWN)], proved[:len(KNOWN)], known)
+    lines = [asked("context", question) for question in questions]
+    proved = ask(checker, lines)
+    problems = mismatches(lines, proved, [verify(program, *of_context(question))[1]
+                                          for question in questions])
+    known = ["covered" if answer is None else "{} {}".format(*answer) for _, answer in KNOWN]
+    problems += mismatches(lines[:len(KNOWN)], proved[:len(KNOWN)], known)
 
     # That the comparison can fail: every answer, one at a time, replaced by wrong ones.
     for at, answer in enumerate(proved):
         for wrong in wrong_answers(answer):
             planted = proved[:at] + [wrong] + proved[at + 1:]
-            if len(mismatches(questions, planted, proved)) != 1:
-                problems.append(f"{for_checker(questions[at])}: {wrong} passes for {answer}")
+            if len(mismatches(lines, planted, proved)) != 1:
+                problems.append(f"{lines[at]}: {wrong} passes for {answer}")
 
     problems += unnoticed()
 
     holes = []
     for begin_at, count in ((len(KNOWN), COUNT), (len(KNOWN) + COUNT, ALIGNED)):
-        holes.append(sum(answer is not None for answer in proved[begin_at:begin_at + count]))
+        holes.append(sum(answer != "covered" for answer in proved[begin_at:begin_at + count]))
         if 3 * min(holes[-1], count - holes[-1]) < count:
             problems.append(f"{holes[-1]} of {count} seeded schedules fail; a third must, a third "
                             "must not")
+
+    # The structure, in the library and in what the program lists or is given.
+    structure = [*powers(), *far(), *trees(of_exponents())]
+    problems += mismatches(structure, ask(checker, structure), ask(library, structure))
+    for question in of_options():
+        of_queries = trees([question])
+        hole, *answers = ask(checker, [asked("context", question), *of_queries])
+        problems += mismatches(of_queries, answers, ask(library, of_queries))
+        problems += check_lists(program, question, answers, hole)
+    for question, hole in zip(questions[len(KNOWN):], proved[len(KNOWN):]):
+        if question.start % 3 == 0:
+            problems += check_samples(program, checker, question, 20, hole)
+    for question in FAR:
+        problems += check_samples(program, checker, question, 30, None)
+
     if problems:
         print("\n".join(problems))
         return 1
-    print(f"{len(questions)} schedules, {holes[0]} of {COUNT} seeded ones with holes and {holes[1]} of "
-          f"{ALIGNED} with aligned levels, answered alike in {time.monotonic() - begin:.1f} s")
+    print(f"{len(questions)} schedules, {holes[0]} of {COUNT} seeded ones with holes and {holes[1]} "
+          f"of {ALIGNED} with aligned levels, {len(structure)} powers and lists of choices, "
+          f"answered alike in {time.monotonic() - begin:.1f} s")
     return 0
 
 
