@@ -6,6 +6,8 @@
      tree T START WINDOW_INDEX LEVEL...           the window's first key, and each choice of query T
                                                   as LEVEL:STRIPE:ANCHOR:BEGIN:END, in front of
                                                   those inside it
+     spans LENGTH START T:BEGIN:END...            the number of excluded pairs of a list of spans and the
+                                                  first, or "0 covered"
      floor I E    ceil C N Q    root N B          floor (I^E), ceil (C N^Q), ceil (N^(1/B))
      part M H                                     c of parts of 2^c keys, M steps left, H keys
 
@@ -95,7 +97,18 @@ let of_schedule question number start schedule =
     let seen = seen (z_of_int start) (z_of_int number) in
     string_of_int (number + 1 - window) :: choices 1 schedule.window_index schedule.levels seen
     |> String.concat " "
-  | _ -> failwith (question ^ ": a question is context, query, tree, floor, ceil, root or part")
+  | _ ->
+    failwith (question ^ ": a question is context, query, tree, spans, floor, ceil, root or part")
+
+let row_of_text text =
+  match String.split_on_char ':' text with
+  | [ query; first; last ] -> (z_of_text query, { near = z_of_text first; far = z_of_text last })
+  | _ -> failwith (text ^ ": a span is QUERY:BEGIN:END")
+
+let of_spans length start rows =
+  let excluded = excluded_pairs (List.map row_of_text rows) (z_of_text start) (z_of_text length) in
+  let first = match excluded with [] -> None | pair :: _ -> Some pair in
+  Printf.sprintf "%d %s" (List.length excluded) (hole first)
 
 let answer line =
   match List.filter (( <> ) "") (String.split_on_char ' ' line) with
@@ -104,6 +117,7 @@ let answer line =
     string_of_int (int_of_z (ceil_power (ratio_of_text c) (z_of_text n) (ratio_of_text q)))
   | [ "root"; n; b ] -> string_of_int (int_of_z (ceil_root (z_of_text b) (z_of_text n)))
   | [ "part"; m; h ] -> string_of_int (int_of_z (part_exponent (z_of_text m) (z_of_text h)))
+  | "spans" :: length :: start :: rows -> of_spans length start rows
   | question :: number :: start :: window_index :: levels ->
     { levels = List.map level_of_text levels; window_index = z_of_text window_index }
     |> of_schedule question (natural number) (natural start)

@@ -63,11 +63,30 @@ std::string choices(const StripePlan& plan, Index m, const Segment& segment) {
   return text;
 }
 
+std::string hole(const CoverageReport& report) {
+  const auto& first = report.first_excluded;
+  return first ? fmt::format("{} {}", first->position, first->key) : "covered";
+}
+
 std::string context(Words& words) {
   const Index length = words.index();
   const Index start = words.index();
-  const auto first = verify_all(schedule_of(words), length, start).first_excluded;
-  return first ? fmt::format("{} {}", first->position, first->key) : "covered";
+  return hole(verify_all(schedule_of(words), length, start));
+}
+
+std::string of_spans(Words& words) {
+  const Index length = words.index();
+  const Index start = words.index();
+  std::vector<QuerySpan> spans;
+  for (std::string word; words.line >> word;) {
+    std::istringstream row(word);
+    char colon = 0;
+    QuerySpan span;
+    row >> span.query >> colon >> span.span.begin >> colon >> span.span.end;
+    spans.push_back(span);
+  }
+  const CoverageReport report = verify_spans(std::move(spans), length, start);
+  return to_string(report.excluded_pairs) + " " + hole(report);
 }
 
 std::string of_query(Words& words, bool tree) {
@@ -87,6 +106,7 @@ std::string answer(const std::string& line) {
   const std::string question = words.next();
   if (question == "context") return context(words);
   if (question == "query" || question == "tree") return of_query(words, question == "tree");
+  if (question == "spans") return of_spans(words);
   if (question == "floor") {
     const Index base = words.index();
     return std::to_string(floor_power(base, words.rational()));
@@ -105,8 +125,8 @@ std::string answer(const std::string& line) {
     const Index part = aligned_part(words.index(), steps_left);
     return std::to_string(std::countr_zero(static_cast<std::uint64_t>(part)));
   }
-  throw std::invalid_argument(question +
-                              ": a question is context, query, tree, floor, ceil, root or part");
+  throw std::invalid_argument(
+      question + ": a question is context, query, tree, spans, floor, ceil, root or part");
 }
 
 }  // namespace

@@ -19,13 +19,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from proofs_test import PROOFS, ask
-from questions import KNOWN, asked, far, of_exponents, of_options, powers, seeded, trees
+from questions import KNOWN, asked, far, of_exponents, of_options, powers, seeded, span_lists, trees
 
 sys.path.insert(0, str(PROOFS))
 from gate import STATED, sentences
 
 SCHEDULE, CHECKER = "statements/Schedule.v", "checker/Checker.v"
-FILES = [SCHEDULE, "theory/Causality.v", "checker/SpanLists.v", CHECKER, "checker/Extract.v"]
+SPANS = "checker/SpanChecker.v"
+FILES = [SCHEDULE, "theory/Causality.v", "checker/SpanLists.v", CHECKER, SPANS, "checker/Extract.v"]
 
 
 class Mutant(NamedTuple):
@@ -122,6 +123,15 @@ MUTANTS = [
            "let newest := 0 in\n  let spans"),
     Mutant("levels below keep the window", CHECKER, "| None => reached ls 0 n\n",
            "| None => reached ls 1 n\n"),
+    # The checker of span lists
+    Mutant("the query's own key forgotten", SPANS, "(Z.to_nat (t + 1 - start))",
+           "(Z.to_nat (t - start))"),
+    Mutant("the last query of a list forgotten", SPANS, "(range start (Z.to_nat (len - start)))",
+           "(range start (Z.to_nat (len - 1 - start)))"),
+    Mutant("the spans of newer queries too", SPANS, "fst r =? t", "fst r <=? t"),
+    Mutant("queries without spans checked", SPANS, "  | [] => []\n  | spans =>", "  | spans =>"),
+    Mutant("keys from the first on", SPANS, "(range start (Z.to_nat (t + 1 - start)))",
+           "(range 0 (Z.to_nat (t + 1)))"),
 ]
 
 
@@ -132,7 +142,7 @@ def questions():
              [asked("context", question._replace(length=query + 1))
               for question in of_options()[:60]
               for query in range(question.start, question.start + 6)],
-             trees(of_exponents()[:40]), trees(of_options()[:60]), powers(), far()[1:]]
+             trees(of_exponents()[:40]), trees(of_options()[:60]), powers(), far()[1:], span_lists()]
     return [line for at in range(40) for kind in kinds for line in kind[at::40]]
 
 

@@ -156,6 +156,22 @@ def far():
     return lines
 
 
+def span_lists():
+    """Lists of spans at random, of a few queries of a context."""
+    lines = []
+    for seed in range(40):
+        draw = random.Random(seed)
+        length = draw.randint(1, 30)
+        start = draw.randrange(length)
+        words = ["spans", length, start]
+        for _ in range(draw.randint(0, 12)):
+            query = draw.randrange(start, length)
+            begin = draw.randint(start, query)
+            words.append(f"{query}:{begin}:{draw.randint(begin + 1, query + 1)}")
+        lines.append(" ".join(map(str, words)))
+    return lines
+
+
 def powers():
     """Powers and roots up to 2^48, of perfect ones, their neighbours, and at random."""
     draw, lines = random.Random(1), []
