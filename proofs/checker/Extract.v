@@ -1,5 +1,5 @@
-(** The checker as an OCaml program, and with it the definitions of Schedule.v: [Z] and [nat] stay the
-    inductive types of Coq, so what runs is what is proved. *)
+(** The checkers as an OCaml program, and with them the definitions of Schedule.v: [Z] and [nat] stay
+    the inductive types of Coq, so what runs is what is proved. *)
 
 From Coq Require Extraction ExtrOcamlBasic.
 From Multistep Require Import Schedule Causality Checker SpanChecker.

@@ -1,8 +1,8 @@
 (** * A checker of span lists that is proved right
 
     What [multistep verify --spans] decides for anybody's kernel: of each query in a list of final
-    spans, which eligible keys are in none of its spans.  All such pairs are listed, in order, so that
-    the first of them and their number are known. *)
+    spans, which eligible keys are in none of its spans.  All such pairs are listed, in order, so
+    that the first of them and their number are known. *)
 
 From Coq Require Import ZArith List Lia Bool Sorted.
 From Multistep Require Import Schedule SpanLists.
@@ -19,7 +19,8 @@ Definition spans_of_query (rows : list row) (t : Z) : list span :=
 Definition excluded_keys (rows : list row) (start t : Z) : list Z :=
   match spans_of_query rows t with
   | [] => []
-  | spans => filter (fun j => negb (existsb (holds j) spans)) (range start (Z.to_nat (t + 1 - start)))
+  | spans => filter (fun j => negb (existsb (holds j) spans))
+                    (range start (Z.to_nat (t + 1 - start)))
   end.
 
 Definition excluded_pairs (rows : list row) (start len : Z) : list (Z * Z) :=
@@ -87,7 +88,8 @@ Proof.
   apply Forall_forall. intros x member. apply in_range in member. lia.
 Qed.
 
-Lemma filter_sorted : forall (f : Z -> bool) l, StronglySorted Z.lt l -> StronglySorted Z.lt (filter f l).
+Lemma filter_sorted : forall (f : Z -> bool) l,
+  StronglySorted Z.lt l -> StronglySorted Z.lt (filter f l).
 Proof.
   intros f l sorted. induction sorted as [| x l sorted IH after]; cbn [filter]; [constructor |].
   destruct (f x); [| exact IH]. constructor; [exact IH |].
@@ -103,7 +105,8 @@ Qed.
 
 Lemma map_pair_sorted : forall t l, StronglySorted Z.lt l -> StronglySorted before (map (pair t) l).
 Proof.
-  intros t l sorted. induction sorted as [| x l sorted IH after]; cbn [map]; constructor; [exact IH |].
+  intros t l sorted.
+  induction sorted as [| x l sorted IH after]; cbn [map]; constructor; [exact IH |].
   apply Forall_map. eapply Forall_impl; [| exact after]. intros y less. right. cbn. lia.
 Qed.
 

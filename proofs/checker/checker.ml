@@ -6,8 +6,8 @@
      tree T START WINDOW_INDEX LEVEL...           the window's first key, and each choice of query T
                                                   as LEVEL:STRIPE:ANCHOR:BEGIN:END, in front of
                                                   those inside it
-     spans LENGTH START T:BEGIN:END...            the number of excluded pairs of a list of spans and the
-                                                  first, or "0 covered"
+     spans LENGTH START T:BEGIN:END...            the number of excluded pairs of a list of spans,
+                                                  and the first, or "0 covered"
      floor I E    ceil C N Q    root N B          floor (I^E), ceil (C N^Q), ceil (N^(1/B))
      part M H                                     c of parts of 2^c keys, M steps left, H keys
 

@@ -1,7 +1,7 @@
 (** * What is proved: the checker of span lists
 
-    What [multistep verify --spans] decides for anybody's kernel, given the final spans that each query
-    can choose from, its window as one more.  The proofs are in SpanChecker.v. *)
+    What [multistep verify --spans] decides for anybody's kernel, given the final spans that each
+    query can choose from, its window as one more.  The proofs are in SpanChecker.v. *)
 
 From Coq Require Import ZArith List Lia Sorted.
 From Multistep Require Import Schedule.
@@ -13,8 +13,8 @@ Open Scope Z_scope.
 Definition rows : list (Z * span) :=
   [(3, Span 0 4); (5, Span 5 6); (4, Span 3 5); (4, Span 0 2)].
 
-(** SPEC 9: the checker lists a pair of a query and a key exactly if the query is in the list, the key
-    eligible, and in none of the query's spans, which are keys here, not distances. *)
+(** SPEC 9: the checker lists a pair of a query and a key exactly if the query is in the list, the
+    key eligible, and in none of the query's spans, which are keys here, not distances. *)
 Theorem checker_lists_the_excluded : forall rows start len t j,
   In (t, j) (SpanChecker.excluded_pairs rows start len) <->
   start <= j <= t /\ t < len /\ (exists s, In (t, s) rows) /\
@@ -33,8 +33,8 @@ Qed.
 Print Assumptions checker_lists_the_excluded.
 Print Assumptions six_are_excluded.
 
-(** It lists them by query, then by key, and none twice: the first of them is the first hole, and there
-    are as many as the list is long. *)
+(** It lists them by query, then by key, and none twice: the first of them is the first hole, and
+    there are as many as the list is long. *)
 Theorem excluded_are_in_order : forall rows start len,
   StronglySorted (fun a b => fst a < fst b \/ fst a = fst b /\ snd a < snd b)
                  (SpanChecker.excluded_pairs rows start len).

@@ -100,8 +100,8 @@ def final_spans(question, answers):
 
 
 def check_lists(program, checker, question, answers, hole):
-    """`map`, and `verify --spans` for all spans and for some, given what the definitions say that each
-    query chooses from; and the number of pairs that `verify` counts."""
+    """`map`, and `verify --spans` for all spans and for some, given what the definitions say that
+    each query chooses from; and the number of pairs that `verify` counts."""
     problems = []
     if question.start == 0:
         words = [program, "map", "--length", str(question.length), *options(question)]
