@@ -63,18 +63,19 @@ def code(text):
         begin = token.end()
         if token[0] == "(*":
             depth += 1
+        elif depth == 0:
+            kept.append(token[0])  # a string, or the end of "(intros *)"
         elif token[0] == "*)":
             depth -= 1
             kept.append(" ")
-        elif depth == 0:
-            kept.append(token[0])
     return "".join([*kept, text[begin:]])
 
 
 def sentences(path):
-    """The sentences of a file, without the bullets and braces before them."""
+    """The sentences of a file, without the bullets and braces, "2: {" among them, before them."""
+    before = r"^([-+*{}\s]|(\d+|\[\s*[\w']+\s*\]|\w+|!)\s*:\s*\{)+"
     for sentence in re.split(r"\.(?=\s|$)", code(path.read_text())):
-        words = " ".join(re.sub(r"^[-+*{}\s]+", "", sentence).split())
+        words = " ".join(re.sub(before, "", sentence).split())
         if words:
             yield words
 

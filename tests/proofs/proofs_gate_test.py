@@ -113,6 +113,12 @@ TEXTS = {
     "Axiom": ("Axiom hole : False", "Axiom hole : False.\n"),
     "after a comment": ("Axiom hole", "(* (* *) *) Axiom hole : False. (* *)\n"),
     "in a proof": ("Axiom hole", "Lemma a : True. Proof. - { Axiom hole : False. exact I. }\n"),
+    "in a goal's braces": (
+        "Axiom hole", "Lemma a : True. Proof. 1: { Axiom hole : False. exact I. } Qed.\n"),
+    "in a named goal's braces": (
+        "Axiom hole", "Lemma a : True. Proof. [one] : { - Axiom hole : False. exact I. } Qed.\n"),
+    "behind what ends no comment": (
+        "Axiom hole", "Lemma a : True. Proof. (intros *). exact I. Qed. Axiom hole : False. (* *)\n"),
     "Parameter": ("Local Parameter", "Local Parameter hole : False.\n"),
     **{word: (f"{word} hole : False", f"{word} hole : False.\n") for word in (
         "Axioms", "Conjecture", "Variable", "Hypothesis", "Parameters", "Variables")},
