@@ -7,6 +7,17 @@
 
 namespace multistep {
 
+std::vector<Span> query_windows(const StripePlan& plan, const Shape& shape) {
+  const Rows rows(shape);
+  require_plan(&plan, shape);
+  std::vector<Span> windows;
+  for (Index row = 0; row < rows.count(); ++row) {
+    const bool first_head = row / shape.queries % shape.num_heads == 0;
+    if (first_head) windows.push_back(plan.window(rows.position(row), rows.start(row)));
+  }
+  return windows;
+}
+
 template <class T>
 Items span_attention(const SpanAttentionArgs<T>& args) {
   const Shape& shape = args.shape;
@@ -23,14 +34,14 @@ Items span_attention(const SpanAttentionArgs<T>& args) {
     return [&, query = Vector(d), weights = std::vector<double>()](Index begin, Index end) mutable {
       for (Index slot = begin * args.slots; slot < end * args.slots; ++slot) {
         const Index row = slot / args.slots;
-        const Index first = rows.kv_row(row, 0);
         const Span keys = item_keys(args, rows, slot);
+        const Index first = keys.empty() ? 0 : rows.kv_row(row, keys.begin);
         query = vector_at(args.query, row, d);
-        items.lse[at(slot)] = softmax(keys, query, args.key + first * d, scale, weights);
+        items.lse[at(slot)] =
+            softmax({0, keys.length()}, query, args.key + first * d, scale, weights);
         auto output = writable_at(items.output.data(), slot, d);
         for (std::size_t j = 0; j < weights.size(); ++j) {
-          const Index kv = first + keys.begin + static_cast<Index>(j);
-          output += weights[j] * vector_at(args.value, kv, d);
+          output += weights[j] * vector_at(args.value, first + static_cast<Index>(j), d);
         }
       }
     };
@@ -50,22 +61,22 @@ void add_gradients(const SpanAttentionArgs<T>& args, const double* output_gradie
     return
         [&, weights = std::vector<double>(), d_weights = std::vector<double>()](Index row) mutable {
           const Vector query = vector_at(args.query, row, d);
-          const Index first = rows.kv_row(row, 0);
           auto d_query = writable_at(sums.query, row, d);
           for (Index slot = row * args.slots; slot < (row + 1) * args.slots; ++slot) {
             const Span keys = item_keys(args, rows, slot);
-            softmax(keys, query, args.key + first * d, scale, weights);
+            const Index first = rows.kv_row(row, keys.begin);
+            softmax({0, keys.length()}, query, args.key + first * d, scale, weights);
             const auto d_output = vector_at(output_gradient, slot, d);
             d_weights.resize(weights.size());
             double mean = 0;  // <dO, O>
             for (std::size_t j = 0; j < weights.size(); ++j) {
-              const Index kv = first + keys.begin + static_cast<Index>(j);
+              const Index kv = first + static_cast<Index>(j);
               d_weights[j] = dot(d_output, vector_at(args.value, kv, d));
               mean += weights[j] * d_weights[j];
             }
             const double d_lse = lse_gradient ? lse_gradient[slot] : 0;
             for (std::size_t j = 0; j < weights.size(); ++j) {
-              const Index kv = first + keys.begin + static_cast<Index>(j);
+              const Index kv = first + static_cast<Index>(j);
               const double d_logit = scale * weights[j] * (d_weights[j] - mean + d_lse);
               d_query += d_logit * vector_at(args.key, kv, d);
               writable_at(sums.key, kv, d) += d_logit * query;
@@ -81,6 +92,7 @@ SpanAttentionGradients span_attention_backward(const SpanAttentionArgs<T>& args,
                                                const double* output_gradient,
                                                const double* lse_gradient) {
   const Rows rows(args.shape);
+  require_whole(args.shape);
   require_spans(rows, args);
   require_array(output_gradient, "output_gradient", rows.count());
   SpanAttentionGradients gradients;

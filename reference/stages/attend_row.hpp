@@ -39,11 +39,13 @@ Span window_of(const SpanAttentionArgs<T>& args, const Rows& rows, Index row) {
   return args.window ? args.window[rows.batch(row) * queries + row % queries] : Span{};
 }
 
-/// The keys of an item: slot `slot` of [rows, slots].
+/// The keys of an item that the arrays hold: slot `slot` of [rows, slots].
 template <class T>
 Span item_keys(const SpanAttentionArgs<T>& args, const Rows& rows, Index slot) {
   const Span window = window_of(args, rows, slot / args.slots);
-  return args.spans ? outside_window(args.spans[slot], window) : window;
+  const Span keys = args.spans ? outside_window(args.spans[slot], window) : window;
+  const Span held{std::max(keys.begin, rows.held().begin), std::min(keys.end, rows.held().end)};
+  return held.empty() ? Span{} : held;
 }
 
 /// Throws unless every span and window is made of eligible keys.

@@ -56,10 +56,7 @@ struct Composition {
     Stopwatch watch;
     selection = given ? std::move(*given) : span_search(search_of(part));
     seconds.search = watch.lap();
-    const Rows rows(part.shape);
-    for (Index row = 0; row < rows.count(); ++row) {
-      windows.push_back(part.plan->window(rows.position(row), rows.start(row)));
-    }
+    windows = query_windows(*part.plan, part.shape);
     spans = span_attention(attend_spans());
     window = span_attention(attend_window());
     seconds.attend = watch.lap();

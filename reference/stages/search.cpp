@@ -11,6 +11,7 @@ namespace {
 
 template <class T>
 void require_search(const SpanSearchArgs<T>& args, const Rows& rows, Index levels) {
+  require_whole(args.shape);
   require_levels(args.routing_queries.size(), levels);
   for (const T* level : args.routing_queries) require_array(level, "routing_queries", rows.count());
   require_array(args.search_keys, "search_keys", levels * args.shape.keys);

@@ -35,23 +35,31 @@ inline void keep(std::vector<Path>& kept, Path&& candidate, std::size_t top_k) {
   kept.insert(at, std::move(candidate));
 }
 
+/// Level m inside the spans of the kept paths: those that it keeps, best first, without anchors.
+template <class Score>
+std::vector<Path> best_of_level(const StripePlan& plan, Index m, const std::vector<Path>& parents,
+                                Score&& score, WorkCount& work) {
+  const auto top_k = static_cast<std::size_t>(plan.schedule().top_k);
+  std::vector<Path> kept;
+  for (std::size_t parent = 0; parent < parents.size(); ++parent) {
+    for (const Choice choice : Choices(plan, m, parents[parent].span)) {
+      const double path_score = parents[parent].score + score(m, choice.key, choice.span);
+      keep(kept, {path_score, choice.key, parent, choice.span, {}}, top_k);
+      ++work.anchors_scored;
+    }
+  }
+  return kept;
+}
+
 /// Steps 1 ... N-1 for one query: the kept paths, best first. score(m, key, span) is level m's
 /// score of an anchor, which stands for that span; `work` gains the anchors scored.
 template <class Score>
 std::vector<Path> search_row(const StripePlan& plan, Index query, Index start, Score&& score,
                              WorkCount& work) {
-  const auto top_k = static_cast<std::size_t>(plan.schedule().top_k);
   std::vector<Path> kept(1);
   kept.front().span = plan.searched(query, start);
   for (Index m = 1; m < plan.steps(); ++m) {
-    std::vector<Path> next;
-    for (std::size_t parent = 0; parent < kept.size(); ++parent) {
-      for (const Choice choice : Choices(plan, m, kept[parent].span)) {
-        const double path_score = kept[parent].score + score(m, choice.key, choice.span);
-        keep(next, {path_score, choice.key, parent, choice.span, {}}, top_k);
-        ++work.anchors_scored;
-      }
-    }
+    std::vector<Path> next = best_of_level(plan, m, kept, score, work);
     for (Path& path : next) {
       path.anchors = kept[path.parent].anchors;
       path.anchors.push_back(path.anchor);

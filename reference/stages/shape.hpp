@@ -56,14 +56,17 @@ class Rows {
     const Index offset = s.length ? 0 : s.query_offset;
     require_within("query_offset", offset, 0, kMaxLength - 1);
     require_within("queries", s.queries, 0, kMaxLength - offset);
-    require_within("keys", s.keys, s.length ? 0 : offset + s.queries, kMaxLength);
+    const Index first = s.key_offset.value_or(0);
+    require_within("key_offset", first, 0, kMaxLength);
+    require_within("keys", s.keys, s.length || s.key_offset ? 0 : offset + s.queries,
+                   kMaxLength - first);
     require_array_size({s.batch, s.num_heads, s.queries, s.head_dim});
     require_array_size({s.batch, s.num_kv_heads, s.keys, s.head_dim});
     for (Index b = 0; s.start && b < s.batch; ++b) {
       require_within("start", s.start[b], 0, kMaxLength);
     }
     for (Index b = 0; s.length && b < s.batch; ++b) {
-      require_within("length", s.length[b], 0, s.keys);
+      require_within("length", s.length[b], 0, s.key_offset ? kMaxLength : s.keys);
     }
   }
 
@@ -82,12 +85,24 @@ class Rows {
     const Index head = row / shape_.queries % shape_.num_heads;
     return batch(row) * shape_.num_kv_heads + head / (shape_.num_heads / shape_.num_kv_heads);
   }
-  /// Row of `key` in [batch, num_kv_heads, L_kv] for the head of a query row.
-  Index kv_row(Index row, Index key) const { return kv_head(row) * shape_.keys + key; }
+  /// Row of a key that is held in [batch, num_kv_heads, L_kv] for the head of a query row.
+  Index kv_row(Index row, Index key) const {
+    return kv_head(row) * shape_.keys + key - held().begin;
+  }
+  /// The keys that the arrays hold.
+  Span held() const {
+    const Index first = shape_.key_offset.value_or(0);
+    return {first, first + shape_.keys};
+  }
 
  private:
   Shape shape_;
 };
+
+/// Throws for a shard.
+inline void require_whole(const Shape& shape) {
+  require(!shape.key_offset, "key_offset {}: whole contexts here", shape.key_offset.value_or(0));
+}
 
 inline void require_array(const void* data, std::string_view name, Index rows) {
   require(data || rows == 0, "{}: a null pointer for {} rows", name, rows);
@@ -113,6 +128,7 @@ inline void require_levels(std::size_t arrays, Index levels) {
 
 template <class T>
 void require_attention(const AttentionArgs<T>& args, const Rows& rows) {
+  require_whole(args.shape);
   require_plan(args.plan, args.shape);
   require_levels(args.routing_queries.size(), args.plan->steps() - 1);
   for (const T* level : args.routing_queries) require_array(level, "routing_queries", rows.count());

@@ -16,6 +16,9 @@ namespace multistep {
 /// Key row j stands at position j, query row i at query_offset + i. With `length` query row i of
 /// sequence b stands at length[b] - queries + i instead, and query_offset counts for nothing. A row
 /// before `start`, or before key 0, has no keys: output 0, lse -inf, no path.
+///
+/// With `key_offset` the arrays hold a shard of a longer context: key row j stands at position
+/// key_offset + j, and queries may stand anywhere. search_level() and span_attention() take shards.
 struct Shape {
   Index batch = 1;
   Index num_heads = 1;
@@ -27,6 +30,7 @@ struct Shape {
   const Index* start =
       nullptr;  // [batch], first eligible key, rows before it are not read; null: 0
   const Index* length = nullptr;  // [batch], keys of each sequence, in [0, keys]; null: see above
+  std::optional<Index> key_offset{};  // of a shard, whose sequences are longer than `keys`
 
   Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
 };
@@ -63,8 +67,11 @@ inline Span outside_window(Span span, Span window) {
   return span.empty() ? Span{} : span;
 }
 
+/// The windows of the rows of a shape, [batch, L_q]: what span_attention() leaves out of spans.
+std::vector<Span> query_windows(const StripePlan& plan, const Shape& shape);
+
 /// Attention is cut into items (SPEC 4): a query's window, and each of its spans without the keys
-/// that the window has.
+/// that the window has. On a shard, without the keys that it does not hold.
 template <class T>
 struct SpanAttentionArgs {
   Shape shape;

@@ -12,6 +12,7 @@
 #include "multistep/memory.hpp"
 #include "multistep/power.hpp"
 #include "multistep/schedule.hpp"
+#include "multistep/shards.hpp"
 #include "multistep/types.hpp"
 #include "multistep/walk.hpp"
 #include "multistep/work.hpp"
