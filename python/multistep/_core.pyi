@@ -68,6 +68,7 @@ class Inputs:
     start: Optional[_Integers]
     length: Optional[_Integers]
     query_offset: int
+    key_offset: Optional[int]
     search_scale: float
     softmax_scale: Optional[float]
 
@@ -78,6 +79,16 @@ def attention_backward(inputs: Inputs, by_output: Optional[_Doubles], by_lse: Op
                        spans: _Integers, scores: _Doubles, anchors: _Integers, /
                        ) -> tuple[_Doubles, _Doubles, _Doubles, list[_Doubles], _Doubles]: ...
 def merge(outputs: _Doubles, lses: _Doubles, /) -> tuple[_Doubles, _Doubles]: ...
+
+_LevelPaths = tuple[_Integers, _Doubles, _Integers, _Integers]
+
+def search_level(inputs: Inputs, level: int, parents: Optional[_Integers],
+                 parent_scores: Optional[_Doubles], /) -> _LevelPaths: ...
+def merge_paths(spans: _Integers, scores: _Doubles, anchors: _Integers, ranks: _Integers, /
+                ) -> _LevelPaths: ...
+def attend_items(inputs: Inputs, spans: Optional[_Integers], /) -> tuple[_Doubles, _Doubles]: ...
+def combine(spans: _Integers, scores: _Doubles, outputs: _Doubles, lses: _Doubles,
+            window_output: _Doubles, window_lse: _Doubles, /) -> _Doubles: ...
 
 class Recurrence:
     x: _Array
@@ -131,7 +142,7 @@ class Call:  # stands for what they share
     def workspace_size(self) -> int: ...
     def launch(self, workspace: int, size: int, stream: int, /) -> None: ...
 
-class _OfAttention(Call):
+class _WithShape(Call):
     batch: int
     heads: int
     kv_heads: int
@@ -139,11 +150,15 @@ class _OfAttention(Call):
     keys: int
     head_dim: int
     query_offset: int
+    key_offset: int
     start: _Address
     length: _Address
     sequences: int
     cu_seqlens: _Address
     schedule: DeviceSchedule
+    kernels: str
+
+class _OfAttention(_WithShape):
     q: _Address
     k: _Address
     v: _Address
@@ -151,7 +166,6 @@ class _OfAttention(Call):
     search_keys: _Address
     search_scale: float
     softmax_scale: Optional[float]
-    kernels: str
     spans: _Address
     scores: _Address
     anchors: _Address
@@ -178,6 +192,60 @@ class CudaAttentionBackward(_OfAttention):
     by_v: _Address
     by_routing_queries: list[int]
     by_search_keys: _Address
+
+class CudaSpanSearch(_WithShape):
+    routing_queries: list[int]
+    search_keys: _Address
+    search_scale: float
+    level: int
+    parents: _Address
+    parent_scores: _Address
+    spans: _Address
+    scores: _Address
+    anchors: _Address
+    ranks: _Address
+
+class CudaSpanAttention(_WithShape):
+    q: _Address
+    k: _Address
+    v: _Address
+    slots: int
+    spans: _Address
+    softmax_scale: Optional[float]
+    output: _Address
+    lse: _Address
+
+class CudaCombine(_WithShape):
+    slots: int
+    spans: _Address
+    scores: _Address
+    span_outputs: _Address
+    span_lses: _Address
+    window_output: _Address
+    window_lse: _Address
+    output: _Address
+
+class CudaMergePaths(Call):
+    shards: int
+    rows: int
+    top_k: int
+    spans: _Address
+    scores: _Address
+    anchors: _Address
+    ranks: _Address
+    merged_spans: _Address
+    merged_scores: _Address
+    merged_anchors: _Address
+    merged_ranks: _Address
+
+class CudaMergeAttention(Call):
+    shards: int
+    rows: int
+    head_dim: int
+    outputs: _Address
+    lses: _Address
+    output: _Address
+    lse: _Address
 
 class _OfAccumulation(Call):
     batch: int

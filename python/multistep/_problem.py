@@ -190,10 +190,11 @@ def checked(given: Arguments) -> Arguments:
         softmax_scale=None if scale is None else number("softmax_scale", scale),
         search_scale=number("search_scale", given.search_scale),
         query_offset=integer("query_offset", given.query_offset, 0, MAX_LENGTH - 1),
-        kernels=_one_of("kernels", given.kernels, ("automatic", "fast", "plain")))
+        kernels=one_of("kernels", given.kernels, ("automatic", "fast", "plain")))
 
 
-def _one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
+def one_of(name: str, value: Any, words: tuple[str, ...]) -> str:
+    """The value; raises ValueError where it is none of the words."""
     if value not in words:
         raise ValueError(f"{name} {value!r}: {', '.join(words[:-1])} or {words[-1]}")
     return str(value)

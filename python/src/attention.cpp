@@ -1,7 +1,5 @@
 #include "multistep/attention.hpp"
 
-#include <algorithm>
-
 #include "arrays.hpp"
 #include "core.hpp"
 #include "fields.hpp"
@@ -41,15 +39,13 @@ Selection selection_of(const Inputs& inputs, const Array& spans, const Array& sc
   kept.top_k = k;
   kept.levels = levels;
   const Index* ends = elements<Index>(spans, "spans", {s.batch, s.num_heads, s.queries, k, 2});
-  for (Index i = 0; i < slots; ++i) kept.spans.push_back({ends[2 * i], ends[2 * i + 1]});
+  kept.spans = spans_at(ends, slots);
   const double* score = elements<double>(scores, "scores", {s.batch, s.num_heads, s.queries, k});
   kept.scores.assign(score, score + slots);
   const Index* key =
       elements<Index>(anchors, "anchors", {s.batch, s.num_heads, s.queries, k, levels});
   kept.anchors.assign(key, key + slots * levels);
-  for (auto row = kept.spans.begin(); row != kept.spans.end(); row += k) {
-    kept.count.push_back(std::find_if(row, row + k, [](Span span) { return span.empty(); }) - row);
-  }
+  kept.count = counts_of(kept.spans, k);
   return kept;
 }
 
@@ -118,6 +114,7 @@ void bind_attention(nb::module_& core) {
   bind_field(inputs, "start", &Inputs::start);
   bind_field(inputs, "length", &Inputs::length);
   bind_field(inputs, "query_offset", &Inputs::query_offset);
+  bind_field(inputs, "key_offset", &Inputs::key_offset);
   bind_field(inputs, "search_scale", &Inputs::search_scale);
   bind_field(inputs, "softmax_scale", &Inputs::softmax_scale);
   core.def("attention", &attention_of);

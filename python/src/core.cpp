@@ -18,6 +18,7 @@ NB_MODULE(_core, core) {
   bind_memory(core);
   bind_coverage(core);
   bind_attention(core);
+  bind_shards(core);
   bind_accumulation(core);
   bind_compare(core);
 #ifdef MULTISTEP_HAS_CUDA

@@ -9,6 +9,7 @@ void bind_schedule(nanobind::module_& core);
 void bind_memory(nanobind::module_& core);
 void bind_coverage(nanobind::module_& core);
 void bind_attention(nanobind::module_& core);
+void bind_shards(nanobind::module_& core);
 void bind_accumulation(nanobind::module_& core);
 void bind_compare(nanobind::module_& core);
 void bind_cuda(nanobind::module_& core);

@@ -68,10 +68,10 @@ nb::class_<Args> bind_call(nb::module_& core, const char* name,
           nb::call_guard<Unlocked>());
 }
 
-/// What the forward and its gradient are given, and what the one finds and the other is taken at.
+/// The shape, and what every call with one can be told.
 template <class Args>
-nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
-                                        void (*launch)(const Args&, cuda::Stream)) {
+nb::class_<Args> bind_call_with_shape(nb::module_& core, const char* name,
+                                      void (*launch)(const Args&, cuda::Stream)) {
   using cuda::Shape;
   auto call = bind_call<Args>(core, name, launch);
   bind_field(call, "batch", &Args::shape, &Shape::batch);
@@ -81,11 +81,22 @@ nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
   bind_field(call, "keys", &Args::shape, &Shape::keys);
   bind_field(call, "head_dim", &Args::shape, &Shape::head_dim);
   bind_field(call, "query_offset", &Args::shape, &Shape::query_offset);
+  bind_field(call, "key_offset", &Args::shape, &Shape::key_offset);
   bind_address(call, "start", &Args::shape, &Shape::start);
   bind_address(call, "length", &Args::shape, &Shape::length);
   bind_field(call, "sequences", &Args::shape, &Shape::sequences);
   bind_address(call, "cu_seqlens", &Args::shape, &Shape::cu_seqlens);
   bind_object(call, "schedule", &Args::schedule);
+  call.def_prop_rw("kernels", nullptr,
+                   [](Args& args, const std::string& kernels) { args.rung = rung_of(kernels); });
+  return call;
+}
+
+/// What the forward and its gradient are given, and what the one finds and the other is taken at.
+template <class Args>
+nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
+                                        void (*launch)(const Args&, cuda::Stream)) {
+  auto call = bind_call_with_shape<Args>(core, name, launch);
   bind_address(call, "q", &Args::query);
   bind_address(call, "k", &Args::key);
   bind_address(call, "v", &Args::value);
@@ -96,8 +107,6 @@ nb::class_<Args> bind_call_of_attention(nb::module_& core, const char* name,
   bind_address(call, "spans", &Args::spans);
   bind_address(call, "scores", &Args::scores);
   bind_address(call, "anchors", &Args::anchors);
-  call.def_prop_rw("kernels", nullptr,
-                   [](Args& args, const std::string& kernels) { args.rung = rung_of(kernels); });
   return call;
 }
 
@@ -139,6 +148,83 @@ void bind_attention_calls(nb::module_& core) {
   bind_address(back, "by_v", &Back::value_gradient);
   bind_addresses(back, "by_routing_queries", &Back::routing_gradients);
   bind_address(back, "by_search_keys", &Back::search_key_gradient);
+}
+
+/// A merge, which needs no workspace.
+template <class Args>
+nb::class_<Args> bind_merge(nb::module_& core, const char* name,
+                            void (*launch)(const Args&, cuda::Stream)) {
+  auto call = bind_arguments<Args>(core, name);
+  bind_field(call, "shards", &Args::shards);
+  bind_field(call, "rows", &Args::rows);
+  call.def_prop_ro("workspace_size", [](const Args&) { return std::size_t{0}; })
+      .def(
+          "launch",
+          [launch](const Args& args, Address, std::size_t, Address stream) {
+            launch(args, at_address<cuda::Stream>(stream));
+          },
+          nb::call_guard<Unlocked>());
+  return call;
+}
+
+/// The stages one by one, as shards of a context need them.
+void bind_stage_calls(nb::module_& core) {
+  using Search = cuda::SpanSearchArgs;
+  auto search = bind_call_with_shape<Search>(core, "CudaSpanSearch", &cuda::span_search);
+  bind_addresses(search, "routing_queries", &Search::routing_queries);
+  bind_address(search, "search_keys", &Search::search_keys);
+  bind_field(search, "search_scale", &Search::search_scale);
+  bind_field(search, "level", &Search::level);
+  bind_address(search, "parents", &Search::parents);
+  bind_address(search, "parent_scores", &Search::parent_scores);
+  bind_address(search, "spans", &Search::spans);
+  bind_address(search, "scores", &Search::scores);
+  bind_address(search, "anchors", &Search::anchors);
+  bind_address(search, "ranks", &Search::parent_ranks);
+
+  using Attend = cuda::SpanAttentionArgs;
+  auto attend = bind_call_with_shape<Attend>(core, "CudaSpanAttention", &cuda::span_attention);
+  bind_address(attend, "q", &Attend::query);
+  bind_address(attend, "k", &Attend::key);
+  bind_address(attend, "v", &Attend::value);
+  bind_field(attend, "slots", &Attend::slots);
+  bind_address(attend, "spans", &Attend::spans);
+  bind_field(attend, "softmax_scale", &Attend::softmax_scale);
+  bind_address(attend, "output", &Attend::output);
+  bind_address(attend, "lse", &Attend::lse);
+
+  using Combine = cuda::CombineArgs;
+  auto combine = bind_call_with_shape<Combine>(core, "CudaCombine", &cuda::combine);
+  bind_field(combine, "slots", &Combine::slots);
+  bind_address(combine, "spans", &Combine::spans);
+  bind_address(combine, "scores", &Combine::scores);
+  bind_address(combine, "span_outputs", &Combine::span_outputs);
+  bind_address(combine, "span_lses", &Combine::span_lses);
+  bind_address(combine, "window_output", &Combine::window_output);
+  bind_address(combine, "window_lse", &Combine::window_lse);
+  bind_address(combine, "output", &Combine::output);
+
+  using Paths = cuda::MergePathsArgs;
+  auto paths = bind_merge<Paths>(core, "CudaMergePaths", &cuda::merge_paths);
+  bind_field(paths, "top_k", &Paths::top_k);
+  bind_address(paths, "spans", &Paths::spans);
+  bind_address(paths, "scores", &Paths::scores);
+  bind_address(paths, "anchors", &Paths::anchors);
+  bind_address(paths, "ranks", &Paths::parent_ranks);
+  bind_address(paths, "merged_spans", &Paths::merged_spans);
+  bind_address(paths, "merged_scores", &Paths::merged_scores);
+  bind_address(paths, "merged_anchors", &Paths::merged_anchors);
+  bind_address(paths, "merged_ranks", &Paths::merged_parent_ranks);
+
+  using Items = cuda::MergeAttentionArgs;
+  auto items = bind_merge<Items>(core, "CudaMergeAttention", &cuda::merge_attention);
+  bind_field(items, "head_dim", &Items::head_dim);
+  items.def_prop_rw("dtype", nullptr,
+                    [](Items& args, const std::string& dtype) { args.dtype = dtype_of(dtype); });
+  bind_address(items, "outputs", &Items::outputs);
+  bind_address(items, "lses", &Items::lses);
+  bind_address(items, "output", &Items::output);
+  bind_address(items, "lse", &Items::lse);
 }
 
 template <class Args>
@@ -191,6 +277,7 @@ void bind_cuda(nb::module_& core) {
           [](const cuda::DeviceSchedule& schedule) { return schedule.plan().max_length(); })
       .def("with_top_k", &cuda::DeviceSchedule::with_top_k);
   bind_attention_calls(core);
+  bind_stage_calls(core);
   bind_accumulation_calls(core);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "arrays.hpp"
@@ -19,6 +20,7 @@ struct Inputs {
   MaybeArray start;            // [batch], int64
   MaybeArray length;           // [batch], int64; none: queries stand at query_offset
   Index query_offset = 0;
+  std::optional<Index> key_offset;  // of a shard
   double search_scale = 1;
   std::optional<double> softmax_scale;
 
@@ -39,34 +41,58 @@ struct Inputs {
     shape.query_offset = query_offset;
     shape.start = elements<Index>(start, "start", {shape.batch});
     shape.length = elements<Index>(length, "length", {shape.batch});
+    shape.key_offset = key_offset;
     return shape;
+  }
+
+  template <class T>
+  const T* of_queries(const Array& array, const char* name) const {
+    const Shape s = shape();
+    return elements<T>(array, name, {s.batch, s.num_heads, s.queries, s.head_dim});
+  }
+
+  template <class T>
+  const T* of_keys(const Array& array, const char* name) const {
+    const Shape s = shape();
+    return elements<T>(array, name, {s.batch, s.num_kv_heads, s.keys, s.head_dim});
   }
 
   template <class T>
   AttentionArgs<T> args() const {
     const Shape s = shape();
-    const auto of_queries = [&](const Array& array, const char* name) {
-      return elements<T>(array, name, {s.batch, s.num_heads, s.queries, s.head_dim});
-    };
-    const auto of_keys = [&](const Array& array, const char* name) {
-      return elements<T>(array, name, {s.batch, s.num_kv_heads, s.keys, s.head_dim});
-    };
     AttentionArgs<T> args;
     args.shape = s;
     args.plan = plan;
-    args.query = of_queries(query, "q");
-    args.key = of_keys(key, "k");
-    args.value = of_keys(value, "v");
+    args.query = of_queries<T>(query, "q");
+    args.key = of_keys<T>(key, "k");
+    args.value = of_keys<T>(value, "v");
     for (const Array& level : routing) {
-      args.routing_queries.push_back(of_queries(level, "routing_queries"));
+      args.routing_queries.push_back(of_queries<T>(level, "routing_queries"));
     }
-    if (search_keys) args.search_keys = of_keys(*search_keys, "search_keys");
+    if (search_keys) args.search_keys = of_keys<T>(*search_keys, "search_keys");
     args.search_scale = search_scale;
     args.softmax_scale = softmax_scale;
     require_attention(args, Rows(s));
     return args;
   }
 };
+
+/// Spans from pairs of integers in one more dimension, `count` of them.
+inline std::vector<Span> spans_at(const Index* ends, Index count) {
+  std::vector<Span> spans;
+  for (Index i = 0; i < count; ++i) spans.push_back({ends[2 * i], ends[2 * i + 1]});
+  return spans;
+}
+
+/// Of every row of `slots` spans how many are in use: those up to an empty one.
+inline std::vector<Index> counts_of(const std::vector<Span>& spans, Index slots) {
+  std::vector<Index> counts;
+  for (auto row = spans.begin(); row != spans.end(); row += slots) {
+    const auto is_empty = [](Span span) { return span.empty(); };
+    counts.push_back(std::find_if(row, row + slots, is_empty) - row);
+  }
+  return counts;
+}
 
 /// Calls body(T{}) for the type of the arrays.
 template <class Body>

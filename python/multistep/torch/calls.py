@@ -19,7 +19,7 @@ from . import autograd, operators, positions
 def attended(given: Arguments, details: bool) -> Attended:
     """What the operator finds; without ``details`` all but the output has no elements, or counts
     for nothing: gradients are taken at what was found."""
-    given = each(_taken, given)
+    given = each(taken, given)
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
     given = given._replace(length=positions.read("length", given.length, given.q),
@@ -67,16 +67,28 @@ def _call(operator: Any, *arguments: Any) -> Any:
 def require_tensors(**named: Any) -> None:
     """Raises TypeError naming the first that is no tensor."""
     for name, value in named.items():
-        _require_tensor(name, value)
+        require_tensor(name, value)
 
 
-def _require_tensor(name: str, value: Any) -> None:
+def require_tensor(name: str, value: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} of type {type(value).__name__}: a tensor")
 
 
-def _taken(name: str, value: Any) -> Tensor:
-    _require_tensor(name, value)
+def require_like_q(given: Arguments) -> None:
+    """Raises TypeError where a tensor has another dtype or device than q."""
+    def check(name: str, tensor: Tensor) -> Tensor:
+        if (tensor.dtype, tensor.device) != (given.q.dtype, given.q.device):
+            raise TypeError(f"{name} of {tensor.dtype} on {tensor.device}: {given.q.dtype} on "
+                            f"{given.q.device} like q")
+        return tensor
+
+    each(check, given)
+
+
+def taken(name: str, value: Any) -> Tensor:
+    """A tensor among the arguments, in the dtype of autocast."""
+    require_tensor(name, value)
     return _autocast(value)
 
 

@@ -16,7 +16,7 @@ from .._recurrence import Recurrence, WalkGradients
 from . import positions
 from .tables import device_schedule, max_context
 
-_DTYPES = (torch.bfloat16, torch.float16)
+DTYPES = (torch.bfloat16, torch.float16)
 _ARRAYS = ("q", "k", "v", "search_keys")  # beside the routing queries
 
 
@@ -26,7 +26,7 @@ def attention(given: Arguments, results: Attended) -> None:
         fields = _inputs(given, _rows)
         if given.q.shape[2]:
             fields.update(_told_strides(fields))
-            _launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
+            launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
 
 
 def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
@@ -34,7 +34,7 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
     """Fills the gradients that have elements."""
     q, schedule = given.q, given.schedule
     with torch.cuda.device(q.device):
-        fields = _inputs(given, _dense)
+        fields = _inputs(given, dense)
         if not q.shape[2]:
             sums: list[Any] = [results.k, results.v, results.search_keys]
             for one in sums:
@@ -47,9 +47,9 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
         if schedule.steps == 1:
             found = {name: found[name] for name in ("output", "window_lse")}
         for name, tensor in (by._asdict() | found).items():
-            fields[name] = _optional(name, tensor, q, dtypes.get(name, torch.float32),
-                                     getattr(shapes, name.removeprefix("by_")))
-        _launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
+            fields[name] = optional(name, tensor, q, dtypes.get(name, torch.float32),
+                                    getattr(shapes, name.removeprefix("by_")))
+        launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
 
 
 def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]
     sizes = _problem.check_shapes(given)
 
     def taken(name: str, tensor: Tensor) -> Tensor:
-        return laid_out(name, tensor, given.q, _DTYPES if name == "q" else (given.q.dtype,))
+        return laid_out(name, tensor, given.q, DTYPES if name == "q" else (given.q.dtype,))
 
     arrays = each(taken, given)._replace(
         top_k=None,  # which is the schedule's
@@ -67,7 +67,8 @@ def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]
         length=positions.on_device("length", given.length, given.q),
         cu_seqlens=positions.boundaries_on_device(given.cu_seqlens, given.q))
     packed = None if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
-    return {**sizes._asdict(), **arrays._asdict(), "sequences": packed, "dtype": _name(given.q.dtype),
+    return {**sizes._asdict(), **arrays._asdict(), "sequences": packed,
+            "dtype": name_of(given.q.dtype),
             "schedule": device_schedule(given.schedule, max(sizes.keys, 1), device)}
 
 
@@ -78,7 +79,7 @@ def accumulate(given: Recurrence) -> tuple[Tensor, Tensor]:
         fields = _inputs_of_walk(given)
         output = x.new_empty(x.shape)
         state = x.new_empty((*x.shape[:2], x.shape[3], b.shape[3]), dtype=torch.float32)
-        _launch(_core.CudaAccumulation(), x, **fields, output=output, final_state=state)
+        launch(_core.CudaAccumulation(), x, **fields, output=output, final_state=state)
         return output, state
 
 
@@ -89,31 +90,31 @@ def accumulate_backward(by_output: Optional[Tensor], by_state: Optional[Tensor],
     with torch.cuda.device(x.device):
         fields = _inputs_of_walk(given)
         state = (*x.shape[:2], x.shape[3], b.shape[3])
-        _launch(_core.CudaAccumulationBackward(), x, **fields, **_by(results),
-                by_output=_optional("by_output", by_output, x, x.dtype, x.shape),
-                by_state=_optional("by_state", by_state, x, torch.float32, state))
+        launch(_core.CudaAccumulationBackward(), x, **fields, **_by(results),
+                by_output=optional("by_output", by_output, x, x.dtype, x.shape),
+                by_state=optional("by_state", by_state, x, torch.float32, state))
 
 
 def _inputs_of_walk(given: Recurrence) -> dict[str, Any]:
     """What the forward and its gradient are given."""
     max_context(torch.cuda.current_device())
     sizes = _recurrence.check_shapes(given)
-    x = _dense("x", given.x, given.x, _DTYPES)
+    x = dense("x", given.x, given.x, DTYPES)
     a = given.a.float() if given.a.dtype == x.dtype else given.a
     arrays = Recurrence(
-        x, _dense("a", a, x, (torch.float32,)), _dense("b", given.b, x, (x.dtype,)),
-        _dense("c", given.c, x, (x.dtype,)),
-        _optional("initial", given.initial, x, torch.float32),
+        x, dense("a", a, x, (torch.float32,)), dense("b", given.b, x, (x.dtype,)),
+        dense("c", given.c, x, (x.dtype,)),
+        optional("initial", given.initial, x, torch.float32),
         positions.on_device("start", given.start, x),
         integer("offset", given.offset, 0, positions.MAX_POSITION))
-    return {**sizes._asdict(), **arrays._asdict(), "dtype": _name(x.dtype)}
+    return {**sizes._asdict(), **arrays._asdict(), "dtype": name_of(x.dtype)}
 
 
-def _name(dtype: torch.dtype) -> str:
+def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
+def dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     """The tensor as kernels take it; raises where it is none for them."""
     _require(name, tensor, like, dtypes)
     tensor = tensor.contiguous()
@@ -123,12 +124,12 @@ def _dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, .
 def _rows(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     """The same of what is read where it lies: rows of neighbouring values, 16 bytes at a time."""
     if tensor.is_contiguous():
-        return _dense(name, tensor, like, dtypes)
+        return dense(name, tensor, like, dtypes)
     _require(name, tensor, like, dtypes)
     steps = [step for size, step in zip(tensor.shape[:3], tensor.stride()) if size > 1]
     in_place = (tensor.shape[3] % 8 == 0 and tensor.stride(3) == 1 and tensor.data_ptr() % 16 == 0
                 and all(step >= tensor.shape[3] and step % 8 == 0 for step in steps))
-    return tensor if in_place else _dense(name, tensor, like, dtypes)
+    return tensor if in_place else dense(name, tensor, like, dtypes)
 
 
 def _told_strides(fields: dict[str, Any]) -> dict[str, Any]:
@@ -154,18 +155,18 @@ def _require(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype,
     if tensor.device != like.device:
         raise ValueError(f"{name} on {tensor.device}: {like.device} like the others")
     if tensor.dtype not in dtypes:
-        raise TypeError(f"{name} of dtype {_name(tensor.dtype)}: {' or '.join(map(_name, dtypes))} "
-                        "here")
+        wanted = " or ".join(map(name_of, dtypes))
+        raise TypeError(f"{name} of dtype {name_of(tensor.dtype)}: {wanted} here")
 
 
-def _optional(name: str, tensor: Optional[Tensor], like: Tensor, dtype: torch.dtype,
+def optional(name: str, tensor: Optional[Tensor], like: Tensor, dtype: torch.dtype,
               shape: Optional[Sequence[int]] = None) -> Optional[Tensor]:
     """The same of one that may be missing; with its shape, where nobody has looked at that yet."""
     if tensor is None:
         return None
     if shape is not None and tensor.shape != shape:
         raise ValueError(f"{name} of shape {tuple(tensor.shape)}: {tuple(shape)} here")
-    return _dense(name, tensor, like, (dtype,))
+    return dense(name, tensor, like, (dtype,))
 
 
 def _by(gradients: Union[Gradients, WalkGradients]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ def _by(gradients: Union[Gradients, WalkGradients]) -> dict[str, Any]:
     return {f"by_{name}": value for name, value in gradients._asdict().items()}
 
 
-def _launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
+def launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
     """Launches a call with its fields, of tensors their addresses. What is missing or has no
     elements is left out."""
     for name, value in fields.items():
