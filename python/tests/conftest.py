@@ -25,3 +25,22 @@ def pytest_terminal_summary(terminalreporter):
                if "gpu" in getattr(report, "keywords", {})]
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} GPU tests of the Python package skipped")
+
+
+@pytest.fixture(scope="session", params=[3, 1, 2, 4, 5, 8])
+def ranks(request):
+    """Groups of so many ranks, one after the other."""
+    yield from group_of(request.param)
+
+
+@pytest.fixture(scope="session")
+def three():
+    yield from group_of(3)
+
+
+def group_of(world):
+    from ranks import Ranks
+
+    group = Ranks(world)
+    yield group
+    group.close()

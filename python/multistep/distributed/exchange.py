@@ -1,0 +1,143 @@
+"""What ranks tell one another: on NCCL with CUDA tensors, on gloo with those of the CPU. A rank
+that has died, or does not answer within the group's time-out, is an error on all others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .._stages import Items, LevelPaths
+
+
+class Gathering:
+    """An exchange on its way."""
+
+    def __init__(self, wait: Callable[[], object], result: Tensor, sent: Tensor) -> None:
+        self._wait, self._result = wait, result
+        self._sent = sent  # stays until everybody has it
+
+    def wait(self) -> Tensor:
+        """[ranks, ..], in rank order. On CUDA the stream waits, and not the host."""
+        self._wait()
+        return self._result
+
+
+class Exchange:
+    """A process group as it is used here."""
+
+    def __init__(self, group: Optional[dist.ProcessGroup]) -> None:
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError("multistep: no process group; torch.distributed."
+                               "init_process_group() comes first")
+        self.group = group
+        self.rank: int = dist.get_rank(group)
+        self.ranks: int = dist.get_world_size(group)
+        if self.rank < 0:
+            raise ValueError("group: this process is no rank of it")
+
+    def gather(self, what: str, tensor: Tensor) -> Gathering:
+        """Starts to gather the tensors of all ranks, which have one shape and dtype."""
+        tensor = tensor.contiguous()
+        result = tensor.new_empty((self.ranks, *tensor.shape))
+        if self.ranks == 1 or not tensor.numel():
+            return Gathering(lambda: result.copy_(tensor), result, tensor)
+        work = self._named(what, lambda: dist.all_gather_into_tensor(
+            result.view(-1), tensor.view(-1), group=self.group, async_op=True))
+        return Gathering(lambda: self._named(what, work.wait), result, tensor)
+
+    def sum_parts(self, what: str, parts: Sequence[Tensor]) -> Tensor:
+        """parts[r] is this rank's share of what rank r gets: the sum of all ranks' shares, added in
+        rank order, so that its bits repeat."""
+        if self.ranks == 1:
+            return parts[0]
+        own = parts[self.rank]
+        received = own.new_empty((self.ranks, *own.shape))
+        self._named(what, lambda: dist.all_to_all_single(
+            received.view(-1), torch.cat([part.reshape(-1) for part in parts]),
+            [own.numel()] * self.ranks, [part.numel() for part in parts], group=self.group))
+        total = received[0]
+        for part in received[1:]:
+            total = total + part
+        return total
+
+    def _named(self, what: str, call: Callable[[], Any]) -> Any:
+        """The call; where it fails, with the exchange and the rank in the message."""
+        try:
+            return call()
+        except RuntimeError as error:
+            reason = str(error).strip().split("\n", maxsplit=1)[0]
+            raise RuntimeError(f"multistep: {what} on rank {self.rank} of {self.ranks}: a rank has "
+                               f"died, or was later than the group's time-out ({reason})"
+                               ) from error
+
+
+def pack_paths(found: LevelPaths) -> Tensor:
+    """One tensor of integers [.., top_k, 5]."""
+    scores = found.scores.view(found.anchors.dtype)  # the bits
+    return torch.cat([found.spans, *(one.unsqueeze(-1)
+                                     for one in (scores, found.anchors, found.ranks))], -1)
+
+
+def unpack_paths(packed: Tensor) -> LevelPaths:
+    """And back."""
+    wide = torch.float64 if packed.dtype == torch.int64 else torch.float32
+    scores, anchors, ranks = (packed[..., i].contiguous() for i in (2, 3, 4))
+    return LevelPaths(packed[..., :2].contiguous(), scores.view(wide), anchors, ranks)
+
+
+def pack_items(items: Items) -> Tensor:
+    """One tensor of bytes [.., slots, bytes of an item]."""
+    return torch.cat([items.output.contiguous().view(torch.uint8),
+                      items.lse.unsqueeze(-1).contiguous().view(torch.uint8)], -1)
+
+
+def unpack_items(packed: Tensor, like: Items) -> Items:
+    """And back, in the dtypes of other items."""
+    size = like.lse.element_size()
+    output, lse = packed[..., :-size].contiguous(), packed[..., -size:].contiguous()
+    return Items(output.view(like.output.dtype), lse.view(like.lse.dtype).squeeze(-1))
+
+
+def agree(exchange: Exchange, call: str, check: Callable[[], dict[str, Any]],
+          own: Sequence[str] = (), device: Optional[torch.device] = None) -> list[dict[str, int]]:
+    """Raises on every rank where one of them refuses its arguments, or where two differ in what has
+    to be alike: the values that ``check`` returns, but for those that are ranks' own. Those are
+    integers; returned for every rank. It waits for the others."""
+    failure: Optional[Exception] = None
+    values: dict[str, Any] = {}
+    try:
+        values = check()
+    except (TypeError, ValueError, NotImplementedError) as error:
+        failure = error
+    alike = [name for name in values if name not in own]
+    numbers = [failure is None, _number(call), _number(",".join(alike)),
+               *(values.get(name, 0) for name in own), *(_number(values[name]) for name in alike)]
+    row = torch.zeros(_NUMBERS, dtype=torch.int64)
+    row[:len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+    rows = exchange.gather(f"agreement on {call}", row.to(device or "cpu")).wait().tolist()
+    if failure is not None:
+        raise failure
+    for rank, row_there in enumerate(rows):
+        if not row_there[0]:
+            raise ValueError(f"{call}: rank {rank} refused its arguments, and says why")
+    for rank, row_there in enumerate(rows):
+        if row_there[1:3] != rows[0][1:3]:
+            raise ValueError(f"{call}: rank {rank} makes another call than rank 0")
+        for i, name in enumerate(alike, 3 + len(own)):
+            if row_there[i] != rows[0][i]:
+                raise ValueError(f"{name} {values[name]} on rank {exchange.rank}: rank {rank} has "
+                                 "another than rank 0; all are given the same")
+    return [dict(zip(own, row_there[3:])) for row_there in rows]
+
+
+_NUMBERS = 32  # of a rank in an agreement
+
+
+def _number(value: Any) -> int:
+    """The same for equal values in every process."""
+    return int.from_bytes(hashlib.sha256(str(value).encode()).digest()[:7], "big")

@@ -1,0 +1,86 @@
+"""Which positions of a sequence the rows of each rank are."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _arrays
+from .._rational import integer
+from ..schedule import MAX_LENGTH
+
+
+class Run(NamedTuple):
+    """Rows of a rank that lie one behind the other in the sequence."""
+
+    rows: slice
+    first: int
+    """The position of the first row."""
+
+
+class Layout:
+    """Which positions of a sequence of ``length`` the rows of each rank are, queries and keys
+    alike. It is made of the same numbers on every rank, without communication, and serves any
+    number of calls.
+
+    Args:
+        positions: of every rank an index array [rows], which may be empty: together they hold each
+            position once. A rank's rows are attended to in runs of consecutive positions, one call
+            of the operator for each: few long runs are fast.
+    """
+
+    def __init__(self, positions: Sequence[Any]) -> None:
+        self.positions = [torch.as_tensor(_arrays.integers(f"positions[{rank}]", one))
+                          for rank, one in enumerate(positions)]
+        self.rows = [len(one) for one in self.positions]
+        self.length = sum(self.rows)
+        together = torch.cat([*self.positions, torch.zeros(0, dtype=torch.int64)])
+        self.order = together.argsort()
+        """[length]: which of all ranks' rows, in rank order, stands at each position."""
+        wrong = (together[self.order] != torch.arange(self.length)).nonzero()
+        if len(wrong):
+            position = int(wrong[0])
+            raise ValueError(f"positions of {self.length} rows: each in [0, {self.length - 1}] once, "
+                             f"of which {position} is the first that is not")
+        self.digest = hashlib.sha256(str(self.rows).encode() + together.numpy().tobytes()
+                                     ).hexdigest()
+        self.in_order = bool((self.order == torch.arange(self.length)).all())
+
+    @classmethod
+    def contiguous(cls, rows: Sequence[int]) -> Layout:
+        """Of every rank the next ``rows[rank]`` positions."""
+        bounds = [0]
+        for rank, count in enumerate(rows):
+            bounds.append(bounds[-1] + integer(f"rows[{rank}]", count, 0, MAX_LENGTH))
+        return cls([torch.arange(first, past) for first, past in zip(bounds, bounds[1:])])
+
+    @classmethod
+    def head_tail(cls, length: int, ranks: int) -> Layout:
+        """The sequence in 2 ``ranks`` parts as equal as can be: rank r has part r, and behind it
+        part 2 ranks - 1 - r, so that ranks have nearly as much work."""
+        length = integer("length", length, 0, MAX_LENGTH)
+        parts = torch.arange(length).tensor_split(2 * integer("ranks", ranks, 1, 1 << 20))
+        return cls([torch.cat([parts[r], parts[-1 - r]]) for r in range(ranks)])
+
+    def runs(self, rank: int) -> Iterator[Run]:
+        """The runs of a rank's rows, in their order."""
+        positions = self.positions[rank]
+        if not len(positions):
+            return
+        cuts = ((positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1).tolist()
+        for begin, end in zip([0, *cuts], [*cuts, len(positions)]):
+            yield Run(slice(begin, end), int(positions[begin]))
+
+    def shard(self, tensor: Tensor, rank: int, dim: int = 2) -> Tensor:
+        """A rank's rows of a whole tensor."""
+        return tensor.index_select(dim, self.positions[rank].to(tensor.device))
+
+    def whole(self, shards: Sequence[Tensor], dim: int = 2) -> Tensor:
+        """The whole tensor from all ranks' rows."""
+        together = torch.cat(list(shards), dim)
+        return together if self.in_order else together.index_select(
+            dim, self.order.to(together.device))
