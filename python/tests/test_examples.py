@@ -25,13 +25,25 @@ def test_example(example):
         assert text in done.stdout
 
 
+def blocks_of(document):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / document).read_text(), re.DOTALL)
+    assert blocks
+    return blocks
+
+
 def test_documents():
     pytest.importorskip("torch")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
+    for block in blocks_of("python.md"):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_documents_of_ranks(tmp_path):
+    pytest.importorskip("torch")
+    from ranks import run_block
+
+    for number, block in enumerate(blocks_of("distributed.md")):
+        run_block(block, 2, tmp_path / str(number))
 
 
 def test_every_function_tells_its_source_or_errors():
