@@ -34,7 +34,7 @@ def serve(rank, world, path, seconds, backend, channel):
 class Ranks:
     """A group of ``world`` ranks."""
 
-    def __init__(self, world, seconds=60, backend="gloo"):
+    def __init__(self, world, seconds=30, backend="gloo"):
         self.world = world
         self.folder = tempfile.TemporaryDirectory()
         path = os.path.join(self.folder.name, "group")

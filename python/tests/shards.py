@@ -41,9 +41,10 @@ def cuts_of(world, keys):
     yield [keys * r // world for r in range(world + 1)]
     yield [0, *sorted(rng.integers(0, keys + 1, world - 1).tolist()), keys]
     yield [*range(world), keys]
-    yield [0] * world + [keys]
-    yield [0] + [keys] * world
-    yield [0, *sorted([keys // 2] * (world - 1)), keys]
+    yield [0, *[keys // 2] * (world - 1), keys]
+    if world < 4:
+        yield [0] * world + [keys]
+        yield [0] + [keys] * world
 
 
 def bound(want, k, v, q, length, world):

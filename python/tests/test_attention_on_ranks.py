@@ -1,5 +1,7 @@
 """Attention where queries and keys are sharded alike, and its gradients, against one process."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ pytest.importorskip("torch.distributed")
 import multistep  # noqa: E402
 import multistep.distributed as md  # noqa: E402
 from multistep.distributed import Layout  # noqa: E402
+from ranks import Ranks  # noqa: E402
 from shards import FIELDS, SCHEDULES, cuts_of, make  # noqa: E402
 
 
@@ -174,3 +177,37 @@ def test_all_ranks_refuse_attention_together(three, change, own, others):
     found = three.outcomes(refusing_attention_case, change, patience=20)
     for rank, (good, error) in enumerate(found):
         assert not good and error.startswith(own if rank == 1 or others is None else others), error
+
+
+def leaving_case(rank, world):
+    """Rank 1 leaves its backward out, and ends."""
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing, _ = make(schedule, queries=5, keys=5)
+    output = md.attention(q, k.requires_grad_(), v, routing, schedule)
+    if rank == 1:
+        os._exit(0)
+    try:
+        output.sum().backward()
+    except RuntimeError as error:
+        return str(error)
+    return "nothing"
+
+
+def test_a_backward_that_a_rank_leaves_out():
+    group = Ranks(3, seconds=4)
+    try:
+        found = group.outcomes(leaving_case, patience=30)
+    finally:
+        group.close()
+    for rank in (0, 2):
+        assert found[rank][1].startswith("multistep: sum of the gradients of keys and values on rank "
+                                         f"{rank} of 3: a rank has died"), found[rank]
+
+
+def test_what_goes_not_together():
+    q, k, v, routing, _ = make(SCHEDULES["nstep2"], queries=5, keys=5)
+    arrays = q, k, v, routing, SCHEDULES["nstep2"]
+    with pytest.raises(ValueError, match="^layout: None beside a length"):
+        md.attend(*arrays, length=5, layout=Layout.contiguous([5]))
+    with pytest.raises(ValueError, match="^key_offset 3, capacity None: 0 and None without a"):
+        md.attend(*arrays, key_offset=3)

@@ -114,6 +114,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
     """``attention``, or with ``length`` ``decode``, and what was found on the way; see
     ``multistep.attend``. Spans and anchors are keys of the whole context."""
     given = arguments("attend", q, k, v, routing_queries, schedule, options, length=length)
+    if length is not None and layout is not None:
+        raise ValueError("layout: None beside a length, where queries are not sharded")
+    if length is None and (key_offset or capacity is not None):
+        raise ValueError(f"key_offset {key_offset}, capacity {capacity}: 0 and None without a length")
     if length is None:
         return sharded.attended(given, Exchange(group), layout, True)
     return decoding.decoded(given, Exchange(group), key_offset, capacity)

@@ -57,9 +57,10 @@ class Exchange:
             return parts[0]
         own = parts[self.rank]
         received = own.new_empty((self.ranks, *own.shape))
+        sent = torch.cat([part.reshape(-1) for part in parts])
         self._named(what, lambda: dist.all_to_all_single(
-            received.view(-1), torch.cat([part.reshape(-1) for part in parts]),
-            [own.numel()] * self.ranks, [part.numel() for part in parts], group=self.group))
+            received.view(-1), sent, [own.numel()] * self.ranks, [part.numel() for part in parts],
+            group=self.group))
         total = received[0]
         for part in received[1:]:
             total = total + part

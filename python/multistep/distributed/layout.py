@@ -34,7 +34,7 @@ class Layout:
     """
 
     def __init__(self, positions: Sequence[Any]) -> None:
-        self.positions = [torch.as_tensor(_arrays.integers(f"positions[{rank}]", one))
+        self.positions = [torch.tensor(_arrays.integers(f"positions[{rank}]", one))
                           for rank, one in enumerate(positions)]
         self.rows = [len(one) for one in self.positions]
         self.length = sum(self.rows)
