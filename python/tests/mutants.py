@@ -195,6 +195,8 @@ MUTANTS = [
      "lambda: self._named(what, work.wait), result.flip(0), tensor)", "test_decoding_on_ranks.py"),
     ("distributed/exchange.py", "f\"multistep: {what} on rank {self.rank}", "f\"multistep",
      "test_decoding_on_ranks.py"),
+    ("distributed/exchange.py", "group=self.group, async_op=True", "async_op=True",
+     "test_decoding_on_ranks.py"),
     ("distributed/exchange.py", "for part in received[1:]:", "for part in received[1:].flip(0):",
      "test_attention_on_ranks.py"),
     ("distributed/exchange.py", "        raise failure\n", "        pass\n",

@@ -11,6 +11,7 @@ pytest.importorskip("torch.distributed")
 import multistep  # noqa: E402
 import multistep.distributed as md  # noqa: E402
 import torch.distributed as dist  # noqa: E402
+from multistep.distributed import Layout  # noqa: E402
 from ranks import Ranks  # noqa: E402
 from shards import (LENGTH, SCHEDULES, bound, cuts_of, differences, make,  # noqa: E402
                     pieces_of, sharded)
@@ -170,6 +171,34 @@ def test_no_group():
     q, k, v, routing, _ = make(SCHEDULES["nstep2"])
     with pytest.raises(RuntimeError, match="^multistep: no process group; "):
         md.decode(q, k, v, routing, SCHEDULES["nstep2"], key_offset=0, length=3)
+
+
+def some_ranks_case(rank, world):
+    """A group of ranks 0 and 2."""
+    schedule = SCHEDULES["nstep3"]
+    q, k, v, routing, _ = make(schedule)
+    group, cuts, own = dist.new_group([0, 2]), [0, 50, LENGTH], rank // 2
+    if rank == 1:
+        with pytest.raises(ValueError, match="^group: this process is no rank of it$"):
+            md.decode(q, k, v, routing, schedule, group=group, key_offset=0, length=LENGTH)
+        return []
+    got = md.attend(q, *sharded(own, cuts, k, v), routing, schedule, group=group, length=LENGTH,
+                    key_offset=cuts[own])
+    want = multistep.attend(q, k, v, routing, schedule, length=LENGTH)
+    wrong = differences(got, want, bound(want, k, v, q, LENGTH, 2))
+    layout = Layout.contiguous([2, 0])
+    rows = [layout.shard(x, own) for x in (q, k[:, :, :2], v[:, :, :2], *routing)]
+    rows[1].requires_grad_()
+    output = md.attention(*rows[:3], rows[3:], schedule, group=group, layout=layout)
+    output.sum().backward()
+    if not torch.equal(output, layout.shard(multistep.attention(
+            q, k[:, :, :2], v[:, :, :2], routing, schedule), own)) or rows[1].grad is None:
+        wrong.append("attention")
+    return wrong
+
+
+def test_a_group_of_some_ranks(three):
+    assert not sum(three.run(some_ranks_case), [])
 
 
 def refusing_case(rank, world, change):

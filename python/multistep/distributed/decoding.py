@@ -97,7 +97,7 @@ def _attended(given: Arguments, exchange: Exchange, place: Place) -> Attended:
     items = stages.merge_items(unpack_items(parts, items))
     window = Items(items.output[..., :1, :].contiguous(), items.lse[..., :1].contiguous())
     if paths is None:
-        paths, spans = _none(window, place), Items(window.output[..., :0, :], window.lse[..., :0])
+        paths = _none(window, place)
         output, lse = window.output.squeeze(-2), torch.full_like(paths.scores, -torch.inf)
     else:
         spans = Items(items.output[..., 1:, :].contiguous(), items.lse[..., 1:].contiguous())

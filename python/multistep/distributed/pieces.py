@@ -191,11 +191,14 @@ def place_of(schedule: Schedule, q: Tensor, k: Tensor, key_offset: Any, length: 
     limit = positions.MAX_POSITION if q.device.type == "cuda" else MAX_LENGTH
     offset = integer("key_offset", key_offset, 0, limit - k.shape[2])
     longest = 0
+    length_there, start_there = (positions.read(name, value, q)
+                                 for name, value in (("length", length), ("start", start)))
     if q.device.type == "cuda":
+        length_there, start_there = (positions.on_device(name, value, q) for name, value in
+                                     (("length", length_there), ("start", start_there)))
         if capacity is None and isinstance(length, Tensor) and length.device.type == "cuda":
             raise TypeError("capacity None: an integer beside a length on the device, the keys of "
                             "all ranks")
         bound = torch.as_tensor(length if capacity is None else capacity)
         longest = integer("capacity", int(bound.max()) if bound.numel() else 0, 0, limit)
-    return Place(schedule, offset, positions.read("length", length, q),
-                 positions.read("start", start, q), longest)
+    return Place(schedule, offset, length_there, start_there, longest)
