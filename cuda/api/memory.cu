@@ -55,6 +55,12 @@ void DeviceBuffer::download(void* host, std::size_t bytes, std::size_t offset) c
         "download");
 }
 
+void copy_rows(void* to, std::size_t to_step, const void* from, std::size_t from_step,
+               std::size_t bytes, std::size_t rows) {
+  check(cudaMemcpy2D(to, to_step, from, from_step, bytes, rows, cudaMemcpyDeviceToDevice),
+        "cudaMemcpy2D");
+}
+
 std::uint16_t to_16_bits(Dtype dtype, float value) {
   return dtype == Dtype::bf16 ? __nv_bfloat16_raw(__float2bfloat16_rn(value)).x
                               : __half_raw(__float2half_rn(value)).x;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <tuple>
 
 #include "bench/gpu_compare.hpp"
@@ -34,9 +35,39 @@ void count(const GpuProblem& problem, const std::vector<cuda::DeviceSpan>& spans
   call.products = d * (work.anchors + 2 * (work.span_pairs + work.window_pairs));
 }
 
+/// Keys and values of a call as [B, L, H, D].
+class InterleavedKeys {
+ public:
+  explicit InterleavedKeys(cuda::AttentionArgs& args) : shape_(args.shape) {
+    lay_out(args.key, args.key_strides);
+    lay_out(args.value, args.value_strides);
+    if (args.search_keys) lay_out(args.search_keys, args.search_key_strides);
+  }
+
+ private:
+  void lay_out(const void*& array, cuda::Strides& strides) {
+    const Index d = shape_.head_dim;
+    strides = {shape_.keys * shape_.num_kv_heads * d, d, shape_.num_kv_heads * d};
+    const auto bytes = [](Index values) { return static_cast<std::size_t>(values) * 2; };
+    arrays_.emplace_back(bytes(shape_.batch * strides.batch));
+    for (Index head = 0; head < shape_.batch * shape_.num_kv_heads; ++head) {
+      const Index to =
+          head / shape_.num_kv_heads * strides.batch + head % shape_.num_kv_heads * strides.head;
+      cuda::copy_rows(static_cast<char*>(arrays_.back().data()) + bytes(to), bytes(strides.row),
+                      static_cast<const char*>(array) + bytes(head * shape_.keys * d), bytes(d),
+                      bytes(d), static_cast<std::size_t>(shape_.keys));
+    }
+    array = arrays_.back().data();
+  }
+
+  cuda::Shape shape_;
+  std::vector<cuda::DeviceBuffer> arrays_;
+};
+
 /// Runs a call once with its spans, whose work it has, then in a graph as it is wanted.
-void time_call(const GpuProblem& problem, bool lse, const SweepSettings& settings,
+void time_call(const GpuProblem& problem, const SweepPoint& point, const SweepSettings& settings,
                TimedCall& timed) {
+  const bool lse = point.lse;
   GpuResults results(problem);
   const cuda::OwnedStream stream;
   cuda::AttentionArgs args = attention_into(problem, results);
@@ -53,6 +84,8 @@ void time_call(const GpuProblem& problem, bool lse, const SweepSettings& setting
 
   args.spans = nullptr;
   args.scores = nullptr;
+  std::optional<InterleavedKeys> interleaved;
+  if (point.interleaved) interleaved.emplace(args);
   const cuda::Graph graph(stream, [&](cuda::Stream on) { cuda::attention(args, on); });
   timed.times = measure(
       cuda::Timer(stream), [&](cuda::Stream) { graph.launch(stream); }, cuda::Cache::cold,
@@ -85,7 +118,7 @@ TimedCall timed_call(const SweepPoint& point, const std::shared_ptr<const Device
     timed.failed = "the comparison with the oracle\n" + comparison.table();
     return timed;
   }
-  time_call(problem, point.lse, settings, timed);
+  time_call(problem, point, settings, timed);
   timed.call.milliseconds = timed.times.median;
   return timed;
 }

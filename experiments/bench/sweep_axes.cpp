@@ -33,7 +33,7 @@ Index queries_of(const std::string& phase, Index length, Index chunk) {
 
 bool same(const SweepPoint& a, const SweepPoint& b) {
   return a.config == b.config && a.schedule.top_k == b.schedule.top_k && a.shape == b.shape &&
-         a.lse == b.lse;
+         a.lse == b.lse && a.interleaved == b.interleaved;
 }
 
 class Builder {
@@ -71,8 +71,8 @@ class Builder {
         }));
     add("batch", places({1, 2, 3, 4, 8}, base.shape.batch,
                         [](SweepPoint& to, Index batch) { to.shape.batch = batch; }));
-    // Of arrays [B, H, L, D] alone as yet: one call, and no step.
-    add("layout", {{"dense", [](SweepPoint&) {}}});
+    add("layout", {{"[B, H, L, D]", [](SweepPoint& point) { point.interleaved = false; }},
+                   {"[B, L, H, D]", [](SweepPoint& point) { point.interleaved = true; }}});
     std::vector<InputKind> inputs{InputKind::random, InputKind::clustered, InputKind::hot};
     if (base.shape.inputs == InputKind::needle) inputs.push_back(InputKind::needle);
     std::vector<Place> kinds;

@@ -12,7 +12,8 @@ struct SweepPoint {
   std::string config;
   Schedule schedule;
   GpuShape shape;
-  bool lse = false;  // the log-sum-exps are wanted beside the output
+  bool lse = false;          // the log-sum-exps are wanted beside the output
+  bool interleaved = false;  // keys and values are [B, L, H, D]
 };
 
 /// Calls that differ in one thing, neighbours in order.

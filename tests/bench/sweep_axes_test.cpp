@@ -39,7 +39,7 @@ TEST_CASE("every axis has the values around which kernels change", "[sweep]") {
     CHECK(values("head_dim") == Values{"32", "64", "80", "96", "128", "192", "256"});
     CHECK(values("group") == Values{"1", "2", "4", "8", "16", "32"});
     CHECK(values("batch") == Values{"1", "2", "3", "4", "8"});
-    CHECK(values("layout") == Values{"dense"});
+    CHECK(values("layout") == Values{"[B, H, L, D]", "[B, L, H, D]"});
     CHECK(values("inputs") == Values{"random", "clustered", "hot"});
     CHECK(values("outputs") == Values{"output", "output, LSE"});
     CHECK(axis(sweep, "keys", phase, 0).values == Values{"1024", "1025", "2048", "2049", "4096",
@@ -63,7 +63,7 @@ TEST_CASE("a point is what its axis and value say", "[sweep]") {
                                                   {"head_dim", std::to_string(shape.head_dim)},
                                                   {"group", std::to_string(shape.group())},
                                                   {"batch", std::to_string(shape.batch)},
-                                                  {"layout", "dense"},
+                                                  {"layout", "[B, H, L, D]"},
                                                   {"inputs", std::string(to_string(shape.inputs))},
                                                   {"outputs", point.lse ? "output, LSE" : "output"},
                                                   {"queries", std::to_string(shape.queries)},
@@ -99,7 +99,7 @@ TEST_CASE("axes that cross share the point", "[sweep]") {
   const std::size_t base = point("head_dim", "128", "decode", kLong);
   CHECK(point("group", "16", "decode", kLong) == base);
   CHECK(point("batch", "1", "decode", kLong) == base);
-  CHECK(point("layout", "dense", "decode", kLong) == base);
+  CHECK(point("layout", "[B, H, L, D]", "decode", kLong) == base);
   CHECK(point("inputs", "random", "decode", kLong) == base);
   CHECK(point("outputs", "output", "decode", kLong) == base);
   CHECK(point("queries", "1", "", kLong) == base);

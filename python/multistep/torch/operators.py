@@ -87,9 +87,18 @@ def _attention(*operands: Any) -> tuple[Tensor, ...]:
 
 def _attention_on_device(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
-    results = _empty(given, details)
+    q = given[0]
+    results = _empty(given, True) if details else Attended(
+        torch.empty_like(q, memory_format=torch.contiguous_format), *_nothing(q.device))
     kernels.attention(_read(given), results)
     return tuple(results)
+
+
+@functools.lru_cache(maxsize=None)
+def _nothing(device: torch.device) -> tuple[Tensor, ...]:
+    """What every call without details gives beside its output: nobody writes to it."""
+    return tuple(torch.empty(0, dtype=dtype, device=device) for dtype in
+                 (torch.float32, torch.float32, torch.int32, torch.float32, torch.int32))
 
 
 def _attention_of_shapes(*operands: Any) -> tuple[Tensor, ...]:

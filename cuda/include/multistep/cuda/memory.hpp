@@ -57,6 +57,10 @@ class DeviceArray {
   std::size_t count_ = 0;
 };
 
+/// Copies rows of `bytes` on the device, which are so many bytes apart there and here.
+void copy_rows(void* to, std::size_t to_step, const void* from, std::size_t from_step,
+               std::size_t bytes, std::size_t rows);
+
 /// The bits of the nearest value of the storage type, ties to even.
 std::uint16_t to_16_bits(Dtype dtype, float value);
 std::vector<std::uint16_t> to_16_bits(Dtype dtype, std::span<const float> values);
