@@ -14,6 +14,7 @@ constexpr int kSlotsAtOnce = 4;  // in flight
 
 /// What slots count in a row's output, where there are more than SlotGates takes.
 struct ManyGates {
+  static constexpr bool kMany = true;
   const float* scores;
   int used;
   Gates gates;
@@ -25,6 +26,7 @@ struct ManyGates {
   __device__ float gate(int slot) const { return gates.of(scores[slot]); }
 };
 struct FewGates : SlotGates {
+  static constexpr bool kMany = false;
   using SlotGates::SlotGates;
   __device__ float gate(int slot) const { return SlotGates::gate[slot]; }
 };
@@ -48,6 +50,19 @@ __global__ void __launch_bounds__(kThreads) combine_row_pieces(Combine combine) 
   if (r >= combine.rows.total()) return;
   const int head_dim = combine.rows.head_dim;
   const int at = static_cast<int>(threadIdx.x) * kValues;
+  const T* const span_outputs = static_cast<const T*>(combine.span_outputs);
+  uint4 piece[kSlotsAtOnce];
+  float lse[kSlotsAtOnce];
+  const auto ask = [&](int first) {  // of slots that are not in use too, whatever is there
+#pragma unroll
+    for (int i = 0; i < kSlotsAtOnce; ++i) {
+      if (first + i >= combine.slots) break;
+      const std::int64_t pair = r * combine.slots + first + i;
+      piece[i] = __ldcs(reinterpret_cast<const uint4*>(span_outputs + pair * head_dim + at));
+      lse[i] = __ldg(combine.span_lses + pair);
+    }
+  };
+  ask(0);  // before all that tells which are in use
   const Rows::Row row = combine.rows.at(r);
   uint4 window{};
   float window_lse = -kInfinity;
@@ -59,17 +74,7 @@ __global__ void __launch_bounds__(kThreads) combine_row_pieces(Combine combine) 
   const RowGates gates(combine, row.index);
   float sum[kValues] = {};
   float of_window = gates.used > 0 ? 0 : 1;  // without a path the window alone
-#pragma unroll 1
-  for (int first = 0; first < gates.used; first += kSlotsAtOnce) {
-    const T* const outputs = static_cast<const T*>(combine.span_outputs);
-    uint4 piece[kSlotsAtOnce];
-    float lse[kSlotsAtOnce];
-#pragma unroll
-    for (int i = 0; i < kSlotsAtOnce; ++i) {
-      const std::int64_t pair = r * combine.slots + min(first + i, gates.used - 1);
-      piece[i] = __ldcs(reinterpret_cast<const uint4*>(outputs + pair * head_dim + at));
-      lse[i] = __ldg(combine.span_lses + pair);
-    }
+  const auto add = [&](int first) {
 #pragma unroll
     for (int i = 0; i < kSlotsAtOnce; ++i) {
       if (first + i >= gates.used) break;
@@ -79,6 +84,14 @@ __global__ void __launch_bounds__(kThreads) combine_row_pieces(Combine combine) 
       if (faulty(combine.rows.fault, Fault::gates_equal)) gate = 1.0f / gates.used;
       add_piece<T>(sum, gate * joined.first, piece[i]);
       of_window += gate * joined.second;
+    }
+  };
+  add(0);
+  if constexpr (RowGates::kMany) {
+#pragma unroll 1
+    for (int first = kSlotsAtOnce; first < gates.used; first += kSlotsAtOnce) {
+      ask(first);
+      add(first);
     }
   }
   // Of no keys the output is 0, or not there: it counts 0.

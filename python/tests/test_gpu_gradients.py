@@ -3,6 +3,7 @@ and at the selection that the kernels found."""
 
 import functools
 import gc
+import time
 
 import pytest
 
@@ -284,6 +285,10 @@ def test_memory_comes_back():
     for _ in range(20):
         step()
     torch.cuda.synchronize()
+    for _ in range(200):  # autograd's own thread may let go of the last step a little later
+        if torch.cuda.memory_allocated() == before:
+            break
+        time.sleep(0.05)
     assert torch.cuda.memory_allocated() == before
 
 

@@ -173,7 +173,8 @@ class Check(unittest.TestCase):
     def setUp(self):
         self.files = [name for name in ("cpu/scaling.json", "cpu/oracle.json", "cpu/audit.json",
                                         "cpu/needles.json", "cpu/training_curve.json",
-                                        "h100/training_curve.json", "h100/sdpa.json")]
+                                        "h100/training_curve.json", "h100/sdpa.json",
+                                        "h200/sweep.json", "h200/distributed.json")]
 
     def small(self, name):
         """The document with the first entries of its lists alone."""
