@@ -174,7 +174,7 @@ class Check(unittest.TestCase):
         self.files = [name for name in ("cpu/scaling.json", "cpu/oracle.json", "cpu/audit.json",
                                         "cpu/needles.json", "cpu/training_curve.json",
                                         "h100/training_curve.json", "h100/sdpa.json",
-                                        "h200/sweep.json", "h200/distributed.json")]
+                                        "h200/sweep.json")]
 
     def small(self, name):
         """The document with the first entries of its lists alone."""
