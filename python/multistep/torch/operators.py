@@ -48,7 +48,8 @@ def _schedule(text: str, top_k: Optional[int]) -> Schedule:
     return Schedule.from_text(text).with_top_k(top_k)
 
 
-_library = torch.library.Library("multistep", "DEF")
+_Library: Any = torch.library.Library  # which has no types
+_library = _Library("multistep", "DEF")
 
 
 def _define(schema: str, oracle_call: Callable[..., Any], kernel_call: Callable[..., Any],
