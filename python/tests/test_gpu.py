@@ -77,7 +77,7 @@ def test_start_offset_scales_and_search_keys():
     judged(found, (q, k, v, routing), schedule, **{**options, "start": np.array([0, 250])})
 
 
-def test_arrays_that_are_not_contiguous_are_copied():
+def test_arrays_that_are_not_contiguous():
     schedule = SCHEDULES["nstep2"]
     q, k, v, routing = make(schedule)
     want = mt.attention(q, k, v, routing, schedule)

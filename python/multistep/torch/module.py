@@ -140,10 +140,10 @@ class MultiStepAttention(nn.Module):
         if cache is not None and cu_seqlens is not None:
             raise ValueError("cache: None beside cu_seqlens")
         offset = 0 if cache is None else cache.length
-        # Dense here, or what is kept for the backward pass would be copied there once more.
-        q, k, v, *routing = (
-            layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2).contiguous()
-            for layer in (self.q, self.k, self.v, *self.routing))
+        q, k, v, *routing = (layer(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+                             for layer in (self.q, self.k, self.v, *self.routing))
+        if torch.is_grad_enabled():  # what is kept for the backward pass would be copied there
+            q, k, v, *routing = (one.contiguous() for one in (q, k, v, *routing))
         keys = None
         if self.accumulation is not None:
             keys = self._search_keys(x, k, start, offset, cache, cu_seqlens)

@@ -11,7 +11,8 @@ struct CUstream_st;
 
 /// The stages of multi-step attention on the GPU. Every function here enqueues work on the caller's
 /// stream and returns: it neither allocates nor synchronizes, and can be captured in a CUDA graph.
-/// Pointers are to memory of the current device unless said otherwise; arrays are dense, row-major.
+/// Pointers are to memory of the current device unless said otherwise; arrays are dense, row-major,
+/// where there are no Strides of theirs.
 ///
 /// Results are the same bits in every run. A row's result depends neither on the other rows nor on
 /// how queries are cut into calls, nor on the capacity of the cache (Shape::keys, the plan's
@@ -44,8 +45,8 @@ enum class Dtype { bf16, fp16 };
 enum class Rung { plain, fast, fast_or_refuse };
 
 /// Where the rows of head_dim values lie in an array of [batch, heads, length, head_dim]: the steps
-/// from one batch, head and row to the next, in values. The values of a row are next to each other.
-/// Other kernels than the plain ones take multiples of 8. All 0: dense.
+/// from one batch, head and row to the next, in values, multiples of 8. The values of a row are next
+/// to each other. All 0: dense.
 struct Strides {
   Index batch = 0;
   Index head = 0;
