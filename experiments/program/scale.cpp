@@ -285,9 +285,11 @@ void add_scale(CLI::App& app, Run& run) {
       "runs with seeded random scores, so the work is what it did, not a formula; the exponent is\n"
       "fitted to it. Random paths may do less than N n^(1/N). What the steps offer may not: with\n"
       "k = top_k paths kept, c_m the most choices of step m and n the keys outside the window,\n"
-      "c_1 + k (c_2 + ... + c_N) >= N (k^(N-1) n)^(1/N) in every scheme that reaches all n. The\n"
-      "interval tells how well a power law fits these lengths, not where the exponent goes beyond\n"
-      "them: whole numbers of anchors bend it.\n"
+      "c_1 + k (c_2 + ... + c_N) >= N (k^(N-1) n)^(1/N) in every scheme that reaches all n: the\n"
+      "theorem covering_schedules_pay_for_paths of proofs/. The interval tells how well a power "
+      "law\n"
+      "fits these lengths, not where the exponent goes beyond them: whole numbers of anchors bend "
+      "it.\n"
       "Example:\n"
       "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv");
   command->callback([options, &run] { run = [options] { return scale(*options); }; });

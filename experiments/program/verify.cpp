@@ -152,7 +152,12 @@ void add_verify(CLI::App& app, Run& run) {
       "Examples:\n"
       "  multistep verify --length 1M --steps 3\n"
       "  multistep verify --length 1000000000000 --queries 1000 --preset released --json\n"
-      "  multistep verify --length 4096 --spans my_kernel.csv");
+      "  multistep verify --length 4096 --spans my_kernel.csv\n"
+      "Theorems of proofs/ behind the answers: partitions_cover, factor_M_covers and\n"
+      "far_reaching_covers (which schedules cover every length), smaller_factor_excludes (the "
+      "factor\n"
+      "that closes a gap), mean_work_of_covering_schedules (the lower bound of mean work),\n"
+      "checker_lists_the_excluded (what is said of span lists)");
   command->callback([options, &run] { run = [options] { return verify(*options); }; });
 }
 

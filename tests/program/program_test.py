@@ -9,6 +9,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -193,6 +194,18 @@ class Verify(Case):
         for arguments in (["verify", "--length", "9", "--fast"], []):
             done = run(*arguments)
             self.assertEqual((done.returncode, done.stdout, done.stderr.count("\n")), (2, "", 1))
+
+    def test_help_names_theorems_that_there_are(self):
+        proofs = pathlib.Path(__file__).resolve().parents[2] / "proofs/statements"
+        proved = set(re.findall(r"^Theorem (\w+)", "".join(
+            file.read_text() for file in sorted(proofs.glob("*.v"))), re.MULTILINE))
+        for command, names in (("verify", 6), ("scale", 1)):
+            text = " ".join(self.answer(command, "--help").split())
+            told = re.search(r"(?:Theorems of proofs/ behind the answers: (.*)|"
+                             r"the theorem (\w+) of proofs/)", text)
+            cited = re.findall(r"\b\w+_\w+\b", told[1] or told[2])
+            self.assertEqual(len(cited), names)
+            self.assertLessEqual(set(cited), proved)
 
     def test_help_has_an_example(self):
         self.assertIn("Exit codes", self.answer("--help"))
