@@ -178,13 +178,15 @@ def launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
     """Launches a call with its fields, of tensors their addresses. What is missing or has no
     elements is left out."""
     for name, value in fields.items():
-        if isinstance(value, list):
-            setattr(call, name, [one.data_ptr() if isinstance(one, Tensor) else one
-                                 for one in value])
-        elif isinstance(value, Tensor):
+        if value is None:
+            continue
+        if isinstance(value, Tensor):
             if value.numel():
                 setattr(call, name, value.data_ptr())
-        elif value is not None:
+        elif isinstance(value, list):
+            setattr(call, name, [one.data_ptr() if isinstance(one, Tensor) else one
+                                 for one in value])
+        else:
             setattr(call, name, value)
     workspace = torch.empty(call.workspace_size, dtype=torch.uint8, device=like.device)
     call.launch(workspace.data_ptr(), workspace.numel(),

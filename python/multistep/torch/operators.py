@@ -32,15 +32,18 @@ def _tensors(count: int) -> str:
     return f"({', '.join(['Tensor'] * count)})"
 
 
+_SCHEDULE, _TOP_K = map(Arguments._fields.index, ("schedule", "top_k"))
+
+
 def operands(given: Arguments) -> tuple[Any, ...]:
     """The arguments as the operators take them."""
-    return tuple(given._replace(schedule=given.schedule.text))  # type: ignore[arg-type]
+    return (*given[:_SCHEDULE], given.schedule.text, *given[_SCHEDULE + 1:])
 
 
 def _read(operands: Sequence[Any]) -> Arguments:
     """And back."""
-    given = Arguments(*operands)
-    return given._replace(schedule=_schedule(operands[4], given.top_k))
+    schedule = _schedule(operands[_SCHEDULE], operands[_TOP_K])
+    return Arguments._make((*operands[:_SCHEDULE], schedule, *operands[_SCHEDULE + 1:]))
 
 
 @functools.lru_cache(maxsize=None)
@@ -109,7 +112,7 @@ def _attention_of_shapes(*operands: Any) -> tuple[Tensor, ...]:
 
 def _empty(operands: Sequence[Any], details: bool) -> Attended:
     """``top_k`` may be a symbol: it is no key of a cache here."""
-    q, schedule, top_k = operands[0], operands[4], operands[5]
+    q, schedule, top_k = operands[0], operands[_SCHEDULE], operands[_TOP_K]
     of = _schedule(schedule, None)
     shapes = shapes_found(q.shape, of.top_k if top_k is None else top_k, of.steps - 1)
     wide = _wide(q.dtype)
