@@ -59,11 +59,12 @@ TEST_CASE("a point is what its axis and value say", "[sweep]") {
     for (std::size_t at = 0; at < one.values.size(); ++at) {
       const SweepPoint& point = sweep.points[one.points[at]];
       const GpuShape& shape = point.shape;
+      const char* layout = point.interleaved ? "[B, L, H, D]" : "[B, H, L, D]";
       const std::map<std::string, std::string> is{{"top_k", std::to_string(point.schedule.top_k)},
                                                   {"head_dim", std::to_string(shape.head_dim)},
                                                   {"group", std::to_string(shape.group())},
                                                   {"batch", std::to_string(shape.batch)},
-                                                  {"layout", "[B, H, L, D]"},
+                                                  {"layout", layout},
                                                   {"inputs", std::string(to_string(shape.inputs))},
                                                   {"outputs", point.lse ? "output, LSE" : "output"},
                                                   {"queries", std::to_string(shape.queries)},
@@ -83,6 +84,7 @@ TEST_CASE("a point is what its axis and value say", "[sweep]") {
       CHECK(shape == base);
       if (one.name != "top_k") CHECK(point.schedule.top_k == preset_schedule("nstep").top_k);
       if (one.name != "outputs") CHECK_FALSE(point.lse);
+      if (one.name != "layout") CHECK_FALSE(point.interleaved);
     }
   }
 }

@@ -550,7 +550,8 @@ class Plan(Case):
         tiles = "attend_warp_tiles"
         self.plan(*shape, "--queries", 4096, chip="a100", search=["search_shared"],
                   attend=["sort_pairs", tiles], combine=[tiles])
-        self.plan(*shape, "--steps", 1, "--queries", 4096, chip="a100", combine=[tiles])
+        self.plan("--length", "64Ki", "--steps", 1, "--queries", 4096, chip="a100",
+                  combine=[tiles])
         # Without clusters a group of 16 heads searches level 1 and the levels below it apart.
         self.plan("--length", "1Mi", "--steps", 4, chip="a100", search=["search_few"] * 2,
                   attend=["decode_pieces"], combine=["decode_pieces"])
