@@ -1,10 +1,10 @@
 (** * What is proved: what the aligned rule costs (SPEC 2.3, 2.5)
 
     As in ResultsAligned.v: theorems, each with a sentence, an example and what both rest on, to be
-    read with Schedule.v and with the definitions of ResultsWork.v and ResultsCost.v. *)
+    read with Schedule.v and with the definitions of ResultsWork.v. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule ResultsWork ResultsCost.
+From Multistep Require Import Schedule ResultsWork.
 From Multistep Require AlignedCost AlignedWork AlignedBound AlignedFour.
 Import ListNotations.
 Open Scope Z_scope.
@@ -188,42 +188,3 @@ Proof. exact (four_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed)
 
 Print Assumptions four_steps_near_bound.
 Print Assumptions four_steps_at_10_12.
-
-(** SPEC 2.5.4: [L] queries, whatever [top_k] paths they keep, cost at most
-    [(1 + top_k (N - 1)) (2 + 2 L^(1/N)) + w] each. *)
-Theorem aligned_context_cost : forall top_k k w start len work,
-  0 <= top_k -> 0 <= w -> 0 <= len ->
-  let s := Schedule (repeat Aligned (S k)) w in
-  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
-  let N := Z.of_nat k + 2 in
-  total (map work (interval start (start + len)))
-    <= len * ((1 + top_k * (N - 1)) * (2 + root N (2 ^ N * len)) + w).
-Proof. exact AlignedWork.aligned_context_cost. Qed.
-
-(** Two steps and four queries, each with its newest part: 1 anchor and 1 key, 2 and 1, 2 and 1,
-    2 and 2.  The bound is 12 for each. *)
-Definition four_aligned_works (t : Z) : Z := nth (Z.to_nat t) [2; 3; 3; 4] 0.
-
-Lemma works_of_four_aligned : forall t, 0 <= t < 0 + 4 ->
-  query_work 1 (Schedule [Aligned] 0) (seen 0 t) (four_aligned_works t).
-Proof.
-  intros t range. exists (four_aligned_works t).
-  assert (cases : t = 0 \/ t = 1 \/ t = 2 \/ t = 3) by lia.
-  destruct cases as [-> | [-> | [-> | ->]]]; (split; [| reflexivity]);
-    [exists [(seen 0 0, 1)], 1 | exists [(seen 0 1, 1)], 1 | exists [(seen 0 2, 1)], 1
-    | exists [(seen 0 3, 1)], 2];
-    (split; [computed | split; [| split; vm_compute; reflexivity]]);
-    (constructor; [split; [left; reflexivity | computed] | constructor]).
-Qed.
-
-Example cost_of_four_aligned :
-  total (map four_aligned_works (interval 0 4)) = 12 /\ 12 <= 4 * ((1 + 1 * (2 - 1)) * (2 + 4) + 0).
-Proof.
-  split; [reflexivity |].
-  exact (aligned_context_cost 1 0 0 0 4 four_aligned_works ltac:(lia) ltac:(lia) ltac:(lia)
-           works_of_four_aligned).
-Qed.
-
-Print Assumptions aligned_context_cost.
-Print Assumptions works_of_four_aligned.
-Print Assumptions cost_of_four_aligned.

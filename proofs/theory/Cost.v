@@ -158,52 +158,45 @@ Proof.
   lia.
 Qed.
 
-Lemma map_nonnegative : forall (A : Type) (f : A -> Z) xs,
-  (forall x, In x xs -> 0 <= f x) -> nonnegative (map f xs).
-Proof. intros A f xs each. apply Forall_map, Forall_forall. exact each. Qed.
-
-(** If every path is bounded by [X] at every step then the first level costs [X] a segment, and the
-    steps after it cost [top_k X] each. *)
-Lemma search_work_at_most : forall top_k X ls w segments work,
-  0 <= X -> Forall (fun n => costs_at_most w ls n (repeat X (S (length ls)))) segments ->
+(** If on every path level 1 offers at most [c] and the steps after it [cs], then level 1 costs [c]
+    a segment, and the steps after it [top_k] times [cs]. *)
+Lemma search_work_at_most : forall top_k ls c cs w segments work,
+  0 <= top_k -> nonnegative (c :: cs) -> length cs = length ls ->
+  Forall (fun n => costs_at_most w ls n (c :: cs)) segments ->
   search_work top_k w ls segments work ->
-  work <= (count segments + top_k * Z.of_nat (length ls)) * X.
+  work <= count segments * c + top_k * total cs.
 Proof.
-  intros top_k X ls. induction ls as [|l rest IH]; intros w segments work X_nonneg cheap searched.
-  - cbn [search_work] in searched. subst work.
-    cbn [length Z.of_nat]. rewrite Z.mul_0_r, Z.add_0_r.
-    apply total_at_most. apply Forall_forall. exact cheap.
-  - cbn [search_work] in searched.
+  intros top_k ls. induction ls as [|l rest IH];
+    intros c cs w segments work top_k_nonneg nonneg steps cheap searched.
+  - destruct cs as [|c' cs]; [|discriminate steps].
+    cbn [search_work] in searched. subst work. cbn [total fold_right].
+    rewrite Z.mul_0_r, Z.add_0_r. apply total_at_most. apply Forall_forall. exact cheap.
+  - cbn [search_work] in searched. destruct cs as [|c' cs]; [discriminate steps|].
     destruct searched as (kept & later & few & choices & searched & ->).
     set (M := steps_of (l :: rest)) in *.
     rewrite Forall_forall in cheap, choices.
-    assert (now : total (map (anchor_count w M l) segments) <= count segments * X).
+    assert (now : total (map (anchor_count w M l) segments) <= count segments * c).
     { apply total_at_most. intros n n_in. apply (cheap n n_in). }
-    apply IH in searched; [| exact X_nonneg |].
+    apply Forall_cons_iff in nonneg. destruct nonneg as [_ nonneg].
+    assert (c'_nonneg : 0 <= c') by now apply Forall_cons_iff in nonneg.
+    apply (IH c' cs) in searched; [| exact top_k_nonneg | exact nonneg | now injection steps |].
     + unfold count at 1 in searched. rewrite map_length in searched. fold (count kept) in searched.
-      cbn [length]. nia.
+      cbn [total fold_right]. fold (total cs). nia.
     + apply Forall_map, Forall_forall. intros choice choice_in.
       destruct (choices choice choice_in) as [segment_in chosen].
       apply (cheap (fst choice) segment_in). exact chosen.
 Qed.
 
-Lemma search_work_nonneg : forall top_k ls w segments work,
-  Forall good_level ls -> 0 <= w -> nonnegative (map held segments) ->
-  search_work top_k w ls segments work -> 0 <= work.
+Lemma query_work_at_most : forall top_k s (n : segment) c cs work,
+  0 <= top_k -> nonnegative (c :: cs) -> length cs = length (levels s) ->
+  costs_at_most (window_index s) (levels s) n (c :: cs) ->
+  query_work top_k s n work ->
+  work <= c + top_k * total cs + window_of s.
 Proof.
-  intros top_k ls. induction ls as [|l rest IH];
-    intros w segments work ls_good w_nonneg segments_nonneg searched; cbn [search_work] in searched.
-  - subst work. apply total_nonneg, segments_nonneg.
-  - destruct searched as (kept & later & _ & choices & searched & ->).
-    set (M := steps_of (l :: rest)) in *.
-    apply Forall_cons_iff in ls_good. destruct ls_good as [l_good rest_good].
-    assert (now : 0 <= total (map (anchor_count w M l) segments)).
-    { apply total_nonneg, map_nonnegative. intros n _. unfold anchor_count. lia. }
-    apply IH in searched; [lia | exact rest_good | lia |].
-    rewrite map_map. apply map_nonnegative. intros choice choice_in.
-    rewrite Forall_forall in choices. destruct (choices choice choice_in) as [_ searches].
-    assert (order := span_in_segment w M l _ _ (steps_of_pos _) l_good w_nonneg searches).
-    cbn [held segment_of chosen]. unfold size. lia.
+  intros top_k s n c cs work top_k_nonneg nonneg steps cheap (searched & is_search & ->).
+  apply (search_work_at_most top_k _ c cs) in is_search; try assumption.
+  - change (count [n]) with 1 in is_search. lia.
+  - constructor; [exact cheap | constructor].
 Qed.
 
 (** ** All queries *)
@@ -229,22 +222,27 @@ Qed.
 
 (** A query that sees [n] keys: besides its window, [O(n^(1/N))]. *)
 Theorem query_cost : forall top_k K s (n : segment) work,
-  1 <= K -> standard K (levels s) -> 0 <= window_index s -> 0 <= n ->
+  1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= n ->
   query_work top_k s n work ->
   work <= work_bound top_k (steps_of (levels s)) K n + window_of s.
 Proof.
-  intros top_k K s n work K_pos std w_nonneg n_nonneg (searched & is_search & ->).
+  intros top_k K s n work K_pos top_k_nonneg std w_nonneg n_nonneg is_query.
   set (N := steps_of (levels s)).
   assert (N_pos : 0 < N) by apply steps_of_pos.
   assert (G_pos := growth_pos N K N_pos).
   assert (C_pos : 1 <= cost_constant N K) by (apply pow_at_least_1; nia).
   destruct (root_spec N (cost_constant N K * n) N_pos ltac:(nia)) as (root_nonneg & _ & _).
-  assert (bounded : searched <= work_bound top_k N K n); [|lia].
-  unfold work_bound. replace (N - 1) with (Z.of_nat (length (levels s)))
-    by (unfold N, steps_of; lia).
-  apply (search_work_at_most top_k _ (levels s) (window_index s) [n]);
-    [exact root_nonneg | | exact is_search].
-  constructor; [|constructor]. apply path_cost; assumption.
+  assert (cheap := path_cost K (levels s) (window_index s) n K_pos std w_nonneg n_nonneg).
+  cbv zeta in cheap. fold N in cheap. unfold work_bound.
+  set (X := root N (cost_constant N K * n)) in *.
+  apply (query_work_at_most top_k s n X (repeat X (length (levels s)))) in is_query.
+  - rewrite total_repeat in is_query. replace (N - 1) with (Z.of_nat (length (levels s)))
+      by (unfold N, steps_of; lia). lia.
+  - exact top_k_nonneg.
+  - apply Forall_cons; [exact root_nonneg|]. apply Forall_forall. intros x x_in.
+    apply repeat_spec in x_in. subst x. exact root_nonneg.
+  - apply repeat_length.
+  - exact cheap.
 Qed.
 
 Lemma work_bound_mono : forall top_k N K n n',
@@ -287,26 +285,4 @@ Proof.
   - rewrite Z.pow_mul_l, Z.pow_add_r, Z.pow_1_r by lia.
     rewrite (Z.mul_comm (len ^ N) len), Z.mul_assoc, (Z.mul_comm (len ^ N)).
     apply Z.mul_le_mono_nonneg_r; [apply Z.pow_nonneg; exact len_nonneg | exact bound_pow].
-Qed.
-
-(** Without a window: [L] queries of a causal context cost [O(L^(1 + 1/N))] in all. *)
-Theorem windowless_context_cost : forall top_k K ls L work,
-  1 <= K -> 0 <= top_k -> standard K ls -> 0 <= L ->
-  (forall t, 0 <= t < L -> query_work top_k (Schedule ls 0) (seen 0 t) (work t)) ->
-  let N := steps_of ls in
-  total (map work (interval 0 L)) ^ N <= work_constant top_k N K * L ^ (N + 1).
-Proof.
-  intros top_k K ls L work K_pos top_k_nonneg std L_nonneg works N.
-  assert (ls_good := standard_is_good K ls std).
-  assert (no_window : window_of (Schedule ls 0) = 0).
-  { destruct ls_good as [|l rest l_good _]; [reflexivity | apply (window_0 l l_good)]. }
-  destruct (context_cost top_k K (Schedule ls 0) 0 L work) as (beyond & within_bound & _ & bound);
-    cbn [levels window_index]; try assumption; try lia.
-  cbn [levels] in bound. rewrite no_window, Z.mul_0_r, Z.add_0_r in within_bound.
-  apply Z.le_trans with (2 := bound). apply pow_mono. split; [|exact within_bound].
-  apply total_nonneg, map_nonnegative. intros t t_in. apply in_interval in t_in.
-  destruct (works t t_in) as (searched & is_search & ->).
-  rewrite no_window, Z.min_r by (cbn [held seen]; lia). rewrite Z.add_0_r.
-  apply search_work_nonneg with (4 := is_search); [exact ls_good | cbn; lia |].
-  constructor; [cbn [held seen]; lia | constructor].
 Qed.

@@ -107,23 +107,30 @@ Proof.
   rewrite Z.sub_0_r. f_equal; lia.
 Qed.
 
+Lemma even_cost_beyond_window : forall k w (n : segment) c,
+  0 < c -> n - w <= c ^ (Z.of_nat k + 2) ->
+  costs_at_most w (evens (S k)) n (repeat c (S (S k))).
+Proof.
+  intros k w n c c_pos small.
+  assert (offers : costs_at_most 0 (evens (S k)) (beyond w n) (repeat c (S (S k)))).
+  { apply even_cost; [exact c_pos |]. cbn [held beyond].
+    replace (Z.of_nat (S k) + 1) with (Z.of_nat k + 2) by lia. exact small. }
+  change (evens (S k)) with (Even :: evens k) in *.
+  change (repeat c (S (S k))) with (c :: repeat c (S k)) in *.
+  cbn [costs_at_most] in *. unfold anchor_count, is_stripe in *.
+  cbn [first_stripe last_searched] in *. rewrite beyond_0 in offers.
+  destruct offers as [few later]. split; [exact few |]. intros i chosen.
+  rewrite <- even_part_beyond. exact (later i chosen).
+Qed.
+
 Theorem even_offers_beyond_window : forall k w (n : segment),
   0 < n - w ->
   let N := Z.of_nat k + 2 in
   costs_at_most w (evens (S k)) n (repeat (ceil_root N (n - w)) (S (S k))).
 Proof.
-  intros k w n outside N.
-  pose proof (even_offers_ceil_root (S k) (beyond w n) outside) as offers.
-  replace (Z.of_nat (S (S k))) with N in offers by lia.
-  change (evens (S k)) with (Even :: evens k) in *. cbv zeta in offers.
-  change (repeat (ceil_root N (beyond w n)) (S (S k)))
-    with (ceil_root N (n - w) :: repeat (ceil_root N (n - w)) (S k)) in offers.
-  change (repeat (ceil_root N (n - w)) (S (S k)))
-    with (ceil_root N (n - w) :: repeat (ceil_root N (n - w)) (S k)).
-  cbn [costs_at_most] in *. unfold anchor_count, is_stripe in *.
-  cbn [first_stripe last_searched] in *. rewrite beyond_0 in offers.
-  destruct offers as [few later]. split; [exact few |]. intros i chosen.
-  rewrite <- even_part_beyond. exact (later i chosen).
+  intros k w n outside N. apply even_cost_beyond_window.
+  - apply ceil_root_positive; lia.
+  - apply ceil_root_spec; lia.
 Qed.
 
 (** And it excludes nothing. *)
