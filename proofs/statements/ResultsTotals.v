@@ -8,7 +8,7 @@
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule ResultsWork ResultsCost.
-From Multistep Require SumsOfRoots Totals.
+From Multistep Require SumsOfRoots Totals AlignedTotals.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -218,3 +218,46 @@ Print Assumptions aligned_context_cost.
 Print Assumptions works_of_four_aligned.
 Print Assumptions aligned_of_four_queries.
 Print Assumptions aligned_total_at_2_20.
+
+(** SPEC 2.5.4, 2.5.6: [L] queries of two, three or four aligned steps, where key 0 is eligible and
+    each query keeps one path, cost at most [c N / (N + 1) (L + 1)^(1 + 1/N) + (1 + w) L], with [c]
+    = 2.122, 3.24 or 4.326: a little above the square root of 9/2, the cube root of 34, the fourth
+    root of 350. *)
+Theorem few_aligned_steps_context_cost : forall k p w len work,
+  In (k, p) [(0%nat, 2122); (1%nat, 3240); (2%nat, 4326)] -> 0 <= w -> 0 <= len ->
+  let N := Z.of_nat k + 2 in
+  let s := Schedule (repeat Aligned (S k)) w in
+  (forall t, 0 <= t < len -> query_work 1 s (seen 0 t) (work t)) ->
+  exists roots, below_integral p N (len + 1) roots /\
+    1000 * total (map work (interval 0 len)) <= roots + 1000 * (1 + w) * len.
+Proof. exact AlignedTotals.few_aligned_steps_context_cost. Qed.
+
+(** The four queries above: 12, and at most 19. *)
+Example few_of_four_queries : total (map four_aligned_works (interval 0 4)) = 12 /\ 12 <= 19.
+Proof.
+  split; [reflexivity |].
+  destruct (few_aligned_steps_context_cost 0 2122 0 4 four_aligned_works ltac:(now left) ltac:(lia)
+              ltac:(lia) works_of_four_aligned) as (roots & small & all).
+  apply (SumsOfRoots.below_integral_at_most _ _ _ _ 15816) in small;
+    [| computed | computed | computed].
+  vm_compute in all. lia.
+Qed.
+
+(** Three steps and [2^20] queries again: 247.9 choices a query. *)
+Example few_total_at_2_20 : forall work,
+  (forall t, 0 <= t < 2 ^ 20 -> query_work 1 (Schedule [Aligned; Aligned] 0) (seen 0 t) (work t)) ->
+  total (map work (interval 0 (2 ^ 20))) <= 259913600.
+Proof.
+  intros work works.
+  destruct (few_aligned_steps_context_cost 1 3240 0 (2 ^ 20) work ltac:(right; now left) ltac:(lia)
+              ltac:(lia) works) as (roots & small & all).
+  apply (SumsOfRoots.below_integral_at_most _ _ _ _ 258865024746) in small;
+    [| computed | computed | computed].
+  change (1000 * total (map work (interval 0 (2 ^ 20)))
+          <= roots + 1000 * (1 + 0) * 2 ^ 20) in all.
+  lia.
+Qed.
+
+Print Assumptions few_aligned_steps_context_cost.
+Print Assumptions few_of_four_queries.
+Print Assumptions few_total_at_2_20.
