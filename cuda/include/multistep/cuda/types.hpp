@@ -45,8 +45,8 @@ enum class Dtype { bf16, fp16 };
 enum class Rung { plain, fast, fast_or_refuse };
 
 /// Where the rows of head_dim values lie in an array of [batch, heads, length, head_dim]: the steps
-/// from one batch, head and row to the next, in values, multiples of 8. The values of a row are next
-/// to each other. All 0: dense.
+/// from one batch, head and row to the next, in values, multiples of 8. The values of a row are
+/// next to each other. All 0: dense.
 struct Strides {
   Index batch = 0;
   Index head = 0;
