@@ -37,7 +37,10 @@ Call::Call(const CallOptions& options)
                                        : parse_size("--queries", options.queries, 1, length)),
       heads(options.heads.read(kMaxHeadDim)),
       dtype(options.dtype),
-      plan(naming_options([&] { return StripePlan(options.schedule.schedule(), length); })) {
+      plan([&] {
+        const Schedule schedule = options.schedule.schedule();
+        return naming_options([&] { return StripePlan(schedule, length); });
+      }()) {
   if (!kValueBytes.contains(dtype)) {
     throw std::invalid_argument(fmt::format("--dtype {}: bf16, fp16, float or double", dtype));
   }

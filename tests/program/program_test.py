@@ -563,6 +563,8 @@ class Plan(Case):
         self.assertIn("search       search_level (no faster one: top_k 17: at most 16)\n", text)
         self.assertRegex(text, r"work         a row scores \d+\.\d anchors and attends to ")
         self.refuses(["plan", "--length", "9", "--chip", "tpu"], "--chip tpu: h100 or a100")
+        self.refuses(["plan", "--length", "9", "--preset", "released", "--steps", "1"],
+                     "--steps 1: preset released has 2 steps")
         self.refuses(["plan", "--length", "9", "--dtype", "float"], "--dtype float: bf16 or fp16")
         self.refuses(["plan", "--length", "9", "--head-dim", "512"],
                      "head_dim 512: an integer in [1, 256]")
