@@ -3,7 +3,7 @@
 #include "api/check.cuh"
 #include "attend/repair_rows.cuh"
 #include "attend/softmax_state.cuh"
-#include "attend/tile_type.cuh"
+#include "device/row_type.cuh"
 #include "device/swizzled_tile.cuh"
 
 /// Attention of tiles of query rows without Hopper's instructions, from compute capability 8.0 on:
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(WarpTiles::kThreads, 2)
 
 template <class Tiles>
 void launch_attend_tiles_sm80(const Tiles& args, Stream stream) {
-  with_tile_type(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     const auto kernel = attend_warp_tiles<decltype(type), head_dim, Tiles>;
     constexpr int kBytes = sizeof(WarpStages<head_dim>);
     static_assert(kBytes <= 99 * 1024, "more a block does not have from 8.6 on");

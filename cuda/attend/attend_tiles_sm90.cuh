@@ -160,7 +160,7 @@ template <class Tiles>
 void launch_attend_tiles_sm90(const Tiles& args, Stream stream) {
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, kTileKeys);
-  with_tile_type(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,
                                             task_count(args), stream, args, maps.keys, maps.values);
   });

@@ -356,7 +356,7 @@ void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
   const KeyPieces pieces(args.rows, arena);
   cut_pieces(items, pieces, stream);
   const TileMaps maps(args, 64);
-  with_tile_type(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim>,
                                              pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
                                              maps.keys, maps.values);

@@ -282,7 +282,7 @@ void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradient
   const Args args(items, gradients);
   if (args.per_head == 0 || args.rows.keys == 0) return;
   const TileMaps maps(args, 64);
-  with_tile_type(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim>,
                                              task_count(args), stream, args, maps.keys,
                                              maps.values);

@@ -4,6 +4,7 @@
 #include "attend/decode_join.cuh"
 #include "attend/decode_spans.cuh"
 #include "attend/decode_tile.cuh"
+#include "device/row_type.cuh"
 
 /// Attention and combination of few queries, whose cost is the bytes of the keys and values that
 /// they choose. An item is a query row's window or one of its spans. Windows are cut into pieces of
@@ -269,7 +270,7 @@ std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tabl
   attend.rows = rows;
   attend.slots = slots;
   Arena arena;
-  const int stride = rows.head_dim <= 64 ? kPartialStride<64> : kPartialStride<128>;
+  const int stride = partial_stride(columns_for(rows.head_dim));
   arena.take<float>(rows.total() * with_pieces(attend, {}, tables).row_parts() * stride);
   return arena.used();
 }
@@ -280,12 +281,8 @@ void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedu
   if (attend.rows.total() * decode.row_parts() == 0) return;
   decode.partials = static_cast<float*>(workspace);
   decode.counters = counters;
-  const bool wide = attend.rows.head_dim > 64;
-  if (attend.dtype == Dtype::bf16) {
-    wide ? launch<bf16, 128>(decode, stream) : launch<bf16, 64>(decode, stream);
-  } else {
-    wide ? launch<fp16, 128>(decode, stream) : launch<fp16, 64>(decode, stream);
-  }
+  with_row_type(attend,
+                [&](auto type, auto columns) { launch<decltype(type), columns>(decode, stream); });
 }
 
 }  // namespace multistep::cuda

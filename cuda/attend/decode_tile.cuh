@@ -21,8 +21,9 @@ struct DecodeBlock {
 };
 
 /// Floats of a partial result: head_dim values, maximum, sum, and alignment.
+constexpr int partial_stride(int columns) { return columns + 4; }
 template <int kHeadDim>
-inline constexpr int kPartialStride = kHeadDim + 4;
+inline constexpr int kPartialStride = partial_stride(kHeadDim);
 
 /// Tiles of keys and values on their way. The 16-byte pieces of a row are swizzled by the row, so
 /// that eight rows' pieces lie in different banks.

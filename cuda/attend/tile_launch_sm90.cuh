@@ -4,7 +4,7 @@
 
 #include "api/check.cuh"
 #include "attend/tile_producers_sm90.cuh"
-#include "attend/tile_type.cuh"
+#include "device/row_type.cuh"
 #include "device/tensor_map.cuh"
 
 /// How the tile kernels are launched: persistent blocks with most of a multiprocessor's shared

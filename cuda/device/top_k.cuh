@@ -1,5 +1,8 @@
 #pragma once
 
+#include <type_traits>
+
+#include "api/check.cuh"
 #include "api/stages.cuh"
 #include "device/storage.cuh"
 
@@ -92,6 +95,19 @@ struct TopK {
     best[a] = better;
   }
 };
+
+/// Calls body(integral constant) with the length of list that kernels are compiled for, up to
+/// kMost, for `top_k` paths.
+template <int kMost, class Body>
+void with_list(int top_k, Body&& body) {
+  static_assert(kMost == 8 || kMost == 16);
+  require(top_k <= kMost, "top_k {}: up to {} here", top_k, kMost);
+  if (top_k <= 2) return body(std::integral_constant<int, 2>{});
+  if (top_k <= 3) return body(std::integral_constant<int, 3>{});
+  if (top_k <= 4) return body(std::integral_constant<int, 4>{});
+  if (top_k <= 8) return body(std::integral_constant<int, 8>{});
+  if constexpr (kMost > 8) body(std::integral_constant<int, 16>{});
+}
 
 /// What an anchor of the segment so cut is beside those of others.
 __device__ inline FoundPath found_path(const LevelSearch& search, const DeviceCut& cut,

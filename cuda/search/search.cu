@@ -4,6 +4,7 @@
 #include "api/choose.cuh"
 #include "api/stages.cuh"
 #include "device/ptx.cuh"
+#include "device/row_type.cuh"
 #include "device/top_k.cuh"
 #include "search/search_anchors.cuh"
 
@@ -384,23 +385,6 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
                 search, static_cast<const FoundPath*>(scratch.lists));
 }
 
-template <class T, int kHeadDim>
-void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
-  const int top_k = levels->top_k;
-  if (top_k <= 2) return launch<T, kHeadDim, 2>(levels, count, scratch, stream);
-  if (top_k <= 3) return launch<T, kHeadDim, 3>(levels, count, scratch, stream);
-  if (top_k <= 4) return launch<T, kHeadDim, 4>(levels, count, scratch, stream);
-  if (top_k <= 8) return launch<T, kHeadDim, 8>(levels, count, scratch, stream);
-  require(top_k <= kMaxFastTopK, "top_k {}: up to {} here", top_k, kMaxFastTopK);
-  launch<T, kHeadDim, kMaxFastTopK>(levels, count, scratch, stream);
-}
-
-template <class T>
-void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, Stream stream) {
-  levels->rows.head_dim <= 64 ? launch<T, 64>(levels, count, scratch, stream)
-                              : launch<T, 128>(levels, count, scratch, stream);
-}
-
 }  // namespace
 
 /// No chip need grant 16 blocks, and a share of one may lack the room for fewer.
@@ -436,8 +420,11 @@ bool search_needs_lists(const LevelSearch& search) { return search.parents && !a
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream) {
   if (levels->rows.total() == 0) return;
-  levels->dtype == Dtype::bf16 ? launch<bf16>(levels, count, scratch, stream)
-                               : launch<fp16>(levels, count, scratch, stream);
+  with_row_type(*levels, [&](auto type, auto columns) {
+    with_list<kMaxFastTopK>(levels->top_k, [&](auto top_k) {
+      launch<decltype(type), columns, top_k>(levels, count, scratch, stream);
+    });
+  });
 }
 
 }  // namespace multistep::cuda

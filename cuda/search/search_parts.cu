@@ -1,4 +1,5 @@
 #include "api/check.cuh"
+#include "device/row_type.cuh"
 #include "search/search_anchors.cuh"
 
 /// Search of a level whose parts are the same for all queries with parts of one length: the anchors
@@ -55,7 +56,7 @@ struct PartRow {
   std::int32_t log2 = 0;  // of its parts
   float parent_score = 0;
 
-  __device__ PartRow() = default;
+  PartRow() = default;
   /// Row i of a KV head; `order` is of the parents. Calls found(place) once it is known where in
   /// its array the routing query is, -1 for none, before it waits for its parent.
   template <class Found>
@@ -364,27 +365,14 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
                 blocks);
 }
 
-template <class T, int kHeadDim>
-void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
-  if (search.top_k <= 2) return launch<T, kHeadDim, 2>(search, scratch, stream);
-  if (search.top_k <= 3) return launch<T, kHeadDim, 3>(search, scratch, stream);
-  if (search.top_k <= 4) return launch<T, kHeadDim, 4>(search, scratch, stream);
-  require(search.top_k <= kMaxProductTopK, "top_k {}: up to {} here", search.top_k,
-          kMaxProductTopK);
-  launch<T, kHeadDim, kMaxProductTopK>(search, scratch, stream);
-}
-
-template <class T>
-void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
-  search.rows.head_dim <= 64 ? launch<T, 64>(search, scratch, stream)
-                             : launch<T, 128>(search, scratch, stream);
-}
-
 }  // namespace
 
 void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
-  search.dtype == Dtype::bf16 ? launch<bf16>(search, scratch, stream)
-                              : launch<fp16>(search, scratch, stream);
+  with_row_type(search, [&](auto type, auto columns) {
+    with_list<kMaxProductTopK>(search.top_k, [&](auto top_k) {
+      launch<decltype(type), columns, top_k>(search, scratch, stream);
+    });
+  });
 }
 
 }  // namespace multistep::cuda
