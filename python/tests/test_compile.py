@@ -94,6 +94,7 @@ def test_inputs_that_require_grad(layer):
     output.square().sum().backward()
     layer(want).output.square().sum().backward()
     for one, other in zip((*got[:3], *got[3]), (*want[:3], *want[3])):
+        assert one.grad is not None
         torch.testing.assert_close(one.grad, other.grad)
 
 

@@ -237,6 +237,7 @@ def test_distributed_data_parallel(tmp_path):
     layer(sequence(batch=4)).square().mean().backward()
     for rank in range(2):
         for got, parameter in zip(torch.load(tmp_path / str(rank)), layer.parameters()):
+            assert got is not None
             torch.testing.assert_close(got, parameter.grad)
 
 
