@@ -59,7 +59,7 @@ Proof.
   apply total_map_nonneg. intros i. apply IH.
 Qed.
 
-(** Where no path costs more than [cs] in all, the pairs do not on average. *)
+(** Where no path costs more than [cs] in all, the pairs do not on average either. *)
 Lemma work_of_cheap_paths : forall ls w n cs,
   costs_at_most w ls n cs -> schedule_work w ls n <= total cs * schedule_paths w ls n.
 Proof.
@@ -106,7 +106,7 @@ Qed.
 
 (** ** Tight, then even *)
 
-(** How many keys stripe [i] of [n] keys has, and where it ends. *)
+(** How many of [n] keys lie in the stripes up to [i]. *)
 Definition border (N n i : Z) : Z := Z.min n ((i + 1) ^ N - 1).
 
 (** The key at distance [d] lies in stripe [floor ((d + 1)^(1/N))]. *)
