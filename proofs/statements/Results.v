@@ -111,11 +111,7 @@ Theorem spans_lie_in_their_segment : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   let s := span_of w M l n i in
   window l w <= near s /\ near s < far s /\ far s <= n.
-Proof.
-  intros w M l n i M_pos l_good w_nonneg chosen.
-  pose proof (Causality.span_in_segment w M l n i M_pos l_good w_nonneg chosen) as order.
-  cbv zeta. lia.
-Qed.
+Proof. exact Causality.spans_lie_in_their_segment. Qed.
 
 (** Two steps, query 19: four anchors, at distances 0, 3, 8 and 15. *)
 Example spans_of_query_19 :
@@ -133,6 +129,57 @@ Qed.
 
 Print Assumptions spans_lie_in_their_segment.
 Print Assumptions spans_of_query_19.
+
+Theorem spans_hold_their_anchor : forall w M l (n : segment) i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  within (anchor w M l n i) (span_of w M l n i).
+Proof. exact Causality.span_holds_anchor. Qed.
+
+(** The power rule with a reach of 4 forward and 10 back. *)
+Example third_anchor_of_query_19 :
+  let l := Power (Ratio 2 1) (Ratio 2 1) (Ratio 4 5) (Ratio 1 2) in
+  anchor 0 2 l (seen 0 19) 3 = 8 /\ span_of 0 2 l (seen 0 19) 3 = Span 4 18 /\
+  within (anchor 0 2 l (seen 0 19) 3) (span_of 0 2 l (seen 0 19) 3).
+Proof.
+  intros l. split; [computed | split; [computed |]].
+  apply spans_hold_their_anchor; [lia | repeat split; computed | lia | computed].
+Qed.
+
+Print Assumptions spans_hold_their_anchor.
+Print Assumptions third_anchor_of_query_19.
+
+(** Key [j] is scored: it is the anchor of a stripe that is searched, in the segment [n] or, below,
+    in what any of its stripes stands for. *)
+Fixpoint scored (w : Z) (ls : list level) (n : segment) (j : Z) : Prop :=
+  match ls with
+  | [] => False
+  | l :: rest =>
+      exists i, is_stripe w (steps_of ls) l n i /\
+        (j = ends n - 1 - anchor w (steps_of ls) l n i \/
+         scored 0 rest (segment_of w (steps_of ls) l n i) j)
+  end.
+
+Theorem anchors_are_eligible : forall s start t j,
+  good s -> scored (window_index s) (levels s) (seen start t) j ->
+  start <= j <= t /\ window_of s <= t - j.
+Proof. exact Causality.anchors_are_eligible. Qed.
+
+(** Three steps, query 29: key 22 is the second anchor, key 18 the second in its span; key 30 is
+    none. *)
+Example anchors_of_three_steps :
+  let s := Schedule [default_tight 3; Even] 0 in
+  scored 0 (levels s) (seen 0 29) 22 /\ scored 0 (levels s) (seen 0 29) 18 /\
+  ~ scored 0 (levels s) (seen 0 29) 30.
+Proof.
+  intros s. assert (s_good : good s) by (repeat constructor; computed).
+  split; [| split].
+  - exists 2. split; [computed | left; reflexivity].
+  - exists 2. split; [computed | right]. exists 2. split; [computed | left; reflexivity].
+  - intros found. destruct (anchors_are_eligible s 0 29 30 s_good found). lia.
+Qed.
+
+Print Assumptions anchors_are_eligible.
+Print Assumptions anchors_of_three_steps.
 
 Theorem paths_lead_to_eligible_keys : forall s start t j path,
   good s -> leads (window_index s) (levels s) (seen start t) path (t - j) ->
@@ -157,12 +204,7 @@ Print Assumptions paths_of_query_19.
 Theorem stripes_keep_their_distance : forall w M l (n n' : segment) i,
   0 < M -> good_level l -> l <> Even -> l <> Aligned -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
   is_stripe w M l n' i /\ stripe M l n' i = stripe M l n i.
-Proof.
-  intros w M l n n' i M_pos l_good uneven unaligned w_nonneg grows chosen.
-  destruct l as [e | e b f q | |]; [| | now contradiction uneven | now contradiction unaligned];
-    split; try reflexivity;
-    apply (Causality.stripes_keep_their_distance w M _ n); try assumption; exact I.
-Qed.
+Proof. exact Causality.stripes_stay. Qed.
 
 (** From 20 to 48 keys the second anchor stays at distance 3; the even rule's moves from 4 to 7. *)
 Example second_stripe :
@@ -234,12 +276,12 @@ Print Assumptions one_path.
 Print Assumptions nstep3_good.
 Print Assumptions path_of_query_29.
 
-Theorem partitions_cover : forall s start len,
-  good s -> Forall partitioning (levels s) -> covered s start len.
+Theorem partitions_cover : forall s start stop,
+  good s -> Forall partitioning (levels s) -> covered s start stop.
 Proof. exact Completeness.complete_covered. Qed.
 
-Example nstep3_covers : forall len, covered nstep3 0 len.
-Proof. intros len. apply partitions_cover; apply nstep3_good. Qed.
+Example nstep3_covers : forall stop, covered nstep3 0 stop.
+Proof. intros stop. apply partitions_cover; apply nstep3_good. Qed.
 
 Print Assumptions partitions_cover.
 Print Assumptions nstep3_covers.
@@ -295,8 +337,8 @@ Print Assumptions path_to_12.
 
 (** ** The checker is right (Checker.v), as the program made of it is used *)
 
-Theorem checker_says_covered : forall s start len,
-  Checker.first_hole s start len = None <-> covered s start len.
+Theorem checker_says_covered : forall s start stop,
+  Checker.first_hole s start stop = None <-> covered s start stop.
 Proof. exact Checker.first_hole_none. Qed.
 
 Example no_hole :
@@ -307,9 +349,9 @@ Proof. rewrite <- checker_says_covered. split; vm_compute; reflexivity. Qed.
 Print Assumptions checker_says_covered.
 Print Assumptions no_hole.
 
-Theorem checker_says_first_hole : forall s start len t j,
-  Checker.first_hole s start len = Some (t, j) ->
-  start <= j <= t /\ t < len /\ ~ reachable s start t j /\
+Theorem checker_says_first_hole : forall s start stop t j,
+  Checker.first_hole s start stop = Some (t, j) ->
+  start <= j <= t /\ t < stop /\ ~ reachable s start t j /\
   forall t' j', start <= j' <= t' -> t' < t \/ t' = t /\ j' < j -> reachable s start t' j'.
 Proof. exact Checker.first_hole_some. Qed.
 

@@ -123,13 +123,13 @@ Print Assumptions part_of_key_10.
 Theorem parts_are_causal : forall w M (n : segment) i,
   0 < M -> 0 <= w -> is_stripe w M Aligned n i ->
   let '(first, past) := keys_of n (span_of w M Aligned n i) in
-  let anchor := ends n - (w + stripe M Aligned (beyond w n) i) in
-  ends n - n <= first /\ first <= anchor /\ anchor = past - 1 /\ past <= ends n - w.
+  let key := ends n - 1 - anchor w M Aligned n i in
+  ends n - n <= first /\ first <= key /\ key = past - 1 /\ past <= ends n - w.
 Proof. exact Aligned.parts_are_causal. Qed.
 
 (** SPEC 14: the anchors of query 29, newest first. *)
 Example anchors_of_query_29 :
-  map (fun i => 30 - (0 + stripe 3 Aligned (beyond 0 (seen 0 29)) i)) [1; 2; 3; 4]
+  map (fun i => 29 - anchor 0 3 Aligned (seen 0 29) i) [1; 2; 3; 4]
     = [29; 23; 15; 7] /\
   let '(first, past) := keys_of (seen 0 29) (span_of 0 3 Aligned (seen 0 29) 1) in
   0 <= first /\ first <= 29 /\ 29 = past - 1 /\ past <= 30.
@@ -164,20 +164,20 @@ Print Assumptions aligned_has_one_path.
 Print Assumptions path_to_key_10.
 
 (** SPEC 2.5.1: so it covers every length, for every number of steps, first key and window. *)
-Theorem aligned_covers : forall k w start len,
-  0 <= w -> covered (Schedule (repeat Aligned k) w) start len.
+Theorem aligned_covers : forall k w start stop,
+  0 <= w -> covered (Schedule (repeat Aligned k) w) start stop.
 Proof. exact Aligned.aligned_covers. Qed.
 
 Example aligned_covers_10_12 : covered (Schedule (repeat Aligned 3) 100) 7 (10 ^ 12).
 Proof. now apply aligned_covers. Qed.
 
 (** In mixtures with all other rules, above and below: Results.v and ResultsFactor.v. *)
-Example mixtures_cover : forall start len,
-  covered (Schedule [default_tight 5; Aligned; Even; Aligned] 3) start len /\
-  covered (Schedule [Aligned; default_power 4; Aligned; default_power 2] 5) start len /\
-  covered (Schedule [released_level; Aligned; released_level] 65) start len.
+Example mixtures_cover : forall start stop,
+  covered (Schedule [default_tight 5; Aligned; Even; Aligned] 3) start stop /\
+  covered (Schedule [Aligned; default_power 4; Aligned; default_power 2] 5) start stop /\
+  covered (Schedule [released_level; Aligned; released_level] 65) start stop.
 Proof.
-  intros start len. split; [| split].
+  intros start stop. split; [| split].
   - apply partitions_cover; repeat constructor; computed.
   - apply factor_M_covers; repeat constructor; computed.
   - apply far_reaching_covers; repeat constructor; computed.
@@ -191,7 +191,7 @@ Print Assumptions mixtures_cover.
 
 (** How far the number of a part's stripe moves, counted from the newest, from the segment [n] to
     the segment [n']. *)
-Definition shift (w s : Z) (n n' : segment) : Z :=
+Definition stripe_shift (w s : Z) (n n' : segment) : Z :=
   (ends n' - w - 1) / s - (ends n - w - 1) / s.
 
 (** SPEC 2.3: two segments with one oldest key and parts of one length have every part in common
@@ -201,7 +201,7 @@ Theorem parts_stay : forall w M (n n' : segment) i,
   0 < n - w -> 0 < n' - w -> ends n' - n' = ends n - n ->
   part M (beyond w n') = part M (beyond w n) ->
   let s := part M (beyond w n) in
-  let i' := i + shift w s n n' in
+  let i' := i + stripe_shift w s n n' in
   (part_at M (beyond w n) i + 1) * s <= Z.min (ends n - w) (ends n' - w) ->
   (is_stripe w M Aligned n' i' <-> is_stripe w M Aligned n i) /\
   segment_of w M Aligned n' i' = segment_of w M Aligned n i.
@@ -209,7 +209,7 @@ Proof. exact Aligned.parts_stay. Qed.
 
 (** Queries 19 and 29: [[8, 16)] is the second part, then the third. *)
 Example part_8_16_stays :
-  shift 0 8 (seen 0 19) (seen 0 29) = 1 /\
+  stripe_shift 0 8 (seen 0 19) (seen 0 29) = 1 /\
   (is_stripe 0 3 Aligned (seen 0 29) 3 <-> is_stripe 0 3 Aligned (seen 0 19) 2) /\
   segment_of 0 3 Aligned (seen 0 29) 3 = segment_of 0 3 Aligned (seen 0 19) 2 /\
   segment_of 0 3 Aligned (seen 0 19) 2 = Segment 8 16 8.
@@ -226,10 +226,10 @@ Print Assumptions part_8_16_stays.
 (** SPEC 2.3: so, as the query moves on from [t] to [t'] with parts of one length [s], each key [j]
     whose part is whole at [t] keeps the paths that lead to it, whatever the rules below; only the
     number of its part's stripe moves, by the same for all. *)
-Theorem paths_stay : forall w rest start t t' i path j,
+Theorem aligned_paths_stay : forall w rest start t t' i path j,
   let M := steps_of (Aligned :: rest) in
   let s := part M (beyond w (seen start t)) in
-  let i' := i + shift w s (seen start t) (seen start t') in
+  let i' := i + stripe_shift w s (seen start t) (seen start t') in
   0 <= w -> w <= t - start -> t <= t' -> part M (beyond w (seen start t')) = s ->
   (j / s + 1) * s <= t + 1 - w ->
   (leads w (Aligned :: rest) (seen start t') (i' :: path) (t' - j) <->
@@ -245,9 +245,9 @@ Proof.
   intros levels.
   assert (before : leads 0 levels (seen 0 69) [3; 2; 3] (69 - 10)) by computed.
   split; [exact before |].
-  apply (paths_stay 0 [default_tight 3; default_tight 2] 0 69 99 3 [2; 3] 10);
+  apply (aligned_paths_stay 0 [default_tight 3; default_tight 2] 0 69 99 3 [2; 3] 10);
     try exact before; computed.
 Qed.
 
-Print Assumptions paths_stay.
+Print Assumptions aligned_paths_stay.
 Print Assumptions path_to_10_stays.

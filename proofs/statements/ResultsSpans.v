@@ -15,9 +15,9 @@ Definition rows : list (Z * span) :=
 
 (** SPEC 9: the checker lists a pair of a query and a key exactly if the query is in the list, the
     key eligible, and in none of the query's spans, which are keys here, not distances. *)
-Theorem checker_lists_the_excluded : forall rows start len t j,
-  In (t, j) (SpanChecker.excluded_pairs rows start len) <->
-  start <= j <= t /\ t < len /\ (exists s, In (t, s) rows) /\
+Theorem checker_lists_the_excluded : forall rows start stop t j,
+  In (t, j) (SpanChecker.excluded_pairs rows start stop) <->
+  start <= j <= t /\ t < stop /\ (exists s, In (t, s) rows) /\
   ~ exists s, In (t, s) rows /\ within j s.
 Proof. exact SpanChecker.in_excluded_pairs. Qed.
 
@@ -35,9 +35,9 @@ Print Assumptions six_are_excluded.
 
 (** It lists them by query, then by key, and none twice: the first of them is the first hole, and
     there are as many as the list is long. *)
-Theorem excluded_are_in_order : forall rows start len,
+Theorem excluded_are_in_order : forall rows start stop,
   StronglySorted (fun a b => fst a < fst b \/ fst a = fst b /\ snd a < snd b)
-                 (SpanChecker.excluded_pairs rows start len).
+                 (SpanChecker.excluded_pairs rows start stop).
 Proof. exact SpanChecker.excluded_pairs_sorted. Qed.
 
 (** So no pair of [rows] comes before (4, 2). *)

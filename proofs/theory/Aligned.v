@@ -48,7 +48,7 @@ Qed.
 Theorem parts_are_causal : forall w M (n : segment) i,
   0 < M -> 0 <= w -> is_stripe w M Aligned n i ->
   let s := span_of w M Aligned n i in
-  let a := ends n - (w + stripe M Aligned (beyond w n) i) in
+  let a := ends n - 1 - anchor w M Aligned n i in
   ends n - n <= ends n - far s /\ ends n - far s <= a /\ a = ends n - near s - 1 /\
   ends n - near s <= ends n - w.
 Proof.
