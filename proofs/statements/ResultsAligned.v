@@ -2,8 +2,9 @@
 
     As in Results.v: theorems, each with a sentence, an example and what both rest on, to be read
     with Schedule.v and [interval] of ResultsCost.v; what the rule costs is in ResultsAlignedCost.v.
-    What Results.v and ResultsFactor.v say of all good schedules, or of all that partition, is not
-    said again: an example here shows it at work. *)
+    In the sentences [M] steps are left, [s = 2^c] is the length of a part, and [h] is the nominal
+    length of the segment.  What Results.v and ResultsFactor.v say of all good schedules, or of all
+    that partition, is not said again: an example here shows it at work. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule Results ResultsFactor ResultsCost.
@@ -13,8 +14,8 @@ Open Scope Z_scope.
 
 (** ** How long a part is (Powers.v, Aligned.v) *)
 
-(** SPEC 2.3: what computes [c] computes the smallest [c >= 0] with
-    [2^(M (2c + 1)) >= h^(2 (M - 1))], for [M] steps left and the nominal length [h]. *)
+(** What computes c computes the smallest c ≥ 0 with 2^(M(2c+1)) ≥ h^(2(M−1)).
+    SPEC 2.3; `aligned_part`. *)
 Theorem part_is_exact : forall M h,
   0 < M -> 0 <= h -> is_part_exponent M h (part_exponent M h).
 Proof. exact Powers.part_exponent_spec. Qed.
@@ -41,8 +42,8 @@ Qed.
 Print Assumptions part_is_exact.
 Print Assumptions lengths_at_2_20_and_10_7.
 
-(** SPEC 2.3: [c] is the same for all lengths [h] whose power [h^(M-1)] lies between two powers that
-    are a factor [2^M] apart; their squares are compared. *)
+(** For c ≥ 1 it is c where 2^(M(2c−1)) < h^(2(M−1)) ≤ 2^(M(2c+1)), and nowhere else.
+    SPEC 2.3; `aligned_part`. *)
 Theorem part_length_stays : forall M h c,
   0 < M -> 0 <= h -> 0 < c ->
   (part_exponent M h = c <->
@@ -70,8 +71,8 @@ Definition parts (w M : Z) (n : segment) : list (Z * Z) :=
   rev (map (fun i => keys_of n (span_of w M Aligned n i))
            (interval 1 (last_searched w M Aligned n + 1))).
 
-(** SPEC 2.3: stripe [i] of a segment stands for the keys [[j s, (j + 1) s)] that the segment has
-    and the window has not, [j] counted from key 0. *)
+(** A stripe stands for the keys [js, (j+1)s) that the segment has and the window has not.
+    SPEC 2.3; `Cut::span`. *)
 Theorem parts_are_blocks : forall w M (n : segment) i k,
   let s := part M (beyond w n) in
   let j := part_at M (beyond w n) i in
@@ -99,7 +100,8 @@ Qed.
 Print Assumptions parts_are_blocks.
 Print Assumptions parts_of_queries.
 
-(** SPEC 2.3: each key of a segment outside its window lies in one part, and in no other. *)
+(** Each key of a segment outside its window lies in one part, and in no other.
+    SPEC 2.3; `Cut::span`. *)
 Theorem parts_partition : forall w M (n : segment) k,
   0 < M -> ends n - n <= k < ends n - w ->
   exists! i, is_stripe w M Aligned n i /\ within (ends n - 1 - k) (span_of w M Aligned n i).
@@ -118,8 +120,9 @@ Qed.
 Print Assumptions parts_partition.
 Print Assumptions part_of_key_10.
 
-(** SPEC 2.3, 2.5: no part is empty, its anchor is its newest key, and both lie between the oldest
-    key of the segment and the window. *)
+(** No part is empty; its anchor is its newest key; both lie inside the segment and outside the
+    window.
+    SPEC 2.3; `Cut::anchor`. *)
 Theorem parts_are_causal : forall w M (n : segment) i,
   0 < M -> 0 <= w -> is_stripe w M Aligned n i ->
   let '(first, past) := keys_of n (span_of w M Aligned n i) in
@@ -143,8 +146,8 @@ Print Assumptions anchors_of_query_29.
 
 (** ** Every key is reached, and in one way *)
 
-(** SPEC 2.5.1: aligned at every level, [k] of them, each eligible key outside the window has
-    exactly one path. *)
+(** Aligned at every level: each eligible key outside the window has exactly one path.
+    SPEC 2.5.1; `multiplicity`. *)
 Theorem aligned_has_one_path : forall k w start t j,
   0 <= w -> start <= j <= t -> w <= t - j ->
   exists! path, leads w (repeat Aligned k) (seen start t) path (t - j).
@@ -163,7 +166,8 @@ Qed.
 Print Assumptions aligned_has_one_path.
 Print Assumptions path_to_key_10.
 
-(** SPEC 2.5.1: so it covers every length, for every number of steps, first key and window. *)
+(** So it covers every length, for every number of steps, first key and window.
+    SPEC 2.5.1; `verify_all`. *)
 Theorem aligned_covers : forall k w start stop,
   0 <= w -> covered (Schedule (repeat Aligned k) w) start stop.
 Proof. exact Aligned.aligned_covers. Qed.
@@ -194,9 +198,9 @@ Print Assumptions mixtures_cover.
 Definition stripe_shift (w s : Z) (n n' : segment) : Z :=
   (ends n' - w - 1) / s - (ends n - w - 1) / s.
 
-(** SPEC 2.3: two segments with one oldest key and parts of one length have every part in common
-    that ends at or before the last border of both: it is a stripe of both or of neither, and the
-    levels below find the same keys, at the same place, with the same nominal length. *)
+(** Two segments with one oldest key and one s have every part in common that ends at or before the
+    last border of both, the same segment for the levels below.
+    SPEC 2.3; `Cut::below`. *)
 Theorem parts_stay : forall w M (n n' : segment) i,
   0 < n - w -> 0 < n' - w -> ends n' - n' = ends n - n ->
   part M (beyond w n') = part M (beyond w n) ->
@@ -223,9 +227,9 @@ Qed.
 Print Assumptions parts_stay.
 Print Assumptions part_8_16_stays.
 
-(** SPEC 2.3: so, as the query moves on from [t] to [t'] with parts of one length [s], each key [j]
-    whose part is whole at [t] keeps the paths that lead to it, whatever the rules below; only the
-    number of its part's stripe moves, by the same for all. *)
+(** So while s stays the same, a key whose part is whole keeps its paths as the query moves on,
+    whatever the rules below; only the stripe's number moves, by one shift for all.
+    SPEC 2.3; `greedy_path`. *)
 Theorem aligned_paths_stay : forall w rest start t t' i path j,
   let M := steps_of (Aligned :: rest) in
   let s := part M (beyond w (seen start t)) in

@@ -35,6 +35,9 @@ Fixpoint standard (K : Z) (ls : list level) : Prop :=
 
 Definition cost_constant (N K : Z) : Z := Z.max (2 ^ N) (5 * K) ^ (N * (N - 1)).
 
+(** Default exponents, factors of at most K: on every path, each level scores at most (C·n)^(1/N)
+    anchors and the final span has at most so many keys; C is stated.
+    SPEC 2.5.4; `path_work`. *)
 Theorem path_cost : forall K ls w (n : segment),
   1 <= K -> standard K ls -> 0 <= w -> 0 <= n ->
   let N := steps_of ls in
@@ -42,7 +45,8 @@ Theorem path_cost : forall K ls w (n : segment),
 Proof. exact Cost.path_cost. Qed.
 
 (** Three steps and [n] keys: no step offers more than [64 n^(1/3)]. *)
-Example path_cost_at_2_21 : costs_at_most 0 (levels nstep3) (first_keys (2 ^ 21)) [8192; 8192; 8192].
+Example path_cost_at_2_21 :
+  costs_at_most 0 (levels nstep3) (first_keys (2 ^ 21)) [8192; 8192; 8192].
 Proof. apply (path_cost 1 (levels nstep3) 0 (first_keys (2 ^ 21))); computed. Qed.
 
 Print Assumptions path_cost.
@@ -73,7 +77,9 @@ Definition query_work (top_k : Z) (s : schedule) (n : segment) (work : Z) : Prop
 Definition interval (low high : Z) : list Z :=
   map (fun k => low + Z.of_nat k) (seq 0 (Z.to_nat (high - low))).
 
-(** [work t] is the work of query [t]: the window's, and beyond that [O(L^(1 + 1/N))] in all. *)
+(** L queries, whatever top_k paths they keep: W·L + T with T^N ≤ C'·L^(N+1), which is O(L^(1+1/N))
+    beyond the window.
+    SPEC 2.5.4; `random_routing_work`. *)
 Theorem context_cost : forall top_k K s start L work,
   1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= L ->
   (forall t, start <= t < start + L -> query_work top_k s (seen start t) (work t)) ->
@@ -128,6 +134,9 @@ Print Assumptions cost_of_four_queries.
 
     Any scheme of two steps, with [p = a/d], [q = b/d], and [x = O(n^p)] said as [x^d <= K n^a]. *)
 
+(** Any two steps with O(n^p) anchors and spans of O(n^q) keys that reach every key for every n have
+    p + q ≥ 1.
+    SPEC 2.5.7; `work_lower_bound`. *)
 Theorem two_step_exponents : forall state offered key (start : Z -> state) anchors spans a b d K K',
   0 <= a -> 0 <= b -> 0 <= K -> 0 <= K' ->
   (forall n, 0 < n ->
@@ -193,6 +202,9 @@ Print Assumptions half_and_half.
 
 (** The power rule of this project: stripes [i^e] are about [n^(1/e)] anchors, [p = 1/e]. *)
 
+(** Two steps of the power rule without a window and with p + q < 1 (stripes i^(1/p), spans n^q)
+    exclude a key of every context longer than a stated bound.
+    SPEC 2.5.7; `verify_all`. *)
 Theorem low_exponents_exclude : forall e b f q K n,
   good_exponent e -> good_span_exponent q ->
   1 <= K -> factor_at_most K b -> factor_at_most K f ->

@@ -11,6 +11,8 @@ Open Scope Z_scope.
 
 (** ** Factor M is enough (Sufficiency.v, Released.v) *)
 
+(** If R^M ≤ n < (R+1)^M and B^M ≥ M^M·n^(M−1) then n − R^M ≤ B.
+    SPEC 2.5.2; `power_reach`. *)
 Theorem reach_suffices : forall M R n B,
   0 < M -> 0 <= R -> R ^ M <= n < (R + 1) ^ M -> 0 <= B -> M ^ M * n ^ (M - 1) <= B ^ M ->
   n - R ^ M <= B.
@@ -38,6 +40,9 @@ Definition sufficient (M : Z) (l : level) : Prop :=
       same_number e (Ratio M 1) /\ same_number q (Ratio (M - 1) M) /\ M * den b <= num b
   end.
 
+(** A level of the power rule with e = M, q = (M−1)/M, b ≥ M and any f leaves no gap in any segment;
+    nor does a tight, even or aligned one.
+    SPEC 2.5.2; `SegmentChecker`. *)
 Theorem factor_M_level_covers : forall M l,
   0 < M -> good_level l -> sufficient M l -> covers M l.
 Proof. exact Sufficiency.sufficient_covers. Qed.
@@ -62,6 +67,9 @@ Definition far_reaching (l : level) : Prop :=
       (num e - den e) * den q <= num e * num q
   end.
 
+(** Nor does one with any exponent e ≤ E, E an integer, span exponent q ≥ 1 − 1/e and b ≥
+    E·2^(1−1/e).
+    SPEC 2.5.2; `SegmentChecker`. *)
 Theorem far_reaching_level_covers : forall M l,
   0 < M -> good_level l -> far_reaching l -> covers M l.
 Proof. exact Released.far_reaching_covers. Qed.
@@ -78,12 +86,14 @@ Fixpoint all_cover (ls : list level) : Prop :=
   | l :: rest => covers (steps_of ls) l /\ all_cover rest
   end.
 
+(** A schedule whose levels leave no gap, each for a reason of its own, covers every length.
+    SPEC 2.5.2; `verify_all`. *)
 Theorem covering_levels_cover : forall s start stop,
   good s -> all_cover (levels s) -> covered s start stop.
 Proof. exact Sufficiency.all_cover_covered. Qed.
 
-(** Levels of both kinds: factor 4 with e = 4 and q = 3/4, the released model's factor 5 below it with
-    e = 5/2 and q = 3/5, and a tight one. *)
+(** Levels of both kinds: factor 4 with e = 4 and q = 3/4, the released model's factor 5 below it
+    with e = 5/2 and q = 3/5, and a tight one. *)
 Example both_kinds : forall start stop,
   covered (Schedule [Power (Ratio 8 2) (Ratio 4 1) (Ratio 0 1) (Ratio 3 4);
                      Power (Ratio 5 2) (Ratio 5 1) (Ratio 0 1) (Ratio 3 5); default_tight 2] 7)
@@ -105,6 +115,9 @@ Fixpoint sufficient_levels (ls : list level) : Prop :=
   | l :: rest => sufficient (steps_of ls) l /\ sufficient_levels rest
   end.
 
+(** Power rule with e = M, q = (M−1)/M, b ≥ M and any f, mixed with tight, even and aligned levels:
+    covered, every length.
+    SPEC 2.5.2; `verify_all`. *)
 Corollary factor_M_covers : forall s start stop,
   good s -> sufficient_levels (levels s) -> covered s start stop.
 Proof. intros. now apply covering_levels_cover, Sufficiency.sufficient_all_cover. Qed.
@@ -115,6 +128,9 @@ Proof. apply factor_M_covers; repeat constructor; computed. Qed.
 Print Assumptions factor_M_covers.
 Print Assumptions two_levels.
 
+(** Power rule with any exponent e ≤ E, E an integer, span exponent q ≥ 1 − 1/e and b ≥ E·2^(1−1/e),
+    mixed with tight, even and aligned levels: covered, every length, and so is `released`.
+    SPEC 2.5.2, 2.7; `verify_all`. *)
 Corollary far_reaching_covers : forall s start stop,
   good s -> Forall far_reaching (levels s) -> covered s start stop.
 Proof. intros. now apply covering_levels_cover, Released.far_reaching_all_cover. Qed.
@@ -127,11 +143,14 @@ Print Assumptions released_covers.
 
 (** ** No smaller factor is (Sharpness.v)
 
-    With a smaller factor at level 1, where [M = N], and any levels below: of [n] keys, the oldest is
-    out of reach. *)
+    With a smaller factor at level 1, where [M = N], and any levels below: of [n] keys, the oldest
+    is out of reach. *)
 Definition sharp_root (M : Z) (c : ratio) (w : Z) : Z :=
   Z.max (w + 2) (ceil_div (den c * (M * (M - 1) + 4)) 2).
 
+(** With a factor c < M at level 1, for a stated n the oldest of n keys is out of reach, whatever f,
+    the window and the levels below.
+    SPEC 2.5.3; `verify_all`. *)
 Theorem smaller_factor_excludes : forall e c f q rest w start,
   let M := Z.of_nat (length rest) + 2 in
   let n := sharp_root M c w ^ M - 1 in
@@ -153,7 +172,8 @@ Qed.
 Print Assumptions smaller_factor_excludes.
 Print Assumptions sharp_for_19_10.
 
-(** [M] is the number of steps; [c] and [f] are level 1's factors. *)
+(** So M is sharp at level 1, M = N: factor c covers every length if and only if c ≥ M.
+    SPEC 2.5.3; `closing_factor`. *)
 Theorem factor_M_is_sharp : forall e c f q rest w start,
   let M := Z.of_nat (length rest) + 2 in
   same_number e (Ratio M 1) -> same_number q (Ratio (M - 1) M) ->
@@ -183,6 +203,8 @@ Definition splits (l : level) : Prop :=
   | _ => False
   end.
 
+(** So it is at a level below even ones and tight ones with integer exponents ≥ 2, in any mixture.
+    SPEC 2.5.3; `closing_factor`. *)
 Theorem factor_M_is_sharp_below : forall above e c f q rest w start,
   let M := Z.of_nat (length rest) + 2 in
   Forall splits above -> same_number e (Ratio M 1) -> same_number q (Ratio (M - 1) M) ->

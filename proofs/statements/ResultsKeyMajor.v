@@ -13,9 +13,9 @@ From Multistep Require Transpose.
 Import ListNotations.
 Open Scope Z_scope.
 
-(** SPEC 6: if each row lists a key as often as the key lists the row, then the sum over all pairs
-    is the same row by row and key by key, for any function of the pair, and in whatever order the
-    rows, the keys and their lists are. *)
+(** If each row lists a key as often as the key lists the row, the sum over all pairs is the same
+    row by row and key by key, for any function of the pair, in any order.
+    SPEC 6; `cuda/attend/backward_keys_sm90.cu`. *)
 Theorem key_major_is_row_major : forall rows keys keys_of rows_of (f : Z -> Z -> Z),
   NoDup rows -> NoDup keys ->
   (forall i, In i rows -> incl (keys_of i) keys) ->

@@ -28,7 +28,9 @@ Fixpoint work {state : Type} (offered : state -> list state) (steps : nat) (from
                       (offered from))
   end.
 
-(** The mean work of [P] paths, [T / P], is at least N P^(1/N). *)
+(** P paths of any N-step scheme that are offered T choices on their way, all together, have
+    N^N·P^(N+1) ≤ T^N: the mean T/P is at least N·P^(1/N).
+    SPEC 2.5.8; `work_lower_bound`. *)
 Theorem mean_work : forall state offered steps (from : state),
   let N := Z.of_nat steps in
   N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
@@ -69,8 +71,9 @@ Fixpoint work_of_pairs (w : Z) (ls : list level) (n : segment) : Z :=
                (stripes w (steps_of ls) l n))
   end.
 
-(** If all keys outside the window are reached, their number is a lower bound of the pairs', and the
-    mean work of a pair is at least N n^(1/N). *)
+(** A covering schedule of this project has at least as many pairs as keys outside its window, so
+    that the mean is at least N·n^(1/N).
+    SPEC 2.5.8; `path_work`. *)
 Theorem mean_work_of_covering_schedules : forall s start stop,
   good s -> covered s start stop ->
   let N := Z.of_nat (S (length (levels s))) in

@@ -14,7 +14,8 @@ Open Scope Z_scope.
 
 Definition dot (D : nat) (a b : nat -> Z) : Z := total (map (fun c => a c * b c) (seq 0 D)).
 
-(** Among vectors as long as [a] only [a] scores best for the query [a]. *)
+(** Among vectors of one length none scores more for the query a than a itself, and as much only a.
+    SPEC 2.5.11; `span_search`. *)
 Theorem own_query_scores_best : forall D a b,
   dot D a a = dot D b b ->
   dot D a b <= dot D a a /\
@@ -34,7 +35,8 @@ Qed.
 Print Assumptions own_query_scores_best.
 Print Assumptions three_four_scores_best.
 
-(** A mean of others, with weights, never scores more than all of them, whatever the query. *)
+(** A mean of other anchors, with weights, never scores more than all of them: it never wins alone.
+    SPEC 2.5.11; `span_search`. *)
 Theorem middle_never_wins_alone : forall D q middle others,
   0 < total (map fst others) -> Forall (fun one => 0 <= fst one) others ->
   (forall c, (c < D)%nat ->
@@ -73,8 +75,9 @@ Fixpoint best (D : nat) (vector : Z -> nat -> Z) (w : Z) (ls : list level) (n : 
   | _, _, _ => False
   end.
 
-(** Search keys of one length: of every schedule each path is chosen by some routing queries, its
-    own anchors'. *)
+(** Search keys of one length: for every path of any schedule there are routing queries, one a
+    level, for which no anchor of a searched segment scores more than the path's own.
+    SPEC 2.5.11; `span_search`. *)
 Theorem every_path_can_be_chosen : forall D vector square,
   (forall key, dot D (vector key) (vector key) = square) ->
   forall ls w (n : segment) path d,
@@ -99,7 +102,8 @@ Qed.
 Print Assumptions every_path_can_be_chosen.
 Print Assumptions distance_12_can_be_chosen.
 
-(** So where a context is covered, every key outside the window can be chosen. *)
+(** So for every key outside the window where a context is covered.
+    SPEC 2.5.11; `span_search`. *)
 Theorem every_key_can_be_chosen : forall D vector square s start stop,
   (forall key, dot D (vector key) (vector key) = square) ->
   covered s start stop ->

@@ -14,8 +14,8 @@ Definition best_of {A : Type} (better : A -> A -> Prop) (k : nat) (candidates ke
   NoDup kept /\ incl kept candidates /\ length kept = Nat.min k (length candidates) /\
   forall x y, In x kept -> In y candidates -> ~ In y kept -> better x y.
 
-(** The best [k] of what two shards keep are the best [k] of both, in any total order: ties are
-    broken by it.  Shard by shard so of any number. *)
+(** In a total order, which breaks ties, the best k of what two shards keep are the best k of both.
+    SPEC 3, 13; `merge_paths`. *)
 Theorem best_of_shards : forall (A : Type) (better : A -> A -> Prop) k left right of_left of_right
     kept,
   (forall a b : A, {a = b} + {a <> b}) ->
@@ -49,8 +49,9 @@ Print Assumptions five_and_four.
 
 Open Scope Z_scope.
 
-(** [chosen] are kept by scores that are off by at most [eps], [best] are as many candidates, such
-    as the truly best: the worst of [best] beats nothing that was chosen by more than [2 eps]. *)
+(** Scores off by at most ε: what they keep of a segment is at most 2ε worse than the worst of the
+    true best.
+    SPEC 8; `JudgeReport`. *)
 Theorem regret_is_bounded : forall (A : Type) (score inexact : A -> Z) eps candidates chosen best x,
   (forall y, In y candidates -> Z.abs (inexact y - score y) <= eps) ->
   NoDup best -> incl chosen candidates -> incl best candidates ->

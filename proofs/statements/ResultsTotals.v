@@ -4,7 +4,9 @@
     with Schedule.v and with the definitions of ResultsWork.v and ResultsCost.v.
 
     The work of a query is what it is in ResultsCost.v: anchors and keys of whichever [top_k] paths
-    the scores keep.  So the bounds here are of the most work that any scores can cause. *)
+    the scores keep.  So the bounds here are of the most work that any scores can cause.
+    In the sentences [F = N / (N + 1) (L + 1)^(1 + 1/N)], and a window of [W] keys adds [W L]; how
+    far a bound lies above the worst is for three steps, one path and [L = 2^20]. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule Results ResultsWork ResultsCost.
@@ -18,8 +20,8 @@ Definition below_integral (c N L x : Z) : Prop :=
 
 (** ** Sums of roots (SumsOfRoots.v) *)
 
-(** SPEC 2.5.4: [m] numbers of which the [n]-th, [n = 0 ... m - 1], is at most [c (n + j)^(1/N)] add
-    up to at most [c N / (N + 1) (m + j)^(1 + 1/N)]. *)
+(** m numbers, the n-th at most c·(n+j)^(1/N), add up to at most c·N/(N+1)·(m+j)^(1+1/N).
+    SPEC 2.5.4; `random_routing_work`. *)
 Theorem roots_add_up : forall N c j low x m,
   0 < N -> 0 <= c -> 0 <= j -> 0 <= m ->
   (forall n, 0 <= n < m -> 0 <= x (low + n) /\ x (low + n) ^ N <= c ^ N * (n + j)) ->
@@ -46,9 +48,9 @@ Print Assumptions nine_roots.
 
 (** ** The default rules (Totals.v) *)
 
-(** SPEC 2.5.10: [L] queries of [N] steps, tight and then even, cost at most
-    [(1 + top_k (N - 1) c) N / (N + 1) (L + 1)^(1 + 1/N) + (top_k (N - 1) (c + 1) + W) L], for any
-    rational [c >= N^(1/(N-1))]. *)
+(** The default rules, tight and then even: at most (1 + top_k·(N−1)·c)·F + top_k·(N−1)·(c+1)·L
+    choices, c ≥ N^(1/(N−1)) rational, 2.7 % above the worst.
+    SPEC 2.5.10; `random_routing_work`. *)
 Theorem nstep_context_cost : forall top_k k w start L c work,
   0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
@@ -94,8 +96,8 @@ Print Assumptions nstep_total_at_2_20.
 
 (** ** Even at every level *)
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of [N] even steps cost at most
-    [(1 + top_k (N - 1)) (N / (N + 1) L^(1 + 1/N) + L) + W L]. *)
+(** Even at every level: at most (1 + top_k·(N−1))·(N/(N+1)·L^(1+1/N) + L), 1.1 % above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
 Theorem even_context_cost : forall top_k k w start L work,
   0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
@@ -154,9 +156,9 @@ Print Assumptions even_total_at_2_20.
 
 (** ** Aligned at every level *)
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of [N] aligned steps cost at most
-    [(1 + top_k (N - 1)) c N / (N + 1) (L + 1)^(1 + 1/N) + (2 + w) L], for any rational
-    [c >= 2^(1 - 1/(2N - 2))]. *)
+(** Aligned at every level: at most (1 + top_k·(N−1))·c·F + 2·L, c ≥ 2^(1−1/(2N−2)) rational, 63 %
+    above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
 Theorem aligned_context_cost : forall top_k k w start L c work,
   0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
@@ -219,10 +221,9 @@ Print Assumptions works_of_four_aligned.
 Print Assumptions aligned_of_four_queries.
 Print Assumptions aligned_total_at_2_20.
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of two, three or four aligned steps, where key 0 is eligible and
-    each query keeps one path, cost at most [c N / (N + 1) (L + 1)^(1 + 1/N) + (1 + w) L], with [c]
-    = 2.122, 3.24 or 4.326: a little above the square root of 9/2, the cube root of 34, the fourth
-    root of 350. *)
+(** Aligned in two, three and four steps, with start = 0 and one path a query: at most c·F + L, c =
+    2.122, 3.24 and 4.326, 4.2 % above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
 Theorem few_aligned_steps_context_cost : forall k p w L work,
   In (k, p) [(0%nat, 2122); (1%nat, 3240); (2%nat, 4326)] -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in

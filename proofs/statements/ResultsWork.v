@@ -36,6 +36,8 @@ Definition nonnegative (cs : list Z) : Prop := Forall (fun c => 0 <= c) cs.
 
 Definition product (cs : list Z) : Z := fold_right Z.mul 1 cs.
 
+(** Any N-step scheme whose steps offer c_1 … c_N choices reaches at most c_1·…·c_N keys.
+    SPEC 2.5.5; `work_lower_bound`. *)
 Theorem at_most_product : forall state offered key cs (from : state) js,
   nonnegative cs -> offers_at_most offered cs from ->
   NoDup js -> (forall j, In j js -> reaches offered key (length cs) from j) ->
@@ -60,6 +62,9 @@ Print Assumptions at_most_product.
 Print Assumptions next_digit_offers.
 Print Assumptions at_most_nine_keys.
 
+(** Any N-step scheme, however it chooses, whose steps offer c_1 … c_N choices and which reaches n
+    keys has (Σ c_m)^N ≥ N^N·n.
+    SPEC 2.5.5; `work_lower_bound`. *)
 Theorem lower_bound : forall state offered key cs (from : state) n,
   nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
@@ -84,7 +89,8 @@ Qed.
 Print Assumptions lower_bound.
 Print Assumptions nine_keys.
 
-(** No number of steps gets below 3 log_3 n choices. *)
+(** In any number of steps n keys take at least 3·log_3 n choices: n^3 ≤ 3^(Σ c_m).
+    SPEC 2.5.9; `work_lower_bound`. *)
 Theorem any_number_of_steps : forall state offered key cs (from : state) n,
   0 <= n -> nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
@@ -104,8 +110,9 @@ Qed.
 Print Assumptions any_number_of_steps.
 Print Assumptions nine_keys_in_threes.
 
-(** With k paths kept, each step behind the first is taken k times, and the choices are
-    [c + k * total cs] in all. *)
+(** With k paths kept, which take k times the steps behind the first: N^N·k^(N−1)·n ≤ (c_1 + k·(c_2
+    + … + c_N))^N.
+    SPEC 2.5.9; `work_lower_bound`. *)
 Theorem paths_pay : forall state offered key k c cs (from : state) n,
   0 <= k -> nonnegative (c :: cs) -> offers_at_most offered (c :: cs) from ->
   (forall j, 0 <= j < n -> reaches offered key (length (c :: cs)) from j) ->
@@ -135,6 +142,9 @@ Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : P
   | _, _ => False
   end.
 
+(** Every covering schedule of this project meets the lower bound (Σ c_m)^N ≥ N^N·n for the n keys
+    outside its window.
+    SPEC 2.5.5; `MostChoices`. *)
 Theorem covering_schedules_pay : forall s start stop cs,
   good s -> covered s start stop -> nonnegative cs -> length cs = S (length (levels s)) ->
   costs_at_most (window_index s) (levels s) (seen start (stop - 1)) cs ->
@@ -165,7 +175,8 @@ Print Assumptions covering_schedules_pay.
 Print Assumptions two_tight_costs.
 Print Assumptions two_tight_pay.
 
-(** The two bounds above for the schedules of this project. *)
+(** It also meets the bounds for k paths and for any number of steps.
+    SPEC 2.5.9; `MostChoices`. *)
 Theorem covering_schedules_pay_for_paths : forall s start stop k c cs,
   good s -> covered s start stop -> 0 <= k -> nonnegative (c :: cs) ->
   length (c :: cs) = S (length (levels s)) ->
@@ -191,6 +202,9 @@ Print Assumptions two_tight_pay_for_paths.
 
 (** ** The even rule is optimal but for rounding (Optimality.v) *)
 
+(** The even rule at every level offers at most ceil(n^(1/N)) choices in each step, nested rounding
+    included.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem even_offers : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat (S k) in costs_at_most 0 (repeat Even k) n (repeat (ceil_root N n) (S k)).
@@ -209,7 +223,8 @@ Qed.
 Print Assumptions even_offers.
 Print Assumptions even_at_100_and_2_20.
 
-(** With a window the same of the keys outside it, [N = k + 2]. *)
+(** With a window of w keys the same of the n − w keys outside it.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem even_offers_beyond_window : forall k w (n : segment),
   0 < n - w ->
   let N := Z.of_nat k + 2 in
@@ -223,8 +238,9 @@ Proof. now apply (even_offers_beyond_window 1 973 (first_keys 1000)). Qed.
 Print Assumptions even_offers_beyond_window.
 Print Assumptions even_at_27_beyond_window.
 
-(** The default rules, tight and then even, [N = k + 2]: [R] anchors at level 1, and below it no
-    more choices in a step than an even rule has in the longest span. *)
+(** The default rules, R = floor(n^(1/N)): at most R anchors at level 1, and at most ceil(((R+1)^N −
+    R^N)^(1/(N−1))) choices in each later step.
+    SPEC 2.5.10; `MostChoices`. *)
 Theorem nstep_offers : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat k + 2 in
@@ -250,6 +266,9 @@ Qed.
 Print Assumptions nstep_offers.
 Print Assumptions nstep_at_2_20.
 
+(** A scheme that reaches n keys offers more than N·ceil(n^(1/N)) − N: the even rule is optimal but
+    for rounding.
+    SPEC 2.5.6; `work_lower_bound`. *)
 Theorem even_is_optimal : forall state offered key cs (from : state) n,
   0 < n -> cs <> [] -> nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->

@@ -149,8 +149,8 @@ Definition last_searched (w steps_left : Z) (l : level) (n : segment) : Z :=
   | Even | Aligned => last_stripe steps_left l (beyond w n)
   end.
 
-(** The distance of the anchor of stripe [i], the key that is scored for it: an even or aligned level
-    cuts what the window leaves. *)
+(** The distance of the anchor of stripe [i], the key that is scored for it: an even or aligned
+    level cuts what the window leaves. *)
 Definition anchor (w steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
   match l with
   | Tight _ | Power _ _ _ _ => stripe steps_left l n i - 1

@@ -54,7 +54,7 @@ Theorem parts_are_causal : forall w M (n : segment) i,
 Proof.
   intros w M n i M_pos w_nonneg chosen s a. unfold a, s.
   assert (order := span_in_segment w M Aligned n i M_pos I w_nonneg chosen).
-  assert (newest := anchor_is_newest w M n i). cbn [anchor window] in order, newest. lia.
+  assert (newest := anchor_is_newest w M n i). cbn [window] in order. lia.
 Qed.
 
 (** The stripes searched are the parts from the oldest key's to the newest key's. *)

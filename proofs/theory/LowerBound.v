@@ -22,8 +22,8 @@ Fixpoint reaches {state : Type} (offered : state -> list state) (key : state -> 
   | S k => exists next, In next (offered from) /\ reaches offered key k next j
   end.
 
-(** [offers_at_most offered cs from]: from this state the next step offers at most the first of [cs],
-    and the one after it, whatever was chosen, at most the second, and so on. *)
+(** [offers_at_most offered cs from]: from this state the next step offers at most the first of
+    [cs], and the one after it, whatever was chosen, at most the second, and so on. *)
 Fixpoint offers_at_most {state : Type} (offered : state -> list state)
     (cs : list Z) (from : state) : Prop :=
   match cs with
@@ -69,9 +69,11 @@ Qed.
 (** Each state that step 1 offers leads to at most [c_2 ... c_N] keys, and there are at most [c_1]
     of them. *)
 Lemma keys_at_most_product : forall state offered key cs (from : state),
-  nonnegative cs -> offers_at_most offered cs from -> count (keys offered key (length cs) from) <= product cs.
+  nonnegative cs -> offers_at_most offered cs from ->
+  count (keys offered key (length cs) from) <= product cs.
 Proof.
-  intros state offered key cs. induction cs as [|c rest IH]; intros from cs_nonneg bounded; [cbn; lia|].
+  intros state offered key cs.
+  induction cs as [|c rest IH]; intros from cs_nonneg bounded; [cbn; lia|].
   apply Forall_cons_iff in cs_nonneg. destruct cs_nonneg as [c_nonneg rest_nonneg].
   destruct bounded as [few rest_bounded].
   cbn [length keys product fold_right]. fold (product rest).

@@ -21,7 +21,8 @@ Fixpoint paths {state : Type} (offered : state -> list state) (steps : nat) (fro
 Fixpoint work {state : Type} (offered : state -> list state) (steps : nat) (from : state) : Z :=
   match steps with
   | O => 0
-  | S k => total (map (fun next => work offered k next + count (offered from) * paths offered k next)
+  | S k => total (map (fun next => work offered k next
+                                   + count (offered from) * paths offered k next)
                       (offered from))
   end.
 
@@ -76,7 +77,8 @@ Qed.
 (** Tangents of children add up. *)
 Lemma tangents : forall state (offered : state -> list state) k s V xs,
   0 <= s -> 0 <= V ->
-  (forall from, let N := Z.of_nat k in N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
+  (forall from, let N := Z.of_nat k in
+     N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
   let N := Z.of_nat k in
   (N + 1) * s ^ N * V * total (map (paths offered k) xs)
   <= count xs * V ^ (N + 1) + s ^ (N + 1) * total (map (work offered k) xs).
@@ -84,17 +86,21 @@ Proof.
   intros state offered k s V xs s_nonneg V_nonneg each N.
   induction xs as [|x xs IH]; [cbn; lia|].
   cbn [map total fold_right].
-  fold (total (map (paths offered k) xs)). fold (total (map (work offered k) xs)). rewrite count_cons.
-  pose proof (tangent N (paths offered k x) (work offered k x) s V ltac:(lia) (paths_nonneg _ offered k x)
+  fold (total (map (paths offered k) xs)). fold (total (map (work offered k) xs)).
+  rewrite count_cons.
+  pose proof (tangent N (paths offered k x) (work offered k x) s V ltac:(lia)
+                (paths_nonneg _ offered k x)
                 (work_nonneg _ offered k x) s_nonneg V_nonneg (each x)) as one.
   lia.
 Qed.
 
 (** [c] children with [P] paths and [S] of work: the tangents at [s = N P] and [V = S]. *)
 Lemma children_bound : forall state (offered : state -> list state) k xs,
-  (forall from, let N := Z.of_nat k in N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
+  (forall from, let N := Z.of_nat k in
+     N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
   let N := Z.of_nat k in
-  N ^ N * total (map (paths offered k) xs) ^ (N + 1) <= count xs * total (map (work offered k) xs) ^ N.
+  N ^ N * total (map (paths offered k) xs) ^ (N + 1)
+  <= count xs * total (map (work offered k) xs) ^ N.
 Proof.
   intros state offered k xs each N.
   set (P := total (map (paths offered k) xs)). set (S := total (map (work offered k) xs)).
@@ -127,7 +133,8 @@ Proof.
 Qed.
 
 Theorem mean_work : forall state offered steps (from : state),
-  let N := Z.of_nat steps in N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
+  let N := Z.of_nat steps in
+  N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
 Proof.
   intros state offered steps. induction steps as [|k IH]; intros from N; [reflexivity|].
   cbn [paths work].
@@ -155,7 +162,8 @@ Proof.
   apply Z.mul_le_mono_nonneg_r; assumption.
 Qed.
 
-Lemma keys_are_paths : forall state offered key steps (from : state), count (keys offered key steps from) = paths offered steps from.
+Lemma keys_are_paths : forall state offered key steps (from : state),
+  count (keys offered key steps from) = paths offered steps from.
 Proof.
   intros state offered key steps.
   induction steps as [|k IH]; intros from; cbn [keys paths]; [reflexivity|].

@@ -16,7 +16,8 @@ Lemma power_compared : forall i m e e',
   good_exponent e -> good_exponent e' -> same_number e e' -> 0 <= i -> 0 <= m ->
   m ^ den e <= i ^ num e <-> m ^ den e' <= i ^ num e'.
 Proof.
-  intros i m e e' [c_pos e_large] [c'_pos e'_large] same i_nonneg m_nonneg. unfold same_number in same.
+  intros i m e e' [c_pos e_large] [c'_pos e'_large]
+    same i_nonneg m_nonneg. unfold same_number in same.
   assert (nonneg : forall x k, 0 <= x -> 0 <= x ^ k) by (intros; now apply Z.pow_nonneg).
   rewrite <- (pow_le_iff (den e') (m ^ den e)), <- (pow_le_iff (den e) (m ^ den e')) by auto.
   rewrite <- !Z.pow_mul_r, same, (Z.mul_comm (den e)) by lia. reflexivity.
@@ -104,11 +105,12 @@ Qed.
 Lemma alike_window : forall l l' w, alike l l' -> 0 <= w -> window l w = window l' w.
 Proof.
   intros l l' w [<- | (l_good & l'_good & same)] w_nonneg; [reflexivity |].
-  destruct l, l'; cbn [same_exponents good_level window] in *; try discriminate same; try reflexivity;
-    f_equal; apply floor_power_same; tauto || lia.
+  destruct l, l'; cbn [same_exponents good_level window] in *; try discriminate same;
+    try reflexivity; f_equal; apply floor_power_same; tauto || lia.
 Qed.
 
-Lemma alike_last : forall M l l' (n : segment), alike l l' -> last_stripe M l n = last_stripe M l' n.
+Lemma alike_last : forall M l l' (n : segment),
+  alike l l' -> last_stripe M l n = last_stripe M l' n.
 Proof.
   intros M l l' n [<- | (l_good & l'_good & same)]; [reflexivity |].
   unfold last_stripe. destruct (Z.leb_spec n 0) as [| some]; [reflexivity |].
@@ -218,7 +220,8 @@ Theorem covered_alike : forall ls ls' w start stop, Forall2 alike ls ls' -> 0 <=
   covered (Schedule ls w) start stop <-> covered (Schedule ls' w) start stop.
 Proof.
   intros ls ls' w start stop all w_nonneg.
-  split; intros all_reached t j range inside; [apply (reachable_alike ls) | apply (reachable_alike ls')];
+  split; intros all_reached t j range inside;
+    [apply (reachable_alike ls) | apply (reachable_alike ls')];
     auto using all_alike_sym.
 Qed.
 

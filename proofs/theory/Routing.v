@@ -97,7 +97,8 @@ Proof.
         [| lia]. exfalso. apply none, Exists_exists. now exists one. }
     assert (less : total (map (fun one => fst one * dot D q (snd one)) others)
                    <= total (map fst others) * (score - 1)).
-    { clear weighty coordinates sum some none. induction others as [|one others IH]; cbn [map total fold_right]; [lia|].
+    { clear weighty coordinates sum some none. induction others as [|one others IH];
+        cbn [map total fold_right]; [lia|].
       fold (total (map fst others)).
       fold (total (map (fun one => fst one * dot D q (snd one)) others)).
       apply Forall_cons_iff in nonneg. apply Forall_cons_iff in below.
