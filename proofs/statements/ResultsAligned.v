@@ -201,12 +201,12 @@ Definition stripe_shift (w s : Z) (n n' : segment) : Z :=
 (** Two segments with one oldest key and one s have every part in common that ends at or before the
     last border of both, the same segment for the levels below.
     SPEC 2.3; `Cut::below`. *)
-Theorem parts_stay : forall w M (n n' : segment) i,
-  0 < n - w -> 0 < n' - w -> ends n' - n' = ends n - n ->
-  part M (beyond w n') = part M (beyond w n) ->
+Theorem parts_stay : forall w M (n n' : segment) i
+  (some : 0 < n - w) (some' : 0 < n' - w) (same_oldest_key : ends n' - n' = ends n - n)
+  (same_length : part M (beyond w n') = part M (beyond w n)),
   let s := part M (beyond w n) in
   let i' := i + stripe_shift w s n n' in
-  (part_at M (beyond w n) i + 1) * s <= Z.min (ends n - w) (ends n' - w) ->
+  forall whole : (part_at M (beyond w n) i + 1) * s <= Z.min (ends n - w) (ends n' - w),
   (is_stripe w M Aligned n' i' <-> is_stripe w M Aligned n i) /\
   segment_of w M Aligned n' i' = segment_of w M Aligned n i.
 Proof. exact Aligned.parts_stay. Qed.
@@ -234,8 +234,8 @@ Theorem aligned_paths_stay : forall w rest start t t' i path j,
   let M := steps_of (Aligned :: rest) in
   let s := part M (beyond w (seen start t)) in
   let i' := i + stripe_shift w s (seen start t) (seen start t') in
-  0 <= w -> w <= t - start -> t <= t' -> part M (beyond w (seen start t')) = s ->
-  (j / s + 1) * s <= t + 1 - w ->
+  forall (w_nonneg : 0 <= w) (keys_outside_window : w <= t - start) (moves_on : t <= t')
+    (same_length : part M (beyond w (seen start t')) = s) (whole : (j / s + 1) * s <= t + 1 - w),
   (leads w (Aligned :: rest) (seen start t') (i' :: path) (t' - j) <->
    leads w (Aligned :: rest) (seen start t) (i :: path) (t - j)).
 Proof. exact Aligned.paths_stay. Qed.

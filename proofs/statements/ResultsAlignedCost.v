@@ -5,7 +5,7 @@
     part has [s = 2^c] keys. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule ResultsWork.
+From Multistep Require Import Schedule Results ResultsWork.
 From Multistep Require AlignedCost AlignedWork AlignedBound AlignedFour.
 Import ListNotations.
 Open Scope Z_scope.

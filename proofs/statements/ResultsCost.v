@@ -139,11 +139,11 @@ Print Assumptions cost_of_four_queries.
     SPEC 2.5.7; `work_lower_bound`. *)
 Theorem two_step_exponents : forall state offered key (start : Z -> state) anchors spans a b d K K',
   0 <= a -> 0 <= b -> 0 <= K -> 0 <= K' ->
-  (forall n, 0 < n ->
-     offers_at_most offered [anchors n; spans n] (start n) /\
-     0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
-     0 <= spans n /\ spans n ^ d <= K' * n ^ b) ->
-  (forall n j, 0 <= j < n -> reaches offered key 2 (start n) j) ->
+  forall (few_choices : forall n, 0 < n ->
+      offers_at_most offered [anchors n; spans n] (start n) /\
+      0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
+      0 <= spans n /\ spans n ^ d <= K' * n ^ b)
+    (all_reached : forall n j, 0 <= j < n -> reaches offered key 2 (start n) j),
   d <= a + b.
 Proof. exact Exponents.coverage_needs_exponents. Qed.
 
@@ -208,8 +208,8 @@ Print Assumptions half_and_half.
 Theorem low_exponents_exclude : forall e b f q K n,
   good_exponent e -> good_span_exponent q ->
   1 <= K -> factor_at_most K b -> factor_at_most K f ->
-  den e * den q + num q * num e < num e * den q ->
-  2 ^ (den e * den q) * (5 * K) ^ (num e * den q) < n ->
+  forall (exponents_low : den e * den q + num q * num e < num e * den q)
+    (long : 2 ^ (den e * den q) * (5 * K) ^ (num e * den q) < n),
   exists j, 0 <= j < n /\ ~ reachable (Schedule [Power e b f q] 0) 0 (n - 1) j.
 Proof. exact Exponents.power_rule_needs_exponents. Qed.
 

@@ -155,7 +155,7 @@ Theorem smaller_factor_excludes : forall e c f q rest w start,
   let M := Z.of_nat (length rest) + 2 in
   let n := sharp_root M c w ^ M - 1 in
   same_number e (Ratio M 1) -> same_number q (Ratio (M - 1) M) -> good_level (Power e c f q) ->
-  num c < M * den c -> 0 <= w ->
+  forall smaller : num c < M * den c, 0 <= w ->
   ~ reachable (Schedule (Power e c f q :: rest) w) start (start + n - 1) start.
 Proof. exact SharpNumbers.oldest_key_unreachable. Qed.
 
