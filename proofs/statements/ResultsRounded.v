@@ -10,7 +10,8 @@ Open Scope Z_scope.
 (** Stripes that begin with 1 and grow. *)
 Definition grows (P : Z -> Z) : Prop := P 1 = 1 /\ forall i, 1 <= i -> P i < P (i + 1).
 
-(** The tight rule: every distance is in one span, and in no other, whatever the stripes. *)
+(** The tight rule partitions a segment with any stripes that begin with 1 and grow.
+    SPEC 2.3; `rounded_coverage`. *)
 Theorem any_stripes_partition : forall P n d,
   grows P -> 0 <= d < n ->
   exists i, (1 <= i /\ P i <= n /\ P i - 1 <= d < Z.min n (P (i + 1) - 1)) /\
@@ -35,8 +36,9 @@ Print Assumptions any_stripes_partition.
 Print Assumptions off_by_one_grows.
 Print Assumptions twelfth_key_of_twenty.
 
-(** The power rule, a span reaching [B] keys back and [F] forward: it covers [n] keys where the gaps
-    between stripes and the one behind the last are closed. *)
+(** The power rule covers n keys with any such stripes whose gaps are at most B + F + 1, if the last
+    is at most B from the oldest key.
+    SPEC 2.3; `rounded_coverage`. *)
 Theorem closed_gaps_cover : forall P B F n d,
   grows P -> 0 <= B -> 0 <= F ->
   (forall i, 1 <= i -> P (i + 1) <= n -> P (i + 1) - P i <= B + F + 1) ->

@@ -28,6 +28,8 @@ Definition out (xs : list pair) : R := moment xs / weight xs.
 
 (** ** Two parts *)
 
+(** Log-sum-exp and output of two parts together come from those of each.
+    SPEC 4; `Join` in `reference/stages/softmax.hpp`, `join` in `cuda/device/softmax.cuh`. *)
 Theorem two_parts : forall xs ys, xs <> [] -> ys <> [] ->
   lse (xs ++ ys) = ln (exp (lse xs) + exp (lse ys)) /\
   out (xs ++ ys) = (exp (lse xs) * out xs + exp (lse ys) * out ys) / (exp (lse xs) + exp (lse ys)).
@@ -64,6 +66,8 @@ Definition summary (xs : list pair) : list pair :=
   | _ :: _ => [(lse xs, out xs)]
   end.
 
+(** The same for any number of parts; empty ones drop out.
+    SPEC 4, 13; `cuda/attend/decode_join.cuh`, `cuda/merge/merge.cu`. *)
 Theorem many_parts : forall parts,
   lse (concat parts) = lse (flat_map summary parts) /\
   out (concat parts) = out (flat_map summary parts).
@@ -88,6 +92,8 @@ Print Assumptions three_parts.
 
 Definition shift (c : R) (xs : list pair) : list pair := map (fun '(x, v) => (x - c, v)) xs.
 
+(** Subtracting c from all logits changes no output and lowers the log-sum-exp by c.
+    SPEC 4; `softmax` in `reference/stages/attend_row.hpp`. *)
 Theorem shifted : forall c xs, xs <> [] ->
   lse (shift c xs) = lse xs - c /\ out (shift c xs) = out xs.
 Proof. intros c xs. split; [now apply Softmax.lse_shift | now apply Softmax.out_shift]. Qed.
@@ -102,6 +108,8 @@ Qed.
 Print Assumptions shifted.
 Print Assumptions shifted_by_1000.
 
+(** Where c is the largest logit, the shifted sum lies between 1 and the number of keys.
+    SPEC 4; `softmax` in `reference/stages/attend_row.hpp`. *)
 Theorem shifted_by_largest : forall c xs,
   (forall x v, In (x, v) xs -> x <= c) -> (exists v, In (c, v) xs) ->
   1 <= weight (shift c xs) <= INR (length xs).
