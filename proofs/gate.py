@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 # Only theorems about real numbers may rest on axioms, and only on those with which Coq's library
 # builds its real numbers:
-REAL = {"Softmax", "ResultsSoftmax"}
+REAL = {"Softmax", "RoundedMean", "ResultsSoftmax"}
 ALLOWED = {
     "ClassicalDedekindReals.sig_forall_dec",  # the order of two reals is decided ...
     "ClassicalDedekindReals.sig_not_dec",     # ... classically
