@@ -56,45 +56,6 @@ Definition best (k : nat) (score : path -> Z) (paths : list path) : list path :=
 Definition largest (bound : path -> Z) (paths : list path) : Z :=
   fold_right (fun p => Z.max (bound p)) 0 paths.
 
-(** The threshold of a level is the best [k] of its sure candidates.  A path is behind, its regret
-    beyond 1, where there are [k] and the worst of them is better than the path by more than their
-    largest bound and the path's own. *)
-Definition behind (k : nat) (score bound : path -> Z) (threshold : list path) (p : path) : bool :=
-  (length threshold =? k)%nat &&
-  forallb (fun y => largest bound threshold + bound p <? score y - score p) threshold.
-
-(** The paths to level [m] that some rounding keeps and, among them, those that every rounding
-    keeps: with a sure parent, and at most [k] paths, itself among them, that can come out at its
-    score or above. *)
-Fixpoint possible_and_sure (k : nat) (offers : path -> list Z) (score bound : path -> Z) (m : nat)
-    : list path * list path :=
-  match m with
-  | O => ([[]], [[]])
-  | S before =>
-      let (possible, sure) := possible_and_sure k offers score bound before in
-      let of_sure := flat_map (children offers) sure in
-      let near := filter (fun p => negb (behind k score bound (best k score of_sure) p)) in
-      let still := near (flat_map (children offers) possible) in
-      let rivals p := filter (fun q => score p - bound p <=? score q + bound q) still in
-      (still, filter (fun p => (length (rivals p) <=? k)%nat) (near of_sure))
-  end.
-
-Definition sure k offers score bound m : list path :=
-  snd (possible_and_sure k offers score bound m).
-
-Definition threshold k offers score bound m : list path :=
-  best k score (flat_map (children offers) (sure k offers score bound m)).
-
-(** A path of the schedule that is behind at none of its levels. *)
-Fixpoint passes (k : nat) (offers : path -> list Z) (score bound : path -> Z) (p : path) : bool :=
-  match p with
-  | [] => true
-  | key :: parent =>
-      existsb (Z.eqb key) (offers parent) &&
-      negb (behind k score bound (threshold k offers score bound (length parent)) p) &&
-      passes k offers score bound parent
-  end.
-
 (** Whether lists have what they should. *)
 Definition among (p : path) (paths : list path) : bool :=
   if in_dec (list_eq_dec Z.eq_dec) p paths then true else false.
@@ -111,6 +72,72 @@ Fixpoint descending (score : path -> Z) (paths : list path) : bool :=
   | _ => true
   end.
 
+(** A path is behind, its regret beyond 1, where a threshold has [k] paths and the worst of them is
+    better than the path by more than their largest bound and the path's own. *)
+Definition behind (k : nat) (score bound : path -> Z) (threshold : list path) (p : path) : bool :=
+  (length threshold =? k)%nat &&
+  forallb (fun y => largest bound threshold + bound p <? score y - score p) threshold.
+
+(** Its threshold is the best [k] of what a right search that keeps it has had to choose from: the
+    children of the sure paths and those of its own parent, [tl p]. *)
+Definition parents (sure : list path) (p : path) : list path :=
+  if among (tl p) sure then sure else tl p :: sure.
+
+Definition threshold (k : nat) (offers : path -> list Z) (score : path -> Z) (sure : list path)
+    (p : path) : list path :=
+  best k score (flat_map (children offers) (parents sure p)).
+
+(** The paths to level [m] that a right search may keep and, among them, those that it is sure to
+    keep: with a sure parent, and at most [k] paths, itself among them, that can come out at its
+    score or above. *)
+Fixpoint possible_and_sure (k : nat) (offers : path -> list Z) (score bound : path -> Z) (m : nat)
+    : list path * list path :=
+  match m with
+  | O => ([[]], [[]])
+  | S before =>
+      let (possible, sure) := possible_and_sure k offers score bound before in
+      let near :=
+        filter (fun p => negb (behind k score bound (threshold k offers score sure p) p)) in
+      let still := near (flat_map (children offers) possible) in
+      let rivals p := filter (fun q => score p - bound p <=? score q + bound q) still in
+      (still, filter (fun p => (length (rivals p) <=? k)%nat)
+                (near (flat_map (children offers) sure)))
+  end.
+
+Definition possible k offers score bound m : list path :=
+  fst (possible_and_sure k offers score bound m).
+
+Definition sure k offers score bound m : list path :=
+  snd (possible_and_sure k offers score bound m).
+
+(** The [n] paths with the fewest children. *)
+Definition fewest (offers : path -> list Z) (n : nat) (paths : list path) : list path :=
+  best n (fun p => - Z.of_nat (length (offers p))) paths.
+
+(** The fewest paths that a search may keep: where [count] of the level before is the fewest, it has
+    had the children of the sure ones and of as many others as make up [count]. *)
+Fixpoint count (k : nat) (offers : path -> list Z) (score bound : path -> Z) (m : nat) : nat :=
+  match m with
+  | O => 1
+  | S before =>
+      let known := sure k offers score bound before in
+      let others := filter (fun p => negb (among p known)) (possible k offers score bound before) in
+      let more := fewest offers (count k offers score bound before - length known) others in
+      Nat.min k (length (flat_map (children offers) (known ++ more)))
+  end.
+
+(** A path of the schedule that is behind at none of its levels.  Below a path that is not possible
+    none passes, whatever it is held against; the C++ takes the children of sure paths alone. *)
+Fixpoint passes (k : nat) (offers : path -> list Z) (score bound : path -> Z) (p : path) : bool :=
+  match p with
+  | [] => true
+  | key :: parent =>
+      existsb (Z.eqb key) (offers parent) &&
+      negb (behind k score bound
+              (threshold k offers score (sure k offers score bound (length parent)) p) p) &&
+      passes k offers score bound parent
+  end.
+
 (** The verdict on a row's [chosen] paths, in order of rank, with their submitted scores [own]: each
     is a path of the schedule and nowhere behind, its score within its bound, none is there twice,
     none has a better score than the one before, and neither are they too few nor is a sure one
@@ -120,7 +147,7 @@ Definition accepts (k : nat) (offers : path -> list Z) (score bound : path -> Z)
   forallb (fun p => (length p =? levels)%nat && passes k offers score bound p) chosen &&
   forallb (fun p => Z.abs (own p - score p) <=? bound p) chosen &&
   distinct chosen && descending own chosen &&
-  (length (threshold k offers score bound (levels - 1)) <=? length chosen)%nat &&
+  (count k offers score bound levels <=? length chosen)%nat &&
   (length chosen <=? k)%nat &&
   forallb (fun p => among p chosen) (sure k offers score bound levels).
 
@@ -222,7 +249,7 @@ Theorem wrong_is_wrong : forall k offers score bound own levels kept,
   (forall m p, (m <= levels)%nat -> passes k offers score bound p = false -> ~ In p (kept m)) /\
   (forall m p, (m <= levels)%nat -> In p (sure k offers score bound m) -> In p (kept m)) /\
   (forall m, (m < levels)%nat ->
-     (length (threshold k offers score bound m) <= length (kept (S m)) <= k)%nat).
+     (count k offers score bound (S m) <= length (kept (S m)) <= k)%nat).
 Proof. exact Judge.wrong_is_wrong. Qed.
 
 (** Through anchor 3, 49 behind the threshold of level 1, no scores off by at most 1 a level lead.
@@ -238,8 +265,37 @@ Proof.
   apply sure_kept; [lia | now vm_compute; left].
 Qed.
 
+(** Where a near-tie leaves no path sure: after anchors 1 and 2 with the same score, one of which is
+    kept, no search keeps the child 3 of 1, 100 worse than the other, or nothing, and neither is
+    accepted. *)
+Definition two_each (p : path) : list Z :=
+  match p with [] => [1; 2] | [a] => [4; 3] | _ => [] end.
+Definition tied_score (p : path) : Z := match p with [4; _] => 100 | _ => 0 end.
+
+Lemma two_each_distinct : forall p, NoDup (two_each p).
+Proof.
+  intros [| a [| b p]]; cbn; repeat (apply NoDup_cons; [cbn; lia |]); apply NoDup_nil.
+Qed.
+
+Example told_apart_below_a_tie :
+  sure 1 two_each tied_score one_a_level 1 = [] /\
+  accepts 1 two_each tied_score one_a_level 2 tied_score [[3; 1]] = false /\
+  accepts 1 two_each tied_score one_a_level 2 tied_score [] = false /\
+  forall own kept, (forall p, Z.abs (own p - tied_score p) <= one_a_level p) ->
+    right_search 1 two_each own 2 kept -> ~ In [3; 1] (kept 2%nat) /\ length (kept 2%nat) = 1%nat.
+Proof.
+  do 3 (split; [reflexivity |]). intros own kept near right.
+  destruct (wrong_is_wrong 1 two_each tied_score one_a_level own 2 kept two_each_distinct near
+    right) as (refused & _ & counted).
+  split; [apply refused; [lia | reflexivity] |].
+  specialize (counted 1%nat ltac:(lia)).
+  change (1 <= length (kept 2%nat) <= 1)%nat in counted. lia.
+Qed.
+
 Print Assumptions wrong_is_wrong.
 Print Assumptions never_through_three.
+Print Assumptions two_each_distinct.
+Print Assumptions told_apart_below_a_tie.
 
 (** ** What is accepted is near the best *)
 
@@ -269,21 +325,23 @@ Qed.
 Print Assumptions two_steps_regret.
 Print Assumptions one_behind.
 
-(** More steps: fewer than k children of sure paths are better by more than 2ε for each level.
+(** More steps: fewer than k children of sure paths and of its own parent are better by more than
+    2ε for each level.
     SPEC 8.2; `regret_of`. *)
 Theorem accepted_is_near : forall k offers score bound levels own chosen eps later key parent,
   (forall p, NoDup (offers p)) -> (0 < k)%nat ->
   (forall p, 0 <= bound p <= Z.of_nat (length p) * eps) ->
   accepts k offers score bound levels own chosen = true -> In (later ++ key :: parent) chosen ->
   let beats y := 2 * (Z.of_nat (S (length parent)) * eps) <? score y - score (key :: parent) in
-  (length (filter beats (flat_map (children offers) (sure k offers score bound (length parent))))
-    < k)%nat.
+  let had := parents (sure k offers score bound (length parent)) (key :: parent) in
+  (length (filter beats (flat_map (children offers) had)) < k)%nat.
 Proof. exact Judge.accepted_is_near. Qed.
 
 (** Of the paths to 8 and 9 above, in three steps: fewer than two of six are better than that to 8
     by more than 4. *)
 Example eight_is_near :
-  flat_map (children three_each) (sure 2 three_each exact_score one_a_level 1) =
+  flat_map (children three_each)
+      (parents (sure 2 three_each exact_score one_a_level 1) [8; 9]) =
     [[9; 9]; [8; 9]; [7; 9]; [6; 6]; [5; 6]; [4; 6]] /\
   (length (filter (fun y => 4 <? exact_score y - exact_score [8; 9])%Z
     [[9; 9]; [8; 9]; [7; 9]; [6; 6]; [5; 6]; [4; 6]]%Z) < 2)%nat.
@@ -296,49 +354,27 @@ Proof.
   - now left.
 Qed.
 
-(** The converse of [right_searches_pass] is not true.  Where a near-tie leaves no path sure the
-    levels below have no threshold: after anchors 1 and 2 with the same score, one of which is kept,
-    the judge takes the child 3 of 1, 100 worse than the other, which no search keeps, and takes no
-    path at all. *)
-Definition two_each (p : path) : list Z :=
-  match p with
-  | [] => [1; 2]
-  | [a] => [4; 3]
-  | _ => []
-  end.
-Definition tied_score (p : path) : Z := match p with [4; _] => 100 | _ => 0 end.
+(** The converse of [right_searches_pass] is not true: each path is judged for itself.  Of anchors
+    with scores 4, 3, 2 and 1, two are kept; 3 and 1 are accepted together, but whoever keeps 1 has
+    kept 4. *)
+Definition four (p : path) : list Z := match p with [] => [4; 3; 2; 1] | _ => [] end.
+Definition last_key (p : path) : Z := hd 0 p.
 
-Example tie_asks_nothing_below :
-  sure 1 two_each tied_score one_a_level 1 = [] /\
-  accepts 1 two_each tied_score one_a_level 2 tied_score [[3; 1]] = true /\
-  accepts 1 two_each tied_score one_a_level 2 tied_score [] = true.
-Proof. repeat split. Qed.
-
-Example nobody_keeps_it : forall own kept,
-  (forall p, Z.abs (own p - tied_score p) <= one_a_level p) ->
-  right_search 1 two_each own 2 kept -> ~ In [3; 1] (kept 2%nat).
+Example accepted_one_by_one :
+  accepts 2 four last_key one_a_level 1 last_key [[3]; [1]] = true /\
+  forall own kept, (forall p, Z.abs (own p - last_key p) <= one_a_level p) ->
+    right_search 2 four own 1 kept -> In [1] (kept 1%nat) -> In [4] (kept 1%nat).
 Proof.
-  intros own kept near [_ step] kept_3.
-  destruct (step 1%nat ltac:(lia)) as (_ & from & size & better).
-  pose proof (from _ kept_3) as of_1. apply in_flat_map in of_1.
-  destruct of_1 as ([| a [| b p]] & parent & child); cbn in child;
-    [destruct child as [[=] | [[=] | []]] | | destruct child].
-  destruct child as [[=] | [[=] | []]]. subst a.
-  assert (fair : In [4; 1] (flat_map (children two_each) (kept 1%nat))).
-  { apply in_flat_map. exists [1]. split; [assumption | cbn; tauto]. }
-  destruct (in_dec (list_eq_dec Z.eq_dec) [4; 1] (kept 2%nat)) as [both | dropped].
-  - assert (two : (2 <= length (kept 2%nat))%nat); [| lia].
-    apply (NoDup_incl_length (l := [[4; 1]; [3; 1]])).
-    + repeat (apply NoDup_cons; [cbn; intuition discriminate |]). apply NoDup_nil.
-    + intros x [<- | [<- | []]]; assumption.
-  - specialize (better _ _ kept_3 fair dropped).
-    pose proof (near [4; 1]) as of_4. pose proof (near [3; 1]) as of_3. cbn in of_3, of_4. lia.
+  split; [reflexivity |]. intros own kept near [root step] kept_1.
+  destruct (step O ltac:(lia)) as (_ & _ & _ & better). rewrite root in better.
+  destruct (in_dec (list_eq_dec Z.eq_dec) [4] (kept 1%nat)) as [| dropped]; [assumption |].
+  specialize (better [1] [4] kept_1 ltac:(now left) dropped).
+  pose proof (near [1]). pose proof (near [4]). cbn in *. lia.
 Qed.
 
 Print Assumptions accepted_is_near.
 Print Assumptions eight_is_near.
-Print Assumptions tie_asks_nothing_below.
-Print Assumptions nobody_keeps_it.
+Print Assumptions accepted_one_by_one.
 
 (** In three steps a right search may end further behind the oracle's own than any number.
     SPEC 8.2; `Threshold`. *)

@@ -2,11 +2,11 @@
 
     A search keeps, level by level, the best [k] children of what it kept before, by scores of its
     own that may each be off by a bound.  The judge knows the exact scores.  It looks at every path
-    that may have been kept and remembers the sure ones, which must have been kept.  The best [k]
-    children of sure paths are a threshold: a right search has had them all to choose from, so that
-    it keeps nothing that all of them beat by more than the bounds explain.  And a path is sure
-    where its parent is and at most [k] paths, itself among them, can come out at its score or
-    above.
+    that may have been kept and remembers the sure ones, which must have been kept.  A right search
+    that keeps a path has kept its parent and the sure ones, and had all children of theirs to
+    choose from: it keeps nothing that the best [k] of them all beat by more than the bounds
+    explain.  And a path is sure where its parent is and at most [k] paths, itself among them, can
+    come out at its score or above.
 
     Both facts are one count: [k] others that must be better, and the path itself, are more than the
     [k] that are kept. *)
@@ -67,13 +67,36 @@ Proof.
   cbn [length] in more. lia.
 Qed.
 
-Lemma sure_distinct : forall k offers score bound m, (forall p, NoDup (offers p)) ->
-  NoDup (sure k offers score bound m).
+(** What [possible_and_sure] does at a level, in two parts. *)
+Lemma possible_step : forall k offers score bound m p,
+  In p (possible k offers score bound (S m)) <->
+  In p (flat_map (children offers) (possible k offers score bound m)) /\
+  behind k score bound (threshold k offers score (sure k offers score bound m) p) p = false.
 Proof.
-  intros k offers score bound m unique. unfold sure. induction m as [| m IH].
-  { constructor; [intros [] | constructor]. }
-  cbn [possible_and_sure]. destruct (possible_and_sure k offers score bound m) as [possible of_m].
-  cbn [snd] in *. now repeat apply NoDup_filter; apply children_distinct.
+  intros k offers score bound m p. unfold possible, sure. cbn [possible_and_sure].
+  destruct (possible_and_sure k offers score bound m) as [before of_m]. cbn [fst snd].
+  now rewrite filter_In, negb_true_iff.
+Qed.
+
+Lemma sure_step : forall k offers score bound m p,
+  In p (sure k offers score bound (S m)) <->
+  In p (flat_map (children offers) (sure k offers score bound m)) /\
+  behind k score bound (threshold k offers score (sure k offers score bound m) p) p = false /\
+  (length (filter (fun q => score p - bound p <=? score q + bound q)%Z
+             (possible k offers score bound (S m))) <= k)%nat.
+Proof.
+  intros k offers score bound m p. unfold possible, sure. cbn [possible_and_sure].
+  destruct (possible_and_sure k offers score bound m) as [before of_m]. cbn [fst snd].
+  now rewrite !filter_In, negb_true_iff, Nat.leb_le, and_assoc.
+Qed.
+
+Lemma levels_distinct : forall k offers score bound m, (forall p, NoDup (offers p)) ->
+  NoDup (possible k offers score bound m) /\ NoDup (sure k offers score bound m).
+Proof.
+  intros k offers score bound m unique. unfold possible, sure. induction m as [| m IH].
+  { split; (constructor; [intros [] | constructor]). }
+  cbn [possible_and_sure]. destruct (possible_and_sure k offers score bound m) as [before of_m].
+  cbn [fst snd] in *. split; now repeat apply NoDup_filter; apply children_distinct.
 Qed.
 
 Lemma kept_distinct : forall k offers own levels kept m,
@@ -84,81 +107,88 @@ Proof.
   - now destruct (step m ltac:(lia)).
 Qed.
 
+Lemma parents_distinct : forall sure p, NoDup sure -> NoDup (parents sure p).
+Proof.
+  intros sure p unique. unfold parents. destruct (among (tl p) sure) eqn:known; [assumption |].
+  apply not_true_iff_false in known. rewrite among_spec in known. now constructor.
+Qed.
+
+Lemma parents_incl : forall offers sure kept p,
+  incl sure kept -> In p (flat_map (children offers) kept) -> incl (parents sure p) kept.
+Proof.
+  intros offers sure kept p sub p_in. unfold parents. destruct (among (tl p) sure); [assumption |].
+  apply in_flat_map in p_in. destruct p_in as (parent & parent_in & child).
+  apply in_children in child. destruct child as (key & -> & _). cbn [tl].
+  intros q [<- | q_in]; [assumption | now apply sub].
+Qed.
+
 (** Level by level: what is kept is possible, and what is sure is kept. *)
 Lemma between : forall k offers score bound own levels kept,
   (forall p, NoDup (offers p)) -> (forall p, Z.abs (own p - score p) <= bound p) ->
   right_search k offers own levels kept -> forall m, (m <= levels)%nat ->
-  incl (kept m) (fst (possible_and_sure k offers score bound m)) /\
-  incl (sure k offers score bound m) (kept m).
+  incl (kept m) (possible k offers score bound m) /\ incl (sure k offers score bound m) (kept m).
 Proof.
   intros k offers score bound own levels kept unique near right m.
   induction m as [| m IH]; intros range.
   { destruct right as [root _]. rewrite root. split; apply incl_refl. }
   destruct (IH ltac:(lia)) as [kept_possible sure_kept].
-  pose proof (sure_distinct k offers score bound m unique) as sures.
+  destruct (levels_distinct k offers score bound m unique) as [_ sures].
   pose proof (kept_distinct k offers own levels kept m right ltac:(lia)) as kepts.
   destruct right as [_ step]. specialize (step m ltac:(lia)).
-  unfold sure in *. cbn [possible_and_sure].
-  destruct (possible_and_sure k offers score bound m) as [possible of_m]. cbn [fst snd] in *.
-  set (still := filter _ (flat_map (children offers) possible)).
-  pose proof (children_incl offers _ _ sure_kept) as sub.
-  pose proof (children_distinct offers _ unique sures) as sure_children.
-  assert (kept_still : incl (kept (S m)) still).
-  { intros p p_in. apply filter_In. split.
-    - apply (children_incl offers _ _ kept_possible). now apply step.
-    - apply negb_true_iff.
-      now apply (kept_is_not_behind k score bound own _ _ (kept (S m)) p near sure_children sub). }
-  split; [exact kept_still |]. intros p p_in. apply filter_In in p_in.
-  destruct p_in as [p_in few]. apply Nat.leb_le in few. apply filter_In in p_in.
-  destruct p_in as [p_in p_near].
-  apply (few_rivals_is_kept k score bound own (flat_map (children offers) (kept m)) _ still p near);
-    try assumption.
+  assert (kept_still : incl (kept (S m)) (possible k offers score bound (S m))).
+  { intros p p_in. apply possible_step. pose proof step as (_ & from & _ & _).
+    specialize (from p p_in). split; [now apply (children_incl offers _ _ kept_possible) |].
+    apply (kept_is_not_behind k score bound own (flat_map (children offers) (kept m)) _
+             (kept (S m)) p near); try assumption.
+    - now apply children_distinct, parents_distinct.
+    - now apply children_incl, (parents_incl offers). }
+  split; [exact kept_still |]. intros p p_in. apply sure_step in p_in.
+  destruct p_in as (p_in & p_near & few).
+  pose proof (children_incl offers _ _ sure_kept p p_in) as offered.
+  apply (few_rivals_is_kept k score bound own (flat_map (children offers) (kept m)) _
+           (possible k offers score bound (S m)) p near); try assumption.
   - now apply children_distinct.
-  - now apply sub.
-  - apply filter_In. split; [| assumption].
-    apply (children_incl offers _ _ kept_possible), sub, p_in.
+  - apply possible_step. split; [now apply (children_incl offers _ _ kept_possible) | assumption].
 Qed.
 
 (** ** What every right search does *)
 
-(** What is kept at a level has kept parents, so that the whole way to it passes. *)
-Theorem kept_passes : forall k offers score bound own levels kept,
-  (forall p, NoDup (offers p)) -> (forall p, Z.abs (own p - score p) <= bound p) ->
-  right_search k offers own levels kept ->
-  forall m, (m <= levels)%nat -> forall p, In p (kept m) ->
-  length p = m /\ passes k offers score bound p = true.
+(** To be behind nowhere and to be possible are the same: below a path that is not possible none
+    passes, whatever it is held against there. *)
+Theorem possible_passes : forall k offers score bound m p,
+  In p (possible k offers score bound m) <-> length p = m /\ passes k offers score bound p = true.
 Proof.
-  intros k offers score bound own levels kept unique near right m.
-  induction m as [| m IH]; intros range p p_in.
-  { destruct right as [root _]. rewrite root in p_in. destruct p_in as [<- | []]. auto. }
-  destruct (between _ _ _ _ _ _ _ unique near right m ltac:(lia)) as [_ sure_kept].
-  pose proof right as [_ step]. specialize (step m ltac:(lia)).
-  assert (not_behind : behind k score bound (threshold k offers score bound m) p = false).
-  { apply kept_is_not_behind with
-      (own := own) (candidates := flat_map (children offers) (kept m)) (kept := kept (S m));
-      try assumption.
-    - apply children_distinct; [assumption | now apply sure_distinct].
-    - now apply children_incl. }
-  apply step, in_flat_map in p_in. destruct p_in as (parent & parent_in & p_in).
-  apply in_children in p_in. destruct p_in as (key & -> & offered).
-  destruct (IH ltac:(lia) parent parent_in) as [size passed]. cbn [passes length].
-  split; [now rewrite size |]. rewrite size, passed, not_behind, !andb_true_r.
-  apply existsb_exists. exists key. split; [assumption | apply Z.eqb_refl].
+  intros k offers score bound m. induction m as [| m IH]; intros p.
+  { cbn. split; [now intros [<- | []] | intros [root _]]. destruct p; [now left | discriminate]. }
+  rewrite possible_step, in_flat_map. split.
+  - intros [(parent & parent_in & child) near]. apply in_children in child.
+    destruct child as (key & -> & offered). apply IH in parent_in.
+    destruct parent_in as [size passed]. cbn [passes length].
+    rewrite size, near, passed, !andb_true_r. split; [reflexivity |].
+    apply existsb_exists. exists key. split; [assumption | apply Z.eqb_refl].
+  - destruct p as [| key parent]; [intros [[=] _] |]. cbn [passes length].
+    rewrite !andb_true_iff, negb_true_iff. intros [[= size] [[offered near] passed]].
+    rewrite size in near. split; [| assumption]. exists parent. split; [now apply IH |].
+    apply in_children. exists key. split; [reflexivity |]. apply existsb_exists in offered.
+    destruct offered as (same & offered & eq). apply Z.eqb_eq in eq. now subst same.
 Qed.
 
+(** Beside the sure ones a right search has kept others, at least so many that it has kept
+    [count] paths, and with no fewer children than those with the fewest. *)
 Theorem count_is_kept : forall k offers score bound own levels kept m,
   (forall p, NoDup (offers p)) -> (forall p, Z.abs (own p - score p) <= bound p) ->
-  right_search k offers own levels kept -> (m < levels)%nat ->
-  (length (threshold k offers score bound m) <= length (kept (S m)) <= k)%nat.
+  right_search k offers own levels kept -> (m <= levels)%nat ->
+  (count k offers score bound m <= length (kept m))%nat.
 Proof.
-  intros k offers score bound own levels kept m unique near right range.
-  destruct (between _ _ _ _ _ _ _ unique near right m ltac:(lia)) as [_ sure_kept].
-  assert (of_sure : NoDup (flat_map (children offers) (sure k offers score bound m))).
-  { apply children_distinct; [assumption | now apply sure_distinct]. }
-  destruct (best_is_best k score _ of_sure) as (_ & _ & size & _).
-  destruct right as [_ step]. destruct (step m range) as (_ & _ & size' & _).
-  unfold threshold. rewrite size, size'.
-  pose proof (NoDup_incl_length of_sure (children_incl offers _ _ sure_kept)). lia.
+  intros k offers score bound own levels kept m unique near right. induction m as [| m IH];
+    intros range.
+  { destruct right as [root _]. now rewrite root. }
+  destruct (between _ _ _ _ _ _ _ unique near right m ltac:(lia)) as [kept_possible sure_kept].
+  destruct (levels_distinct k offers score bound m unique) as [possibles sures].
+  pose proof (kept_distinct k offers own levels kept m right ltac:(lia)) as kepts.
+  destruct right as [_ step]. destruct (step m ltac:(lia)) as (_ & _ & size & _).
+  rewrite size. apply Nat.min_le_compat_l.
+  apply (fewest_are_fewest offers _ _ (kept m)); try assumption. apply IH. lia.
 Qed.
 
 (** ** The verdict *)
@@ -169,14 +199,15 @@ Theorem wrong_is_wrong : forall k offers score bound own levels kept,
   (forall m p, (m <= levels)%nat -> passes k offers score bound p = false -> ~ In p (kept m)) /\
   (forall m p, (m <= levels)%nat -> In p (sure k offers score bound m) -> In p (kept m)) /\
   (forall m, (m < levels)%nat ->
-     (length (threshold k offers score bound m) <= length (kept (S m)) <= k)%nat).
+     (count k offers score bound (S m) <= length (kept (S m)) <= k)%nat).
 Proof.
   intros k offers score bound own levels kept unique near right. split; [| split].
   - intros m p range refused p_in.
-    destruct (kept_passes _ _ _ _ _ _ _ unique near right m range p p_in) as [_ passed].
-    rewrite refused in passed. discriminate.
+    apply (between _ _ _ _ _ _ _ unique near right m range), possible_passes in p_in.
+    destruct p_in as [_ passed]. rewrite refused in passed. discriminate.
   - intros m p range. now apply (between _ _ _ _ _ _ _ unique near right m range).
-  - intros m. now apply count_is_kept with (own := own) (levels := levels).
+  - intros m range. split; [now apply count_is_kept with (own := own) (levels := levels) |].
+    destruct right as [_ step]. destruct (step m range) as (_ & _ & size & _). lia.
 Qed.
 
 Theorem right_searches_pass : forall k offers score bound own levels kept,
@@ -186,12 +217,13 @@ Theorem right_searches_pass : forall k offers score bound own levels kept,
   accepts k offers score bound levels own (kept levels) = true.
 Proof.
   intros k offers score bound own levels kept unique near some right order. unfold accepts.
-  destruct (between _ _ _ _ _ _ _ unique near right levels ltac:(lia)) as [_ sure_kept].
-  pose proof (count_is_kept _ _ _ _ _ _ _ (levels - 1) unique near right ltac:(lia)) as count.
-  replace (S (levels - 1)) with levels in count by lia.
+  destruct (wrong_is_wrong _ _ _ _ _ _ _ unique near right) as (_ & _ & room).
+  specialize (room (levels - 1)%nat ltac:(lia)).
+  replace (S (levels - 1)) with levels in room by lia.
+  destruct (between _ _ _ _ _ _ _ unique near right levels ltac:(lia)) as [all_possible sure_kept].
   rewrite !andb_true_iff, !forallb_forall, !Nat.leb_le. repeat split; try assumption; try lia.
-  - intros p p_in. destruct (kept_passes _ _ _ _ _ _ _ unique near right levels ltac:(lia) p p_in)
-      as [size passed]. now rewrite size, Nat.eqb_refl.
+  - intros p p_in. apply all_possible, possible_passes in p_in. destruct p_in as [size passed].
+    now rewrite size, Nat.eqb_refl.
   - intros p _. apply Z.leb_le, near.
   - apply distinct_spec. now apply (kept_distinct k offers own levels).
   - intros p p_in. now apply among_spec, sure_kept.
@@ -239,7 +271,9 @@ Qed.
 Lemma passes_on_the_way : forall k offers score bound later key parent,
   passes k offers score bound (later ++ key :: parent) = true ->
   In key (offers parent) /\
-  behind k score bound (threshold k offers score bound (length parent)) (key :: parent) = false.
+  behind k score bound
+    (threshold k offers score (sure k offers score bound (length parent)) (key :: parent))
+    (key :: parent) = false.
 Proof.
   intros k offers score bound later key parent passed. induction later as [| last later IH].
   - cbn [app passes] in passed. rewrite !andb_true_iff, negb_true_iff in passed.
@@ -254,33 +288,32 @@ Theorem accepted_is_near : forall k offers score bound levels own chosen eps lat
   (forall p, 0 <= bound p <= Z.of_nat (length p) * eps) ->
   accepts k offers score bound levels own chosen = true -> In (later ++ key :: parent) chosen ->
   let beats y := 2 * (Z.of_nat (S (length parent)) * eps) <? score y - score (key :: parent) in
-  (length (filter beats (flat_map (children offers) (sure k offers score bound (length parent))))
-    < k)%nat.
+  let had := parents (sure k offers score bound (length parent)) (key :: parent) in
+  (length (filter beats (flat_map (children offers) had)) < k)%nat.
 Proof.
   intros k offers score bound levels own chosen eps later key parent unique some small accepted p_in
-    beats.
+    beats had.
   unfold accepts in accepted. rewrite !andb_true_iff, forallb_forall in accepted.
   destruct accepted as [[[[[[passed _] _] _] _] _] _]. specialize (passed _ p_in).
   rewrite andb_true_iff in passed. destruct passed as [_ passed].
   apply passes_on_the_way in passed. destruct passed as [_ near].
   apply near_the_threshold with (bound := bound) (eps := Z.of_nat (S (length parent)) * eps);
     try assumption.
-  - apply children_distinct; [assumption | now apply sure_distinct].
+  - now apply children_distinct, parents_distinct, (levels_distinct k offers score bound).
   - assert (of_level : forall m p, In p (sure k offers score bound m) -> length p = m).
-    { clear. unfold sure. induction m as [| m IH]; intros p p_in.
-      - now destruct p_in as [<- | []].
-      - cbn [possible_and_sure] in p_in.
-        destruct (possible_and_sure k offers score bound m) as [possible of_m]. cbn [snd] in *.
-        apply filter_In in p_in. destruct p_in as [p_in _].
-        apply filter_In in p_in. destruct p_in as [p_in _].
-        apply in_flat_map in p_in. destruct p_in as (parent & parent_in & p_in).
-        apply in_children in p_in. destruct p_in as (key & -> & _). cbn [length].
-        now rewrite (IH parent parent_in). }
+    { clear. induction m as [| m IH]; intros p p_in; [now destruct p_in as [<- | []] |].
+      apply sure_step in p_in. destruct p_in as [p_in _].
+      apply in_flat_map in p_in. destruct p_in as (parent & parent_in & p_in).
+      apply in_children in p_in. destruct p_in as (key & -> & _). cbn [length].
+      now rewrite (IH parent parent_in). }
     intros y [<- | y_in]; [apply small |].
-    apply in_flat_map in y_in. destruct y_in as (p & at_level & of_p).
+    apply in_flat_map in y_in. destruct y_in as (p & p_had & of_p).
     apply in_children in of_p. destruct of_p as (key' & -> & _).
-    specialize (of_level _ _ at_level). specialize (small (key' :: p)). cbn [length] in small.
-    now rewrite of_level in small.
+    assert (at_level : length p = length parent).
+    { unfold had, parents in p_had. cbn [tl] in p_had.
+      destruct (among parent _); [now apply of_level |].
+      destruct p_had as [<- |]; [reflexivity | now apply of_level]. }
+    specialize (small (key' :: p)). cbn [length] in small. now rewrite at_level in small.
 Qed.
 
 (** In two steps the root is the only parent, so that the threshold is the oracle's own. *)
@@ -299,7 +332,9 @@ Proof.
   assert (some : (0 < k)%nat) by (destruct chosen; [destruct p_in | cbn [length] in room; lia]).
   pose proof (accepted_is_near k offers score bound 1 own chosen eps [] key [] unique some small
                 accepted p_in) as few.
-  unfold sure in few. cbn [possible_and_sure snd flat_map length] in few. rewrite app_nil_r in few.
+  assert (root : parents (sure k offers score bound 0) [key] = [[]]) by reflexivity.
+  cbn [length] in few. cbn zeta in few. rewrite root in few. cbn [flat_map] in few.
+  rewrite app_nil_r in few.
   destruct (in_dec (list_eq_dec Z.eq_dec) [key] oracle) as [itself | other].
   { exists [key]. split; [assumption |]. specialize (small [key]). cbn [length] in small. lia. }
   destruct (Exists_dec (fun y => score y - score [key] <= 2 * eps) oracle

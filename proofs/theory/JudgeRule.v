@@ -40,36 +40,58 @@ Definition behind (k : nat) (score bound : path -> Z) (threshold : list path) (p
   (length threshold =? k)%nat &&
   forallb (fun y => largest bound threshold + bound p <? score y - score p) threshold.
 
+Definition among (p : path) (paths : list path) : bool :=
+  if in_dec (list_eq_dec Z.eq_dec) p paths then true else false.
+
+Definition parents (sure : list path) (p : path) : list path :=
+  if among (tl p) sure then sure else tl p :: sure.
+
+Definition threshold (k : nat) (offers : path -> list Z) (score : path -> Z) (sure : list path)
+    (p : path) : list path :=
+  best k score (flat_map (children offers) (parents sure p)).
+
 Fixpoint possible_and_sure (k : nat) (offers : path -> list Z) (score bound : path -> Z) (m : nat)
     : list path * list path :=
   match m with
   | O => ([[]], [[]])
   | S before =>
       let (possible, sure) := possible_and_sure k offers score bound before in
-      let of_sure := flat_map (children offers) sure in
-      let near := filter (fun p => negb (behind k score bound (best k score of_sure) p)) in
+      let near :=
+        filter (fun p => negb (behind k score bound (threshold k offers score sure p) p)) in
       let still := near (flat_map (children offers) possible) in
       let rivals p := filter (fun q => score p - bound p <=? score q + bound q) still in
-      (still, filter (fun p => (length (rivals p) <=? k)%nat) (near of_sure))
+      (still, filter (fun p => (length (rivals p) <=? k)%nat)
+                (near (flat_map (children offers) sure)))
   end.
+
+Definition possible k offers score bound m : list path :=
+  fst (possible_and_sure k offers score bound m).
 
 Definition sure k offers score bound m : list path :=
   snd (possible_and_sure k offers score bound m).
 
-Definition threshold k offers score bound m : list path :=
-  best k score (flat_map (children offers) (sure k offers score bound m)).
+Definition fewest (offers : path -> list Z) (n : nat) (paths : list path) : list path :=
+  best n (fun p => - Z.of_nat (length (offers p))) paths.
+
+Fixpoint count (k : nat) (offers : path -> list Z) (score bound : path -> Z) (m : nat) : nat :=
+  match m with
+  | O => 1
+  | S before =>
+      let known := sure k offers score bound before in
+      let others := filter (fun p => negb (among p known)) (possible k offers score bound before) in
+      let more := fewest offers (count k offers score bound before - length known) others in
+      Nat.min k (length (flat_map (children offers) (known ++ more)))
+  end.
 
 Fixpoint passes (k : nat) (offers : path -> list Z) (score bound : path -> Z) (p : path) : bool :=
   match p with
   | [] => true
   | key :: parent =>
       existsb (Z.eqb key) (offers parent) &&
-      negb (behind k score bound (threshold k offers score bound (length parent)) p) &&
+      negb (behind k score bound
+              (threshold k offers score (sure k offers score bound (length parent)) p) p) &&
       passes k offers score bound parent
   end.
-
-Definition among (p : path) (paths : list path) : bool :=
-  if in_dec (list_eq_dec Z.eq_dec) p paths then true else false.
 
 Fixpoint distinct (paths : list path) : bool :=
   match paths with
@@ -88,7 +110,7 @@ Definition accepts (k : nat) (offers : path -> list Z) (score bound : path -> Z)
   forallb (fun p => (length p =? levels)%nat && passes k offers score bound p) chosen &&
   forallb (fun p => Z.abs (own p - score p) <=? bound p) chosen &&
   distinct chosen && descending own chosen &&
-  (length (threshold k offers score bound (levels - 1)) <=? length chosen)%nat &&
+  (count k offers score bound levels <=? length chosen)%nat &&
   (length chosen <=? k)%nat &&
   forallb (fun p => among p chosen) (sure k offers score bound levels).
 
@@ -115,6 +137,17 @@ Proof.
   split; intros (key & one & two); exists key; auto.
 Qed.
 
+Lemma app_distinct : forall xs ys : list path,
+  NoDup xs -> NoDup ys -> (forall p, In p xs -> ~ In p ys) -> NoDup (xs ++ ys).
+Proof.
+  intros xs ys xs_distinct ys_distinct apart. induction xs as [| p xs IH]; [assumption |].
+  apply NoDup_cons_iff in xs_distinct. destruct xs_distinct as [fresh xs_distinct].
+  cbn [app]. constructor.
+  - intros twice. apply in_app_iff in twice. destruct twice as [here | there]; [contradiction |].
+    apply (apart p); [now left | assumption].
+  - apply IH; [assumption |]. intros q q_in. apply apart. now right.
+Qed.
+
 Lemma children_incl : forall offers xs ys, incl xs ys ->
   incl (flat_map (children offers) xs) (flat_map (children offers) ys).
 Proof.
@@ -126,20 +159,15 @@ Lemma children_distinct : forall offers paths,
   (forall p, NoDup (offers p)) -> NoDup paths -> NoDup (flat_map (children offers) paths).
 Proof.
   intros offers paths keys_distinct unique. induction paths as [| p rest IH]; [constructor |].
-  apply NoDup_cons_iff in unique. destruct unique as [fresh unique]. cbn [flat_map].
+  apply NoDup_cons_iff in unique. destruct unique as [fresh unique].
   assert (own : NoDup (children offers p)).
   { unfold children. apply FinFun.Injective_map_NoDup; [| apply keys_distinct].
     intros a b same. now injection same. }
-  revert own. assert (only : forall q, In q (children offers p) -> exists key, q = key :: p).
-  { intros q q_in. apply in_children in q_in. destruct q_in as (key & -> & _). now exists key. }
-  revert only. induction (children offers p) as [| q qs IHq]; intros only own; [now apply IH |].
-  apply NoDup_cons_iff in own. destruct own as [q_fresh own]. cbn [app]. constructor.
-  - intros twice. apply in_app_iff in twice. destruct twice as [here | there]; [contradiction |].
-    destruct (only q (or_introl eq_refl)) as (key & ->).
-    apply in_flat_map in there. destruct there as (other & other_in & of_other).
-    apply in_children in of_other. destruct of_other as (key' & same & _).
-    injection same as _ <-. contradiction.
-  - apply IHq; [intros x x_in; apply only; now right | exact own].
+  cbn [flat_map]. apply app_distinct; [exact own | now apply IH |]. intros q here there.
+  apply in_children in here. destruct here as (key & -> & _).
+  apply in_flat_map in there. destruct there as (other & other_in & of_other).
+  apply in_children in of_other. destruct of_other as (key' & same & _).
+  injection same as _ <-. contradiction.
 Qed.
 
 (** ** The best [k] *)
@@ -219,4 +247,80 @@ Proof.
   induction paths as [| q rest IH]; [assumption |]. cbn [fold_right]. apply Z.max_lub.
   - apply all. now left.
   - apply IH. intros p p_in. apply all. now right.
+Qed.
+
+(** ** The fewest children
+
+    A list that is no longer than another, and none of whose own paths has more children than a
+    path that the other has over it, has no more children in all: take the paths away in pairs. *)
+
+Lemma fewer_children : forall offers few some,
+  NoDup few -> NoDup some -> (length few <= length some)%nat ->
+  (forall x, In x few -> In x some \/ forall y, In y some -> ~ In y few ->
+     (length (offers x) <= length (offers y))%nat) ->
+  (length (flat_map (children offers) few) <= length (flat_map (children offers) some))%nat.
+Proof.
+  intros offers. induction few as [| x few IH]; intros some few_distinct some_distinct size fewer.
+  { cbn. lia. }
+  apply NoDup_cons_iff in few_distinct. destruct few_distinct as [fresh few_distinct].
+  assert (pair : exists y, In y some /\ (length (offers x) <= length (offers y))%nat /\
+    ~ In y few /\ forall z, In z some -> z <> y -> z <> x).
+  { destruct (in_dec (list_eq_dec Z.eq_dec) x some) as [here | foreign].
+    - exists x. auto.
+    - destruct (Exists_dec (fun y => ~ In y (x :: few)) some) as [found | none].
+      { intros y. destruct (in_dec (list_eq_dec Z.eq_dec) y (x :: few)); [right | left]; tauto. }
+      + apply Exists_exists in found. destruct found as (y & y_in & y_other). exists y.
+        destruct (fewer x (or_introl eq_refl)) as [| few_of_x]; [contradiction |].
+        split; [assumption |]. split; [now apply few_of_x |].
+        split; [intros y_few; apply y_other; now right |]. intros z z_in _ ->. contradiction.
+      + exfalso. assert (sub : incl some few).
+        2: { apply NoDup_incl_length in sub; [| assumption]. cbn [length] in size. lia. }
+        intros y y_in. destruct (in_dec (list_eq_dec Z.eq_dec) y (x :: few)) as [[<- |] | y_other];
+          [contradiction | assumption |].
+        exfalso. apply none, Exists_exists. now exists y. }
+  destruct pair as (y & y_in & few_of_x & y_other & not_x).
+  apply in_split in y_in. destruct y_in as (before & behind & ->).
+  assert (rest : (length (flat_map (children offers) few) <=
+    length (flat_map (children offers) (before ++ behind)))%nat).
+  { apply NoDup_remove in some_distinct. destruct some_distinct as [rest_distinct y_fresh].
+    apply IH; [assumption | assumption | |].
+    { rewrite app_length in *. cbn [length] in *. lia. }
+    assert (whole : forall z, In z (before ++ behind) <-> In z (before ++ y :: behind) /\ z <> y).
+    { intros z. rewrite !in_app_iff. cbn [In]. split; [| intuition congruence].
+      intros z_in. split; [tauto |]. intros ->. now apply y_fresh, in_app_iff. }
+    intros x' x'_in. destruct (fewer x' (or_intror x'_in)) as [here | above].
+    - left. apply whole. split; [assumption |]. congruence.
+    - right. intros z z_in z_other. apply whole in z_in. destruct z_in as [z_in not_y].
+      apply above; [assumption |]. intros [<- |]; [| contradiction]. now apply (not_x x). }
+  assert (offered : forall p, length (children offers p) = length (offers p)).
+  { intros p. apply map_length. }
+  revert rest. rewrite !flat_map_app. cbn [flat_map]. rewrite !app_length, !offered. lia.
+Qed.
+
+Lemma fewest_are_fewest : forall offers n known kept possible,
+  NoDup known -> NoDup kept -> NoDup possible ->
+  incl known kept -> incl kept possible -> (n <= length kept)%nat ->
+  let others := filter (fun p => negb (among p known)) possible in
+  (length (flat_map (children offers) (known ++ fewest offers (n - length known) others)) <=
+    length (flat_map (children offers) kept))%nat.
+Proof.
+  intros offers n known kept possible known_distinct kept_distinct possible_distinct known_kept
+    kept_possible enough others.
+  assert (others_distinct : NoDup others) by now apply NoDup_filter.
+  destruct (best_is_best (n - length known) (fun p => - Z.of_nat (length (offers p))) others
+              others_distinct) as (few_distinct & few_others & size & better).
+  fold (fewest offers (n - length known) others) in *.
+  pose proof (NoDup_incl_length known_distinct known_kept) as known_size.
+  assert (other : forall p, In p others <-> In p possible /\ ~ In p known).
+  { intros p. unfold others. now rewrite filter_In, negb_true_iff, <- not_true_iff_false,
+      among_spec. }
+  apply fewer_children; [| assumption | rewrite app_length; lia |].
+  - apply app_distinct; [assumption | assumption |]. intros p p_known p_few.
+    now apply few_others, other in p_few.
+  - intros x x_in. apply in_app_iff in x_in. destruct x_in as [x_known | x_few].
+    + left. now apply known_kept.
+    + right. intros y y_in y_other. rewrite in_app_iff in y_other.
+      specialize (better x y x_few). cbn beta in better.
+      enough (- Z.of_nat (length (offers y)) <= - Z.of_nat (length (offers x))) by lia.
+      apply better; [| tauto]. apply other. split; [now apply kept_possible | tauto].
 Qed.
