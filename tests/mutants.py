@@ -456,7 +456,8 @@ MUTANTS = [
            "  add(from(by_result.scores, chosen.top_k), by_items.scores);\n", ""),
     # Patterns of other attentions, and layers
     Mutant("pattern: window one longer", "patterns/positions.cpp",
-           "row.query - p[\"window\"] + 1", "row.query - p[\"window\"]"),
+           "  row.keep({row.query - p[\"window\"] + 1, row.query + 1});\n}",
+           "  row.keep({row.query - p[\"window\"], row.query + 1});\n}"),
     Mutant("pattern: blocks count from the first eligible key", "patterns/positions.cpp",
            "row.keep({row.query - row.query % p[\"block\"], row.query + 1});",
            "row.keep({row.query - (row.query - row.start) % p[\"block\"], row.query + 1});"),

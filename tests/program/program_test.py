@@ -324,6 +324,125 @@ class VerifySpans(Case):
         self.assertEqual((done.returncode, done.stderr.count("\n")), (2, 1))
 
 
+class VerifyPattern(Case):
+    SIXTEEN = {"window": ["--window", 16], "block-diagonal": ["--block", 16],
+               "strided": ["--stride", 16], "fixed": ["--stride", 16, "--summary", 1],
+               "log-sparse": [], "combiner-fixed": ["--block", 16], "nsa": ["--block", 16],
+               "moba": ["--block", 16], "dsa": []}
+
+    def pattern(self, name, *options, **keywords):
+        return self.json("verify", "--length", 257, "--pattern", name, *self.SIXTEEN[name],
+                         *options, **keywords)
+
+    def test_the_known_answers(self):
+        """SPEC 12: pairs left out and the first of them, layers until there is none."""
+        for name, pairs, first, layers in [
+                ("window", 29161, (16, 0), 18), ("block-diagonal", 30976, (16, 0), None),
+                ("strided", 27225, (17, 0), 2), ("fixed", 29040, (16, 0), 2),
+                ("log-sparse", 31094, (3, 0), 8), ("combiner-fixed", 0, None, 1),
+                ("nsa", 0, None, 1), ("moba", 0, None, 1), ("dsa", 0, None, 1)]:
+            with self.subTest(name=name):
+                report = self.pattern(name, code=1 if pairs else 0)
+                self.assertEqual(report["excluded_pairs"], pairs)
+                self.assertIs(report["covered"], pairs == 0)
+                hole = report["first_excluded"]
+                self.assertEqual(hole and (hole["position"], hole["key"]), first)
+                self.assertNotIn("layers", report)
+                closure = self.pattern(name, "--layers", "closure", code=0 if layers else 1)
+                self.assertEqual(closure["layers"]["needed"], layers)
+                self.assertEqual(closure["layers"]["fixed_point"], layers or 1)
+                self.assertIs(closure["covered"], layers is not None)
+
+    def test_the_text(self):
+        done = run("verify", "--length", 257, "--pattern", "strided", "--stride", 16)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, (
+            r"^schedule     pattern strided \(stride 16\)\n"
+            r"length       257, keys from 0\n"
+            r"NOT COVERED  240 of 257 queries exclude a key, 27225 pairs in all\n"
+            r"first hole   query 17, key 0, in the gap \[0, 1\)\n"
+            r"work         of a query: mean 23\.1, at most 0 scored and 32 attended\n"
+            r"time         \d+\.\d\d s\n$"))
+
+    def test_layers_in_words(self):
+        for options, words in [
+                (["window", "--layers", "closure"], "18, and not fewer"),
+                (["window", "--layers", 20], "20; 18 are enough"),
+                (["window", "--layers", 2], "2"),
+                (["dsa", "--layers", 1], "1, one is enough"),
+                (["dsa", "--layers", 3], "3; one is enough"),
+                (["block-diagonal", "--layers", "closure"], "1; from 1 on, none adds a pair"),
+                (["block-diagonal", "--layers", 7], "7; from 1 on, none adds a pair")]:
+            with self.subTest(options=options):
+                done = run("verify", "--length", 257, "--pattern", *options[:1],
+                           *self.SIXTEEN[options[0]], *options[1:])
+                self.assertIn(f"\nlayers       {words}\n", done.stdout)
+
+    def test_averages_are_reached_and_told(self):
+        report = self.pattern("combiner-fixed")
+        self.assertEqual(report["averaged_pairs"], 30976)
+        self.assertIn("averaged     30976 of the pairs are in averages alone",
+                      self.answer("verify", "--length", 257, "--pattern", "combiner-fixed",
+                                  "--block", 16))
+        self.assertEqual(self.pattern("moba")["averaged_pairs"], 0)
+
+    def test_work(self):
+        work = self.json("verify", "--length", 1024, "--pattern", "moba", "--block", 16)["work"]
+        self.assertEqual((work["most_scored"], work["most_attended"]), (63, 48))
+        self.assertEqual(work["scored"], 16 * sum(range(64)))
+        self.assertEqual(work["mean"], (work["scored"] + work["attended"]) / 1024)
+
+    def test_start(self):
+        report = self.json("verify", "--length", 30, "--start", 10, "--pattern", "window",
+                           "--window", 20)
+        self.assertEqual((report["covered"], report["queries_checked"]), (True, 20))
+
+    def test_layers_of_schedules_and_spans(self):
+        schedule = ("--rule", "power", "--backward", 1, "--forward", 1)
+        one = self.json("verify", "--length", 500, *schedule, code=1)
+        same = self.json("verify", "--length", 500, *schedule, "--layers", 1, code=1)
+        self.assertEqual(same["excluded_pairs"], one["excluded_pairs"])
+        self.assertEqual(same["work"], one["work"])
+        two = self.json("verify", "--length", 500, *schedule, "--layers", "closure")
+        self.assertEqual((two["covered"], two["layers"]["needed"]), (True, 2))
+        rows = "".join(f"{t},{max(0, t - 1)},{t + 1}\n" for t in range(8))
+        spans = self.json("verify", "--spans", "-", "--length", 8, "--layers", "closure", stdin=rows)
+        self.assertEqual(spans["layers"], {"number": 7, "needed": 7, "fixed_point": 7})
+        self.refuses(["verify", "--spans", "-", "--length", "8", "--layers", "2"],
+                     "--spans: none of query 2; layers take those of every query",
+                     stdin="0,0,1\n1,0,2\n")
+
+    def test_bad_options(self):
+        names = ("window, block-diagonal, strided, fixed, log-sparse, longformer, bigbird, "
+                 "combiner-fixed, log-linear, linear, routing, reformer, nsa, moba, dsa, zeta, "
+                 "biformer")
+        for options, message in [
+            (["--pattern", "windows"], f"--pattern windows: {names}"),
+            (["--pattern", "window", "--block", "3"], "--block 3: pattern window has window"),
+            (["--pattern", "window", "--top-k", "3"], "--top-k 3: pattern window has window"),
+            (["--pattern", "window", "--seed", "3"], "--seed 3: pattern window has window"),
+            (["--pattern", "log-sparse", "--block", "3"],
+             "--block 3: pattern log-sparse has no parameters"),
+            (["--pattern", "window", "--window", "0"],
+             "--window 0: an integer in [1, 281474976710656]"),
+            (["--pattern", "window", "--window", "few"],
+             "--window few: an integer in [0, 281474976710656], as 1000, 1k, 1Ki, 1M, ..."),
+            (["--pattern", "fixed", "--stride", "4", "--summary", "5"],
+             "--summary 5: an integer in [1, stride 4]"),
+            (["--layers", "0"], "--layers 0: closure, or an integer in [1, 65536]"),
+            (["--layers", "all"], "--layers all: closure, or an integer in [1, 65536]"),
+            (["--block", "3"], "--block requires --pattern"),
+            (["--pattern", "window", "--steps", "3"], "--pattern excludes --steps"),
+            (["--pattern", "window", "--queries", "3"], "--queries excludes --pattern"),
+            (["--layers", "2", "--queries", "3"], "--queries excludes --layers"),
+            (["--spans", "-", "--pattern", "window"], "--spans excludes --pattern"),
+        ]:
+            with self.subTest(options=options):
+                self.refuses(["verify", "--length", "9", *options], message)
+        self.refuses(["verify", "--length", "65537", "--layers", "2"],
+                     "--length 65537: an integer in [1, 65536] where layers are followed")
+
+
 class Explain(Case):
     def test_the_tree(self):
         tree = self.json("explain", "--position", 29, "--steps", 3)
