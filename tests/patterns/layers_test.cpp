@@ -210,6 +210,19 @@ TEST_CASE("One layer is what verify has", "[layers]") {
   same(verify_layers(strided, 1000, 3, 1), verify_pattern(strided, 1000, 3).coverage);
 }
 
+TEST_CASE("Windows on top of each other are a longer one", "[layers]") {
+  for (const Index start : {0, 300}) {
+    for (const Index layers : {1, 2, 3, 4}) {
+      const LayersReport several =
+          verify_layers(Pattern("window", {{"window", 101}}), 1000, start, layers);
+      const auto longer =
+          verify_pattern(Pattern("window", {{"window", 100 * layers + 1}}), 1000, start);
+      CHECK(several.coverage.excluded_pairs == longer.coverage.excluded_pairs);
+      CHECK(several.coverage.first_excluded->gap == longer.coverage.first_excluded->gap);
+    }
+  }
+}
+
 TEST_CASE("The known layers of SPEC 12", "[layers]") {
   CHECK(needed("window", {{"window", 16}}) == 18);
   CHECK(!needed("block-diagonal", {{"block", 16}}));

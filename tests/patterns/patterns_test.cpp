@@ -254,6 +254,14 @@ TEST_CASE("Other patterns at 257 keys", "[patterns]") {
   }
 }
 
+TEST_CASE("Of the busiest queries the first is told", "[patterns]") {
+  const Pattern moba("moba", {{"block", 8}, {"top-k", 3}});
+  CHECK(moba.row(63).work() == moba.row(70).work());  // 7 + 24 and 8 + 23
+  const PatternReport report = verify_pattern(moba, 71);
+  CHECK(report.work.most_scored == 7);
+  CHECK(report.work.most_attended == 24);
+}
+
 TEST_CASE("The number of threads does not change a pattern's report", "[patterns]") {
   const int threads = omp_get_max_threads();
   const Pattern pattern("fixed", {{"stride", 24}, {"summary", 5}});

@@ -2,7 +2,7 @@
 """Runs every command that README.md and docs/ show with its output, and compares the two; their C++
 must be that of the consumer project, which another test builds and runs. Commands for a GPU stand in
 indented blocks, which are not run. README's table of fast kernels is what `multistep plan` answers.
-Links lead somewhere.
+The table of docs/relatives.md is what `multistep verify` answers. Links lead somewhere.
 
 Usage: docs_test.py PROGRAM            compare
        docs_test.py PROGRAM --write    write the outputs and the C++ into the pages
@@ -80,6 +80,49 @@ def fast_kernels(program):
     return "\n".join(lines) + "\n"
 
 
+# Patterns of other attentions and schedules, with what they are asked with at a short length.
+SHORT, LENGTHS = 257, (4096, 16384, 65536)
+RELATIVES = {
+    "window": "--window 16", "block-diagonal": "--block 16", "strided": "--stride 16",
+    "fixed": "--stride 16 --summary 4", "log-sparse": "", "longformer": "--window 16",
+    "bigbird": "--block 4 --globals 1 --window 3 --random 2", "combiner-fixed": "--block 16",
+    "log-linear": "", "linear": "", "routing": "", "reformer": "", "nsa": "--block 16",
+    "moba": "--block 16", "dsa": "", "zeta": "--block 16", "biformer": ""}
+SCHEDULES = {"`nstep`, N = 2": "--steps 2", "`nstep`, N = 3": "--steps 3",
+             "`aligned`, N = 3": "--preset aligned --steps 3"}
+
+
+def verified(program, length, options):
+    done = subprocess.run([program, "verify", "--length", str(length), "--json",
+                           *shlex.split(options)], capture_output=True, text=True, check=False)
+    return json.loads(done.stdout)
+
+
+def relatives(program):
+    """The table of what others reach, and pay."""
+    told = subprocess.run([program, "verify", "--length", "9", "--pattern", "?"],
+                          capture_output=True, text=True).stderr
+    assert told.strip().split(": ")[-1].split(", ") == list(RELATIVES), told
+    lines = [f"| | of {SHORT * (SHORT + 1) // 2} pairs left out (first) | layers | pairs in averages "
+             "alone | " + " | ".join(f"{length // 1024}Ki" for length in LENGTHS) + " |",
+             "|---" * (4 + len(LENGTHS)) + "|"]
+    rows = {f"`{name}` {options}".strip(): (f"--pattern {name} {options}", f"--pattern {name}")
+            for name, options in RELATIVES.items()}
+    rows |= {name: (options, options) for name, options in SCHEDULES.items()}
+    for name, (short, paper) in rows.items():
+        report = verified(program, SHORT, f"{short} --layers 1")
+        first = report["first_excluded"]
+        out = f"{report['excluded_pairs']} ({first['position']}, {first['key']})" if first else "0"
+        layers = verified(program, SHORT, f"{short} --layers closure")["layers"]["needed"]
+        cells = [name, out, str(layers or "never"), str(report.get("averaged_pairs", 0))]
+        for length in LENGTHS:
+            work = verified(program, length, paper)["work"]
+            cells.append(str(work["max"]) if "max" in work else
+                         f"{work['most_scored']} + {work['most_attended']}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def broken_links(page, text):
     """Links to files that are not there, and to headings that a page does not have."""
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -112,6 +155,9 @@ def main():
             fresh = re.sub(r"(?<=<!-- fast: begin -->\n).*?(?=<!-- fast: end -->)", table, fresh,
                            flags=re.DOTALL)
             tables += 1
+        if page.name == "relatives.md":
+            fresh = re.sub(r"(?<=<!-- reach: begin -->\n).*?(?=<!-- reach: end -->)",
+                           relatives(sys.argv[1]), fresh, flags=re.DOTALL)
         commands += fresh.count("\n$ multistep ")
         problems += broken_links(page, text)
         if "--write" in sys.argv:
