@@ -123,10 +123,11 @@ struct Sums {
 PatternReport verify_pattern(const Pattern& pattern, Index length, Index start,
                              const Progress& progress) {
   require_range(length, start);
-  constexpr Index kBlock = 512;
+  // Blocks behind one that was cancelled are passed over one by one, so they are not too many.
+  const Index block = std::max<Index>(512, (length - start) >> 16);
   Watch watch(progress, length - start);
   Sums total;
-  parallel_blocks(length - start, kBlock, [&] {
+  parallel_blocks(length - start, block, [&] {
     return [&](Index begin, Index end) {
       Sums sums;
       for (Index query = start + begin; query < start + end; ++query) {
