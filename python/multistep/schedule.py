@@ -382,7 +382,8 @@ def report_of(name: str, length: int, start: int, steps: Optional[int],
               work: Optional[Work], seconds: float, *,
               pattern_work: Optional[PatternWork] = None, averaged_pairs: Optional[int] = None,
               layers: Optional[tuple[int, Optional[int]]] = None) -> Report:
-    """A report of what the library found; ``layers``: how many, and after which none adds a pair."""
+    """A report of what the library found; ``layers``: how many, and from which on none adds a
+    pair."""
     checked, excluded_queries, excluded_pairs, first = found
     hole = None
     if first is not None:

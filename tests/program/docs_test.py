@@ -103,8 +103,8 @@ def relatives(program):
     told = subprocess.run([program, "verify", "--length", "9", "--pattern", "?"],
                           capture_output=True, text=True).stderr
     assert told.strip().split(": ")[-1].split(", ") == list(RELATIVES), told
-    lines = [f"| | of {SHORT * (SHORT + 1) // 2} pairs left out (first) | layers | pairs in averages "
-             "alone | " + " | ".join(f"{length // 1024}Ki" for length in LENGTHS) + " |",
+    lines = [f"| | of {SHORT * (SHORT + 1) // 2} pairs left out (first) | layers | pairs in "
+             "averages alone | " + " | ".join(f"{length // 1024}Ki" for length in LENGTHS) + " |",
              "|---" * (4 + len(LENGTHS)) + "|"]
     rows = {f"`{name}` {options}".strip(): (f"--pattern {name} {options}", f"--pattern {name}")
             for name, options in RELATIVES.items()}

@@ -406,7 +406,8 @@ class VerifyPattern(Case):
         two = self.json("verify", "--length", 500, *schedule, "--layers", "closure")
         self.assertEqual((two["covered"], two["layers"]["needed"]), (True, 2))
         rows = "".join(f"{t},{max(0, t - 1)},{t + 1}\n" for t in range(8))
-        spans = self.json("verify", "--spans", "-", "--length", 8, "--layers", "closure", stdin=rows)
+        spans = self.json("verify", "--spans", "-", "--length", 8, "--layers", "closure",
+                          stdin=rows)
         self.assertEqual(spans["layers"], {"number": 7, "needed": 7, "fixed_point": 7})
         self.refuses(["verify", "--spans", "-", "--length", "8", "--layers", "2"],
                      "--spans: none of query 2; layers take those of every query",
