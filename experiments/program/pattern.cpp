@@ -29,19 +29,21 @@ CLI::Option* PatternOptions::add(CLI::App& command) {
 
 Pattern PatternOptions::pattern(const std::string& top_k, const std::string& seed) const {
   std::vector<PatternParameter> given;
-  const auto add = [&](const char* parameter, const std::string& text, Index high = kMaxLength) {
+  // The widest ranges of any pattern; its own are narrower.
+  const auto add = [&](const char* parameter, const std::string& text, Index low = 1,
+                       Index high = kMaxLength) {
     if (text.empty()) return;
-    given.push_back({parameter, parse_size(std::string("--") + parameter, text, 0, high)});
+    given.push_back({parameter, parse_size(std::string("--") + parameter, text, low, high)});
   };
   add("block", block);
   add("stride", stride);
   add("window", window);
   add("summary", summary);
-  add("globals", globals);
-  add("random", random);
+  add("globals", globals, 0);
+  add("random", random, 0);
   add("clusters", clusters);
   add("top-k", top_k);
-  add("seed", seed, INT64_MAX);
+  add("seed", seed, 0, INT64_MAX);
   return naming_options([&] { return Pattern(name, given); });
 }
 
