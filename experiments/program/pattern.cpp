@@ -3,16 +3,14 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "program/options.hpp"
-
 namespace multistep::program {
 
-CLI::Option* PatternOptions::add(CLI::App& command) {
+CLI::Option* PatternOptions::add(CLI::App& command, const char* asked) {
   const char* const group = "Pattern of another attention";
   CLI::Option* pattern =
       command
           .add_option("--pattern", name,
-                      fmt::format("verify it instead: {}", fmt::join(pattern_names(), ", ")))
+                      fmt::format("{}: {}", asked, fmt::join(pattern_names(), ", ")))
           ->group(group);
   const auto option = [&](const char* option_name, std::string& value, const char* help) {
     command.add_option(option_name, value, help)->group(group)->needs(pattern);
@@ -24,10 +22,17 @@ CLI::Option* PatternOptions::add(CLI::App& command) {
   option("--globals", globals, "the oldest keys or blocks, which every query has");
   option("--random", random, "random blocks, or rounds of hashing");
   option("--clusters", clusters, "clusters or buckets of keys");
+  if (!command.get_option_no_throw("--seed")) option("--seed", seed, "seed of random blocks");
   return pattern;
 }
 
-Pattern PatternOptions::pattern(const std::string& top_k, const std::string& seed) const {
+void exclude_schedule(CLI::Option& pattern, const ScheduleOptions& schedule) {
+  for (CLI::Option* option : schedule.all) {
+    if (option->get_name() != "--top-k") pattern.excludes(option);
+  }
+}
+
+Pattern PatternOptions::pattern(const std::string& top_k) const {
   std::vector<PatternParameter> given;
   // The widest ranges of any pattern; its own are narrower.
   const auto add = [&](const char* parameter, const std::string& text, Index low = 1,

@@ -173,9 +173,9 @@ Subject verify_file(const Options& options, const LayersAsked& asked, Index leng
 
 Subject verify_pattern(const Options& options, const LayersAsked& asked, Index length,
                        Index start) {
-  const bool seeded = options.seed_given->count() > 0;
-  const Pattern pattern =
-      options.pattern.pattern(options.schedule.top_k, seeded ? options.seed : "");
+  PatternOptions given = options.pattern;
+  if (options.seed_given->count() > 0) given.seed = options.seed;
+  const Pattern pattern = given.pattern(options.schedule.top_k);
   Subject subject;
   subject.name = "pattern " + describe(pattern);
   naming_options([&] {
@@ -263,7 +263,7 @@ void add_verify(CLI::App& app, Run& run) {
   CLI::Option* layers = command->add_option(
       "--layers", options->layers,
       "through so many layers, or closure: through any number; up to 64Ki keys");
-  CLI::Option* pattern = options->pattern.add(*command);
+  CLI::Option* pattern = options->pattern.add(*command, "verify it instead");
   options->schedule.add(*command);
   options->output.add(*command);
   spans->excludes(queries);
@@ -271,10 +271,8 @@ void add_verify(CLI::App& app, Run& run) {
   spans->excludes(pattern);
   layers->excludes(queries);
   pattern->excludes(queries);
-  for (CLI::Option* option : options->schedule.all) {
-    spans->excludes(option);
-    if (option->get_name() != "--top-k") pattern->excludes(option);
-  }
+  for (CLI::Option* option : options->schedule.all) spans->excludes(option);
+  exclude_schedule(*pattern, options->schedule);
   command->footer(
       "Examples:\n"
       "  multistep verify --length 1M --steps 3\n"

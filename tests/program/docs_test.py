@@ -19,6 +19,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+import relatives  # noqa: E402
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 CONSUMERS = [ROOT / "tests/package/consumer" / name for name in ("main.cpp", "gpu.cpp")]
 
@@ -80,43 +82,32 @@ def fast_kernels(program):
     return "\n".join(lines) + "\n"
 
 
-# Patterns of other attentions and schedules, with what they are asked with at a short length.
-SHORT, LENGTHS = 257, (4096, 16384, 65536)
-RELATIVES = {
-    "window": "--window 16", "block-diagonal": "--block 16", "strided": "--stride 16",
-    "fixed": "--stride 16 --summary 4", "log-sparse": "", "longformer": "--window 16",
-    "bigbird": "--block 4 --globals 1 --window 3 --random 2", "combiner-fixed": "--block 16",
-    "log-linear": "", "linear": "", "routing": "", "reformer": "", "nsa": "--block 16",
-    "moba": "--block 16", "dsa": "", "zeta": "--block 16", "biformer": ""}
-SCHEDULES = {"`nstep`, N = 2": "--steps 2", "`nstep`, N = 3": "--steps 3",
-             "`aligned`, N = 3": "--preset aligned --steps 3"}
+LENGTHS = (4096, 16384, 65536)  # of the table of relatives
+SCHEDULES = ("nstep, N = 2", "nstep, N = 3", "aligned, N = 3")
 
 
-def verified(program, length, options):
-    done = subprocess.run([program, "verify", "--length", str(length), "--json",
-                           *shlex.split(options)], capture_output=True, text=True, check=False)
-    return json.loads(done.stdout)
-
-
-def relatives(program):
+def relatives_table(program):
     """The table of what others reach, and pay."""
+    patterns = {name: options for group in relatives.PATTERNS.values()
+                for name, options in group.items()}
     told = subprocess.run([program, "verify", "--length", "9", "--pattern", "?"],
                           capture_output=True, text=True).stderr
-    assert told.strip().split(": ")[-1].split(", ") == list(RELATIVES), told
-    lines = [f"| | of {SHORT * (SHORT + 1) // 2} pairs left out (first) | layers | pairs in "
+    assert told.strip().split(": ")[-1].split(", ") == list(patterns), told
+    short = relatives.LENGTH
+    lines = [f"| | of {short * (short + 1) // 2} pairs left out (first) | layers | pairs in "
              "averages alone | " + " | ".join(f"{length // 1024}Ki" for length in LENGTHS) + " |",
              "|---" * (4 + len(LENGTHS)) + "|"]
     rows = {f"`{name}` {options}".strip(): (f"--pattern {name} {options}", f"--pattern {name}")
-            for name, options in RELATIVES.items()}
-    rows |= {name: (options, options) for name, options in SCHEDULES.items()}
-    for name, (short, paper) in rows.items():
-        report = verified(program, SHORT, f"{short} --layers 1")
-        first = report["first_excluded"]
-        out = f"{report['excluded_pairs']} ({first['position']}, {first['key']})" if first else "0"
-        layers = verified(program, SHORT, f"{short} --layers closure")["layers"]["needed"]
-        cells = [name, out, str(layers or "never"), str(report.get("averaged_pairs", 0))]
+            for name, options in patterns.items()}
+    rows |= {f"`{name.replace(',', '`,', 1)}": (relatives.SCHEDULES[name],) * 2
+             for name in SCHEDULES}
+    for name, (options, paper) in rows.items():
+        found = relatives.reach(program, options)
+        first = found["first_excluded"]
+        out = f"{found['excluded_pairs']} ({first[0]}, {first[1]})" if first else "0"
+        cells = [name, out, str(found["layers"] or "never"), str(found["averaged_pairs"])]
         for length in LENGTHS:
-            work = verified(program, length, paper)["work"]
+            work = relatives.verified(program, length, paper)["work"]
             cells.append(str(work["max"]) if "max" in work else
                          f"{work['most_scored']} + {work['most_attended']}")
         lines.append(f"| {' | '.join(cells)} |")
@@ -157,7 +148,7 @@ def main():
             tables += 1
         if page.name == "relatives.md":
             fresh = re.sub(r"(?<=<!-- reach: begin -->\n).*?(?=<!-- reach: end -->)",
-                           relatives(sys.argv[1]), fresh, flags=re.DOTALL)
+                           relatives_table(sys.argv[1]), fresh, flags=re.DOTALL)
         commands += fresh.count("\n$ multistep ")
         problems += broken_links(page, text)
         if "--write" in sys.argv:

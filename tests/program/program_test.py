@@ -392,6 +392,86 @@ class VerifyPattern(Case):
         self.assertEqual(work["scored"], 16 * sum(range(64)))
         self.assertEqual(work["mean"], (work["scored"] + work["attended"]) / 1024)
 
+    def test_one_query(self):
+        """Spans, and what a key is, against `map`; keys left out are in the gap that is told."""
+        options = ("--pattern", "combiner-fixed", "--block", 4, "--start", 3)
+        whole = self.json("explain", "--position", 14, *options)
+        self.assertEqual(whole["selectable"], [{"begin": 12, "end": 15}])
+        self.assertEqual(whole["averaged"],
+                         [{"begin": b, "end": e} for b, e in ((3, 4), (4, 8), (8, 12))])
+        self.assertEqual((whole["scored"], whole["attended"]), (0, 6))
+        for key, averaged in ((3, True), (11, True), (12, False)):
+            found = self.json("explain", "--position", 14, "--key", key, *options)
+            self.assertEqual((found["reachable"], found["averaged_alone"]), (True, averaged))
+        strided = ("explain", "--position", 40, "--pattern", "strided", "--stride", 16)
+        found = self.json(*strided, "--key", 3, code=1)
+        self.assertEqual((found["reachable"], found["gap"]), (False, {"begin": 0, "end": 8}))
+        self.assertEqual(self.answer(*strided, "--key", 3, code=1),
+                         "schedule   pattern strided (stride 16)\n"
+                         "query      40, eligible keys [0, 41)\n"
+                         "selectable [8, 9) [24, 41)\n"
+                         "averaged   none\n"
+                         "work       0 scored and 18 attended\n"
+                         "key 3 is EXCLUDED: it is in the gap [0, 8)\n")
+        self.assertIn("key 8 is attended to, or content can choose it",
+                      self.answer(*strided, "--key", 8))
+        self.assertIn("averaged   [0, 4) ... 8 more [36, 40)\n",
+                      self.answer("explain", "--position", 40, "--pattern", "nsa", "--stride", 4,
+                                  "--summary", 4, "--limit", 2))
+        seeds = {self.answer("explain", "--position", 5000, "--pattern", "bigbird", "--seed", seed)
+                 .splitlines()[2] for seed in range(4)}
+        self.assertEqual(len(seeds), 4)
+        self.refuses(["explain", "--position", 1 << 24, "--pattern", "dsa"],
+                     "--position 16777216: an integer in [0, 16777215], as 1000, 1k, 1Ki, 1M, ...")
+        self.refuses(["explain", "--position", 9, "--pattern", "dsa", "--steps", 3],
+                     "--pattern excludes --steps")
+
+    def test_map(self):
+        for name, options in (("combiner-fixed", ["--block", 4]), ("moba", ["--block", 4])):
+            table = self.json("map", "--length", 20, "--pattern", name, *options)
+            self.assertEqual(table["columns"], ["query", "key", "selectable", "averages"])
+            self.assertEqual([row[:2] for row in table["rows"]],
+                             [[t, key] for t in range(20) for key in range(t + 1)])
+            for t, key, selectable, averages in table["rows"]:
+                own = key // 4 == t // 4
+                self.assertEqual((selectable, averages),
+                                 (1, 0) if own or name == "moba" else (0, 1), (name, t, key))
+
+    def test_scale(self):
+        """Counted on all queries it is what `verify` counts; the exponent is that of the work."""
+        runs = self.json("scale", "--pattern", "moba,log-sparse", "--lengths", "64,128,256",
+                         "--samples", 256)["runs"]
+        self.assertEqual([one["pattern"] for one in runs], ["moba", "log-sparse"])
+        for one in runs:
+            for point in one["points"]:
+                work = json.loads(run("verify", "--length", point["length"], "--pattern",
+                                      one["pattern"], "--json").stdout)["work"]
+                self.assertEqual((point["scored"], point["attended"]),
+                                 (work["scored"], work["attended"]))
+                self.assertEqual(point["work"], work["scored"] + work["attended"])
+            self.assertLess(one["fit"]["low"], one["fit"]["exponent"])
+        window, = self.json("scale", "--pattern", "window", "--window", 8, "--lengths",
+                            "64Ki,128Ki,256Ki", "--samples", 16)["runs"]
+        self.assertEqual(window["points"][0]["attended"], 8 * 65536)
+        self.assertAlmostEqual(window["fit"]["exponent"], 1)
+        csv_lines = self.answer("scale", "--pattern", "linear", "--lengths", "8,16,32",
+                                "--csv").splitlines()
+        self.assertEqual(csv_lines, ["pattern,length,queries,scored,attended,work",
+                                     "linear,8,8,0,8,8", "linear,16,16,0,16,16",
+                                     "linear,32,32,0,32,32"])
+        self.assertIn("pattern linear\n        length       scored     attended         work\n",
+                      self.answer("scale", "--pattern", "linear", "--lengths", "8,16,32"))
+        for options, message in [
+            (["linear", "--lengths", "1,2,32Mi"],
+             "--lengths 32Mi: an integer in [1, 16777216], as 1000, 1k, 1Ki, 1M, ..."),
+            (["linear,"], "--pattern 'linear,': values separated by commas, none empty"),
+            (["linear", "--configs", "even2"], "--configs excludes --pattern"),
+            (["linear", "--last-query", "--json"], "--last-query excludes --pattern"),
+            (["linear", "--steps", "3"], "--pattern excludes --steps"),
+            (["linear", "--stride", "3"], "--stride 3: pattern linear has no parameters"),
+        ]:
+            self.refuses(["scale", "--pattern", *options], message)
+
     def test_start(self):
         report = self.json("verify", "--length", 30, "--start", 10, "--pattern", "window",
                            "--window", 20)
