@@ -170,5 +170,6 @@ def test_flex_attention_gives_the_kernels_gradients(schedule):
     weight = torch.linspace(-1, 1, output.numel(), device="cuda").view(output.shape)
     want = output, *torch.autograd.grad((output * weight).sum(), wide)
     weighed = (found.output.float() * weight.bfloat16().float()).sum()
+    # Roundings to bf16, as in test_gpu_gradients.py, and what cancels where paths share an anchor.
     for got, other in zip((found.output, *torch.autograd.grad(weighed, inputs)), want):
-        assert (got.float() - other).abs().max() <= 2.0**-5 * other.abs().max()
+        assert (got.float() - other).abs().max() <= 4 * 2.0**-8 * other.abs().max() + 1e-3
