@@ -23,8 +23,8 @@ except ImportError:
     HAS_TORCH = False
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
-            "test_decoding_on_ranks.py", "test_gradients.py", "test_module.py", "test_pieces.py",
-            "test_torch.py", "test_transforms.py")
+            "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_module.py",
+            "test_pieces.py", "test_torch.py", "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file that must fail
 MUTANTS = [
@@ -184,6 +184,21 @@ MUTANTS = [
     ("torch/calls.py", "_unpack_dual(tensor).tangent is not None", "False",
      "test_transforms.py"),
     ("torch/calls.py", "\"functorch transforms\" in str(error)", "False", "test_transforms.py"),
+    # Masks of FlexAttention
+    ("torch/flex.py", "(key < every[b, h, query, slot, 1])", "(key <= every[b, h, query, slot, 1])",
+     "test_flex.py"),
+    ("torch/flex.py", "(every[b, h, query, slot, 0] <= key)", "(every[b, h, query, slot, 0] < key)",
+     "test_flex.py"),
+    ("torch/flex.py", "held = holds(slots)  #", "held = holds(0)  #", "test_flex.py"),
+    ("torch/flex.py", "for slot in range(slots):", "for slot in range(1):", "test_flex.py"),
+    ("torch/flex.py", "torch.maximum(ends - window, oldest)", "ends - window", "test_flex.py"),
+    ("torch/flex.py", "ends = first + torch", "ends = 0 * first + torch", "test_flex.py"),
+    ("torch/flex.py", "schedule.window(longest - 1) if", "schedule.window(0) if", "test_flex.py"),
+    ("torch/flex.py", "mask = span_mask(spans, schedule, query_offset=query_offset, start=start)",
+     "mask = span_mask(spans, schedule, query_offset=query_offset)", "test_flex.py"),
+    ("torch/flex.py", "elif value.shape != (batch,):", "elif False:", "test_flex.py"),
+    ("torch/flex.py", "if spans.dim() != 5 or spans.shape[-1] != 2:", "if spans.dim() != 5:",
+     "test_flex.py"),
     # Shards of a context
     ("_stages.py", "key_offset=place.key_offset, **converted", "key_offset=0, **converted",
      "test_pieces.py"),

@@ -18,6 +18,8 @@ def test_example(example):
     done = subprocess.run([sys.executable, example], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = {"verify_schedule": ["NOT COVERED", "COVERED", "reaches key 0"],
+                "judge_masks": ["NOT COVERED   27225", "moba              COVERED           0",
+                                "nsa, once         NOT COVERED", "2, and not fewer"],
                 "judge_kernel": ["one_key_short", "not_candidates", "FAIL", "PASS", "NOT REACHED"],
                 "single_precision": ["wrong 4730 (67%)", "ValueError: exponent"],
                 "train_layer": ["continued 5 1 6 5 1 6 5 1 6", "as at once"]}

@@ -6,8 +6,9 @@ namespace {
 
 /// Ren et al., "Combiner: Full Attention Transformer with Sparse Computation Cost", arXiv
 /// 2107.05768, section 4.1, Combiner-Fixed: the keys of the query's own block, and each earlier
-/// block as one local expectation, an average whose weights no query can change. 128 keys a block
-/// in the authors' language model (SqrtFixedFullLM of google-research/combiner).
+/// block as one local expectation, an average whose weights no query after it can change: they are
+/// those of one query pooled from the block's own. 128 keys a block in the authors' language model
+/// (SqrtFixedFullLM in combiner/ of google-research/google-research).
 void combiner_fixed(const Parameters& p, RowBuilder& row) {
   const Index block = p["block"];
   const Index own = row.query - row.query % block;

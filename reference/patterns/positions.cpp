@@ -9,7 +9,9 @@
 namespace multistep {
 namespace {
 
-/// The newest w keys. Jiang et al., "Mistral 7B", arXiv 2310.06825, section 2: W = 4096.
+/// The newest w keys. Jiang et al., "Mistral 7B", arXiv 2310.06825, section 2: W = 4096, at most W
+/// tokens, as many as the rolling cache holds. "From i - W to i", in the same text, and the mask of
+/// one_file_ref.py of mistralai/mistral-inference are one key more.
 void window(const Parameters& p, RowBuilder& row) {
   row.keep({row.query - p["window"] + 1, row.query + 1});
 }
@@ -23,7 +25,8 @@ void block_diagonal(const Parameters& p, RowBuilder& row) {
 
 /// Child et al., "Generating Long Sequences with Sparse Transformers", arXiv 1904.10509, section
 /// 4.3, strided: A1 = {max(0, t - l), ..., t} and A2 = {j : (t - j) mod l = 0}, in one head that
-/// has both (section 5.1, equation 7, a merged head). l = 128 (section 7).
+/// has both (section 5.1, equation 7, a merged head). l = 128 (section 7). openai/sparse_attention
+/// has the two apart, and l keys in the first: A2 has the one that this leaves out.
 void strided(const Parameters& p, RowBuilder& row) {
   const Index stride = p["stride"];
   row.keep({row.query - stride, row.query + 1});
@@ -31,7 +34,8 @@ void strided(const Parameters& p, RowBuilder& row) {
 }
 
 /// The same, fixed: A1 = {j : floor(j / l) = floor(t / l)} and A2 = {j : j mod l in [l - c, l)}, in
-/// one head. l = 128 and c = 32 (section 7.2).
+/// one head. l = 128 and c = 32 (section 7.2). There heads may take other c cells of each block
+/// than the last (section 4.3), as in openai/sparse_attention; ours all take the last.
 void fixed(const Parameters& p, RowBuilder& row) {
   const Index stride = p["stride"];
   const Index own = row.query - row.query % stride;
@@ -53,8 +57,10 @@ void log_sparse(const Parameters&, RowBuilder& row) {
 /// Beltagy, Peters and Cohan, "Longformer", arXiv 2004.05150, section 3.1: a window, dilated so
 /// that it has one key in `stride`, and global keys, which every query has. 512 keys without
 /// dilation, one global, as classification has it. There half of the window lies on each side and a
-/// global query has every key: that all of it lies in the past, and that globals are the oldest
-/// keys and have but those before them, is the causal form and ours.
+/// global query has every key. That all of it lies in the past is the causal form, which
+/// allenai/longformer has too (`autoregressive` of diagonaled_mm_tvm.py, w keys before the query
+/// and its own; ours is one of the w). That globals are the oldest keys and have but those before
+/// them is ours.
 void longformer(const Parameters& p, RowBuilder& row) {
   const Index stride = p["stride"];
   Index key = row.query;
@@ -79,8 +85,10 @@ std::set<Index> drawn(Index count, Index below, std::uint64_t state) {
 
 /// Zaheer et al., "Big Bird", arXiv 2007.14062, sections 2 and 3: in blocks, global ones, a window
 /// and random ones, the same for all queries of a block. 64 keys a block, 2, 3 and 3 of them
-/// (appendix E). The causal form is ours: the oldest blocks are the global ones, the window is the
-/// query's own block and those before it, and random blocks are drawn from what is left in between.
+/// (appendix E, table 8, BigBird-ITC). The causal form is ours: the oldest blocks are the global
+/// ones, the window is the query's own block and those before it, and random blocks are drawn from
+/// what is left in between. In google-research/bigbird the first and the last block are global, the
+/// window has the block after the query's, and each head draws blocks of its own.
 void bigbird(const Parameters& p, RowBuilder& row) {
   const Index block = p["block"];
   const Index own = row.query / block;

@@ -13,7 +13,8 @@ constexpr Index kMany = 10'000;  // of what is counted and never stored
 /// of `summary` keys, one every `stride`; the `top-k` blocks of `block` keys that the scores of
 /// the compressed ones choose, the first and the last two always among them; and a window. Three
 /// softmaxes, so that a key in two branches is counted twice; the compressed keys are attended to,
-/// and their scores choose at no further cost. A compressed block is there once it is past.
+/// and their scores choose at no further cost. A compressed block is there once its last key is,
+/// that of the query included (equation 7). The numbers are those of section 4.1.
 void nsa(const Parameters& p, RowBuilder& row) {
   const Index stride = p["stride"];
   const Index summary = p["summary"];
@@ -27,7 +28,8 @@ void nsa(const Parameters& p, RowBuilder& row) {
 }
 
 /// Lu et al., "MoBA: Mixture of Block Attention for Long-Context LLMs", arXiv 2502.13189, section
-/// 2.2: the query's own block, and the `top-k` - 1 earlier ones whose mean key it likes best.
+/// 2.2: the query's own block, and the `top-k` - 1 earlier ones whose mean key it likes best. 512
+/// keys a block, the best 3, the own one among them (section 3.1).
 void moba(const Parameters& p, RowBuilder& row) {
   const Index block = p["block"];
   const Index own = row.query - row.query % block;
@@ -40,7 +42,7 @@ void moba(const Parameters& p, RowBuilder& row) {
 }
 
 /// DeepSeek-AI, "DeepSeek-V3.2", arXiv 2512.02556, section 2.1: an index scores every key, and the
-/// best `top-k` are attended to.
+/// best `top-k` are attended to. 2048 of them (index_topk of deepseek-ai/DeepSeek-V3.2-Exp).
 void dsa(const Parameters& p, RowBuilder& row) {
   row.offer_all();
   row.count_scored(row.eligible());
@@ -48,9 +50,11 @@ void dsa(const Parameters& p, RowBuilder& row) {
 }
 
 /// Roy et al., "Efficient Content-Based Sparse Attention with Routing Transformers", arXiv
-/// 2003.05997, section 4.1: keys of the query's own cluster, `window` of them at most. Any two may
-/// share a cluster, though a state of the centroids can leave keys in none. 16 clusters of 512
-/// (pg19_local_cluster8k of google-research/routing_transformer). Without the heads with windows.
+/// 2003.05997, section 4.1: each cluster takes the `window` queries and as many keys that are
+/// nearest to its centroid, and its queries attend to its keys. Any two may share a cluster, though
+/// a state of the centroids can leave some in none and others in several; one is counted. 16
+/// clusters of 512 (pg19_local_cluster8k in routing_transformer/ of google-research/
+/// google-research). Without the heads with windows.
 void routing(const Parameters& p, RowBuilder& row) {
   row.offer_all();
   row.count_scored(p["clusters"]);
@@ -60,7 +64,8 @@ void routing(const Parameters& p, RowBuilder& row) {
 /// Kitaev, Kaiser and Levskaya, "Reformer", arXiv 2001.04451, section 2: keys of the query's own
 /// hash bucket among its chunk, sorted by bucket, and the chunk before, in `random` rounds, each
 /// of one projection to clusters / 2 numbers. Any two may share a bucket; the query's own key is
-/// there where no other is. 512 buckets, chunks of 256, 4 rounds (the released model of enwik8).
+/// there where no other is. 512 buckets and chunks of 256 (reformer_enwik8.gin of google/trax, with
+/// 2 rounds), 4 rounds (the released model of enwik8).
 void reformer(const Parameters& p, RowBuilder& row) {
   row.offer_all();
   row.count_scored(p["random"] * (p["clusters"] / 2));
@@ -82,10 +87,11 @@ void zeta(const Parameters& p, RowBuilder& row) {
 }
 
 /// Zhu et al., "BiFormer", arXiv 2303.08810, section 3.2: the keys of the `top-k` regions whose
-/// mean key is nearest to the mean query of the query's region. On images, 7 by 7 regions; 16
-/// tokens a region and k = 4 are those of its second stage. The causal form is ours: regions are
-/// blocks of consecutive keys, none newer than the query's, and each query routes by itself, as the
-/// mean of its region has queries to come.
+/// mean key has the largest product with the mean query of the query's region. On images, 7 by 7
+/// regions; 16 tokens a region and k = 4 are those of its second stage (models/biformer.py of
+/// rayleizhu/BiFormer). The causal form is ours: regions are blocks of consecutive keys, none newer
+/// than the query's, and each query routes by itself, as the mean of its region has queries to
+/// come.
 void biformer(const Parameters& p, RowBuilder& row) {
   const Index block = p["block"];
   row.offer_all();
