@@ -8,7 +8,7 @@ from multistep.recurrences import (log_linear, log_linear_dense, second_order,
                                    second_order_dense)
 
 FORMS = ("symmetric", "asymmetric")
-LENGTHS = (0, 1, 2, 3, 8, 21, 33)
+LENGTHS = (0, 1, 2, 3, 8, 13)
 
 
 def problem(length, seed=1):
@@ -88,7 +88,7 @@ def test_second_order_is_the_sum_over_pairs(form, length):
         close(second_order_dense(abs(q), abs(k), v, **options), want / (below + epsilon))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", (*LENGTHS, 33))
 def test_log_linear_is_the_masked_product(length):
     q, k, v, weights, a, _ = problem(length)
     want = over_keys(q, k, v, weights, a)
@@ -102,11 +102,11 @@ def test_log_linear_is_the_masked_product(length):
 
 def test_one_decay_for_all_rows_is_a_number():
     q, k, v, weights, a, _ = problem(20)
-    half, quarter = np.full_like(a, 0.5), np.full_like(a, 0.25)
+    first, second = np.full_like(a, 0.9), np.full_like(a, 0.7)
     for function in (lambda *_, **options: second_order(*_, **options)[0], second_order_dense):
-        close(function(q, k, v, inner=0.5, outer=0.25),
-              function(q, k, v, inner=half, outer=quarter))
-    close(log_linear(q, k, v, weights, a=0.5)[0], log_linear_dense(q, k, v, weights, a=half))
+        close(function(q, k, v, inner=0.9, outer=0.7),
+              function(q, k, v, inner=first, outer=second))
+    close(log_linear(q, k, v, weights, a=0.9)[0], log_linear_dense(q, k, v, weights, a=first))
 
 
 @pytest.mark.parametrize("cuts", [(0,), (1,), (8,), (13,), (5, 6, 32), range(1, 33)])
@@ -227,6 +227,7 @@ def test_arguments_that_are_refused():
     q, k, v, weights, inner, _ = problem(9)
     for change, message in [
             ({"k": k[:, :, :8]}, "k of shape (2, 3, 8, 4): (2, 3, 9, 4) here"),
+            ({"k": k[..., :3]}, "k of shape (2, 3, 9, 3): (2, 3, 9, 4) here"),
             ({"v": v[:1]}, "v of shape (1, 3, 9, 5): (2, 3, 9, value_dim) here"),
             ({"q": q[0]}, "q of shape (3, 9, 4): [batch, num_heads, length, head_dim]"),
             ({"form": "other"}, "form 'other': symmetric or asymmetric"),
