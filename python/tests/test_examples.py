@@ -1,4 +1,4 @@
-"""The examples, and the lines of docs/python.md that a PyTorch user copies."""
+"""The examples, and the lines of docs/python.md and docs/relatives.md that a user copies."""
 
 import pathlib
 import re
@@ -33,9 +33,10 @@ def blocks_of(document):
     return blocks
 
 
-def test_documents():
+@pytest.mark.parametrize("document", ["python.md", "relatives.md"])
+def test_documents(document):
     pytest.importorskip("torch")
-    for block in blocks_of("python.md"):
+    for block in blocks_of(document):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

@@ -13,6 +13,7 @@
 #include "multistep/memory.hpp"
 #include "multistep/patterns.hpp"
 #include "multistep/power.hpp"
+#include "multistep/recurrences.hpp"
 #include "multistep/schedule.hpp"
 #include "multistep/shards.hpp"
 #include "multistep/types.hpp"
