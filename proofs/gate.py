@@ -2,8 +2,9 @@
 """What the proofs are held to beyond compiling.
 
   gate.py SOURCES          the texts: what sentences they are made of, that each theorem of
-                           Results*.v has an example that uses it and a row of README.md, and each
-                           statement there its Print Assumptions
+                           Results*.v has a sentence, which README.md repeats, and an example that
+                           uses it, and each statement there its Print Assumptions
+  gate.py SOURCES --readme makes the tables of README.md from the sentences above the theorems
   gate.py SOURCES BUILT    also what Coq answered when it compiled Results*.v in BUILT, kept in
                            statements/Results*.log there, that no definition in statements/ proves
                            something, and what coqchk finds in all compiled modules
@@ -13,6 +14,7 @@ Prints every theorem, example and lemma with what it rests on, or the first thin
 
 import collections
 import functools
+import itertools
 import pathlib
 import re
 import subprocess
@@ -23,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 # Only theorems about real numbers may rest on axioms, and only on those with which Coq's library
 # builds its real numbers:
-REAL = {"Softmax", "ResultsSoftmax"}
+REAL = {"Softmax", "RoundedMean", "ResultsSoftmax"}
 ALLOWED = {
     "ClassicalDedekindReals.sig_forall_dec",  # the order of two reals is decided ...
     "ClassicalDedekindReals.sig_not_dec",     # ... classically
@@ -177,28 +179,55 @@ def check_order(path):
         waiting.append(statement.name)
 
 
-def check_readme(sources):
-    """Each theorem has a row in README.md, below the heading of its file; each row its theorem."""
-    rows, file = {}, None
-    for line in (sources / "README.md").read_text().splitlines():
+# Above a theorem: its sentence, its sections of SPEC.md, and its part of the C++.
+SAID = re.compile(r"^\(\*\* ((?:(?!\*\)).)+?\.)\n {4}SPEC ([\d., ]+); ((?:(?!\*\)).)+?)\. \*\)\n"
+                  r"(?:Theorem|Corollary) ([\w']+)", re.M | re.S)
+HEAD = ["| in words | Coq name | SPEC | C++ |", "|---|---|---|---|"]
+
+
+def table(path):
+    """The lines of README.md about a file of results, made from what stands above its theorems."""
+    said = {match[4]: match for match in SAID.finditer(path.read_text())}
+    rows = []
+    for _, name, _ in (each for each in read_results(path)[0] if each.kind in THEOREMS):
+        if name not in said:
+            complain(f"{path.name}: {name} without its sentence, SPEC section and C++ above it")
+        words, spec, counterpart = (" ".join(said[name][part].split()) for part in (1, 2, 3))
+        rows.append(f"| {words} | `{name}` | {spec} | {counterpart} |")
+    return HEAD + rows
+
+
+def check_readme(sources, rewrite):
+    """README.md has a heading for each file of results, with the file's table below it."""
+    readme = sources / "README.md"
+    kept, wanted, found, file = [], {}, collections.defaultdict(list), None
+    for line in readme.read_text().splitlines():
         heading = re.match(r"#+ (?:.*`(Results\w*\.v)`)?", line)
         if heading:
             file = heading[1]
+            if file and not (sources / "statements" / file).exists():
+                complain(f"{file}: a heading of README.md, no file")
             if file:
-                rows[file] = []
-        elif file and line.startswith("|"):
-            rows[file] += re.findall(r"`([\w']+)`", line.split("|")[2])
-    for file in sorted({*rows, *(path.name for path in results(sources))}):
-        path = sources / "statements" / file
-        if file not in rows or not path.exists():
-            complain(f"{file}: " + ("README.md has no heading for it" if path.exists()
-                                    else "a heading of README.md, no file"))
-        theorems = [each.name for each in read_results(path)[0] if each.kind in THEOREMS]
-        for name in theorems:
-            if rows[file].count(name) != 1:
-                complain(f"{file}: {name} has {rows[file].count(name)} rows in README.md, not 1")
-        for name in sorted({*rows[file]} - {*theorems}):
-            complain(f"README.md: {name} is no theorem of {file}")
+                wanted[file] = table(sources / "statements" / file)
+        if file and line.startswith("|"):
+            if not found[file]:
+                kept += wanted[file]
+            found[file].append(line)
+        else:
+            kept.append(line)
+    for path in results(sources):
+        if path.name not in wanted:
+            complain(f"{path.name}: README.md has no heading for it")
+        elif not found[path.name]:
+            complain(f"{path.name}: README.md has no table below its heading")
+    if rewrite:
+        readme.write_text("\n".join(kept) + "\n")
+        return
+    for file, lines in wanted.items():
+        for is_line, line in itertools.zip_longest(found[file], lines, fillvalue="no more"):
+            if is_line != line:
+                complain(f"README.md: {is_line}: {file} says {line}; gate.py {sources} --readme "
+                         "makes the tables anew")
 
 
 def check_answers(sources, built):
@@ -273,11 +302,11 @@ def check_kernel(built, modules):
 
 
 def main():
-    sources, *built = map(pathlib.Path, sys.argv[1:])
+    sources, *built = map(pathlib.Path, [word for word in sys.argv[1:] if word != "--readme"])
     check_texts(sources)
-    check_readme(sources)
     for path in results(sources):
         check_order(path)
+    check_readme(sources, "--readme" in sys.argv)
     if not any(read_results(path)[0] for path in results(sources)):
         complain("statements/: no theorem")
     if built:

@@ -2,7 +2,7 @@
     the inductive types of Coq, so what runs is what is proved. *)
 
 From Coq Require Extraction ExtrOcamlBasic.
-From Multistep Require Import Schedule Causality Checker SpanChecker.
+From Multistep Require Import Schedule Checker SpanChecker.
 
 Extraction Language OCaml.
 Extraction "coverage.ml" first_hole hole_of table excluded_pairs

@@ -1,11 +1,8 @@
 (** * What is proved: which keys are reached
 
-    The theorems, each followed by an example with numbers and by Coq's word on what both rest on:
-    nothing, for all about integers.  Readable with Schedule.v alone: it defines the schedule, and
-    what else a statement needs is defined here just before it.  The proofs are in the files named.
-    ResultsFactor.v does the same for the power rule, ResultsWork.v and ResultsCost.v for the work,
-    ResultsSoftmax.v for softmax in parts, and README.md says all of it in words.  gate.py judges
-    Coq's answers. *)
+    Above each theorem stand a sentence, its section of SPEC.md and its part of the C++; below it an
+    example with numbers and Coq's word on what both rest on.  Readable with Schedule.v alone: what
+    else a statement needs is defined before it.  The proofs are in the files named. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule.
@@ -24,6 +21,8 @@ Definition released : schedule := Schedule [released_level] 65.
 
 (** ** The integers are the right ones (Powers.v) *)
 
+(** What computes the roots in the statements computes the largest m with m^b ≤ x.
+    SPEC 2.1; `ceil_root`. *)
 Theorem root_is_exact : forall b x,
   0 < b -> 0 <= x -> 0 <= root b x /\ root b x ^ b <= x < (root b x + 1) ^ b.
 Proof. exact Powers.root_spec. Qed.
@@ -34,6 +33,8 @@ Proof. split; [computed |]. exact (proj2 (root_is_exact 3 63 ltac:(lia) ltac:(li
 Print Assumptions root_is_exact.
 Print Assumptions roots_of_63.
 
+(** What computes their ceilings computes the smallest m with x ≤ m^b.
+    SPEC 2.1; `ceil_root`. *)
 Theorem ceil_root_is_exact : forall b x,
   0 < b -> 0 <= x ->
   0 <= ceil_root b x /\ x <= ceil_root b x ^ b /\ forall m, 0 <= m < ceil_root b x -> m ^ b < x.
@@ -49,6 +50,8 @@ Qed.
 Print Assumptions ceil_root_is_exact.
 Print Assumptions ceil_roots_of_64.
 
+(** What computes floor(i^e) computes the largest m with m^b ≤ i^a, e = a/b ≥ 1.
+    SPEC 2.1; `floor_power`. *)
 Theorem floor_power_is_exact : forall i e,
   good_exponent e -> 0 <= i -> is_floor_power i e (floor_power i e).
 Proof. exact Powers.floor_power_spec. Qed.
@@ -66,6 +69,8 @@ Qed.
 Print Assumptions floor_power_is_exact.
 Print Assumptions released_stripes.
 
+(** What computes ceil(c·n^q) computes the smallest B with (B·v)^b ≥ u^b·n^a, c = u/v, q = a/b.
+    SPEC 2.1; `ceil_scaled_power`. *)
 Theorem ceil_power_is_exact : forall c n q,
   good_factor c -> good_span_exponent q -> 0 <= n -> is_ceil_power c n q (ceil_power c n q).
 Proof. exact Powers.ceil_power_spec. Qed.
@@ -87,6 +92,8 @@ Qed.
 Print Assumptions ceil_power_is_exact.
 Print Assumptions released_reach.
 
+(** The last stripe is the last one inside the segment.
+    SPEC 2.2; `StripePlan::cut`. *)
 Theorem last_stripe_is_last : forall M l (n : segment) i,
   0 < M -> good_level l -> 0 <= n -> 1 <= i ->
   (stripe M l n i <= n <-> i <= last_stripe M l n).
@@ -107,15 +114,13 @@ Print Assumptions released_at_2_20.
 
 (** ** Spans are causal, and stripes stay where they are (Causality.v) *)
 
+(** Every span is non-empty, lies inside its segment, and shares no key with the window.
+    SPEC 2.3, 2.4; `Cut::span`. *)
 Theorem spans_lie_in_their_segment : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   let s := span_of w M l n i in
   window l w <= near s /\ near s < far s /\ far s <= n.
-Proof.
-  intros w M l n i M_pos l_good w_nonneg chosen.
-  pose proof (Causality.span_in_segment w M l n i M_pos l_good w_nonneg chosen) as order.
-  cbv zeta. lia.
-Qed.
+Proof. exact Causality.spans_lie_in_their_segment. Qed.
 
 (** Two steps, query 19: four anchors, at distances 0, 3, 8 and 15. *)
 Example spans_of_query_19 :
@@ -134,6 +139,60 @@ Qed.
 Print Assumptions spans_lie_in_their_segment.
 Print Assumptions spans_of_query_19.
 
+(** Every span holds its anchor, the key that is scored for it.
+    SPEC 2.2, 2.3; `Cut::anchor`. *)
+Theorem spans_hold_their_anchor : forall w M l (n : segment) i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  within (anchor w M l n i) (span_of w M l n i).
+Proof. exact Causality.span_holds_anchor. Qed.
+
+Example third_anchor_of_query_19 : let l := default_power 2 in
+  anchor 0 2 l (seen 0 19) 3 = 8 /\
+  within (anchor 0 2 l (seen 0 19) 3) (span_of 0 2 l (seen 0 19) 3).
+Proof.
+  split; [computed | apply spans_hold_their_anchor]; [lia | computed | lia | computed].
+Qed.
+
+Print Assumptions spans_hold_their_anchor.
+Print Assumptions third_anchor_of_query_19.
+
+(** Key [j] is scored: it is the anchor of a stripe that is searched, in the segment [n] or, below,
+    in what any of its stripes stands for. *)
+Fixpoint scored (w : Z) (ls : list level) (n : segment) (j : Z) : Prop :=
+  match ls with
+  | [] => False
+  | l :: rest =>
+      exists i, is_stripe w (steps_of ls) l n i /\
+        (j = ends n - 1 - anchor w (steps_of ls) l n i \/
+         scored 0 rest (segment_of w (steps_of ls) l n i) j)
+  end.
+
+(** Whatever search scores, the anchor of any stripe of any level below any choices, is a key of
+    [start, t] outside the window.
+    SPEC 2.2, 2.4; `Cut::anchor`. *)
+Theorem anchors_are_eligible : forall s start t j,
+  good s -> scored (window_index s) (levels s) (seen start t) j ->
+  start <= j <= t /\ window_of s <= t - j.
+Proof. exact Causality.anchors_are_eligible. Qed.
+
+(** Three steps, query 29: key 22 is the second anchor, key 18 the second in its span; key 30 is
+    none. *)
+Example anchors_of_three_steps :
+  let s := Schedule [default_tight 3; Even] 0 in
+  scored 0 (levels s) (seen 0 29) 22 /\ scored 0 (levels s) (seen 0 29) 18 /\
+  ~ scored 0 (levels s) (seen 0 29) 30.
+Proof.
+  intros s. assert (s_good : good s) by (repeat constructor; computed). split; [| split].
+  - exists 2. split; [computed | now left].
+  - exists 2. split; [computed | right]. exists 2. split; [computed | now left].
+  - intros found. destruct (anchors_are_eligible s 0 29 30 s_good found). lia.
+Qed.
+
+Print Assumptions anchors_are_eligible.
+Print Assumptions anchors_of_three_steps.
+
+(** A path ends at a key of [start, t] outside the window, nowhere else.
+    SPEC 2.2, 2.4; `multiplicity`. *)
 Theorem paths_lead_to_eligible_keys : forall s start t j path,
   good s -> leads (window_index s) (levels s) (seen start t) path (t - j) ->
   start <= j <= t /\ window_of s <= t - j.
@@ -154,15 +213,12 @@ Qed.
 Print Assumptions paths_lead_to_eligible_keys.
 Print Assumptions paths_of_query_19.
 
+(** As the query moves on, a stripe of the tight or the power rule stays at its distance.
+    SPEC 2.2; `StripePlan::cut`. *)
 Theorem stripes_keep_their_distance : forall w M l (n n' : segment) i,
   0 < M -> good_level l -> l <> Even -> l <> Aligned -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
   is_stripe w M l n' i /\ stripe M l n' i = stripe M l n i.
-Proof.
-  intros w M l n n' i M_pos l_good uneven unaligned w_nonneg grows chosen.
-  destruct l as [e | e b f q | |]; [| | now contradiction uneven | now contradiction unaligned];
-    split; try reflexivity;
-    apply (Causality.stripes_keep_their_distance w M _ n); try assumption; exact I.
-Qed.
+Proof. exact Causality.stripes_stay. Qed.
 
 (** From 20 to 48 keys the second anchor stays at distance 3; the even rule's moves from 4 to 7. *)
 Example second_stripe :
@@ -180,8 +236,9 @@ Qed.
 Print Assumptions stripes_keep_their_distance.
 Print Assumptions second_stripe.
 
-(** Below a tight level 1 the whole path to a distance stays, in every longer prefix, if its span at
-    level 1 is not the oldest.  So it is with the default rules. *)
+(** Below a tight level 1, without aligned levels, the whole path to a distance stays in every
+    longer prefix, if its first span is not the oldest.
+    SPEC 2.2, 2.3; `multiplicity`. *)
 Theorem paths_stay : forall e rest w (n n' : segment) i path d,
   good_exponent e -> Forall (fun l => l <> Aligned) rest -> 0 <= w -> n <= n' ->
   i < last_stripe (steps_of (Tight e :: rest)) (Tight e) n ->
@@ -208,6 +265,9 @@ Definition partitioning (l : level) : Prop :=
   | Power _ _ _ _ => False
   end.
 
+(** Rules tight, even and aligned, in any mixture, with any exponents ≥ 1: each eligible key outside
+    the window has exactly one path.
+    SPEC 2.5.1; `multiplicity`. *)
 Theorem one_path : forall s start t j,
   good s -> Forall partitioning (levels s) -> start <= j <= t -> window_of s <= t - j ->
   exists! path, leads (window_index s) (levels s) (seen start t) path (t - j).
@@ -234,12 +294,14 @@ Print Assumptions one_path.
 Print Assumptions nstep3_good.
 Print Assumptions path_of_query_29.
 
-Theorem partitions_cover : forall s start len,
-  good s -> Forall partitioning (levels s) -> covered s start len.
+(** So every such schedule covers every length.
+    SPEC 2.5.1; `verify_all`. *)
+Theorem partitions_cover : forall s start stop,
+  good s -> Forall partitioning (levels s) -> covered s start stop.
 Proof. exact Completeness.complete_covered. Qed.
 
-Example nstep3_covers : forall len, covered nstep3 0 len.
-Proof. intros len. apply partitions_cover; apply nstep3_good. Qed.
+Example nstep3_covers : forall stop, covered nstep3 0 stop.
+Proof. intros stop. apply partitions_cover; apply nstep3_good. Qed.
 
 Print Assumptions partitions_cover.
 Print Assumptions nstep3_covers.
@@ -267,6 +329,8 @@ Fixpoint value (digits : list Z) : Z :=
   | i :: rest => (i ^ Z.of_nat (length digits) - 1) + value rest
   end.
 
+(** The greedy numeral of d, digits i_1 … i_N, has the value d = Σ (i_m^(N−m+1) − 1).
+    SPEC 2.5.1; `greedy_path`. *)
 Theorem numerals_have_their_value : forall N d,
   (1 <= N)%nat -> 0 <= d -> value (greedy N d) = d.
 Proof. exact Numerals.greedy_value. Qed.
@@ -278,6 +342,9 @@ Proof. split; [computed |]. exact (numerals_have_their_value 3 12 ltac:(lia) lta
 Print Assumptions numerals_have_their_value.
 Print Assumptions numeral_of_12.
 
+(** Tight everywhere with default exponents: the path to distance d is the numeral of d without its
+    last digit.
+    SPEC 2.5.1; `greedy_path`. *)
 Theorem paths_are_numerals : forall k w start t j path,
   let s := Schedule (tight_levels k) w in
   0 <= w -> start <= j <= t -> window_of s <= t - j ->
@@ -295,8 +362,10 @@ Print Assumptions path_to_12.
 
 (** ** The checker is right (Checker.v), as the program made of it is used *)
 
-Theorem checker_says_covered : forall s start len,
-  Checker.first_hole s start len = None <-> covered s start len.
+(** The checker of `Checker.v` answers *covered* exactly where the context is, for any schedule.
+    SPEC 9; `verify_all`. *)
+Theorem checker_says_covered : forall s start stop,
+  Checker.first_hole s start stop = None <-> covered s start stop.
 Proof. exact Checker.first_hole_none. Qed.
 
 Example no_hole :
@@ -307,9 +376,12 @@ Proof. rewrite <- checker_says_covered. split; vm_compute; reflexivity. Qed.
 Print Assumptions checker_says_covered.
 Print Assumptions no_hole.
 
-Theorem checker_says_first_hole : forall s start len t j,
-  Checker.first_hole s start len = Some (t, j) ->
-  start <= j <= t /\ t < len /\ ~ reachable s start t j /\
+(** The hole that it finds is one, and every pair before it (smaller query, then smaller key) is
+    reached.
+    SPEC 9; `CoverageReport::first_excluded`. *)
+Theorem checker_says_first_hole : forall s start stop t j,
+  Checker.first_hole s start stop = Some (t, j) ->
+  start <= j <= t /\ t < stop /\ ~ reachable s start t j /\
   forall t' j', start <= j' <= t' -> t' < t \/ t' = t /\ j' < j -> reachable s start t' j'.
 Proof. exact Checker.first_hole_some. Qed.
 

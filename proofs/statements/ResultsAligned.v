@@ -2,8 +2,9 @@
 
     As in Results.v: theorems, each with a sentence, an example and what both rest on, to be read
     with Schedule.v and [interval] of ResultsCost.v; what the rule costs is in ResultsAlignedCost.v.
-    What Results.v and ResultsFactor.v say of all good schedules, or of all that partition, is not
-    said again: an example here shows it at work. *)
+    In the sentences [M] steps are left, [s = 2^c] is the length of a part, and [h] is the nominal
+    length of the segment.  What Results.v and ResultsFactor.v say of all good schedules, or of all
+    that partition, is not said again: an example here shows it at work. *)
 
 From Coq Require Import ZArith List Lia.
 From Multistep Require Import Schedule Results ResultsFactor ResultsCost.
@@ -13,8 +14,8 @@ Open Scope Z_scope.
 
 (** ** How long a part is (Powers.v, Aligned.v) *)
 
-(** SPEC 2.3: what computes [c] computes the smallest [c >= 0] with
-    [2^(M (2c + 1)) >= h^(2 (M - 1))], for [M] steps left and the nominal length [h]. *)
+(** What computes c computes the smallest c ≥ 0 with 2^(M(2c+1)) ≥ h^(2(M−1)).
+    SPEC 2.3; `aligned_part`. *)
 Theorem part_is_exact : forall M h,
   0 < M -> 0 <= h -> is_part_exponent M h (part_exponent M h).
 Proof. exact Powers.part_exponent_spec. Qed.
@@ -41,8 +42,8 @@ Qed.
 Print Assumptions part_is_exact.
 Print Assumptions lengths_at_2_20_and_10_7.
 
-(** SPEC 2.3: [c] is the same for all lengths [h] whose power [h^(M-1)] lies between two powers that
-    are a factor [2^M] apart; their squares are compared. *)
+(** For c ≥ 1 it is c where 2^(M(2c−1)) < h^(2(M−1)) ≤ 2^(M(2c+1)), and nowhere else.
+    SPEC 2.3; `aligned_part`. *)
 Theorem part_length_stays : forall M h c,
   0 < M -> 0 <= h -> 0 < c ->
   (part_exponent M h = c <->
@@ -70,8 +71,8 @@ Definition parts (w M : Z) (n : segment) : list (Z * Z) :=
   rev (map (fun i => keys_of n (span_of w M Aligned n i))
            (interval 1 (last_searched w M Aligned n + 1))).
 
-(** SPEC 2.3: stripe [i] of a segment stands for the keys [[j s, (j + 1) s)] that the segment has
-    and the window has not, [j] counted from key 0. *)
+(** A stripe stands for the keys [js, (j+1)s) that the segment has and the window has not.
+    SPEC 2.3; `Cut::span`. *)
 Theorem parts_are_blocks : forall w M (n : segment) i k,
   let s := part M (beyond w n) in
   let j := part_at M (beyond w n) i in
@@ -99,7 +100,8 @@ Qed.
 Print Assumptions parts_are_blocks.
 Print Assumptions parts_of_queries.
 
-(** SPEC 2.3: each key of a segment outside its window lies in one part, and in no other. *)
+(** Each key of a segment outside its window lies in one part, and in no other.
+    SPEC 2.3; `Cut::span`. *)
 Theorem parts_partition : forall w M (n : segment) k,
   0 < M -> ends n - n <= k < ends n - w ->
   exists! i, is_stripe w M Aligned n i /\ within (ends n - 1 - k) (span_of w M Aligned n i).
@@ -118,18 +120,19 @@ Qed.
 Print Assumptions parts_partition.
 Print Assumptions part_of_key_10.
 
-(** SPEC 2.3, 2.5: no part is empty, its anchor is its newest key, and both lie between the oldest
-    key of the segment and the window. *)
+(** No part is empty; its anchor is its newest key; both lie inside the segment and outside the
+    window.
+    SPEC 2.3; `Cut::anchor`. *)
 Theorem parts_are_causal : forall w M (n : segment) i,
   0 < M -> 0 <= w -> is_stripe w M Aligned n i ->
   let '(first, past) := keys_of n (span_of w M Aligned n i) in
-  let anchor := ends n - (w + stripe M Aligned (beyond w n) i) in
-  ends n - n <= first /\ first <= anchor /\ anchor = past - 1 /\ past <= ends n - w.
+  let key := ends n - 1 - anchor w M Aligned n i in
+  ends n - n <= first /\ first <= key /\ key = past - 1 /\ past <= ends n - w.
 Proof. exact Aligned.parts_are_causal. Qed.
 
 (** SPEC 14: the anchors of query 29, newest first. *)
 Example anchors_of_query_29 :
-  map (fun i => 30 - (0 + stripe 3 Aligned (beyond 0 (seen 0 29)) i)) [1; 2; 3; 4]
+  map (fun i => 29 - anchor 0 3 Aligned (seen 0 29) i) [1; 2; 3; 4]
     = [29; 23; 15; 7] /\
   let '(first, past) := keys_of (seen 0 29) (span_of 0 3 Aligned (seen 0 29) 1) in
   0 <= first /\ first <= 29 /\ 29 = past - 1 /\ past <= 30.
@@ -143,8 +146,8 @@ Print Assumptions anchors_of_query_29.
 
 (** ** Every key is reached, and in one way *)
 
-(** SPEC 2.5.1: aligned at every level, [k] of them, each eligible key outside the window has
-    exactly one path. *)
+(** Aligned at every level: each eligible key outside the window has exactly one path.
+    SPEC 2.5.1; `multiplicity`. *)
 Theorem aligned_has_one_path : forall k w start t j,
   0 <= w -> start <= j <= t -> w <= t - j ->
   exists! path, leads w (repeat Aligned k) (seen start t) path (t - j).
@@ -163,21 +166,22 @@ Qed.
 Print Assumptions aligned_has_one_path.
 Print Assumptions path_to_key_10.
 
-(** SPEC 2.5.1: so it covers every length, for every number of steps, first key and window. *)
-Theorem aligned_covers : forall k w start len,
-  0 <= w -> covered (Schedule (repeat Aligned k) w) start len.
+(** So it covers every length, for every number of steps, first key and window.
+    SPEC 2.5.1; `verify_all`. *)
+Theorem aligned_covers : forall k w start stop,
+  0 <= w -> covered (Schedule (repeat Aligned k) w) start stop.
 Proof. exact Aligned.aligned_covers. Qed.
 
 Example aligned_covers_10_12 : covered (Schedule (repeat Aligned 3) 100) 7 (10 ^ 12).
 Proof. now apply aligned_covers. Qed.
 
 (** In mixtures with all other rules, above and below: Results.v and ResultsFactor.v. *)
-Example mixtures_cover : forall start len,
-  covered (Schedule [default_tight 5; Aligned; Even; Aligned] 3) start len /\
-  covered (Schedule [Aligned; default_power 4; Aligned; default_power 2] 5) start len /\
-  covered (Schedule [released_level; Aligned; released_level] 65) start len.
+Example mixtures_cover : forall start stop,
+  covered (Schedule [default_tight 5; Aligned; Even; Aligned] 3) start stop /\
+  covered (Schedule [Aligned; default_power 4; Aligned; default_power 2] 5) start stop /\
+  covered (Schedule [released_level; Aligned; released_level] 65) start stop.
 Proof.
-  intros start len. split; [| split].
+  intros start stop. split; [| split].
   - apply partitions_cover; repeat constructor; computed.
   - apply factor_M_covers; repeat constructor; computed.
   - apply far_reaching_covers; repeat constructor; computed.
@@ -191,25 +195,25 @@ Print Assumptions mixtures_cover.
 
 (** How far the number of a part's stripe moves, counted from the newest, from the segment [n] to
     the segment [n']. *)
-Definition shift (w s : Z) (n n' : segment) : Z :=
+Definition stripe_shift (w s : Z) (n n' : segment) : Z :=
   (ends n' - w - 1) / s - (ends n - w - 1) / s.
 
-(** SPEC 2.3: two segments with one oldest key and parts of one length have every part in common
-    that ends at or before the last border of both: it is a stripe of both or of neither, and the
-    levels below find the same keys, at the same place, with the same nominal length. *)
-Theorem parts_stay : forall w M (n n' : segment) i,
-  0 < n - w -> 0 < n' - w -> ends n' - n' = ends n - n ->
-  part M (beyond w n') = part M (beyond w n) ->
+(** Two segments with one oldest key and one s have every part in common that ends at or before the
+    last border of both, the same segment for the levels below.
+    SPEC 2.3; `Cut::below`. *)
+Theorem parts_stay : forall w M (n n' : segment) i
+  (some : 0 < n - w) (some' : 0 < n' - w) (same_oldest_key : ends n' - n' = ends n - n)
+  (same_length : part M (beyond w n') = part M (beyond w n)),
   let s := part M (beyond w n) in
-  let i' := i + shift w s n n' in
-  (part_at M (beyond w n) i + 1) * s <= Z.min (ends n - w) (ends n' - w) ->
+  let i' := i + stripe_shift w s n n' in
+  forall whole : (part_at M (beyond w n) i + 1) * s <= Z.min (ends n - w) (ends n' - w),
   (is_stripe w M Aligned n' i' <-> is_stripe w M Aligned n i) /\
   segment_of w M Aligned n' i' = segment_of w M Aligned n i.
 Proof. exact Aligned.parts_stay. Qed.
 
 (** Queries 19 and 29: [[8, 16)] is the second part, then the third. *)
 Example part_8_16_stays :
-  shift 0 8 (seen 0 19) (seen 0 29) = 1 /\
+  stripe_shift 0 8 (seen 0 19) (seen 0 29) = 1 /\
   (is_stripe 0 3 Aligned (seen 0 29) 3 <-> is_stripe 0 3 Aligned (seen 0 19) 2) /\
   segment_of 0 3 Aligned (seen 0 29) 3 = segment_of 0 3 Aligned (seen 0 19) 2 /\
   segment_of 0 3 Aligned (seen 0 19) 2 = Segment 8 16 8.
@@ -223,15 +227,15 @@ Qed.
 Print Assumptions parts_stay.
 Print Assumptions part_8_16_stays.
 
-(** SPEC 2.3: so, as the query moves on from [t] to [t'] with parts of one length [s], each key [j]
-    whose part is whole at [t] keeps the paths that lead to it, whatever the rules below; only the
-    number of its part's stripe moves, by the same for all. *)
-Theorem paths_stay : forall w rest start t t' i path j,
+(** So while s stays the same, a key whose part is whole keeps its paths as the query moves on,
+    whatever the rules below; only the stripe's number moves, by one shift for all.
+    SPEC 2.3; `greedy_path`. *)
+Theorem aligned_paths_stay : forall w rest start t t' i path j,
   let M := steps_of (Aligned :: rest) in
   let s := part M (beyond w (seen start t)) in
-  let i' := i + shift w s (seen start t) (seen start t') in
-  0 <= w -> w <= t - start -> t <= t' -> part M (beyond w (seen start t')) = s ->
-  (j / s + 1) * s <= t + 1 - w ->
+  let i' := i + stripe_shift w s (seen start t) (seen start t') in
+  forall (w_nonneg : 0 <= w) (keys_outside_window : w <= t - start) (moves_on : t <= t')
+    (same_length : part M (beyond w (seen start t')) = s) (whole : (j / s + 1) * s <= t + 1 - w),
   (leads w (Aligned :: rest) (seen start t') (i' :: path) (t' - j) <->
    leads w (Aligned :: rest) (seen start t) (i :: path) (t - j)).
 Proof. exact Aligned.paths_stay. Qed.
@@ -245,9 +249,9 @@ Proof.
   intros levels.
   assert (before : leads 0 levels (seen 0 69) [3; 2; 3] (69 - 10)) by computed.
   split; [exact before |].
-  apply (paths_stay 0 [default_tight 3; default_tight 2] 0 69 99 3 [2; 3] 10);
+  apply (aligned_paths_stay 0 [default_tight 3; default_tight 2] 0 69 99 3 [2; 3] 10);
     try exact before; computed.
 Qed.
 
-Print Assumptions paths_stay.
+Print Assumptions aligned_paths_stay.
 Print Assumptions path_to_10_stays.

@@ -1,10 +1,11 @@
 (** * What is proved: what the aligned rule costs (SPEC 2.3, 2.5)
 
     As in ResultsAligned.v: theorems, each with a sentence, an example and what both rest on, to be
-    read with Schedule.v and with the definitions of ResultsWork.v. *)
+    read with Schedule.v and with the definitions of ResultsWork.v.  In the sentences a
+    part has [s = 2^c] keys. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule ResultsWork.
+From Multistep Require Import Schedule Results ResultsWork.
 From Multistep Require AlignedCost AlignedWork AlignedBound AlignedFour.
 Import ListNotations.
 Open Scope Z_scope.
@@ -22,8 +23,9 @@ Fixpoint shares (steps : nat) (c : Z) : list Z :=
   | S k => let d := share (Z.of_nat steps) c in 2 ^ d :: shares k (c - d)
   end.
 
-(** SPEC 2.3: below an aligned level parts divide parts: a whole part [q] of [2^c] keys has exactly
-    [2^d] parts, each of [2^(c - d)] keys. *)
+(** Below an aligned level a whole part of 2^c keys has exactly 2^d parts of 2^(c−d) keys, d = c/M
+    rounded to the nearest integer.
+    SPEC 2.3; `Cut::count`. *)
 Theorem parts_divide_parts : forall M (n : segment) c q,
   0 < M -> 0 <= c -> n = Segment (2 ^ c) ((q + 1) * 2 ^ c) (2 ^ c) ->
   last_searched 0 M Aligned n = 2 ^ share M c /\
@@ -44,8 +46,9 @@ Qed.
 Print Assumptions parts_divide_parts.
 Print Assumptions part_of_8192.
 
-(** SPEC 2.5.6, aligned at every level, [N = k + 2], [h = n - w] keys outside the window: level 1
-    offers at most [(h - 2) / s + 2] parts of [s = 2^c] keys, and the later steps share the [c]. *)
+(** Aligned at every level, h keys outside the window: level 1 offers at most floor((h−2)/s) + 2
+    parts, and the later steps share the c of its parts: 2^d choices each, the d adding up to c.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem aligned_offers : forall k w (n : segment),
   0 <= w -> 0 < n - w ->
   let c := part_exponent (Z.of_nat k + 2) (nominal n - w) in
@@ -60,8 +63,9 @@ Proof. exact (aligned_offers 1 0 (first_keys (10 ^ 7)) ltac:(lia) ltac:(computed
 Print Assumptions aligned_offers.
 Print Assumptions offers_at_10_7.
 
-(** SPEC 2.5.6: and one part less at level 1 where the oldest key begins one, as with
-    [start = 0]. *)
+(** Where the oldest key begins a part, as with start = 0, level 1 offers at most floor((h−1)/s) +
+    1.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem aligned_offers_from_border : forall k w (n : segment),
   0 <= w -> 0 < n - w ->
   let c := part_exponent (Z.of_nat k + 2) (nominal n - w) in
@@ -85,8 +89,8 @@ Qed.
 Print Assumptions aligned_offers_from_border.
 Print Assumptions offers_at_2_20.
 
-(** SPEC 2.5.6, in all: with [c = q m + r], [0 <= r < m], each of the [m] steps below level 1 offers
-    [2^q] or [2^(q+1)], and together they offer [(m + r) 2^q]. *)
+(** With c = qm + r the m steps below level 1 offer 2^q or 2^(q+1) each, (m + r)·2^q in all.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem shares_are_even : forall m c,
   (0 < m)%nat -> 0 <= c ->
   let q := c / Z.of_nat m in
@@ -105,8 +109,9 @@ Print Assumptions shares_of_13.
 (** ** Against [h^(1/N)] (AlignedWork.v, AlignedBound.v,
     AlignedFour.v) *)
 
-(** SPEC 2.5.4, 2.5.6: of [h] keys level 1 offers at most [sqrt 2 h^(1/N)] parts besides the two at
-    the ends, and each later step at most [2^(1 - 1/(2N - 2)) h^(1/N)], less than twice the root. *)
+(** Besides the two parts at the ends level 1 offers at most √2·h^(1/N), and each later step at most
+    2^(1−1/(2N−2))·h^(1/N).
+    SPEC 2.5.4, 2.5.6; `MostChoices`. *)
 Theorem steps_are_few : forall k h,
   0 < h ->
   let N := Z.of_nat k + 2 in
@@ -125,8 +130,8 @@ Proof. split; [reflexivity | exact (steps_are_few 1 (2 ^ 20) ltac:(lia))]. Qed.
 Print Assumptions steps_are_few.
 Print Assumptions few_at_2_20.
 
-(** SPEC 2.5.6: in two steps the [h / s] parts and the [s] keys of one are together at most
-    [3 / (2 sqrt 2)], 1.061, times the lower bound [2 sqrt h]. *)
+(** In two steps floor(h/s) + s is at most 3/(2√2), 1.061, times the lower bound 2√h.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem two_steps_are_near : forall h,
   0 < h ->
   let s := 2 ^ part_exponent 2 h in 2 * (h / s + s) ^ 2 <= 9 * h.
@@ -140,8 +145,9 @@ Proof. split; [reflexivity | exact (two_steps_are_near 2049 ltac:(lia))]. Qed.
 Print Assumptions two_steps_are_near.
 Print Assumptions worst_of_two_steps.
 
-(** SPEC 2.5.6: from [2^10] keys outside the window on, two aligned steps offer less than 1.08 times
-    the lower bound [2 h^(1/2)], the parts at the ends included, where key 0 is eligible. *)
+(** In two steps, from h = 2^10 on and with start = 0: less than 1.08 times the lower bound 2√h in
+    all.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem two_steps_near_bound : forall w t,
   0 <= w -> 2 ^ 10 <= t + 1 - w ->
   exists cs,
@@ -157,7 +163,8 @@ Proof. exact (two_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed))
 Print Assumptions two_steps_near_bound.
 Print Assumptions two_steps_at_10_12.
 
-(** SPEC 2.5.6: and three less than 1.10 times [3 h^(1/3)]. *)
+(** In three, less than 1.10 times 3·h^(1/3).
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem three_steps_near_bound : forall w t,
   0 <= w -> 2 ^ 10 <= t + 1 - w ->
   exists cs,
@@ -173,7 +180,8 @@ Proof. exact (three_steps_near_bound 64 (10 ^ 12 + 63) ltac:(lia) ltac:(computed
 Print Assumptions three_steps_near_bound.
 Print Assumptions three_steps_at_10_12.
 
-(** SPEC 2.5.6: and four less than 1.11 times [4 h^(1/4)]. *)
+(** In four, less than 1.11 times 4·h^(1/4).
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem four_steps_near_bound : forall w t,
   0 <= w -> 2 ^ 10 <= t + 1 - w ->
   exists cs,

@@ -4,8 +4,8 @@
     Schedule.v and with the definitions of ResultsWork.v. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule ResultsWork.
-From Multistep Require Powers LowerBound Cost Exponents Checker.
+From Multistep Require Import Schedule Results ResultsWork.
+From Multistep Require Powers Cost Exponents Checker.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -17,10 +17,12 @@ Open Scope Z_scope.
 Definition factor_at_most (K : Z) (c : ratio) : Prop := good_factor c /\ num c <= K * den c.
 
 Definition standard_level (K M : Z) (l : level) : Prop :=
+  good_level l /\
   match l with
-  | Tight e => e = Ratio M 1
+  | Tight e => same_number e (Ratio M 1)
   | Power e b f q =>
-      e = Ratio M 1 /\ factor_at_most K b /\ factor_at_most K f /\ q = Ratio (M - 1) M
+      same_number e (Ratio M 1) /\ factor_at_most K b /\ factor_at_most K f /\
+      same_number q (Ratio (M - 1) M)
   | Even => True
   | Aligned => False
   end.
@@ -33,17 +35,19 @@ Fixpoint standard (K : Z) (ls : list level) : Prop :=
 
 Definition cost_constant (N K : Z) : Z := Z.max (2 ^ N) (5 * K) ^ (N * (N - 1)).
 
+(** Default exponents, factors of at most K: on every path, each level scores at most (C·n)^(1/N)
+    anchors and the final span has at most so many keys; C is stated.
+    SPEC 2.5.4; `path_work`. *)
 Theorem path_cost : forall K ls w (n : segment),
   1 <= K -> standard K ls -> 0 <= w -> 0 <= n ->
   let N := steps_of ls in
   costs_at_most w ls n (repeat (root N (cost_constant N K * n)) (S (length ls))).
 Proof. exact Cost.path_cost. Qed.
 
-Definition nstep3 : list level := [default_tight 3; Even].
-
 (** Three steps and [n] keys: no step offers more than [64 n^(1/3)]. *)
-Example path_cost_at_2_21 : costs_at_most 0 nstep3 (first_keys (2 ^ 21)) [8192; 8192; 8192].
-Proof. apply (path_cost 1 nstep3 0 (first_keys (2 ^ 21))); computed. Qed.
+Example path_cost_at_2_21 :
+  costs_at_most 0 (levels nstep3) (first_keys (2 ^ 21)) [8192; 8192; 8192].
+Proof. apply (path_cost 1 (levels nstep3) 0 (first_keys (2 ^ 21))); computed. Qed.
 
 Print Assumptions path_cost.
 Print Assumptions path_cost_at_2_21.
@@ -73,15 +77,17 @@ Definition query_work (top_k : Z) (s : schedule) (n : segment) (work : Z) : Prop
 Definition interval (low high : Z) : list Z :=
   map (fun k => low + Z.of_nat k) (seq 0 (Z.to_nat (high - low))).
 
-(** [work t] is the work of query [t]: the window's, and beyond that [O(len^(1 + 1/N))] in all. *)
-Theorem context_cost : forall top_k K s start len work,
-  1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= len ->
-  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
+(** L queries, whatever top_k paths they keep: W·L + T with T^N ≤ C'·L^(N+1), which is O(L^(1+1/N))
+    beyond the window.
+    SPEC 2.5.4; `random_routing_work`. *)
+Theorem context_cost : forall top_k K s start L work,
+  1 <= K -> 0 <= top_k -> standard K (levels s) -> 0 <= window_index s -> 0 <= L ->
+  (forall t, start <= t < start + L -> query_work top_k s (seen start t) (work t)) ->
   let N := steps_of (levels s) in
   exists beyond_window,
-    total (map work (interval start (start + len))) <= beyond_window + len * window_of s /\
+    total (map work (interval start (start + L))) <= beyond_window + L * window_of s /\
     0 <= beyond_window /\
-    beyond_window ^ N <= (1 + top_k * (N - 1)) ^ N * cost_constant N K * len ^ (N + 1).
+    beyond_window ^ N <= (1 + top_k * (N - 1)) ^ N * cost_constant N K * L ^ (N + 1).
 Proof. exact Cost.context_cost. Qed.
 
 (** Two tight steps, 20 keys: 4 anchors scored, and the 5 keys [[12, 17)] of the second. *)
@@ -115,7 +121,8 @@ Example cost_of_four_queries :
 Proof.
   split; [reflexivity |].
   exact (context_cost 1 1 two_tight 0 4 four_works ltac:(lia) ltac:(lia)
-           ltac:(repeat constructor) ltac:(computed) ltac:(lia) work_of_four_queries).
+           ltac:(repeat constructor; computed) ltac:(computed) ltac:(lia)
+           work_of_four_queries).
 Qed.
 
 Print Assumptions context_cost.
@@ -127,23 +134,18 @@ Print Assumptions cost_of_four_queries.
 
     Any scheme of two steps, with [p = a/d], [q = b/d], and [x = O(n^p)] said as [x^d <= K n^a]. *)
 
+(** Any two steps with O(n^p) anchors and spans of O(n^q) keys that reach every key for every n have
+    p + q ≥ 1.
+    SPEC 2.5.7; `work_lower_bound`. *)
 Theorem two_step_exponents : forall state offered key (start : Z -> state) anchors spans a b d K K',
   0 <= a -> 0 <= b -> 0 <= K -> 0 <= K' ->
-  (forall n, 0 < n ->
-     offers_at_most offered [anchors n; spans n] (start n) /\
-     0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
-     0 <= spans n /\ spans n ^ d <= K' * n ^ b) ->
-  (forall n j, 0 <= j < n -> reaches offered key 2 (start n) j) ->
+  forall (few_choices : forall n, 0 < n ->
+      offers_at_most offered [anchors n; spans n] (start n) /\
+      0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
+      0 <= spans n /\ spans n ^ d <= K' * n ^ b)
+    (all_reached : forall n j, 0 <= j < n -> reaches offered key 2 (start n) j),
   d <= a + b.
-Proof.
-  intros state offered key start anchors spans a b d K K'
-    a_nonneg b_nonneg K_nonneg K'_nonneg small all_reached.
-  apply (Exponents.coverage_needs_exponents (LowerBound.Scheme state offered key)
-           start anchors spans a b d K K' a_nonneg b_nonneg K_nonneg K'_nonneg).
-  - intros n n_pos. destruct (small n n_pos) as (offers & rest).
-    split; [now apply same_offers | exact rest].
-  - intros n j range. now apply same_reaches, all_reached.
-Qed.
+Proof. exact Exponents.coverage_needs_exponents. Qed.
 
 (** [p = q = 1/2] is just enough: with [r = floor (n^(1/2)) + 1], first one of [r] parts, then one
     of the [r] keys in it.  A state is [n], the key or part, and whether a part has been chosen. *)
@@ -200,11 +202,14 @@ Print Assumptions half_and_half.
 
 (** The power rule of this project: stripes [i^e] are about [n^(1/e)] anchors, [p = 1/e]. *)
 
+(** Two steps of the power rule without a window and with p + q < 1 (stripes i^(1/p), spans n^q)
+    exclude a key of every context longer than a stated bound.
+    SPEC 2.5.7; `verify_all`. *)
 Theorem low_exponents_exclude : forall e b f q K n,
   good_exponent e -> good_span_exponent q ->
   1 <= K -> factor_at_most K b -> factor_at_most K f ->
-  den e * den q + num q * num e < num e * den q ->
-  2 ^ (den e * den q) * (5 * K) ^ (num e * den q) < n ->
+  forall (exponents_low : den e * den q + num q * num e < num e * den q)
+    (long : 2 ^ (den e * den q) * (5 * K) ^ (num e * den q) < n),
   exists j, 0 <= j < n /\ ~ reachable (Schedule [Power e b f q] 0) 0 (n - 1) j.
 Proof. exact Exponents.power_rule_needs_exponents. Qed.
 

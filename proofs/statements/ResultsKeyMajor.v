@@ -13,15 +13,15 @@ From Multistep Require Transpose.
 Import ListNotations.
 Open Scope Z_scope.
 
-(** SPEC 6: if each row lists a key as often as the key lists the row, then the sum over all pairs
-    is the same row by row and key by key, for any function of the pair, and in whatever order the
-    rows, the keys and their lists are. *)
-Theorem key_major_is_row_major : forall rows keys keys_of rows_of (f : Z -> Z -> Z),
-  NoDup rows -> NoDup keys ->
-  (forall i, In i rows -> incl (keys_of i) keys) ->
-  (forall j, In j keys -> incl (rows_of j) rows) ->
-  (forall i j, In i rows -> In j keys ->
-    count_occ Z.eq_dec (keys_of i) j = count_occ Z.eq_dec (rows_of j) i) ->
+(** If each row lists a key as often as the key lists the row, the sum over all pairs is the same
+    row by row and key by key, for any function of the pair, in any order.
+    SPEC 6; `cuda/attend/backward_keys_sm90.cu`. *)
+Theorem key_major_is_row_major : forall rows keys keys_of rows_of (f : Z -> Z -> Z)
+  (rows_distinct : NoDup rows) (keys_distinct : NoDup keys)
+  (rows_list_keys : forall i, In i rows -> incl (keys_of i) keys)
+  (keys_list_rows : forall j, In j keys -> incl (rows_of j) rows)
+  (same_pairs : forall i j, In i rows -> In j keys ->
+     count_occ Z.eq_dec (keys_of i) j = count_occ Z.eq_dec (rows_of j) i),
   total (map (fun i => total (map (f i) (keys_of i))) rows)
   = total (map (fun j => total (map (fun i => f i j) (rows_of j))) keys).
 Proof. exact Transpose.key_major_is_row_major. Qed.

@@ -4,12 +4,10 @@
     both rest on. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule.
-From Multistep Require MeanWork LowerBound Checker.
+From Multistep Require Import Schedule ResultsWork.
+From Multistep Require MeanWork Checker.
 Import ListNotations.
 Open Scope Z_scope.
-
-Definition total (cs : list Z) : Z := fold_right Z.add 0 cs.
 
 (** ** Any scheme (MeanWork.v)
 
@@ -30,40 +28,18 @@ Fixpoint work {state : Type} (offered : state -> list state) (steps : nat) (from
                       (offered from))
   end.
 
-Lemma same_paths : forall state offered key steps (from : state),
-  MeanWork.paths (LowerBound.Scheme state offered key) steps from = paths offered steps from.
-Proof.
-  intros state offered key. induction steps as [| k IH]; intros from; [reflexivity |].
-  apply (f_equal (fold_right Z.add 0)), map_ext. exact IH.
-Qed.
-
-Print Assumptions same_paths.
-
-Lemma same_work : forall state offered key steps (from : state),
-  MeanWork.work (LowerBound.Scheme state offered key) steps from = work offered steps from.
-Proof.
-  intros state offered key. induction steps as [| k IH]; intros from; [reflexivity |].
-  apply (f_equal (fold_right Z.add 0)), map_ext. intros next. now rewrite IH, same_paths.
-Qed.
-
-Print Assumptions same_work.
-
-(** The mean work of [P] paths, [T / P], is at least N P^(1/N). *)
-Theorem mean_work : forall state offered (from : state) steps,
+(** P paths of any N-step scheme that are offered T choices on their way, all together, have
+    N^N·P^(N+1) ≤ T^N: the mean T/P is at least N·P^(1/N).
+    SPEC 2.5.8; `work_lower_bound`. *)
+Theorem mean_work : forall state offered steps (from : state),
   let N := Z.of_nat steps in
   N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
-Proof.
-  intros state offered from steps N.
-  rewrite <- (same_paths state offered (fun _ => 0)), <- (same_work state offered (fun _ => 0)).
-  apply MeanWork.mean_work.
-Qed.
+Proof. exact MeanWork.mean_work. Qed.
 
 (** Two steps of three choices: nine paths, each with six choices on its way, which meets it. *)
-Definition next_digit (x : Z) : list Z := [3 * x; 3 * x + 1; 3 * x + 2].
-
 Example nine_paths :
   paths next_digit 2 0 = 9 /\ work next_digit 2 0 = 54 /\ 2 ^ 2 * 9 ^ (2 + 1) <= 54 ^ 2.
-Proof. split; [| split]; [reflexivity | reflexivity | exact (mean_work Z next_digit 0 2)]. Qed.
+Proof. split; [| split]; [reflexivity | reflexivity | exact (mean_work Z next_digit 2 0)]. Qed.
 
 Print Assumptions mean_work.
 Print Assumptions nine_paths.
@@ -95,20 +71,19 @@ Fixpoint work_of_pairs (w : Z) (ls : list level) (n : segment) : Z :=
                (stripes w (steps_of ls) l n))
   end.
 
-(** If all keys outside the window are reached, their number is a lower bound of the pairs', and the
-    mean work of a pair is at least N n^(1/N). *)
-Theorem mean_work_of_covering_schedules : forall s start len,
-  good s -> covered s start len ->
+(** A covering schedule of this project has at least as many pairs as keys outside its window, so
+    that the mean is at least N·n^(1/N).
+    SPEC 2.5.8; `path_work`. *)
+Theorem mean_work_of_covering_schedules : forall s start stop,
+  good s -> covered s start stop ->
   let N := Z.of_nat (S (length (levels s))) in
-  let P := pairs (window_index s) (levels s) (seen start (len - 1)) in
-  let T := work_of_pairs (window_index s) (levels s) (seen start (len - 1)) in
-  len - start - window_of s <= P /\ N ^ N * P ^ (N + 1) <= T ^ N.
+  let P := pairs (window_index s) (levels s) (seen start (stop - 1)) in
+  let T := work_of_pairs (window_index s) (levels s) (seen start (stop - 1)) in
+  stop - start - window_of s <= P /\ N ^ N * P ^ (N + 1) <= T ^ N.
 Proof. exact MeanWork.mean_work_of_covering_schedules. Qed.
 
 (** Two tight steps, 20 keys: each has one path; they score 9.4 on average, as `verify` says, and
     not less than 2 sqrt(20), 8.9. *)
-Definition two_tight : schedule := Schedule [default_tight 2] 0.
-
 Example two_tight_mean :
   pairs 0 (levels two_tight) (seen 0 (20 - 1)) = 20 /\
   work_of_pairs 0 (levels two_tight) (seen 0 (20 - 1)) = 188 /\

@@ -5,17 +5,17 @@
     one path is kept. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule.
+From Multistep Require Import Schedule ResultsWork.
 From Multistep Require Routing Checker.
 Import ListNotations.
 Open Scope Z_scope.
 
 (** ** Vectors of [D] coordinates (Routing.v) *)
 
-Definition total (cs : list Z) : Z := fold_right Z.add 0 cs.
 Definition dot (D : nat) (a b : nat -> Z) : Z := total (map (fun c => a c * b c) (seq 0 D)).
 
-(** Among vectors as long as [a] only [a] scores best for the query [a]. *)
+(** Among vectors of one length none scores more for the query a than a itself, and as much only a.
+    SPEC 2.5.11; `span_search`. *)
 Theorem own_query_scores_best : forall D a b,
   dot D a a = dot D b b ->
   dot D a b <= dot D a a /\
@@ -35,16 +35,14 @@ Qed.
 Print Assumptions own_query_scores_best.
 Print Assumptions three_four_scores_best.
 
-(** A mean of others, with weights, never scores more than all of them, whatever the query. *)
+(** A mean of other anchors, with weights, never scores more than all of them: it never wins alone.
+    SPEC 2.5.11; `span_search`. *)
 Theorem middle_never_wins_alone : forall D q middle others,
   0 < total (map fst others) -> Forall (fun one => 0 <= fst one) others ->
   (forall c, (c < D)%nat ->
      total (map fst others) * middle c = total (map (fun one => fst one * snd one c) others)) ->
   exists one, In one others /\ dot D q middle <= dot D q (snd one).
-Proof.
-  intros D q middle others some nonneg mean.
-  now apply (Routing.middle_never_wins_alone D q middle others).
-Qed.
+Proof. exact Routing.middle_never_wins_alone. Qed.
 
 (** (4, 2) between (3, 4) and (5, 0). *)
 Example four_two_never_wins_alone : forall q,
@@ -61,49 +59,33 @@ Print Assumptions four_two_never_wins_alone.
 
 (** ** Paths
 
-    The key that stripe [i] of a segment is scored by. *)
-Definition anchor (w steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
-  ends n - 1 - match l with
-               | Tight e | Power e _ _ _ => floor_power i e - 1
-               | Even | Aligned => near (span_of w steps_left l n i)
-               end.
-
-(** With one routing query a level, every choice of the path is one of the best: no anchor of the
+    With one routing query a level, every choice of the path is one of the best: no anchor of the
     segment scores more, and as much only one with the same vector. *)
 Fixpoint best (D : nat) (vector : Z -> nat -> Z) (w : Z) (ls : list level) (n : segment)
     (path : list Z) (queries : list (nat -> Z)) : Prop :=
   match ls, path, queries with
   | [], [], [] => True
   | l :: rest, i :: path', q :: queries' =>
-      let own := vector (anchor w (steps_of ls) l n i) in
+      let vector_of i := vector (ends n - 1 - anchor w (steps_of ls) l n i) in
       (forall other, is_stripe w (steps_of ls) l n other ->
-         let its := vector (anchor w (steps_of ls) l n other) in
-         dot D q its <= dot D q own /\
-         (dot D q its = dot D q own -> forall c, (c < D)%nat -> own c = its c)) /\
+         dot D q (vector_of other) <= dot D q (vector_of i) /\
+         (dot D q (vector_of other) = dot D q (vector_of i) ->
+          forall c, (c < D)%nat -> vector_of i c = vector_of other c)) /\
       best D vector 0 rest (segment_of w (steps_of ls) l n i) path' queries'
   | _, _, _ => False
   end.
 
-(** Search keys of one length: of every schedule each path is chosen by some routing queries, its
-    own anchors'. *)
+(** Search keys of one length: for every path of any schedule there are routing queries, one a
+    level, for which no anchor of a searched segment scores more than the path's own.
+    SPEC 2.5.11; `span_search`. *)
 Theorem every_path_can_be_chosen : forall D vector square,
   (forall key, dot D (vector key) (vector key) = square) ->
   forall ls w (n : segment) path d,
   leads w ls n path d -> exists queries, best D vector w ls n path queries.
-Proof.
-  intros D vector square same ls.
-  induction ls as [| l rest IH]; intros w n [| i path] d led; try destruct led.
-  - now exists [].
-  - destruct H0 as [_ led]. apply IH in led. destruct led as [queries chosen].
-    exists (vector (anchor w (steps_of (l :: rest)) l n i) :: queries).
-    split; [| exact chosen]. intros other searched.
-    apply own_query_scores_best. now rewrite !same.
-Qed.
+Proof. exact Routing.every_path_can_be_chosen. Qed.
 
 (** The keys of 20 as unit vectors, two tight steps: distance 12 is in the span of stripe 3. *)
 Definition axis (key : Z) (c : nat) : Z := if key =? Z.of_nat c then 1 else 0.
-Definition two_tight : schedule := Schedule [default_tight 2] 0.
-
 Example distance_12_can_be_chosen :
   exists queries,
     best 20 (fun key => axis (key mod 20)) 0 (levels two_tight) (seen 0 19) [3] queries.
@@ -120,20 +102,16 @@ Qed.
 Print Assumptions every_path_can_be_chosen.
 Print Assumptions distance_12_can_be_chosen.
 
-(** So where a context is covered, every key outside the window can be chosen. *)
-Theorem every_key_can_be_chosen : forall D vector square s start len,
+(** So for every key outside the window where a context is covered.
+    SPEC 2.5.11; `span_search`. *)
+Theorem every_key_can_be_chosen : forall D vector square s start stop,
   (forall key, dot D (vector key) (vector key) = square) ->
-  covered s start len ->
-  forall t j, start <= j <= t -> t < len -> window_of s <= t - j ->
+  covered s start stop ->
+  forall t j, start <= j <= t -> t < stop -> window_of s <= t - j ->
   exists path queries,
     leads (window_index s) (levels s) (seen start t) path (t - j) /\
     best D vector (window_index s) (levels s) (seen start t) path queries.
-Proof.
-  intros D vector square s start len same all t j range inside outside.
-  destruct (all t j range inside) as [windowed | [path led]]; [lia |].
-  destruct (every_path_can_be_chosen D vector square same _ _ _ _ _ led) as [queries chosen].
-  now exists path, queries.
-Qed.
+Proof. exact Routing.every_key_can_be_chosen. Qed.
 
 (** Vectors of one coordinate, all 1: ties everywhere, and nothing scores more. *)
 Example every_key_of_20_can_be_chosen : forall t j, 0 <= j <= t -> t < 20 -> 0 <= t - j ->

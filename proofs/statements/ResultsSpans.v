@@ -13,11 +13,12 @@ Open Scope Z_scope.
 Definition rows : list (Z * span) :=
   [(3, Span 0 4); (5, Span 5 6); (4, Span 3 5); (4, Span 0 2)].
 
-(** SPEC 9: the checker lists a pair of a query and a key exactly if the query is in the list, the
-    key eligible, and in none of the query's spans, which are keys here, not distances. *)
-Theorem checker_lists_the_excluded : forall rows start len t j,
-  In (t, j) (SpanChecker.excluded_pairs rows start len) <->
-  start <= j <= t /\ t < len /\ (exists s, In (t, s) rows) /\
+(** The checker of `SpanChecker.v` lists a pair exactly where the query is in the list, the key
+    eligible, and in none of its spans.
+    SPEC 9; `verify_spans`. *)
+Theorem checker_lists_the_excluded : forall rows start stop t j,
+  In (t, j) (SpanChecker.excluded_pairs rows start stop) <->
+  start <= j <= t /\ t < stop /\ (exists s, In (t, s) rows) /\
   ~ exists s, In (t, s) rows /\ within j s.
 Proof. exact SpanChecker.in_excluded_pairs. Qed.
 
@@ -33,11 +34,12 @@ Qed.
 Print Assumptions checker_lists_the_excluded.
 Print Assumptions six_are_excluded.
 
-(** It lists them by query, then by key, and none twice: the first of them is the first hole, and
-    there are as many as the list is long. *)
-Theorem excluded_are_in_order : forall rows start len,
+(** It lists them by query, then by key, and none twice: the first is the first hole, and the list's
+    length is their number.
+    SPEC 9; `CoverageReport`. *)
+Theorem excluded_are_in_order : forall rows start stop,
   StronglySorted (fun a b => fst a < fst b \/ fst a = fst b /\ snd a < snd b)
-                 (SpanChecker.excluded_pairs rows start len).
+                 (SpanChecker.excluded_pairs rows start stop).
 Proof. exact SpanChecker.excluded_pairs_sorted. Qed.
 
 (** So no pair of [rows] comes before (4, 2). *)

@@ -4,10 +4,12 @@
     with Schedule.v and with the definitions of ResultsWork.v and ResultsCost.v.
 
     The work of a query is what it is in ResultsCost.v: anchors and keys of whichever [top_k] paths
-    the scores keep.  So the bounds here are of the most work that any scores can cause. *)
+    the scores keep.  So the bounds here are of the most work that any scores can cause.
+    In the sentences [F = N / (N + 1) (L + 1)^(1 + 1/N)], and a window of [W] keys adds [W L]; how
+    far a bound lies above the worst is for three steps, one path and [L = 2^20]. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule ResultsWork ResultsCost.
+From Multistep Require Import Schedule Results ResultsWork ResultsCost.
 From Multistep Require SumsOfRoots Totals AlignedTotals.
 Import ListNotations.
 Open Scope Z_scope.
@@ -18,8 +20,8 @@ Definition below_integral (c N L x : Z) : Prop :=
 
 (** ** Sums of roots (SumsOfRoots.v) *)
 
-(** SPEC 2.5.4: [m] numbers of which the [n]-th, [n = 0 ... m - 1], is at most [c (n + j)^(1/N)] add
-    up to at most [c N / (N + 1) (m + j)^(1 + 1/N)]. *)
+(** m numbers, the n-th at most c·(n+j)^(1/N), add up to at most c·N/(N+1)·(m+j)^(1+1/N).
+    SPEC 2.5.4; `random_routing_work`. *)
 Theorem roots_add_up : forall N c j low x m,
   0 < N -> 0 <= c -> 0 <= j -> 0 <= m ->
   (forall n, 0 <= n < m -> 0 <= x (low + n) /\ x (low + n) ^ N <= c ^ N * (n + j)) ->
@@ -46,19 +48,19 @@ Print Assumptions nine_roots.
 
 (** ** The default rules (Totals.v) *)
 
-(** SPEC 2.5.10: [L] queries of [N] steps, tight and then even, cost at most
-    [(1 + top_k (N - 1) c) N / (N + 1) (L + 1)^(1 + 1/N) + (top_k (N - 1) (c + 1) + W) L], for any
-    rational [c >= N^(1/(N-1))]. *)
-Theorem nstep_context_cost : forall top_k k w start len c work,
-  0 <= top_k -> 0 <= w -> 0 <= len ->
+(** The default rules, tight and then even: at most (1 + top_k·(N−1)·c)·F + top_k·(N−1)·(c+1)·L
+    choices, c ≥ N^(1/(N−1)) rational, 2.7 % above the worst.
+    SPEC 2.5.10; `random_routing_work`. *)
+Theorem nstep_context_cost : forall top_k k w start L c work,
+  0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
   let s := Schedule (default_tight N :: repeat Even k) w in
   0 < den c -> 0 <= num c -> N * den c ^ (N - 1) <= num c ^ (N - 1) ->
-  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
-  exists roots, below_integral 1 N (len + 1) roots /\
-    den c * total (map work (interval start (start + len)))
+  (forall t, start <= t < start + L -> query_work top_k s (seen start t) (work t)) ->
+  exists roots, below_integral 1 N (L + 1) roots /\
+    den c * total (map work (interval start (start + L)))
     <= (den c + top_k * (N - 1) * num c) * roots
-       + (top_k * (N - 1) * (num c + den c) + den c * window_of s) * len.
+       + (top_k * (N - 1) * (num c + den c) + den c * window_of s) * L.
 Proof. exact Totals.nstep_context_cost. Qed.
 
 (** The four queries of ResultsCost.v: 12, and at most 33.  [c = 2] is exact in two steps. *)
@@ -75,7 +77,7 @@ Qed.
 (** Three steps, [2^20] queries, one path each, and [c = 26/15]: 345.8 choices a query, whatever the
     scores; the worst scores, counted, cost 353 098 797 in all, 336.7 a query. *)
 Example nstep_total_at_2_20 : forall work,
-  (forall t, 0 <= t < 0 + 2 ^ 20 -> query_work 1 (Schedule nstep3 0) (seen 0 t) (work t)) ->
+  (forall t, 0 <= t < 0 + 2 ^ 20 -> query_work 1 nstep3 (seen 0 t) (work t)) ->
   total (map work (interval 0 (0 + 2 ^ 20))) <= 362603749.
 Proof.
   intros work works.
@@ -94,16 +96,16 @@ Print Assumptions nstep_total_at_2_20.
 
 (** ** Even at every level *)
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of [N] even steps cost at most
-    [(1 + top_k (N - 1)) (N / (N + 1) L^(1 + 1/N) + L) + W L]. *)
-Theorem even_context_cost : forall top_k k w start len work,
-  0 <= top_k -> 0 <= w -> 0 <= len ->
+(** Even at every level: at most (1 + top_k·(N−1))·(N/(N+1)·L^(1+1/N) + L), 1.1 % above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
+Theorem even_context_cost : forall top_k k w start L work,
+  0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
   let s := Schedule (repeat Even (S k)) w in
-  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
-  exists roots, below_integral 1 N len roots /\
-    total (map work (interval start (start + len)))
-    <= (1 + top_k * (N - 1)) * roots + (1 + top_k * (N - 1) + w) * len.
+  (forall t, start <= t < start + L -> query_work top_k s (seen start t) (work t)) ->
+  exists roots, below_integral 1 N L roots /\
+    total (map work (interval start (start + L)))
+    <= (1 + top_k * (N - 1)) * roots + (1 + top_k * (N - 1) + w) * L.
 Proof. exact Totals.even_context_cost. Qed.
 
 (** Two steps and four queries, each with its newest part: 1 anchor and 1 key, 1 and 2, 2 and 2,
@@ -154,18 +156,18 @@ Print Assumptions even_total_at_2_20.
 
 (** ** Aligned at every level *)
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of [N] aligned steps cost at most
-    [(1 + top_k (N - 1)) c N / (N + 1) (L + 1)^(1 + 1/N) + (2 + w) L], for any rational
-    [c >= 2^(1 - 1/(2N - 2))]. *)
-Theorem aligned_context_cost : forall top_k k w start len c work,
-  0 <= top_k -> 0 <= w -> 0 <= len ->
+(** Aligned at every level: at most (1 + top_k·(N−1))·c·F + 2·L, c ≥ 2^(1−1/(2N−2)) rational, 63 %
+    above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
+Theorem aligned_context_cost : forall top_k k w start L c work,
+  0 <= top_k -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
   let s := Schedule (repeat Aligned (S k)) w in
   0 < den c -> 0 <= num c -> 2 ^ (2 * N - 3) * den c ^ (2 * N - 2) <= num c ^ (2 * N - 2) ->
-  (forall t, start <= t < start + len -> query_work top_k s (seen start t) (work t)) ->
-  exists roots, below_integral (num c) N (len + 1) roots /\
-    den c * total (map work (interval start (start + len)))
-    <= (1 + top_k * (N - 1)) * roots + den c * (2 + w) * len.
+  (forall t, start <= t < start + L -> query_work top_k s (seen start t) (work t)) ->
+  exists roots, below_integral (num c) N (L + 1) roots /\
+    den c * total (map work (interval start (start + L)))
+    <= (1 + top_k * (N - 1)) * roots + den c * (2 + w) * L.
 Proof. exact Totals.aligned_context_cost. Qed.
 
 (** Two steps and four queries, each with its newest part: 1 anchor and 1 key, 2 and 1, 2 and 1,
@@ -219,17 +221,16 @@ Print Assumptions works_of_four_aligned.
 Print Assumptions aligned_of_four_queries.
 Print Assumptions aligned_total_at_2_20.
 
-(** SPEC 2.5.4, 2.5.6: [L] queries of two, three or four aligned steps, where key 0 is eligible and
-    each query keeps one path, cost at most [c N / (N + 1) (L + 1)^(1 + 1/N) + (1 + w) L], with [c]
-    = 2.122, 3.24 or 4.326: a little above the square root of 9/2, the cube root of 34, the fourth
-    root of 350. *)
-Theorem few_aligned_steps_context_cost : forall k p w len work,
-  In (k, p) [(0%nat, 2122); (1%nat, 3240); (2%nat, 4326)] -> 0 <= w -> 0 <= len ->
+(** Aligned in two, three and four steps, with start = 0 and one path a query: at most c·F + L, c =
+    2.122, 3.24 and 4.326, 4.2 % above the worst.
+    SPEC 2.5.4, 2.5.6; `random_routing_work`. *)
+Theorem few_aligned_steps_context_cost : forall k p w L work,
+  In (k, p) [(0%nat, 2122); (1%nat, 3240); (2%nat, 4326)] -> 0 <= w -> 0 <= L ->
   let N := Z.of_nat k + 2 in
   let s := Schedule (repeat Aligned (S k)) w in
-  (forall t, 0 <= t < len -> query_work 1 s (seen 0 t) (work t)) ->
-  exists roots, below_integral p N (len + 1) roots /\
-    1000 * total (map work (interval 0 len)) <= roots + 1000 * (1 + w) * len.
+  (forall t, 0 <= t < L -> query_work 1 s (seen 0 t) (work t)) ->
+  exists roots, below_integral p N (L + 1) roots /\
+    1000 * total (map work (interval 0 L)) <= roots + 1000 * (1 + w) * L.
 Proof. exact AlignedTotals.few_aligned_steps_context_cost. Qed.
 
 (** The four queries above: 12, and at most 19. *)

@@ -4,13 +4,10 @@
     both rest on. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule.
-From Multistep Require AmGm LowerBound Optimality Checker.
+From Multistep Require Import Schedule Results.
+From Multistep Require LowerBound ManySteps Optimality Checker.
 Import ListNotations.
 Open Scope Z_scope.
-
-(** Decides a statement about numbers by computing it. *)
-Ltac computed := vm_compute; repeat split; congruence.
 
 (** ** No scheme does with less work (LowerBound.v)
 
@@ -37,38 +34,15 @@ Fixpoint offers_at_most {state : Type} (offered : state -> list state)
 Definition total (cs : list Z) : Z := fold_right Z.add 0 cs.
 Definition nonnegative (cs : list Z) : Prop := Forall (fun c => 0 <= c) cs.
 
-Lemma same_reaches : forall state offered key steps (from : state) j,
-  LowerBound.reaches (LowerBound.Scheme state offered key) steps from j <->
-  reaches offered key steps from j.
-Proof.
-  intros state offered key. induction steps as [| k IH]; intros from j; [reflexivity |].
-  split; intros (next & chosen & found); exists next; split; try apply IH; assumption.
-Qed.
-
-Print Assumptions same_reaches.
-
-Lemma same_offers : forall state offered key cs (from : state),
-  offers_at_most offered cs from ->
-  LowerBound.offers_at_most (LowerBound.Scheme state offered key) cs from.
-Proof.
-  intros state offered key. induction cs as [| c rest IH]; intros from offers; [exact I |].
-  split; [apply offers | intros next chosen; apply IH, offers, chosen].
-Qed.
-
-Print Assumptions same_offers.
-
 Definition product (cs : list Z) : Z := fold_right Z.mul 1 cs.
 
-Theorem at_most_product : forall state offered key (from : state) cs js,
+(** Any N-step scheme whose steps offer c_1 … c_N choices reaches at most c_1·…·c_N keys.
+    SPEC 2.5.5; `work_lower_bound`. *)
+Theorem at_most_product : forall state offered key cs (from : state) js,
   nonnegative cs -> offers_at_most offered cs from ->
   NoDup js -> (forall j, In j js -> reaches offered key (length cs) from j) ->
   Z.of_nat (length js) <= product cs.
-Proof.
-  intros state offered key from cs js nonneg offers distinct all_reached.
-  apply (LowerBound.distinct_at_most_product (LowerBound.Scheme state offered key) cs from js
-           nonneg); [now apply same_offers | exact distinct |].
-  intros j among. now apply same_reaches, all_reached.
-Qed.
+Proof. exact LowerBound.distinct_at_most_product. Qed.
 
 (** Two steps of three choices, two digits in base 3: at most nine keys. *)
 Definition next_digit (x : Z) : list Z := [3 * x; 3 * x + 1; 3 * x + 2].
@@ -80,7 +54,7 @@ Example at_most_nine_keys : forall js,
   NoDup js -> (forall j, In j js -> reaches next_digit (fun x => x) 2 0 j) ->
   Z.of_nat (length js) <= 9.
 Proof.
-  exact (fun js => at_most_product Z next_digit (fun x => x) 0 [3; 3] js
+  exact (fun js => at_most_product Z next_digit (fun x => x) [3; 3] 0 js
                      ltac:(repeat constructor; computed) next_digit_offers).
 Qed.
 
@@ -88,16 +62,14 @@ Print Assumptions at_most_product.
 Print Assumptions next_digit_offers.
 Print Assumptions at_most_nine_keys.
 
-Theorem lower_bound : forall state offered key (from : state) cs n,
+(** Any N-step scheme, however it chooses, whose steps offer c_1 … c_N choices and which reaches n
+    keys has (Σ c_m)^N ≥ N^N·n.
+    SPEC 2.5.5; `work_lower_bound`. *)
+Theorem lower_bound : forall state offered key cs (from : state) n,
   nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
   let N := Z.of_nat (length cs) in N ^ N * n <= total cs ^ N.
-Proof.
-  intros state offered key from cs n nonneg offers all_reached.
-  apply (LowerBound.lower_bound (LowerBound.Scheme state offered key) cs from n nonneg).
-  - now apply same_offers.
-  - intros j range. now apply same_reaches, all_reached.
-Qed.
+Proof. exact LowerBound.lower_bound. Qed.
 
 (** All nine keys are reached: the bound is met.  Of ten keys one is out of reach. *)
 Example nine_keys :
@@ -110,33 +82,26 @@ Proof.
     exists (j / 3). split; [cbn [next_digit In]; lia |].
     exists j. split; [cbn [next_digit In]; lia | reflexivity].
   - intros all_reached.
-    now apply (lower_bound Z next_digit (fun x => x) 0 [3; 3] 10 ltac:(repeat constructor; computed)
+    now apply (lower_bound Z next_digit (fun x => x) [3; 3] 0 10 ltac:(repeat constructor; computed)
                  next_digit_offers all_reached).
 Qed.
 
 Print Assumptions lower_bound.
 Print Assumptions nine_keys.
 
-(** No number of steps gets below 3 log_3 n choices. *)
-Theorem any_number_of_steps : forall state offered key (from : state) cs n,
+(** In any number of steps n keys take at least 3·log_3 n choices: n^3 ≤ 3^(Σ c_m).
+    SPEC 2.5.9; `work_lower_bound`. *)
+Theorem any_number_of_steps : forall state offered key cs (from : state) n,
   0 <= n -> nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
   n ^ 3 <= 3 ^ total cs.
-Proof.
-  intros state offered key from cs n n_nonneg nonneg offers all_reached.
-  apply (LowerBound.product_bound_to_cube_bound cs n nonneg n_nonneg).
-  rewrite <- (Z.sub_0_r n).
-  apply (LowerBound.reached_at_most_product (LowerBound.Scheme state offered key) cs from 0 n
-           nonneg).
-  - now apply same_offers.
-  - intros j range. now apply same_reaches, all_reached.
-Qed.
+Proof. exact ManySteps.any_number_of_steps. Qed.
 
 (** Choices of three meet it: 9^3 = 3^6. *)
 Example nine_keys_in_threes : 9 ^ 3 <= 3 ^ total [3; 3] /\ 9 ^ 3 = 3 ^ 6.
 Proof.
   split; [| reflexivity].
-  apply (any_number_of_steps Z next_digit (fun x => x) 0 [3; 3] 9);
+  apply (any_number_of_steps Z next_digit (fun x => x) [3; 3] 0 9);
     [lia | repeat constructor; computed | |].
   - exact next_digit_offers.
   - exact (proj1 nine_keys).
@@ -145,27 +110,20 @@ Qed.
 Print Assumptions any_number_of_steps.
 Print Assumptions nine_keys_in_threes.
 
-(** With k paths kept, each step behind the first is taken k times, and the choices are
-    [c + k * total cs] in all. *)
-Theorem paths_pay : forall state offered key (from : state) k c cs n,
+(** With k paths kept, which take k times the steps behind the first: N^N·k^(N−1)·n ≤ (c_1 + k·(c_2
+    + … + c_N))^N.
+    SPEC 2.5.9; `work_lower_bound`. *)
+Theorem paths_pay : forall state offered key k c cs (from : state) n,
   0 <= k -> nonnegative (c :: cs) -> offers_at_most offered (c :: cs) from ->
   (forall j, 0 <= j < n -> reaches offered key (length (c :: cs)) from j) ->
   let N := Z.of_nat (length (c :: cs)) in
   N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N.
-Proof.
-  intros state offered key from k c cs n k_nonneg nonneg offers all_reached.
-  apply (LowerBound.product_bound_to_paths_bound k c cs n k_nonneg nonneg).
-  rewrite <- (Z.sub_0_r n).
-  apply (LowerBound.reached_at_most_product (LowerBound.Scheme state offered key) (c :: cs) from
-           0 n nonneg).
-  - now apply same_offers.
-  - intros j range. now apply same_reaches, all_reached.
-Qed.
+Proof. exact ManySteps.paths_pay. Qed.
 
 (** Two paths: three choices, then twice three, and 72 <= 81. *)
 Example nine_keys_by_two_paths : 2 ^ 2 * (2 ^ (2 - 1) * 9) <= (3 + 2 * total [3]) ^ 2.
 Proof.
-  apply (paths_pay Z next_digit (fun x => x) 0 2 3 [3] 9); [lia | repeat constructor; computed | |].
+  apply (paths_pay Z next_digit (fun x => x) 2 3 [3] 0 9); [lia | repeat constructor; computed | |].
   - exact next_digit_offers.
   - exact (proj1 nine_keys).
 Qed.
@@ -184,10 +142,13 @@ Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : P
   | _, _ => False
   end.
 
-Theorem covering_schedules_pay : forall s start len cs,
-  good s -> covered s start len -> nonnegative cs -> length cs = S (length (levels s)) ->
-  costs_at_most (window_index s) (levels s) (seen start (len - 1)) cs ->
-  let N := Z.of_nat (length cs) in N ^ N * (len - start - window_of s) <= total cs ^ N.
+(** Every covering schedule of this project meets the lower bound (Σ c_m)^N ≥ N^N·n for the n keys
+    outside its window.
+    SPEC 2.5.5; `MostChoices`. *)
+Theorem covering_schedules_pay : forall s start stop cs,
+  good s -> covered s start stop -> nonnegative cs -> length cs = S (length (levels s)) ->
+  costs_at_most (window_index s) (levels s) (seen start (stop - 1)) cs ->
+  let N := Z.of_nat (length cs) in N ^ N * (stop - start - window_of s) <= total cs ^ N.
 Proof. exact LowerBound.schedule_lower_bound. Qed.
 
 (** Two tight steps, 20 keys: 4 anchors and at most 7 keys in a span, and 80 <= 121. *)
@@ -214,21 +175,16 @@ Print Assumptions covering_schedules_pay.
 Print Assumptions two_tight_costs.
 Print Assumptions two_tight_pay.
 
-(** The two bounds above for the schedules of this project. *)
-Theorem covering_schedules_pay_for_paths : forall s start len k c cs,
-  good s -> covered s start len -> 0 <= k -> nonnegative (c :: cs) ->
+(** It also meets the bounds for k paths and for any number of steps.
+    SPEC 2.5.9; `MostChoices`. *)
+Theorem covering_schedules_pay_for_paths : forall s start stop k c cs,
+  good s -> covered s start stop -> 0 <= k -> nonnegative (c :: cs) ->
   length (c :: cs) = S (length (levels s)) ->
-  costs_at_most (window_index s) (levels s) (seen start (len - 1)) (c :: cs) ->
+  costs_at_most (window_index s) (levels s) (seen start (stop - 1)) (c :: cs) ->
   let N := Z.of_nat (length (c :: cs)) in
-  let n := len - start - window_of s in
+  let n := stop - start - window_of s in
   N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N /\ (0 <= n -> n ^ 3 <= 3 ^ (c + total cs)).
-Proof.
-  intros s start len k c cs s_good all_covered k_nonneg nonneg steps cheap N n.
-  pose proof (LowerBound.schedule_product_bound s start len (c :: cs) s_good all_covered nonneg
-                steps cheap) as few.
-  split; [now apply LowerBound.product_bound_to_paths_bound |]. intros n_nonneg.
-  now apply (LowerBound.product_bound_to_cube_bound (c :: cs) n nonneg n_nonneg).
-Qed.
+Proof. exact ManySteps.covering_schedules_pay_for_paths. Qed.
 
 (** The 20 keys above by two paths: 160 <= 324, and 8000 <= 3^11. *)
 Example two_tight_pay_for_paths :
@@ -246,6 +202,9 @@ Print Assumptions two_tight_pay_for_paths.
 
 (** ** The even rule is optimal but for rounding (Optimality.v) *)
 
+(** The even rule at every level offers at most ceil(n^(1/N)) choices in each step, nested rounding
+    included.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem even_offers : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat (S k) in costs_at_most 0 (repeat Even k) n (repeat (ceil_root N n) (S k)).
@@ -264,7 +223,8 @@ Qed.
 Print Assumptions even_offers.
 Print Assumptions even_at_100_and_2_20.
 
-(** With a window the same of the keys outside it, [N = k + 2]. *)
+(** With a window of w keys the same of the n − w keys outside it.
+    SPEC 2.5.6; `MostChoices`. *)
 Theorem even_offers_beyond_window : forall k w (n : segment),
   0 < n - w ->
   let N := Z.of_nat k + 2 in
@@ -278,8 +238,9 @@ Proof. now apply (even_offers_beyond_window 1 973 (first_keys 1000)). Qed.
 Print Assumptions even_offers_beyond_window.
 Print Assumptions even_at_27_beyond_window.
 
-(** The default rules, tight and then even, [N = k + 2]: [R] anchors at level 1, and below it no
-    more choices in a step than an even rule has in the longest span. *)
+(** The default rules, R = floor(n^(1/N)): at most R anchors at level 1, and at most ceil(((R+1)^N −
+    R^N)^(1/(N−1))) choices in each later step.
+    SPEC 2.5.10; `MostChoices`. *)
 Theorem nstep_offers : forall k (n : segment),
   0 < n ->
   let N := Z.of_nat k + 2 in
@@ -305,17 +266,14 @@ Qed.
 Print Assumptions nstep_offers.
 Print Assumptions nstep_at_2_20.
 
-Theorem even_is_optimal : forall state offered key (from : state) cs n,
+(** A scheme that reaches n keys offers more than N·ceil(n^(1/N)) − N: the even rule is optimal but
+    for rounding.
+    SPEC 2.5.6; `work_lower_bound`. *)
+Theorem even_is_optimal : forall state offered key cs (from : state) n,
   0 < n -> cs <> [] -> nonnegative cs -> offers_at_most offered cs from ->
   (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
   let N := Z.of_nat (length cs) in N * ceil_root N n < total cs + N.
-Proof.
-  intros state offered key from cs n n_pos some nonneg offers all_reached N.
-  assert (N_pos : 0 < N) by (destruct cs; [contradiction | unfold N; cbn [length]; lia]).
-  apply Optimality.total_near_ceil_root; [exact N_pos | exact n_pos | |].
-  - now apply AmGm.total_nonneg.
-  - now apply (lower_bound state offered key from cs n).
-Qed.
+Proof. exact Optimality.even_is_optimal. Qed.
 
 (** Ten keys in two steps: 4 + 4 choices of the even rule, and no scheme has less than 7. *)
 Example even_at_10 : forall state offered key (from : state) c c',
@@ -323,7 +281,7 @@ Example even_at_10 : forall state offered key (from : state) c c',
   (forall j, 0 <= j < 10 -> reaches offered key 2 from j) -> 7 <= c + c'.
 Proof.
   intros state offered key from c c' nonneg offers all_reached.
-  pose proof (even_is_optimal state offered key from [c; c'] 10 eq_refl ltac:(discriminate)
+  pose proof (even_is_optimal state offered key [c; c'] from 10 eq_refl ltac:(discriminate)
                 nonneg offers all_reached) as near.
   change (2 * ceil_root 2 10 < c + (c' + 0) + 2) in near.
   assert (four : ceil_root 2 10 = 4) by reflexivity. lia.

@@ -15,6 +15,9 @@ Open Scope Z_scope.
 
 Record ratio := Ratio { num : Z; den : Z }.
 
+(** [x = y] as numbers, not as pairs: [4/2] is [2/1]. *)
+Definition same_number (x y : ratio) : Prop := num x * den y = num y * den x.
+
 (** [m = floor (i ^ e)] *)
 Definition is_floor_power (i : Z) (e : ratio) (m : Z) : Prop :=
   0 <= m /\ m ^ den e <= i ^ num e < (m + 1) ^ den e.
@@ -146,6 +149,14 @@ Definition last_searched (w steps_left : Z) (l : level) (n : segment) : Z :=
   | Even | Aligned => last_stripe steps_left l (beyond w n)
   end.
 
+(** The distance of the anchor of stripe [i], the key that is scored for it: an even or aligned
+    level cuts what the window leaves. *)
+Definition anchor (w steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
+  match l with
+  | Tight _ | Power _ _ _ _ => stripe steps_left l n i - 1
+  | Even | Aligned => w + stripe steps_left l (beyond w n) i - 1
+  end.
+
 (** What stripe [i] of a segment stands for. *)
 Definition span_of (w steps_left : Z) (l : level) (n : segment) (i : Z) : span :=
   match l with
@@ -209,9 +220,9 @@ Definition reachable (s : schedule) (start t j : Z) : Prop :=
   let d := t - j in
   d < window_of s \/ exists path, leads (window_index s) (levels s) (seen start t) path d.
 
-(** Structural non-exclusion of a context of [len] keys. *)
-Definition covered (s : schedule) (start len : Z) : Prop :=
-  forall t j, start <= j <= t -> t < len -> reachable s start t j.
+(** Structural non-exclusion of the context of the keys [[start, stop)]. *)
+Definition covered (s : schedule) (start stop : Z) : Prop :=
+  forall t j, start <= j <= t -> t < stop -> reachable s start t j.
 
 (** ** Parameters in range (SPEC 9) *)
 

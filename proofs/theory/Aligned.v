@@ -48,13 +48,13 @@ Qed.
 Theorem parts_are_causal : forall w M (n : segment) i,
   0 < M -> 0 <= w -> is_stripe w M Aligned n i ->
   let s := span_of w M Aligned n i in
-  let a := ends n - (w + stripe M Aligned (beyond w n) i) in
+  let a := ends n - 1 - anchor w M Aligned n i in
   ends n - n <= ends n - far s /\ ends n - far s <= a /\ a = ends n - near s - 1 /\
   ends n - near s <= ends n - w.
 Proof.
   intros w M n i M_pos w_nonneg chosen s a. unfold a, s.
   assert (order := span_in_segment w M Aligned n i M_pos I w_nonneg chosen).
-  assert (newest := anchor_is_newest w M n i). cbn [anchor window] in order, newest. lia.
+  assert (newest := anchor_is_newest w M n i). cbn [window] in order. lia.
 Qed.
 
 (** The stripes searched are the parts from the oldest key's to the newest key's. *)

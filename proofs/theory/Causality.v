@@ -58,14 +58,6 @@ Qed.
 Lemma beyond_0 : forall n, beyond 0 n = n.
 Proof. intros [m e h]. unfold beyond. cbn [held ends nominal]. f_equal; lia. Qed.
 
-(** The distance of the anchor of stripe [i].  At level 1 an even or aligned cut starts behind the
-    window. *)
-Definition anchor (w steps_left : Z) (l : level) (n : segment) (i : Z) : Z :=
-  match l with
-  | Even | Aligned => w + stripe steps_left l (beyond w n) i - 1
-  | _ => stripe steps_left l n i - 1
-  end.
-
 (** The spans of a segment, in order: the window's end, the span's beginning, its anchor, its end,
     the segment's end.  Under the power rule the beginning and the end are clipped at just these
     two places; a tight span ends where the next stripe begins, and stripes grow; the rules even and
@@ -101,7 +93,16 @@ Proof.
     set (J := (ends n - w - 1) / s) in *. nia.
 Qed.
 
-(** No span is empty: it holds its anchor. *)
+(** So no span is empty. *)
+Theorem spans_lie_in_their_segment : forall w M l (n : segment) i,
+  0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
+  let s := span_of w M l n i in window l w <= near s /\ near s < far s /\ far s <= n.
+Proof.
+  intros w M l n i M_pos l_good w_nonneg chosen.
+  assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen). cbv zeta. lia.
+Qed.
+
+(** It holds its anchor. *)
 Theorem span_holds_anchor : forall w M l (n : segment) i,
   0 < M -> good_level l -> 0 <= w -> is_stripe w M l n i ->
   within (anchor w M l n i) (span_of w M l n i).
@@ -239,6 +240,42 @@ Proof.
   assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity. lia.
 Qed.
 
+(** Key [j] is the anchor of a stripe that is searched, in the segment [n] or, below, in what one of
+    its stripes stands for. *)
+Fixpoint scored (w : Z) (ls : list level) (n : segment) (j : Z) : Prop :=
+  match ls with
+  | [] => False
+  | l :: rest =>
+      exists i, is_stripe w (steps_of ls) l n i /\
+        (j = ends n - 1 - anchor w (steps_of ls) l n i \/
+         scored 0 rest (segment_of w (steps_of ls) l n i) j)
+  end.
+
+Lemma scored_in_segment : forall ls w (n : segment) j,
+  Forall good_level ls -> 0 <= w -> scored w ls n j ->
+  ends n - n <= j /\ j < ends n - first_window w ls.
+Proof.
+  induction ls as [| l rest IH]; intros w n j ls_good w_nonneg found; [contradiction found |].
+  destruct found as (i & chosen & found). inversion ls_good as [| ? ? l_good rest_good]; subst.
+  assert (order := span_in_segment w _ l n i (steps_of_pos _) l_good w_nonneg chosen).
+  cbn [first_window]. destruct found as [-> | found]; [lia |].
+  assert (inner := IH 0 _ j rest_good ltac:(lia) found).
+  assert (some := first_window_nonneg rest 0 rest_good ltac:(lia)).
+  cbn [held ends segment_of] in inner. unfold size in inner. lia.
+Qed.
+
+(** Whatever is scored is an eligible key outside the window. *)
+Theorem anchors_are_eligible : forall s start t j,
+  good s -> scored (window_index s) (levels s) (seen start t) j ->
+  start <= j <= t /\ window_of s <= t - j.
+Proof.
+  intros s start t j [levels_good w_nonneg] found.
+  assert (inside := scored_in_segment _ _ _ _ levels_good w_nonneg found).
+  cbn [held ends seen] in inside.
+  assert (some := first_window_nonneg _ _ levels_good w_nonneg).
+  assert (same : window_of s = first_window (window_index s) (levels s)) by reflexivity. lia.
+Qed.
+
 (** ** Stripes keep their distance
 
     As a query moves on, its segment grows from [n] keys to [n' >= n].  Under the rules tight and
@@ -261,6 +298,17 @@ Proof.
     split; [lia |]. apply last_stripe_spec; cbn [stripe]; assumption || lia.
   - destruct (power_stripe_range M e n i w M_pos (proj1 l_good) w_nonneg chosen) as [order inside].
     split; [lia |]. apply last_stripe_spec; cbn [stripe]; assumption || lia.
+Qed.
+
+(** In terms of stripes. *)
+Corollary stripes_stay : forall w M l (n n' : segment) i,
+  0 < M -> good_level l -> l <> Even -> l <> Aligned -> 0 <= w -> n <= n' -> is_stripe w M l n i ->
+  is_stripe w M l n' i /\ stripe M l n' i = stripe M l n i.
+Proof.
+  intros w M l n n' i M_pos l_good uneven unaligned w_nonneg grows chosen.
+  destruct l as [e | e b f q | |]; [| | now contradiction uneven | now contradiction unaligned];
+    split; try reflexivity;
+    apply (stripes_keep_their_distance w M _ n); try assumption; exact I.
 Qed.
 
 (** A tight span does not change at all, but for the oldest, which the segment's end clips. *)

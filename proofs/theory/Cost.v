@@ -96,7 +96,7 @@ Proof.
         apply Z.mul_le_mono_nonneg_r; [lia|]. rewrite constants.
         apply Z.le_trans with (1 * G ^ N); [lia | apply Z.mul_le_mono_nonneg_r; lia].
     + intros i chosen.
-      assert (l_good := standard_level_is_good K M l ltac:(lia) l_std).
+      assert (l_good := proj1 l_std).
       assert (order := span_in_segment w M l s i ltac:(lia) l_good w_nonneg chosen).
       assert (next_C : 1 <= G ^ N * C) by nia.
       apply IH with (G ^ N * C); try assumption; try lia.

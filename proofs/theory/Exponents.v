@@ -30,35 +30,40 @@ Qed.
 
 (** Two-step schemes, one for each number [n] of keys, that offer at most [anchors n] and then at
     most [spans n] choices: with [p + q < 1] each one for more than [K K'] keys excludes a key. *)
-Theorem two_step_exponents : forall m start anchors spans a b d K K',
+Theorem two_step_exponents : forall state offered key (start : Z -> state)
+    anchors spans a b d K K',
   0 <= a -> 0 <= b -> a + b < d ->
   (forall n, 0 < n ->
-     offers_at_most m [anchors n; spans n] (start n) /\
+     offers_at_most offered [anchors n; spans n] (start n) /\
      0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
      0 <= spans n /\ spans n ^ d <= K' * n ^ b) ->
-  forall n, 0 < n -> K * K' < n -> exists j, 0 <= j < n /\ ~ reaches m 2 (start n) j.
+  forall n, 0 < n -> K * K' < n -> exists j, 0 <= j < n /\ ~ reaches offered key 2 (start n) j.
 Proof.
-  intros m start anchors spans a b d K K' a_nonneg b_nonneg low small n n_pos n_large.
+  intros state offered key start anchors spans a b d K K' a_nonneg b_nonneg low small n n_pos
+    n_large.
   destruct (small n n_pos) as (offers & anchors_nonneg & few & spans_nonneg & short).
-  apply (too_few_choices_exclude m [anchors n; spans n]); [| exact offers |].
+  apply (too_few_choices_exclude _ offered key [anchors n; spans n]); [| exact offers |].
   - repeat constructor; assumption.
   - cbn [product fold_right]. rewrite Z.mul_1_r.
     apply (low_exponents_product (anchors n) (spans n) n a b d K K'); assumption.
 Qed.
 
 (** The same as a statement about all [n]: coverage for every [n] needs [p + q >= 1]. *)
-Corollary coverage_needs_exponents : forall m start anchors spans a b d K K',
+Corollary coverage_needs_exponents : forall state offered key (start : Z -> state)
+    anchors spans a b d K K',
   0 <= a -> 0 <= b -> 0 <= K -> 0 <= K' ->
   (forall n, 0 < n ->
-     offers_at_most m [anchors n; spans n] (start n) /\
+     offers_at_most offered [anchors n; spans n] (start n) /\
      0 <= anchors n /\ anchors n ^ d <= K * n ^ a /\
      0 <= spans n /\ spans n ^ d <= K' * n ^ b) ->
-  (forall n j, 0 <= j < n -> reaches m 2 (start n) j) ->
+  (forall n j, 0 <= j < n -> reaches offered key 2 (start n) j) ->
   d <= a + b.
 Proof.
-  intros m start anchors spans a b d K K' a_nonneg b_nonneg K_nonneg K'_nonneg small all_reached.
+  intros state offered key start anchors spans a b d K K'
+    a_nonneg b_nonneg K_nonneg K'_nonneg small all_reached.
   destruct (Z_le_gt_dec d (a + b)) as [enough|low]; [exact enough|].
-  destruct (two_step_exponents m start anchors spans a b d K K' a_nonneg b_nonneg ltac:(lia) small
+  destruct (two_step_exponents _ offered key start anchors spans a b d K K' a_nonneg b_nonneg
+              ltac:(lia) small
               (K * K' + 1) ltac:(nia) ltac:(lia)) as (j & range & excluded).
   contradiction excluded. apply all_reached, range.
 Qed.
@@ -114,7 +119,7 @@ Proof.
     apply pow_mono. split.
     - apply Z.pow_nonneg; lia.
     - apply power_span_cost; assumption. }
-  destruct (too_few_choices_exclude scheme_of_schedules [count_1; B + F + 1]
+  destruct (too_few_choices_exclude _ places_after distance_of [count_1; B + F + 1]
               (Searching 0 [l] (seen 0 (n - 1)) 0) n)
     as (distance & range & excluded).
   - repeat constructor; lia.

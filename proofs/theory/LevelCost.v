@@ -5,7 +5,7 @@
     powers instead of roots: [x^M <= C n]. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule Powers Causality AmGm LowerBound Optimality.
+From Multistep Require Import Schedule Powers Causality Numbers AmGm LowerBound Optimality.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -17,6 +17,18 @@ Open Scope Z_scope.
 Definition factor_at_most (K : Z) (c : ratio) : Prop := good_factor c /\ num c <= K * den c.
 
 Definition standard_level (K M : Z) (l : level) : Prop :=
+  good_level l /\
+  match l with
+  | Tight e => same_number e (Ratio M 1)
+  | Power e b f q =>
+      same_number e (Ratio M 1) /\ factor_at_most K b /\ factor_at_most K f /\
+      same_number q (Ratio (M - 1) M)
+  | Even => True
+  | Aligned => False
+  end.
+
+(** As which numbers the exponents are written makes no difference. *)
+Definition plain_level (K M : Z) (l : level) : Prop :=
   match l with
   | Tight e => e = Ratio M 1
   | Power e b f q =>
@@ -25,15 +37,27 @@ Definition standard_level (K M : Z) (l : level) : Prop :=
   | Aligned => False
   end.
 
+Lemma standard_level_is_plain : forall K M l,
+  0 < M -> standard_level K M l -> exists l', alike l l' /\ plain_level K M l'.
+Proof.
+  intros K M l M_pos [l_good std]. destruct l as [e | e b f q | |].
+  - exists (Tight (Ratio M 1)). split; [| reflexivity].
+    right. split; [exact l_good | split; [split; cbn [num den]; lia | exact std]].
+  - exists (Power (Ratio M 1) b f (Ratio (M - 1) M)).
+    split; [now apply power_alike | now cbn [plain_level]].
+  - exists Even. split; [now left | exact I].
+  - contradiction.
+Qed.
+
 Fixpoint standard (K : Z) (ls : list level) : Prop :=
   match ls with
   | [] => True
   | l :: rest => standard_level K (steps_of ls) l /\ standard K rest
   end.
 
-Lemma standard_level_is_good : forall K M l, 0 < M -> standard_level K M l -> good_level l.
+Lemma plain_level_is_good : forall K M l, 0 < M -> plain_level K M l -> good_level l.
 Proof.
-  intros K M l M_pos std. destruct l as [e | e b f q | |]; cbn [standard_level good_level] in *.
+  intros K M l M_pos std. destruct l as [e | e b f q | |]; cbn [plain_level good_level] in *.
   - subst e. split; cbn [num den]; lia.
   - destruct std as (-> & [b_good _] & [f_good _] & ->).
     repeat split; cbn [num den]; try lia; apply b_good || apply f_good.
@@ -45,7 +69,7 @@ Lemma standard_is_good : forall K ls, standard K ls -> Forall good_level ls.
 Proof.
   intros K ls. induction ls as [|l rest IH]; intros std; [constructor|].
   destruct std as [first later]. constructor; [|apply IH, later].
-  apply standard_level_is_good with (2 := first). apply steps_of_pos.
+  exact (proj1 first).
 Qed.
 
 (** ** The anchors of one segment: [count^M <= 2^M n] *)
@@ -85,8 +109,8 @@ Proof.
     assert (below : (r - 1) ^ M < n) by (apply least; lia). lia.
 Qed.
 
-Lemma anchor_cost : forall K w M l (n : segment),
-  0 < M -> 0 <= w -> 0 < n -> standard_level K M l -> anchor_count w M l n ^ M <= 2 ^ M * n.
+Lemma plain_anchor_cost : forall K w M l (n : segment),
+  0 < M -> 0 <= w -> 0 < n -> plain_level K M l -> anchor_count w M l n ^ M <= 2 ^ M * n.
 Proof.
   intros K w M l n M_pos w_nonneg n_pos std.
   pose proof (pow_at_least_1 2 M ltac:(lia) ltac:(lia)) as power_pos.
@@ -95,7 +119,7 @@ Proof.
   { intros last last_nonneg inside.
     apply Z.le_trans with (last ^ M); [apply pow_mono; lia | nia]. }
   destruct (power_stripe_inside M n M_pos n_pos) as [last_nonneg inside].
-  destruct l as [e | e b f q | |]; cbn [standard_level] in std;
+  destruct l as [e | e b f q | |]; cbn [plain_level] in std;
     unfold anchor_count; cbn [last_searched first_stripe].
   - subst e. apply powers; assumption.
   - destruct std as (-> & _). apply powers; assumption.
@@ -107,6 +131,16 @@ Proof.
       apply pow_mono.
       pose proof (ceil_root_positive M (n - w) M_pos ltac:(lia)). lia.
   - contradiction.
+Qed.
+
+Lemma anchor_cost : forall K w M l (n : segment),
+  0 < M -> 0 <= w -> 0 < n -> standard_level K M l -> anchor_count w M l n ^ M <= 2 ^ M * n.
+Proof.
+  intros K w M l n M_pos w_nonneg n_pos std.
+  destruct (standard_level_is_plain K M l M_pos std) as (l' & same & plain).
+  unfold anchor_count.
+  rewrite (alike_last_searched w M l l' n same), (alike_first_stripe w l l' same).
+  now apply (plain_anchor_cost K).
 Qed.
 
 (** ** The spans of one segment: [size^M <= G^M n^(M-1)]
@@ -223,12 +257,12 @@ Lemma power_span_size : forall w M e b f q (n : segment) i,
   size (span_of w M (Power e b f q) n i) <= ceil_power b n q + ceil_power f n q + 1.
 Proof. intros w M e b f q n i. cbn [span_of]. unfold size. cbn [near far]. lia. Qed.
 
-Lemma span_cost : forall N K w M l (n : segment) i,
-  0 < M <= N -> 1 <= K -> 0 <= w -> 0 < n -> standard_level K M l -> is_stripe w M l n i ->
+Lemma plain_span_cost : forall N K w M l (n : segment) i,
+  0 < M <= N -> 1 <= K -> 0 <= w -> 0 < n -> plain_level K M l -> is_stripe w M l n i ->
   size (span_of w M l n i) ^ M <= growth N K ^ M * n ^ (M - 1).
 Proof.
   intros N K w M l n i [M_pos M_small] K_pos w_nonneg n_pos std chosen.
-  assert (l_good := standard_level_is_good K M l M_pos std).
+  assert (l_good := plain_level_is_good K M l M_pos std).
   assert (order := span_in_segment w M l n i M_pos l_good w_nonneg chosen).
   destruct (growth_above N K M M_small) as [above_two above_five].
   assert (raise : forall x c, 0 <= c <= growth N K -> 0 <= size (span_of w M l n i) <= x ->
@@ -242,7 +276,7 @@ Proof.
   assert (size_nonneg : 0 <= size (span_of w M l n i)) by (unfold size; lia).
   destruct (power_stripe_inside M n M_pos n_pos) as [last_nonneg last_inside].
   unfold is_stripe in chosen.
-  destruct l as [e | e b f q | |]; cbn [standard_level first_stripe last_searched] in std, chosen.
+  destruct l as [e | e b f q | |]; cbn [plain_level first_stripe last_searched] in std, chosen.
   - subst e. apply (raise ((i + 1) ^ M - i ^ M) (2 ^ M)); [lia | split; [exact size_nonneg|] |].
     + cbn [span_of size near far]. unfold size. cbn [near far].
       rewrite !floor_power_integer by lia. lia.
@@ -259,4 +293,15 @@ Proof.
     apply Z.le_trans with ((2 ^ M) ^ M * (n - w) ^ (M - 1)); [apply stride_cost; lia|].
     apply Z.mul_le_mono_nonneg_l; [apply Z.pow_nonneg; lia | apply pow_mono; lia].
   - contradiction.
+Qed.
+
+Lemma span_cost : forall N K w M l (n : segment) i,
+  0 < M <= N -> 1 <= K -> 0 <= w -> 0 < n -> standard_level K M l -> is_stripe w M l n i ->
+  size (span_of w M l n i) ^ M <= growth N K ^ M * n ^ (M - 1).
+Proof.
+  intros N K w M l n i M_range K_pos w_nonneg n_pos std chosen.
+  destruct (standard_level_is_plain K M l ltac:(lia) std) as (l' & same & plain).
+  assert (i_pos := stripe_positive w M l n i w_nonneg chosen).
+  rewrite (alike_span_of w M l l') by (assumption || lia).
+  apply plain_span_cost; try assumption. now apply (alike_is_stripe w M l l').
 Qed.

@@ -15,37 +15,38 @@ Open Scope Z_scope.
     led to: a segment, or simply the list of these choices.  [offered] are the states that the next
     step can choose from, and after the last step [key] is the key found. *)
 
-Record scheme := Scheme { state : Type; offered : state -> list state; key : state -> Z }.
-
-Fixpoint reaches (m : scheme) (steps : nat) (from : state m) (j : Z) : Prop :=
+Fixpoint reaches {state : Type} (offered : state -> list state) (key : state -> Z)
+    (steps : nat) (from : state) (j : Z) : Prop :=
   match steps with
-  | O => key m from = j
-  | S k => exists next, In next (offered m from) /\ reaches m k next j
+  | O => key from = j
+  | S k => exists next, In next (offered from) /\ reaches offered key k next j
   end.
 
-(** [offers_at_most m cs from]: from this state the next step offers at most the first of [cs],
-    and the one after it, whatever was chosen, at most the second, and so on. *)
-Fixpoint offers_at_most (m : scheme) (cs : list Z) (from : state m) : Prop :=
+(** [offers_at_most offered cs from]: from this state the next step offers at most the first of
+    [cs], and the one after it, whatever was chosen, at most the second, and so on. *)
+Fixpoint offers_at_most {state : Type} (offered : state -> list state)
+    (cs : list Z) (from : state) : Prop :=
   match cs with
   | [] => True
   | c :: rest =>
-      count (offered m from) <= c /\
-      forall next, In next (offered m from) -> offers_at_most m rest next
+      count (offered from) <= c /\
+      forall next, In next (offered from) -> offers_at_most offered rest next
   end.
 
 (** ** Counting *)
 
 (** All keys within reach, as a list. *)
-Fixpoint keys (m : scheme) (steps : nat) (from : state m) : list Z :=
+Fixpoint keys {state : Type} (offered : state -> list state) (key : state -> Z)
+    (steps : nat) (from : state) : list Z :=
   match steps with
-  | O => [key m from]
-  | S k => flat_map (keys m k) (offered m from)
+  | O => [key from]
+  | S k => flat_map (keys offered key k) (offered from)
   end.
 
-Lemma reaches_is_in_keys : forall m steps from j,
-  reaches m steps from j <-> In j (keys m steps from).
+Lemma reaches_is_in_keys : forall state offered key steps (from : state) j,
+  reaches offered key steps from j <-> In j (keys offered key steps from).
 Proof.
-  intros m steps. induction steps as [|steps IH]; intros from j; cbn [reaches keys].
+  intros state offered key steps. induction steps as [|steps IH]; intros from j; cbn [reaches keys].
   - cbn [In]. tauto.
   - rewrite in_flat_map. split; intros (next & chosen & found); exists next; split;
       try apply IH; assumption.
@@ -67,15 +68,17 @@ Qed.
 
 (** Each state that step 1 offers leads to at most [c_2 ... c_N] keys, and there are at most [c_1]
     of them. *)
-Lemma keys_at_most_product : forall m cs from,
-  nonnegative cs -> offers_at_most m cs from -> count (keys m (length cs) from) <= product cs.
+Lemma keys_at_most_product : forall state offered key cs (from : state),
+  nonnegative cs -> offers_at_most offered cs from ->
+  count (keys offered key (length cs) from) <= product cs.
 Proof.
-  intros m cs. induction cs as [|c rest IH]; intros from cs_nonneg bounded; [cbn; lia|].
+  intros state offered key cs.
+  induction cs as [|c rest IH]; intros from cs_nonneg bounded; [cbn; lia|].
   apply Forall_cons_iff in cs_nonneg. destruct cs_nonneg as [c_nonneg rest_nonneg].
   destruct bounded as [few rest_bounded].
   cbn [length keys product fold_right]. fold (product rest).
   assert (rest_product : 0 <= product rest) by (apply product_nonneg; exact rest_nonneg).
-  apply Z.le_trans with (count (offered m from) * product rest).
+  apply Z.le_trans with (count (offered from) * product rest).
   - apply flat_map_count; [exact rest_product|].
     intros next chosen. apply IH; [exact rest_nonneg | exact (rest_bounded next chosen)].
   - apply Z.mul_le_mono_nonneg_r; assumption.
@@ -115,25 +118,25 @@ Proof.
 Qed.
 
 (** Distinct keys that can be reached, whichever they are, are no more than the product. *)
-Theorem distinct_at_most_product : forall m cs from js,
-  nonnegative cs -> offers_at_most m cs from ->
-  NoDup js -> (forall j, In j js -> reaches m (length cs) from j) ->
+Theorem distinct_at_most_product : forall state offered key cs (from : state) js,
+  nonnegative cs -> offers_at_most offered cs from ->
+  NoDup js -> (forall j, In j js -> reaches offered key (length cs) from j) ->
   count js <= product cs.
 Proof.
-  intros m cs from js cs_nonneg bounded distinct all_reached.
-  apply Z.le_trans with (count (keys m (length cs) from));
+  intros state offered key cs from js cs_nonneg bounded distinct all_reached.
+  apply Z.le_trans with (count (keys offered key (length cs) from));
     [| apply keys_at_most_product; assumption].
   unfold count. apply inj_le, NoDup_incl_length; [exact distinct |].
   intros j j_in. apply reaches_is_in_keys, all_reached, j_in.
 Qed.
 
-Theorem reached_at_most_product : forall m cs from low high,
-  nonnegative cs -> offers_at_most m cs from ->
-  (forall j, low <= j < high -> reaches m (length cs) from j) ->
+Theorem reached_at_most_product : forall state offered key cs (from : state) low high,
+  nonnegative cs -> offers_at_most offered cs from ->
+  (forall j, low <= j < high -> reaches offered key (length cs) from j) ->
   high - low <= product cs.
 Proof.
-  intros m cs from low high cs_nonneg bounded all_reached.
-  apply Z.le_trans with (count (keys m (length cs) from)).
+  intros state offered key cs from low high cs_nonneg bounded all_reached.
+  apply Z.le_trans with (count (keys offered key (length cs) from)).
   - apply interval_needs_room. intros j range. apply reaches_is_in_keys, all_reached, range.
   - apply keys_at_most_product; assumption.
 Qed.
@@ -146,97 +149,31 @@ Proof.
   apply Z.mul_le_mono_nonneg_l; [apply Z.pow_nonneg, count_nonneg | exact few].
 Qed.
 
-(** However many the steps: a choice among [c] counts most where [c] is 3. *)
-Lemma cube_below_power : forall c, 0 <= c -> c ^ 3 <= 3 ^ c.
-Proof.
-  apply natlike_ind; [vm_compute; discriminate |]. intros c c_nonneg IH.
-  destruct (Z.le_gt_cases 3 c) as [large | small].
-  - unfold Z.succ. rewrite Z.pow_add_r, Z.pow_1_r by lia.
-    replace (c ^ 3) with (c * c * c) in IH by ring.
-    replace ((c + 1) ^ 3) with ((c + 1) * (c + 1) * (c + 1)) by ring.
-    assert (square : 3 * c <= c * c) by nia.
-    assert (cube : 3 * (c * c) <= c * c * c) by nia. lia.
-  - assert (cases : c = 0 \/ c = 1 \/ c = 2) by lia.
-    destruct cases as [-> | [-> | ->]]; vm_compute; discriminate.
-Qed.
-
-Lemma product_cubed : forall cs, nonnegative cs -> product cs ^ 3 <= 3 ^ total cs.
-Proof.
-  intros cs cs_nonneg.
-  induction cs_nonneg as [|c cs c_nonneg cs_nonneg IH]; [vm_compute; discriminate |].
-  cbn [product total fold_right]. fold (product cs). fold (total cs).
-  pose proof (product_nonneg cs cs_nonneg). pose proof (total_nonneg cs cs_nonneg).
-  rewrite Z.pow_mul_l, Z.pow_add_r by lia.
-  apply Z.mul_le_mono_nonneg; try (apply Z.pow_nonneg; lia); [| exact IH].
-  now apply cube_below_power.
-Qed.
-
-Lemma product_bound_to_cube_bound : forall cs n,
-  nonnegative cs -> 0 <= n -> n <= product cs -> n ^ 3 <= 3 ^ total cs.
-Proof.
-  intros cs n cs_nonneg n_nonneg few.
-  apply Z.le_trans with (product cs ^ 3); [apply Z.pow_le_mono_l; lia | now apply product_cubed].
-Qed.
-
-(** With [k] paths kept, every step behind the first is taken [k] times. *)
-Lemma product_bound_to_paths_bound : forall k c cs n,
-  0 <= k -> nonnegative (c :: cs) -> n <= product (c :: cs) ->
-  let N := count (c :: cs) in N ^ N * (k ^ (N - 1) * n) <= (c + k * total cs) ^ N.
-Proof.
-  intros k c cs n k_nonneg all_nonneg few N.
-  apply Forall_cons_iff in all_nonneg. destruct all_nonneg as [c_nonneg cs_nonneg].
-  set (times := map (Z.mul k) cs).
-  assert (times_nonneg : nonnegative times).
-  { unfold times, nonnegative in *. rewrite Forall_map.
-    eapply Forall_impl; [|exact cs_nonneg]. intros x x_nonneg.
-    now apply Z.mul_nonneg_nonneg. }
-  assert (times_total : total times = k * total cs).
-  { unfold times. clear. induction cs as [|x cs IH]; [cbn; lia|].
-    cbn [map total fold_right]. fold (total cs). fold (total (map (Z.mul k) cs)).
-    rewrite IH. ring. }
-  assert (times_product : product times = k ^ count cs * product cs).
-  { unfold times. clear few N times times_nonneg times_total cs_nonneg.
-    induction cs as [|x cs IH]; [reflexivity|].
-    rewrite count_cons, Z.pow_add_r, Z.pow_1_r by (try apply count_nonneg; lia).
-    cbn [map product fold_right]. fold (product cs). fold (product (map (Z.mul k) cs)).
-    rewrite IH. ring. }
-  assert (same : count (c :: times) = N)
-    by (unfold N, times, count; cbn [length]; now rewrite map_length).
-  rewrite <- times_total, <- same.
-  change (c + total times) with (total (c :: times)).
-  apply product_bound_to_total_bound; [now constructor |].
-  rewrite same. unfold N. rewrite count_cons. replace (count cs + 1 - 1) with (count cs) by lia.
-  cbn [product fold_right] in few |- *. fold (product cs) in few. fold (product times).
-  rewrite times_product.
-  assert (power_nonneg : 0 <= k ^ count cs) by now apply Z.pow_nonneg.
-  nia.
-Qed.
-
 (** The lower bound: a scheme of [N = count cs] steps that excludes none of [n] keys. *)
-Theorem lower_bound : forall m cs from n,
-  nonnegative cs -> offers_at_most m cs from ->
-  (forall j, 0 <= j < n -> reaches m (length cs) from j) ->
+Theorem lower_bound : forall state offered key cs (from : state) n,
+  nonnegative cs -> offers_at_most offered cs from ->
+  (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
   count cs ^ count cs * n <= total cs ^ count cs.
 Proof.
-  intros m cs from n cs_nonneg bounded all_reached.
+  intros state offered key cs from n cs_nonneg bounded all_reached.
   apply product_bound_to_total_bound; [exact cs_nonneg|].
-  pose proof (reached_at_most_product m cs from 0 n cs_nonneg bounded all_reached). lia.
+  pose proof (reached_at_most_product _ offered key cs from 0 n cs_nonneg bounded all_reached). lia.
 Qed.
 
 (** The other way round: [n] keys are more than the product, so one of them is excluded, and going
     through the keys one by one finds it. *)
-Theorem too_few_choices_exclude : forall m cs from n,
-  nonnegative cs -> offers_at_most m cs from -> product cs < n ->
-  exists j, 0 <= j < n /\ ~ reaches m (length cs) from j.
+Theorem too_few_choices_exclude : forall state offered key cs (from : state) n,
+  nonnegative cs -> offers_at_most offered cs from -> product cs < n ->
+  exists j, 0 <= j < n /\ ~ reaches offered key (length cs) from j.
 Proof.
-  intros m cs from n cs_nonneg bounded too_few.
-  set (found := keys m (length cs) from).
+  intros state offered key cs from n cs_nonneg bounded too_few.
+  set (found := keys offered key (length cs) from).
   destruct (Forall_Exists_dec (fun j => In j found) (fun j => in_dec Z.eq_dec j found)
               (interval 0 n)) as [all_in | some_out].
   - rewrite Forall_forall in all_in.
     assert (room : n - 0 <= count found)
       by (apply interval_needs_room; intros j range; apply all_in, in_interval, range).
-    pose proof (keys_at_most_product m cs from cs_nonneg bounded) as few.
+    pose proof (keys_at_most_product _ offered key cs from cs_nonneg bounded) as few.
     fold found in few. lia.
   - apply Exists_exists in some_out. destruct some_out as (j & j_in & out).
     exists j. split; [apply in_interval, j_in|].
@@ -273,8 +210,6 @@ Definition places_after (p : place) : list place :=
 Definition distance_of (p : place) : Z :=
   match p with Searching _ _ _ newest => newest | Found d => d end.
 
-Definition scheme_of_schedules : scheme := Scheme place places_after distance_of.
-
 (** On every path the levels score at most [c_1, c_2, ...] anchors of a segment, and the final spans
     hold at most [c_N] keys. *)
 Fixpoint costs_at_most (w : Z) (ls : list level) (n : segment) (cs : list Z) : Prop :=
@@ -300,7 +235,7 @@ Proof. intros w M l n. unfold searched_stripes, anchor_count. rewrite count_inte
 
 Lemma path_is_choice : forall ls w (n : segment) path newest d,
   leads w ls n path d ->
-  reaches scheme_of_schedules (S (length ls)) (Searching w ls n newest) (newest + d).
+  reaches places_after distance_of (S (length ls)) (Searching w ls n newest) (newest + d).
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n path newest d led.
   - destruct path as [|i path']; [|destruct led]. cbn [leads] in led.
@@ -310,7 +245,7 @@ Proof.
     destruct led as (searched & _ & led).
     set (s := span_of w (steps_of (l :: rest)) l n i) in *.
     exists (Searching 0 rest (segment_of w (steps_of (l :: rest)) l n i) (newest + near s)). split.
-    + cbn [offered scheme_of_schedules places_after].
+    + cbn [places_after].
       apply in_map_iff. exists i. split; [reflexivity | apply in_searched_stripes, searched].
     + replace (newest + d) with (newest + near s + (d - near s)) by lia.
       apply IH with path'. exact led.
@@ -318,18 +253,18 @@ Qed.
 
 Lemma costs_bound_offers : forall ls w (n : segment) newest cs,
   nonnegative cs -> costs_at_most w ls n cs ->
-  offers_at_most scheme_of_schedules cs (Searching w ls n newest).
+  offers_at_most places_after cs (Searching w ls n newest).
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n newest cs cs_nonneg cheap.
   - destruct cs as [|c [|c' cs']]; [destruct cheap | | destruct cheap].
     cbn [costs_at_most] in cheap.
     apply Forall_inv in cs_nonneg.
-    cbn [offers_at_most offered scheme_of_schedules places_after].
+    cbn [offers_at_most places_after].
     rewrite count_map, count_interval. split; [lia | trivial].
   - destruct cs as [|c cs']; [destruct cheap|]. cbn [costs_at_most] in cheap.
     destruct cheap as [few rest_cheap].
     apply Forall_cons_iff in cs_nonneg. destruct cs_nonneg as [_ cs'_nonneg].
-    cbn [offers_at_most offered scheme_of_schedules places_after].
+    cbn [offers_at_most places_after].
     rewrite count_map, count_searched_stripes. split; [exact few|].
     intros next next_in. apply in_map_iff in next_in. destruct next_in as (i & <- & i_in).
     apply IH; [exact cs'_nonneg | apply rest_cheap, in_searched_stripes, i_in].
@@ -343,7 +278,7 @@ Theorem schedule_reaches_at_most_product : forall w ls (n : segment) cs low,
   n - low <= product cs.
 Proof.
   intros w ls n cs low cs_nonneg steps cheap all_led.
-  apply (reached_at_most_product scheme_of_schedules cs (Searching w ls n 0)).
+  apply (reached_at_most_product _ places_after distance_of cs (Searching w ls n 0)).
   - exact cs_nonneg.
   - apply costs_bound_offers; assumption.
   - intros d range. destruct (all_led d range) as [path led].

@@ -11,18 +11,19 @@ Import ListNotations.
 Open Scope Z_scope.
 
 (** Paths of so many steps. *)
-Fixpoint paths (m : scheme) (steps : nat) (from : state m) : Z :=
+Fixpoint paths {state : Type} (offered : state -> list state) (steps : nat) (from : state) : Z :=
   match steps with
   | O => 1
-  | S k => total (map (paths m k) (offered m from))
+  | S k => total (map (paths offered k) (offered from))
   end.
 
 (** The choices offered on their way, of all of them together. *)
-Fixpoint work (m : scheme) (steps : nat) (from : state m) : Z :=
+Fixpoint work {state : Type} (offered : state -> list state) (steps : nat) (from : state) : Z :=
   match steps with
   | O => 0
-  | S k => total (map (fun next => work m k next + count (offered m from) * paths m k next)
-                      (offered m from))
+  | S k => total (map (fun next => work offered k next
+                                   + count (offered from) * paths offered k next)
+                      (offered from))
   end.
 
 Lemma total_map_nonneg : forall (A : Type) (f : A -> Z) xs,
@@ -32,17 +33,17 @@ Proof.
   apply Forall_forall. intros x _. apply f_nonneg.
 Qed.
 
-Lemma paths_nonneg : forall m steps from, 0 <= paths m steps from.
+Lemma paths_nonneg : forall state offered steps (from : state), 0 <= paths offered steps from.
 Proof.
-  intros m steps. induction steps as [|k IH]; intros from; cbn [paths]; [lia|].
+  intros state offered steps. induction steps as [|k IH]; intros from; cbn [paths]; [lia|].
   apply total_map_nonneg, IH.
 Qed.
 
-Lemma work_nonneg : forall m steps from, 0 <= work m steps from.
+Lemma work_nonneg : forall state offered steps (from : state), 0 <= work offered steps from.
 Proof.
-  intros m steps. induction steps as [|k IH]; intros from; cbn [work]; [lia|].
+  intros state offered steps. induction steps as [|k IH]; intros from; cbn [work]; [lia|].
   apply total_map_nonneg. intros next. specialize (IH next).
-  pose proof (paths_nonneg m k next). pose proof (count_nonneg _ (offered m from)). nia.
+  pose proof (paths_nonneg _ offered k next). pose proof (count_nonneg _ (offered from)). nia.
 Qed.
 
 (** The bound of one node, [k^k P^(k+1) <= T^k], seen as a line in [P] and [T] that touches it. *)
@@ -74,47 +75,52 @@ Proof.
 Qed.
 
 (** Tangents of children add up. *)
-Lemma tangents : forall m k s V xs,
+Lemma tangents : forall state (offered : state -> list state) k s V xs,
   0 <= s -> 0 <= V ->
-  (forall from, let N := Z.of_nat k in N ^ N * paths m k from ^ (N + 1) <= work m k from ^ N) ->
+  (forall from, let N := Z.of_nat k in
+     N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
   let N := Z.of_nat k in
-  (N + 1) * s ^ N * V * total (map (paths m k) xs)
-  <= count xs * V ^ (N + 1) + s ^ (N + 1) * total (map (work m k) xs).
+  (N + 1) * s ^ N * V * total (map (paths offered k) xs)
+  <= count xs * V ^ (N + 1) + s ^ (N + 1) * total (map (work offered k) xs).
 Proof.
-  intros m k s V xs s_nonneg V_nonneg each N.
+  intros state offered k s V xs s_nonneg V_nonneg each N.
   induction xs as [|x xs IH]; [cbn; lia|].
   cbn [map total fold_right].
-  fold (total (map (paths m k) xs)). fold (total (map (work m k) xs)). rewrite count_cons.
-  pose proof (tangent N (paths m k x) (work m k x) s V ltac:(lia) (paths_nonneg m k x)
-                (work_nonneg m k x) s_nonneg V_nonneg (each x)) as one.
+  fold (total (map (paths offered k) xs)). fold (total (map (work offered k) xs)).
+  rewrite count_cons.
+  pose proof (tangent N (paths offered k x) (work offered k x) s V ltac:(lia)
+                (paths_nonneg _ offered k x)
+                (work_nonneg _ offered k x) s_nonneg V_nonneg (each x)) as one.
   lia.
 Qed.
 
 (** [c] children with [P] paths and [S] of work: the tangents at [s = N P] and [V = S]. *)
-Lemma children_bound : forall m k xs,
-  (forall from, let N := Z.of_nat k in N ^ N * paths m k from ^ (N + 1) <= work m k from ^ N) ->
+Lemma children_bound : forall state (offered : state -> list state) k xs,
+  (forall from, let N := Z.of_nat k in
+     N ^ N * paths offered k from ^ (N + 1) <= work offered k from ^ N) ->
   let N := Z.of_nat k in
-  N ^ N * total (map (paths m k) xs) ^ (N + 1) <= count xs * total (map (work m k) xs) ^ N.
+  N ^ N * total (map (paths offered k) xs) ^ (N + 1)
+  <= count xs * total (map (work offered k) xs) ^ N.
 Proof.
-  intros m k xs each N.
-  set (P := total (map (paths m k) xs)). set (S := total (map (work m k) xs)).
+  intros state offered k xs each N.
+  set (P := total (map (paths offered k) xs)). set (S := total (map (work offered k) xs)).
   assert (P_nonneg : 0 <= P) by (apply total_map_nonneg, paths_nonneg).
   assert (S_nonneg : 0 <= S) by (apply total_map_nonneg, work_nonneg).
   pose proof (count_nonneg _ xs) as c_nonneg. set (c := count xs) in *.
   assert (N_nonneg : 0 <= N) by lia.
   destruct (Z.eq_dec N 0) as [zero | N_nonzero].
-  { pose proof (tangents m k 0 1 xs ltac:(lia) ltac:(lia) each) as sum.
+  { pose proof (tangents _ offered k 0 1 xs ltac:(lia) ltac:(lia) each) as sum.
     fold N P S c in sum. cbn zeta in sum. rewrite zero in *. cbn [Z.add] in *.
     rewrite !Z.pow_0_r, !Z.pow_1_r in *. lia. }
   destruct (Z.eq_dec S 0) as [S_zero | S_nonzero].
-  { pose proof (tangents m k (c + 1) 1 xs ltac:(lia) ltac:(lia) each) as sum.
+  { pose proof (tangents _ offered k (c + 1) 1 xs ltac:(lia) ltac:(lia) each) as sum.
     cbn zeta in sum. fold N P S c in sum. rewrite S_zero in *. rewrite Z.pow_1_l in sum by lia.
     assert (large : c + 1 <= (c + 1) ^ N).
     { replace (c + 1) with ((c + 1) ^ 1) at 1 by apply Z.pow_1_r.
       apply Z.pow_le_mono_r; lia. }
     assert (P_zero : P = 0) by nia.
     rewrite P_zero, !Z.pow_0_l by lia. lia. }
-  pose proof (tangents m k (N * P) S xs ltac:(nia) S_nonneg each) as sum.
+  pose proof (tangents _ offered k (N * P) S xs ltac:(nia) S_nonneg each) as sum.
   cbn zeta in sum. fold N P S c in sum.
   rewrite !Z.pow_mul_l, !(Z.pow_add_r _ N 1), !Z.pow_1_r in * by lia.
   apply (Z.mul_le_mono_pos_l _ _ S); [lia|].
@@ -126,15 +132,16 @@ Proof.
   apply Z.le_trans with (c * Z * S); [lia | apply Z.eq_le_incl; ring].
 Qed.
 
-Theorem mean_work : forall m steps from,
-  let N := Z.of_nat steps in N ^ N * paths m steps from ^ (N + 1) <= work m steps from ^ N.
+Theorem mean_work : forall state offered steps (from : state),
+  let N := Z.of_nat steps in
+  N ^ N * paths offered steps from ^ (N + 1) <= work offered steps from ^ N.
 Proof.
-  intros m steps. induction steps as [|k IH]; intros from N; [reflexivity|].
+  intros state offered steps. induction steps as [|k IH]; intros from N; [reflexivity|].
   cbn [paths work].
-  rewrite (total_map_add _ (work m k)), total_map_times.
-  pose proof (children_bound m k (offered m from) IH) as bound. cbn zeta in bound.
-  set (xs := offered m from) in *.
-  set (P := total (map (paths m k) xs)) in *. set (S := total (map (work m k) xs)) in *.
+  rewrite (total_map_add _ (work offered k)), total_map_times.
+  pose proof (children_bound _ offered k (offered from) IH) as bound. cbn zeta in bound.
+  set (xs := offered from) in *.
+  set (P := total (map (paths offered k) xs)) in *. set (S := total (map (work offered k) xs)) in *.
   assert (P_nonneg : 0 <= P) by (apply total_map_nonneg, paths_nonneg).
   assert (S_nonneg : 0 <= S) by (apply total_map_nonneg, work_nonneg).
   pose proof (count_nonneg _ xs) as c_nonneg. set (c := count xs) in *.
@@ -155,11 +162,13 @@ Proof.
   apply Z.mul_le_mono_nonneg_r; assumption.
 Qed.
 
-Lemma keys_are_paths : forall m steps from, count (keys m steps from) = paths m steps from.
+Lemma keys_are_paths : forall state offered key steps (from : state),
+  count (keys offered key steps from) = paths offered steps from.
 Proof.
-  intros m steps. induction steps as [|k IH]; intros from; cbn [keys paths]; [reflexivity|].
-  induction (offered m from) as [|x xs more]; [reflexivity|].
-  cbn [flat_map map total fold_right]. fold (total (map (paths m k) xs)).
+  intros state offered key steps.
+  induction steps as [|k IH]; intros from; cbn [keys paths]; [reflexivity|].
+  induction (offered from) as [|x xs more]; [reflexivity|].
+  cbn [flat_map map total fold_right]. fold (total (map (paths offered k) xs)).
   rewrite <- more, <- (IH x). unfold count. rewrite app_length. lia.
 Qed.
 
@@ -193,22 +202,22 @@ Proof.
 Qed.
 
 Lemma scheme_paths : forall ls w (n : segment) newest,
-  paths scheme_of_schedules (S (length ls)) (Searching w ls n newest) = schedule_paths w ls n.
+  paths places_after (S (length ls)) (Searching w ls n newest) = schedule_paths w ls n.
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n newest.
-  - cbn [length paths offered scheme_of_schedules places_after schedule_paths].
+  - cbn [length paths places_after schedule_paths].
     rewrite map_map, total_constant, count_interval. lia.
-  - cbn [length schedule_paths]. cbn [paths]. cbn [offered scheme_of_schedules places_after].
+  - cbn [length schedule_paths]. cbn [paths]. cbn [places_after].
     rewrite map_map. f_equal. apply map_ext. intros i. apply IH.
 Qed.
 
 Lemma scheme_work : forall ls w (n : segment) newest,
-  work scheme_of_schedules (S (length ls)) (Searching w ls n newest) = schedule_work w ls n.
+  work places_after (S (length ls)) (Searching w ls n newest) = schedule_work w ls n.
 Proof.
   intros ls. induction ls as [|l rest IH]; intros w n newest.
-  - cbn [length work paths offered scheme_of_schedules places_after schedule_work].
+  - cbn [length work paths places_after schedule_work].
     rewrite map_map, total_constant, count_map, count_interval. lia.
-  - cbn [length schedule_work]. cbn [work]. cbn [offered scheme_of_schedules places_after].
+  - cbn [length schedule_work]. cbn [work]. cbn [places_after].
     rewrite map_map, count_map, count_searched_stripes. f_equal. apply map_ext. intros i.
     set (chosen := segment_of w (steps_of (l :: rest)) l n i).
     set (nearest := newest + near (span_of w (steps_of (l :: rest)) l n i)).
@@ -224,11 +233,12 @@ Theorem mean_work_of_covering_schedules : forall s start len,
   n <= P /\ N ^ N * P ^ (N + 1) <= T ^ N.
 Proof.
   intros [ls w] start len s_good all_covered N n P T. cbn [levels window_index] in *.
-  set (m := scheme_of_schedules). set (from := Searching w ls (seen start (len - 1)) 0).
-  assert (same : P = paths m (S (length ls)) from) by (symmetry; apply scheme_paths).
+  set (from := Searching w ls (seen start (len - 1)) 0).
+  assert (same : P = paths places_after (S (length ls)) from) by (symmetry; apply scheme_paths).
   split.
-  - rewrite same, <- keys_are_paths.
-    assert (room : len - start - window_of (Schedule ls w) <= count (keys m (S (length ls)) from)).
+  - rewrite same, <- (keys_are_paths _ places_after distance_of).
+    assert (room : len - start - window_of (Schedule ls w)
+                   <= count (keys places_after distance_of (S (length ls)) from)).
     { apply interval_needs_room. intros d range. apply reaches_is_in_keys.
       pose proof (window_of_nonneg (Schedule ls w) s_good) as window_nonneg.
       destruct (all_covered (len - 1) (len - 1 - d)) as [windowed | [path led]]; try lia.

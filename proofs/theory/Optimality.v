@@ -212,25 +212,14 @@ Qed.
 
 (** Optimality: what the even schedule of [N] steps offers in all, at most [N ceil (n^(1/N))], is
     less than [N] above the total of any scheme of [N] steps that excludes none of [n] keys. *)
-Theorem even_is_optimal : forall m cs from (n : segment),
-  0 < n -> cs <> [] -> nonnegative cs -> offers_at_most m cs from ->
-  (forall j, 0 <= j < n -> reaches m (length cs) from j) ->
-  let N := count cs in
-  exists even_cs,
-    length even_cs = length cs /\
-    costs_at_most 0 (evens (length cs - 1)) n even_cs /\
-    total even_cs = N * ceil_root N n /\
-    total even_cs < total cs + N.
+Theorem even_is_optimal : forall state offered key cs (from : state) n,
+  0 < n -> cs <> [] -> nonnegative cs -> offers_at_most offered cs from ->
+  (forall j, 0 <= j < n -> reaches offered key (length cs) from j) ->
+  let N := count cs in N * ceil_root N n < total cs + N.
 Proof.
-  intros m cs from n n_pos some_step cs_nonneg bounded all_reached N.
+  intros state offered key cs from n n_pos some_step cs_nonneg bounded all_reached N.
   destruct cs as [|c rest]; [contradiction some_step; reflexivity|].
-  exists (repeat (ceil_root N n) (length (c :: rest))).
-  assert (all : total (repeat (ceil_root N n) (length (c :: rest))) = N * ceil_root N n)
-    by apply total_repeat.
-  split; [apply repeat_length|]. split; [|split; [exact all|]].
-  - cbn [length]. rewrite Nat.sub_succ, Nat.sub_0_r.
-    apply even_offers_ceil_root. exact n_pos.
-  - rewrite all. apply total_near_ceil_root; [unfold N, count; cbn [length]; lia | exact n_pos | |].
-    + apply total_nonneg, cs_nonneg.
-    + apply (lower_bound m (c :: rest) from); assumption.
+  apply total_near_ceil_root; [unfold N, count; cbn [length]; lia | exact n_pos | |].
+  - apply total_nonneg, cs_nonneg.
+  - apply (lower_bound _ offered key (c :: rest) from); assumption.
 Qed.

@@ -154,11 +154,10 @@ Qed.
 
 (** ** All levels *)
 
-Theorem far_reaching_covered : forall s start len,
-  good s -> Forall far_reaching (levels s) -> covered s start len.
+Lemma far_reaching_all_cover : forall s,
+  good s -> Forall far_reaching (levels s) -> all_cover (levels s).
 Proof.
-  intros s start len s_good enough. apply all_cover_covered; [exact s_good |].
-  destruct s_good as [ls_good _].
+  intros [ls w] [ls_good _] enough. cbn [levels] in *.
   induction ls_good as [| l rest l_good rest_good IH]; [exact I | inversion enough; subst].
   split; [apply far_reaching_covers; auto using steps_of_pos | now apply IH].
 Qed.

@@ -6,7 +6,7 @@
     never scores better than all of them, whatever the query. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import AmGm.
+From Multistep Require Import Schedule AmGm.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -79,10 +79,13 @@ Qed.
 
 (** Whatever the query, one of the others scores at least as well. *)
 Theorem middle_never_wins_alone : forall D q middle others,
-  is_mean D middle others -> Forall (fun one => 0 <= fst one) others ->
+  0 < total (map fst others) -> Forall (fun one => 0 <= fst one) others ->
+  (forall k, (k < D)%nat ->
+     total (map fst others) * middle k = total (map (fun one => fst one * snd one k) others)) ->
   exists one, In one others /\ dot D q middle <= dot D q (snd one).
 Proof.
-  intros D q middle others mean nonneg.
+  intros D q middle others weighty nonneg coordinates.
+  assert (mean : is_mean D middle others) by now split.
   pose proof (dot_of_mean D q middle others mean) as sum. destruct mean as [some _].
   set (score := dot D q middle) in *.
   destruct (Exists_dec (fun one => score <= dot D q (snd one)) others
@@ -94,11 +97,58 @@ Proof.
         [| lia]. exfalso. apply none, Exists_exists. now exists one. }
     assert (less : total (map (fun one => fst one * dot D q (snd one)) others)
                    <= total (map fst others) * (score - 1)).
-    { clear sum some none. induction others as [|one others IH]; cbn [map total fold_right]; [lia|].
+    { clear weighty coordinates sum some none. induction others as [|one others IH];
+        cbn [map total fold_right]; [lia|].
       fold (total (map fst others)).
       fold (total (map (fun one => fst one * dot D q (snd one)) others)).
       apply Forall_cons_iff in nonneg. apply Forall_cons_iff in below.
       destruct nonneg as [one_nonneg rest_nonneg]. destruct below as [one_below rest_below].
       specialize (IH rest_nonneg rest_below). nia. }
     nia.
+Qed.
+
+(** ** Paths *)
+
+(** With one routing query a level, every choice of the path is one of the best. *)
+Fixpoint best (D : nat) (vector : Z -> nat -> Z) (w : Z) (ls : list level) (n : segment)
+    (path : list Z) (queries : list (nat -> Z)) : Prop :=
+  match ls, path, queries with
+  | [], [], [] => True
+  | l :: rest, i :: path', q :: queries' =>
+      let vector_of i := vector (ends n - 1 - anchor w (steps_of ls) l n i) in
+      (forall other, is_stripe w (steps_of ls) l n other ->
+         dot D q (vector_of other) <= dot D q (vector_of i) /\
+         (dot D q (vector_of other) = dot D q (vector_of i) ->
+          forall c, (c < D)%nat -> vector_of i c = vector_of other c)) /\
+      best D vector 0 rest (segment_of w (steps_of ls) l n i) path' queries'
+  | _, _, _ => False
+  end.
+
+(** The queries are the vectors of the path's own anchors. *)
+Theorem every_path_can_be_chosen : forall D vector square,
+  (forall key, dot D (vector key) (vector key) = square) ->
+  forall ls w (n : segment) path d,
+  leads w ls n path d -> exists queries, best D vector w ls n path queries.
+Proof.
+  intros D vector square same ls.
+  induction ls as [| l rest IH]; intros w n [| i path] d led; cbn [leads] in led; try contradiction.
+  - now exists [].
+  - destruct led as (_ & _ & led). apply IH in led. destruct led as [queries chosen].
+    exists (vector (ends n - 1 - anchor w (steps_of (l :: rest)) l n i) :: queries).
+    split; [| exact chosen]. intros other searched.
+    apply own_query_scores_best. now rewrite !same.
+Qed.
+
+Corollary every_key_can_be_chosen : forall D vector square s start stop,
+  (forall key, dot D (vector key) (vector key) = square) ->
+  covered s start stop ->
+  forall t j, start <= j <= t -> t < stop -> window_of s <= t - j ->
+  exists path queries,
+    leads (window_index s) (levels s) (seen start t) path (t - j) /\
+    best D vector (window_index s) (levels s) (seen start t) path queries.
+Proof.
+  intros D vector square s start stop same all t j range inside outside.
+  destruct (all t j range inside) as [windowed | [path led]]; [lia |].
+  destruct (every_path_can_be_chosen D vector square same _ _ _ _ _ led) as [queries chosen].
+  now exists path, queries.
 Qed.

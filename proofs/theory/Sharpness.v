@@ -194,7 +194,7 @@ Proof.
     + cbn [sufficient_levels]. split; [| exact rest_enough].
       replace (steps_of (sharp_level M c f :: rest)) with M
         by (unfold M, steps_of; cbn [length]; lia).
-      unfold sharp_level, sufficient. auto.
+      repeat split; exact large.
 Qed.
 
 (** One level alone, the same equivalence: [covers] of Sufficiency.v is coverage of every
@@ -364,6 +364,6 @@ Proof.
       * split; [| exact rest_enough].
         replace (steps_of (sharp_level M c f :: rest)) with M
           by (unfold M, steps_of; cbn [length]; lia).
-        unfold sharp_level, sufficient. auto.
+        repeat split; exact large.
       * split; [destruct l; try destruct l_splits; exact I | exact IH].
 Qed.

@@ -2,9 +2,9 @@
 
     Attention over many keys may be computed part by part, each part summarised by two numbers: the
     logarithm of its sum of exponentials and its output.  Here is why that is exact over the reals;
-    what rounding does is for the tests.  A part is a list of (logit, value) pairs.  A value is one
-    coordinate: vectors go coordinate by coordinate, with the same weights.  So
-    join the reference ([Join] in softmax.hpp) and the kernels ([join] in softmax.cuh, for pieces,
+    what rounding does to it is in RoundedMean.v.  A part is a list of (logit, value) pairs.  A
+    value is one coordinate: vectors go coordinate by coordinate, with the same weights.  So join
+    the reference ([Join] in softmax.hpp) and the kernels ([join] in softmax.cuh, for pieces,
     windows and shards); [softmax] in attend_row.hpp shifts by the largest logit.
 
     The real numbers of Coq's library bring axioms, so that only ResultsSoftmax.v imports this

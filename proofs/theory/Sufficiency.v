@@ -5,7 +5,7 @@
     any mixture with tight, even and aligned levels. *)
 
 From Coq Require Import ZArith List Lia.
-From Multistep Require Import Schedule Powers Causality Completeness.
+From Multistep Require Import Schedule Powers Causality Completeness Numbers.
 Import ListNotations.
 Open Scope Z_scope.
 
@@ -71,6 +71,17 @@ Definition covers (M : Z) (l : level) : Prop :=
   forall w (n : segment) d, 0 <= w -> window l w <= d < n ->
     exists i, is_stripe w M l n i /\ within d (span_of w M l n i).
 
+Lemma covers_alike : forall M l l', alike l l' -> covers M l' -> covers M l.
+Proof.
+  intros M l l' same l'_covers w n d w_nonneg outside.
+  rewrite (alike_window l l' w same w_nonneg) in outside.
+  destruct (l'_covers w n d w_nonneg outside) as (i & chosen & inside). exists i.
+  apply (alike_is_stripe w M l l') in chosen; [| exact same]. split; [exact chosen |].
+  assert (i_pos := stripe_positive w M l n i w_nonneg chosen).
+  assert (some := stripe_has_keys w M l n i w_nonneg chosen).
+  rewrite (alike_span_of w M l l') by (assumption || lia). exact inside.
+Qed.
+
 Lemma partition_covers : forall M l, 0 < M -> good_level l -> partitioning l -> covers M l.
 Proof.
   intros M l M_pos l_good partitions w n d w_nonneg outside.
@@ -98,7 +109,8 @@ Qed.
 Definition sufficient (M : Z) (l : level) : Prop :=
   match l with
   | Tight _ | Even | Aligned => True
-  | Power e b _ q => e = Ratio M 1 /\ q = Ratio (M - 1) M /\ M * den b <= num b
+  | Power e b _ q =>
+      same_number e (Ratio M 1) /\ same_number q (Ratio (M - 1) M) /\ M * den b <= num b
   end.
 
 (** Take for [d] the last stripe that is not older: [R^M <= d + 1 < (R + 1)^M].  By the inequality
@@ -135,8 +147,9 @@ Lemma sufficient_covers : forall M l, 0 < M -> good_level l -> sufficient M l ->
 Proof.
   intros M l M_pos l_good enough. destruct l as [e | e b f q | |].
   - apply partition_covers; [exact M_pos | exact l_good | exact I].
-  - destruct l_good as (_ & b_good & f_good & _). destruct enough as (e_is & q_is & large).
-    subst e q. apply power_covers; assumption.
+  - destruct enough as (e_is & q_is & large).
+    apply (covers_alike M _ (Power (Ratio M 1) b f (Ratio (M - 1) M)));
+      [now apply power_alike | apply power_covers; tauto || apply l_good].
   - apply partition_covers; [exact M_pos | exact I | exact I].
   - apply partition_covers; [exact M_pos | exact I | exact I].
 Qed.
@@ -185,15 +198,21 @@ Fixpoint sufficient_levels (ls : list level) : Prop :=
   | l :: rest => sufficient (steps_of ls) l /\ sufficient_levels rest
   end.
 
+Lemma sufficient_all_cover : forall s,
+  good s -> sufficient_levels (levels s) -> all_cover (levels s).
+Proof.
+  intros [ls w] [ls_good _] enough. cbn [levels] in *.
+  induction ls_good as [| l rest l_good rest_good IH]; [exact I |].
+  destruct enough as [l_enough rest_enough].
+  split; [apply sufficient_covers; auto using steps_of_pos | exact (IH rest_enough)].
+Qed.
+
 (** Of any mixture of rules. *)
 Theorem sufficient_covered : forall s start len,
   good s -> sufficient_levels (levels s) -> covered s start len.
 Proof.
   intros s start len s_good enough. apply all_cover_covered; [exact s_good |].
-  destruct s_good as [ls_good _].
-  induction ls_good as [| l rest l_good rest_good IH]; [exact I |].
-  destruct enough as [l_enough rest_enough].
-  split; [apply sufficient_covers; auto using steps_of_pos | exact (IH rest_enough)].
+  now apply sufficient_all_cover.
 Qed.
 
 (** ** The defaults of the power rule at every level *)
@@ -218,8 +237,7 @@ Proof.
   { assert (count : length (power_levels k) = k).
     { clear IH. induction k as [| k' IH]; cbn [power_levels length]; auto. }
     unfold steps_of. cbn [length]. rewrite count. lia. }
-  rewrite steps. unfold default_power. cbn [sufficient num den].
-  split; [reflexivity | split; [reflexivity | lia]].
+  rewrite steps. unfold default_power, sufficient, same_number. cbn [num den]. lia.
 Qed.
 
 Corollary default_power_covered : forall k w start len,

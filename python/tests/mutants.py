@@ -4,34 +4,37 @@
 Usage: mutants.py [NAME ...]    all, or those whose file or line contains a name
 """
 
+import importlib.util
 import os
 import pathlib
 import shutil
-import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 
-import multistep
+# What takes long to load is there for every mutant, which is a fork; the package is not.
+import numpy  # noqa: F401
+import pytest
 
-TESTS = pathlib.Path(__file__).resolve().parent
-PACKAGE = pathlib.Path(multistep.__file__).parent
 try:
-    import torch  # noqa: F401
+    import torch._dynamo  # noqa: F401
     HAS_TORCH = True
 except ImportError:
     HAS_TORCH = False
+
+TESTS = pathlib.Path(__file__).resolve().parent
+PACKAGE = pathlib.Path(importlib.util.find_spec("multistep").origin).parent
+CAUGHT, SURVIVES = 1, 0  # what pytest returns
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
             "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_module.py",
             "test_pieces.py", "test_torch.py", "test_transforms.py")
 
-# file, a line's part, what it becomes, the test file that must fail
+# file, a line's part, what it becomes, the test file, or its test, that must fail
 MUTANTS = [
     ("_rational.py", "if meant != Fraction(value):", "if False:", "test_schedule.py"),
     ("_rational.py", "if not low <= number <= high:", "if not low <= number:", "test_schedule.py"),
     ("schedule.py", "begin <= key < end else []", "begin < key < end else []",
-     "test_schedule.py"),
+     "test_schedule.py::test_paths_and_spans"),
     ("schedule.py", "return [single, *defaults[1:]]", "return [single] * len(defaults)",
      "test_schedule.py"),
     ("schedule.py", "fixed_point if first is None else None, fixed_point",
@@ -78,9 +81,10 @@ MUTANTS = [
     ("recurrences.py", "xp.float64 if like.dtype == xp.float64 else xp.float32", "xp.float32",
      "test_recurrences.py"),
     ("reports.py", "count if count < 2**63", "count if count < 2**65", "test_schedule.py"),
-    ("_plot.py", '"pdf.fonttype": 42', '"pdf.fonttype": 3', "test_schedule.py"),
-    ("_memory.py", "sum(cache(1, 1))", "sum(cache(1, batch))", "test_schedule.py"),
-    ("_memory.py", '"bfloat16": 2', '"bfloat16": 4', "test_schedule.py"),
+    ("_plot.py", '"pdf.fonttype": 42', '"pdf.fonttype": 3',
+     "test_schedule.py::test_plots_embed_true_type_fonts"),
+    ("_memory.py", "sum(cache(1, 1))", "sum(cache(1, batch))", "test_schedule.py::test_memory"),
+    ("_memory.py", '"bfloat16": 2', '"bfloat16": 4', "test_schedule.py::test_memory"),
     ("_arrays.py", 'np.require(self.array, self.wide, ["C", "A"])', "self.array",
      "test_arguments.py"),
     ("_arrays.py", "bits <<= np.uint32(16)", "bits <<= np.uint32(15)", "test_attention.py"),
@@ -89,7 +93,7 @@ MUTANTS = [
      "test_attention.py"),
     ("oracle.py", "return Attended(*_core.attention(problem(*given).inputs))",
      "found = _core.attention(problem(*given).inputs)\n"
-     "    return Attended(found[0], found[2], *found[2:])", "test_attention.py"),
+     "    return Attended(found[0], found[2], *found[2:])", "test_attention.py::test_attention"),
     ("oracle.py", "used = spans[..., 1:] > spans[..., :1]", "used = spans[..., 1:] >= 0",
      "test_packed.py"),
     ("oracle.py", "map(slice, bounds[:-1], bounds[1:])", "map(slice, bounds[:-2], bounds[1:])",
@@ -100,8 +104,9 @@ MUTANTS = [
      "test_gradients.py"),
     ("_problem.py", "if sizes.batch != 1:", "if False:", "test_packed.py"),
     ("_problem.py", "if given.query_offset:", "if False:", "test_packed.py"),
-    ("torch/module.py", "a = torch.where(begins, 0, a)", "pass", "test_module.py"),
-    ("oracle.py", "dq, dk + dsearch, dv", "dq, dk, dv", "test_torch.py"),
+    ("torch/module.py", "a = torch.where(begins, 0, a)", "pass",
+     "test_module.py::test_packed_sequences_are_as_each_alone"),
+    ("oracle.py", "dq, dk + dsearch, dv", "dq, dk, dv", "test_torch.py::test_gradients"),
     ("functions.py", "return _attend(given, dtype, True)", "return _attend(given, dtype, True)[0]",
      "test_attention.py"),
     ("_problem.py", "if name not in _OPTIONS:", "if False:", "test_arguments.py"),
@@ -114,7 +119,7 @@ MUTANTS = [
     ("judging/gradients.py", "_autograd(called, by_output)", "_autograd(called, 2 * by_output)",
      "test_compare_gradients.py"),
     ("judging/gradients.py", "if array.shape != shape:", "if False:",
-     "test_compare_gradients.py"),
+     "test_compare_gradients.py::test_what_is_refused"),
     ("judging/comparison.py", "report.get(\"keys\", 0)", "0", "test_compare_gradients.py"),
     ("judging/candidates.py", "room, shift + below, value.strides)", "room, shift + below)",
      "test_compare.py"),
@@ -123,75 +128,98 @@ MUTANTS = [
     ("judging/comparison.py", "total if rows == \"all\"", "1 if rows == \"all\"",
      "test_compare.py"),
     ("judging/comparison.py", "length=to_host(length), ", "length=None, ", "test_compare.py"),
-    ("judging/probing.py", "self.unequal |= {", "set() | {", "test_probe.py"),
+    ("judging/probing.py", "self.unequal |= {", "set() | {",
+     "test_probe.py::test_a_fault_in_one_sequence_of_a_batch_is_seen"),
     ("judging/probing.py", "(np.arange(batch) + turn) % plants", "np.arange(batch) % plants",
-     "test_probe.py"),
+     "test_probe.py::test_a_fault_in_one_sequence_of_a_batch_is_seen"),
     ("judging/plants.py", "PLANTS = (_nearest, _newer,", "PLANTS = (_nearest, _newest,",
      "test_probe.py"),
-    ("judging/probing.py", "if query < key}", "if query < 0}", "test_probe.py"),
-    ("judging/plants.py", "_REST = 2.0**-5", "_REST = 0", "test_probe.py"),
-    ("judging/plants.py", "_SEEN = 2 * _REST", "_SEEN = _REST / 32", "test_probe.py"),
-    ("judging/plants.py", "1 - 2 * (np.arange", "1 - 0 * (np.arange", "test_probe.py"),
-    ("judging/plants.py", "(output - self.resting)", "(output - _REST)", "test_probe.py"),
-    ("judging/plants.py", "moved.min(axis=-1)", "moved.max(axis=-1)", "test_probe.py"),
-    ("judging/plants.py", "> _SEEN).all(axis=1)", "> _SEEN).any(axis=1)", "test_probe.py"),
-    ("judging/plants.py", "> _STILL).any(axis=1)", "> _STILL).all(axis=1)", "test_probe.py"),
+    ("judging/probing.py", "if query < key}", "if query < 0}",
+     "test_probe.py::test_a_kernel_that_sees_the_future"),
+    ("judging/plants.py", "_REST = 2.0**-5", "_REST = 0",
+     "test_probe.py::test_a_key_that_counts_in_the_denominator_alone_is_seen"),
+    ("judging/plants.py", "_SEEN = 2 * _REST", "_SEEN = _REST / 32",
+     "test_probe.py::test_a_kernel_that_forgets_the_oldest_key"),
+    ("judging/plants.py", "1 - 2 * (np.arange", "1 - 0 * (np.arange",
+     "test_probe.py::test_wrong_heads_and_missing_dimensions_are_seen"),
+    ("judging/plants.py", "(output - self.resting)", "(output - _REST)",
+     "test_probe.py::test_a_key_that_counts_in_the_denominator_alone_is_seen"),
+    ("judging/plants.py", "moved.min(axis=-1)", "moved.max(axis=-1)",
+     "test_probe.py::test_wrong_heads_and_missing_dimensions_are_seen"),
+    ("judging/plants.py", "> _SEEN).all(axis=1)", "> _SEEN).any(axis=1)",
+     "test_probe.py::test_wrong_heads_and_missing_dimensions_are_seen"),
+    ("judging/plants.py", "> _STILL).any(axis=1)", "> _STILL).all(axis=1)",
+     "test_probe.py::test_a_leak_in_one_head_alone_is_seen"),
     ("judging/plants.py", "np.where(np.isfinite(output), output, np.nan)", "output",
-     "test_probe.py"),
-    ("judging/plants.py", "own = m if m < _ATTEND else m + 1", "own = 0", "test_probe.py"),
-    ("schedule.py", "if not len(columns[0]):", "if False:", "test_schedule.py"),
+     "test_probe.py::test_what_is_not_finite_is_not_reached"),
+    ("judging/plants.py", "own = m if m < _ATTEND else m + 1", "own = 0",
+     "test_probe.py::test_paths_of_more_levels_are_led_exactly"),
+    ("schedule.py", "if not len(columns[0]):", "if False:",
+     "test_schedule.py::test_small_refusals"),
     ("torch/positions.py", "value = integer(name, value, 0, high)", "value = int(value)",
-     "test_torch.py"),
-    ("authors.py", "np.where(none, 0, last + 1)", "np.where(none, 0, last)", "test_probe.py"),
+     "test_torch.py::test_positions_are_checked_before_they_are_tensors"),
+    ("authors.py", "np.where(none, 0, last + 1)", "np.where(none, 0, last)",
+     "test_probe.py::test_authors_names"),
     ("torch/autograd.py", "None if given.search_keys is None else found.search_keys", "None",
-     "test_torch.py"),
+     "test_torch.py::test_gradients"),
     ("torch/autograd.py", "Derivatives(by_output, by_lse, by_window_lse, by_scores)",
-     "Derivatives(by_output, by_lse, None, by_scores)", "test_torch.py"),
+     "Derivatives(by_output, by_lse, None, by_scores)",
+     "test_torch.py::test_gradients_of_all_that_is_found"),
     ("torch/autograd.py", "Kept(found.spans, found.scores, found.anchors",
      "Kept(found.spans, 0 * found.scores, found.anchors", "test_gradients.py"),
     ("torch/autograd.py", "if not details:", "if False:", "test_gradients.py"),
-    ("torch/autograd.py", "details or will_go_back(operands)", "details", "test_transforms.py"),
+    ("torch/autograd.py", "details or will_go_back(operands)", "details",
+     "test_transforms.py::test_a_gradient_of_vmap"),
     ("torch/autograd.py", "return torch.is_grad_enabled() and any(", "return any(",
      "test_gradients.py"),
     ("torch/autograd.py", "given.initial is not None else found", "True else found",
-     "test_torch.py"),
-    ("oracle.py", "_doubles(by.by_lse)", "None", "test_torch.py"),
+     "test_torch.py::test_gradients_of_accumulate"),
+    ("oracle.py", "_doubles(by.by_lse)", "None",
+     "test_torch.py::test_gradients_of_all_that_is_found"),
     ("torch/__init__.py", "torch.where(shares == 0, 0, outputs)", "outputs", "test_attention.py"),
     ("torch/__init__.py", "torch.where(given.isposinf(), 0, given - largest)", "(given - largest)",
      "test_attention.py"),
     ("torch/__init__.py", "check_parts(outputs.shape, lses.shape)", "pass", "test_attention.py"),
     ("torch/__init__.py", "torch.where(largest.isneginf(), 0, largest)", "largest",
-     "test_torch.py"),
+     "test_torch.py::test_gradients_of_merge"),
     ("torch/operators.py", "torch.int32 if q.device.type == \"cuda\" else torch.int64",
      "torch.int32", "test_torch.py"),
     ("torch/operators.py", "of = _schedule(schedule, None)", "of = _schedule(schedule, top_k)",
      "test_compile.py"),
     ("torch/autograd.py", "_register(\"attention\", _attention_gradient, "
-     "_keep_for_attention, _mapped_attention)", "", "test_compile.py"),
+     "_keep_for_attention, _mapped_attention)", "",
+     "test_compile.py::test_inputs_that_require_grad"),
     ("torch/autograd.py", "argument.movedim(mapped, 0)", "argument.transpose(mapped, 0)",
-     "test_transforms.py"),
+     "test_transforms.py::test_vmap"),
     ("torch/operators.py", "_read(operands[_BACKWARD:])", "_read(operands[_BACKWARD:])"
      "._replace(length=None)", "test_transforms.py"),
     ("torch/autograd.py", "raise NotImplementedError(\"multistep: no gradients of gradients\")",
-     "return None", "test_transforms.py"),
-    ("torch/positions.py", "positions.clamp(0, MAX_POSITION)", "positions", "test_torch.py"),
-    ("torch/tables.py", "if schedule.top_k != 1:", "if False:", "test_torch.py"),
-    ("torch/tables.py", "raise RuntimeError(f\"multistep: {reason}\")", "pass", "test_torch.py"),
-    ("torch/kernels.py", "tensor = tensor.contiguous()", "pass", "test_torch.py"),
+     "return None", "test_transforms.py::test_what_is_not_supported_says_so_in_one_line"),
+    ("torch/positions.py", "positions.clamp(0, MAX_POSITION)", "positions",
+     "test_torch.py::test_positions_are_clamped_before_they_are_narrowed"),
+    ("torch/tables.py", "if schedule.top_k != 1:", "if False:",
+     "test_torch.py::test_prepared_tables_serve_every_top_k"),
+    ("torch/tables.py", "raise RuntimeError(f\"multistep: {reason}\")", "pass",
+     "test_torch.py::test_refused"),
+    ("torch/kernels.py", "tensor = tensor.contiguous()", "pass",
+     "test_torch.py::test_arrays_are_read_where_they_lie"),
     ("torch/kernels.py", "tensor.clone() if tensor.data_ptr() % 16 else tensor", "tensor",
-     "test_torch.py"),
+     "test_torch.py::test_the_kernels_get_what_was_given"),
     ("torch/kernels.py", "positions.on_device(\"length\", given.length, given.q)", "given.length",
-     "test_torch.py"),
+     "test_torch.py::test_the_kernels_get_what_was_given"),
     ("torch/kernels.py", "positions.on_device(\"start\", given.start, x)", "given.start",
-     "test_torch.py"),
+     "test_torch.py::test_the_walk_gets_what_was_given"),
     ("torch/kernels.py", "given.a.float() if given.a.dtype == x.dtype else given.a", "given.a",
-     "test_torch.py"),
-    ("torch/kernels.py", "and tensor.shape != shape:", "and False:", "test_torch.py"),
-    ("torch/kernels.py", "f\"by_{name}\": value", "f\"by_{name[:1]}\": value", "test_torch.py"),
+     "test_torch.py::test_the_walk_gets_what_was_given"),
+    ("torch/kernels.py", "and tensor.shape != shape:", "and False:",
+     "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
+    ("torch/kernels.py", "f\"by_{name}\": value", "f\"by_{name[:1]}\": value",
+     "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
     ("torch/kernels.py", "if schedule.steps == 1:", "if False:",
-     "test_torch.py"),
-    ("torch/kernels.py", "one.zero_()", "pass", "test_torch.py"),
-    ("torch/operators.py", "(given.q.dtype)", "(torch.float64)", "test_torch.py"),
+     "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
+    ("torch/kernels.py", "one.zero_()", "pass", "test_torch.py::test_gradients_without_queries"),
+    ("torch/operators.py", "(given.q.dtype)", "(torch.float64)",
+     "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
     ("torch/calls.py", "tensor.to(torch.get_autocast_dtype(kind)) if narrow", "tensor if narrow",
      "test_gradients.py"),
     ("torch/calls.py", "tensor.is_floating_point() and tensor.dtype != torch.float64",
@@ -210,8 +238,9 @@ MUTANTS = [
     ("torch/module.py", "if last > self.k.shape[2]:", "if False:", "test_module.py"),
     ("torch/module.py", "and torch.is_grad_enabled():", "and False:", "test_module.py"),
     ("torch/calls.py", "_unpack_dual(tensor).tangent is not None", "False",
-     "test_transforms.py"),
-    ("torch/calls.py", "\"functorch transforms\" in str(error)", "False", "test_transforms.py"),
+     "test_transforms.py::test_what_is_not_supported_says_so_in_one_line"),
+    ("torch/calls.py", "\"functorch transforms\" in str(error)", "False",
+     "test_transforms.py::test_what_is_not_supported_says_so_in_one_line"),
     # Masks of FlexAttention
     ("torch/flex.py", "(key < every[b, h, query, slot, 1])", "(key <= every[b, h, query, slot, 1])",
      "test_flex.py"),
@@ -289,37 +318,56 @@ MUTANTS = [
 ]
 
 
-def survives(folder, file, line, change, test):
-    """Do the tests still pass?"""
-    copy = folder / "multistep"
+def break_copy(folder, file, line, change):
+    copy = pathlib.Path(folder) / "multistep"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / file).read_text()
     if text.count(line) != 1:
         sys.exit(f"mutants: {file} has {text.count(line)} times {line!r}, not once")
     (copy / file).write_text(text.replace(line, change))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS / test,
-         "-k", "not leaks"],
-        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "OMP_WAIT_POLICY": "passive"},
-        capture_output=True, text=True)
-    if done.returncode not in (0, 1):
-        sys.exit(f"mutants: {test} did not run:\n{done.stdout}{done.stderr}")
-    return done.returncode == 0
+
+
+def begin_tests(folder, test):
+    """The process that runs the tests of the copy, and its output's file."""
+    output = pathlib.Path(folder) / "output"
+    process = os.fork()
+    if process:
+        return process
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(PYTHONPATH=folder, OMP_WAIT_POLICY="passive")  # of processes of the tests
+    sys.path.insert(0, folder)
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", f"{TESTS}/{test}",
+                          "-k", "not leaks"]))
 
 
 def main():
-    chosen = [m for m in MUTANTS if (HAS_TORCH or m[3] not in OF_TORCH)
+    chosen = [m for m in MUTANTS if (HAS_TORCH or m[3].partition("::")[0] not in OF_TORCH)
               and (len(sys.argv) == 1 or any(name in m[0] + m[1] for name in sys.argv[1:]))]
-    left = 0
+    left, running = 0, {}
 
-    def attempt(mutant):
-        with tempfile.TemporaryDirectory() as folder:
-            return mutant, survives(pathlib.Path(folder), *mutant)
+    def end_one():
+        nonlocal left
+        process, status = os.wait()
+        (file, line, change, test), folder = running.pop(process)
+        code = os.waitstatus_to_exitcode(status)
+        if code not in (CAUGHT, SURVIVES):
+            sys.exit(f"mutants: {test} did not run:\n"
+                     + (pathlib.Path(folder.name) / "output").read_text())
+        folder.cleanup()
+        left += code == SURVIVES
+        print(f"{'SURVIVES' if code == SURVIVES else 'caught  '}  {file}: {line} -> {change}",
+              flush=True)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (file, line, change, _), alive in pool.map(attempt, chosen):
-            left += alive
-            print(f"{'SURVIVES' if alive else 'caught  '}  {file}: {line} -> {change}", flush=True)
+    for mutant in chosen:
+        if len(running) == os.cpu_count():
+            end_one()
+        folder = tempfile.TemporaryDirectory()
+        break_copy(folder.name, *mutant[:3])
+        running[begin_tests(folder.name, mutant[3])] = mutant, folder
+    while running:
+        end_one()
     print(f"{len(chosen) - left} of {len(chosen)} mutants caught")
     return 1 if left else 0
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <numeric>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "multistep/attention.hpp"
@@ -21,11 +24,10 @@ struct PossiblePath {
   bool sure = true;  // no rounding drops it
 };
 
-/// What the k best paths of any right search are as good as.
+/// What the k best of some paths are as good as.
 struct Threshold {
   double score = -kInfinity;  // the k-th best; -inf where there are fewer
   double bound = 0;           // largest among the k best
-  Index count = 0;            // paths, at most k
 };
 
 /// Regret of a path in sums of bounds; 0 where it is as good as the threshold.
@@ -35,7 +37,9 @@ inline double regret_of(const PossiblePath& path, const Threshold& threshold) {
 }
 
 /// The oracle's search of one query, kept wide: every path that some rounding of the scores keeps.
-/// A chosen path is held against the threshold of each level on its way.
+/// A chosen path is held at each level on its way against what a right search that has its parent
+/// has had to choose from at least: the children of this parent, and of the sure ones. Theorems
+/// right_searches_pass and wrong_is_wrong of proofs/.
 template <class T>
 class RowOracle {
  public:
@@ -53,27 +57,31 @@ class RowOracle {
     if (plan_.steps() == 1) final_.clear();
   }
 
-  /// [N - 1], by level: what the k best of a right search are as good as.
-  const std::vector<Threshold>& thresholds() const { return thresholds_; }
-
   /// The fewest paths of a right search.
-  Index count() const { return thresholds_.empty() ? 0 : thresholds_.back().count; }
+  Index count() const { return levels_.empty() ? 0 : levels_.back().count; }
 
   /// The final paths that some rounding keeps; every right search has the sure ones.
   const std::vector<PossiblePath>& kept() const { return final_; }
 
-  /// The path along `anchors` with its largest regret over the levels; none where the schedule does
-  /// not offer it.
-  std::optional<PossiblePath> walk(const Index* anchors, double& regret) const {
+  /// What a path falls behind right searches.
+  struct Regret {
+    double largest = 0;         // in sums of bounds, over the levels
+    double score = -kInfinity;  // of the last level's threshold, over the path's own
+  };
+
+  /// The path along `anchors`; none where the schedule does not offer it.
+  std::optional<PossiblePath> walk(const Index* anchors, Regret& regret) const {
     PossiblePath path;
     path.span = searched_;
-    regret = 0;
+    regret = {};
     for (Index m = 1; m < plan_.steps(); ++m) {
       const std::optional<Choice> choice = Choices(plan_, m, path.span).at_key(anchors[m - 1]);
       if (!choice) return std::nullopt;
+      const Threshold& threshold = levels_[at(m - 1)].below(path);
       path = child(path, m, *choice);
-      if (std::isnan(path.score)) regret = kInfinity;
-      regret = std::max(regret, regret_of(path, thresholds_[at(m - 1)]));
+      if (std::isnan(path.score)) regret.largest = kInfinity;
+      regret.largest = std::max(regret.largest, regret_of(path, threshold));
+      regret.score = threshold.score - path.score;
     }
     return path;
   }
@@ -88,16 +96,58 @@ class RowOracle {
   }
 
  private:
+  /// A level of the search.
+  struct Level {
+    Threshold of_sure;                                 // the children of sure parents
+    std::map<std::vector<Index>, Threshold> of_other;  // and of another possible parent, by anchors
+    Index count = 0;                                   // the fewest paths that a right search keeps
+
+    const Threshold& below(const PossiblePath& parent) const {
+      const auto other = of_other.find(parent.anchors);
+      return other == of_other.end() ? of_sure : other->second;
+    }
+  };
+
   void search_level(Index m) {
+    const Index before = levels_.empty() ? 1 : levels_.back().count;
     std::vector<PossiblePath> all;
+    std::vector<std::size_t> ends;  // of the children of each parent
     for (const PossiblePath& parent : final_) {
       for (const Choice choice : Choices(plan_, m, parent.span)) {
         PossiblePath path = child(parent, m, choice);
         if (!std::isnan(path.score)) all.push_back(std::move(path));
       }
+      ends.push_back(all.size());
     }
-    thresholds_.push_back(threshold_of(all));
-    keep_possible(all, thresholds_.back());
+    std::vector<const PossiblePath*> sure;
+    for (const PossiblePath& path : all) {
+      if (path.sure) sure.push_back(&path);
+    }
+    Level level;
+    const std::size_t of_sure = sure.size();
+    level.of_sure = best_of(sure);
+    std::vector<std::size_t> others;  // how many children each has
+    std::size_t sure_parents = 0;
+    for (std::size_t i = 0; i < final_.size(); ++i) {
+      const std::size_t begin = i == 0 ? 0 : ends[i - 1];
+      if (final_[i].sure) {
+        ++sure_parents;
+        continue;
+      }
+      std::vector<const PossiblePath*> offered = sure;
+      for (std::size_t at = begin; at < ends[i]; ++at) offered.push_back(&all[at]);
+      level.of_other.emplace(final_[i].anchors, best_of(offered));
+      others.push_back(ends[i] - begin);
+    }
+    // Beside the sure ones it has had other parents, at least those with the fewest children.
+    const std::size_t more = at(before) - std::min(at(before), sure_parents);
+    std::sort(others.begin(), others.end());
+    others.resize(std::min(others.size(), more));
+    level.count =
+        std::min(plan_.schedule().top_k,
+                 static_cast<Index>(std::accumulate(others.begin(), others.end(), of_sure)));
+    keep_possible(all, ends, level);
+    levels_.push_back(std::move(level));
     if (m + 1 == plan_.steps()) last_level_ = std::move(all);
   }
 
@@ -126,34 +176,38 @@ class RowOracle {
     return std::isfinite(bound) ? bound : 0;  // infinite scores are compared as they are
   }
 
-  /// Over the children of sure parents: a right search has had all of them to choose from.
-  Threshold threshold_of(const std::vector<PossiblePath>& all) const {
-    std::vector<const PossiblePath*> sure;
-    for (const PossiblePath& path : all) {
-      if (path.sure) sure.push_back(&path);
+  /// The threshold of some paths; leaves the top_k best of them.
+  Threshold best_of(std::vector<const PossiblePath*>& paths) const {
+    const auto top_k = at(plan_.schedule().top_k);
+    const bool enough = paths.size() >= top_k;
+    if (enough) {
+      std::partial_sort(paths.begin(), paths.begin() + static_cast<std::ptrdiff_t>(top_k),
+                        paths.end(),
+                        [](const auto* a, const auto* b) { return a->score > b->score; });
+      paths.resize(top_k);
     }
-    const auto top_k = std::min(at(plan_.schedule().top_k), sure.size());
-    std::partial_sort(sure.begin(), sure.begin() + static_cast<std::ptrdiff_t>(top_k), sure.end(),
-                      [](const auto* a, const auto* b) { return a->score > b->score; });
     Threshold threshold;
-    threshold.count = static_cast<Index>(top_k);
-    for (std::size_t rank = 0; rank < top_k; ++rank) {
-      threshold.bound = std::max(threshold.bound, sure[rank]->bound);
-    }
-    if (threshold.count == plan_.schedule().top_k) threshold.score = sure[top_k - 1]->score;
+    for (const PossiblePath* path : paths) threshold.bound = std::max(threshold.bound, path->bound);
+    if (enough) threshold.score = paths.back()->score;
     return threshold;
   }
 
   /// Keeps the paths that some rounding keeps, and marks those that every rounding keeps: fewer
   /// than top_k others can come out ahead of them.
-  void keep_possible(const std::vector<PossiblePath>& all, const Threshold& threshold) {
-    final_.clear();
+  void keep_possible(const std::vector<PossiblePath>& all, const std::vector<std::size_t>& ends,
+                     const Level& level) {
+    std::vector<PossiblePath> kept;
     std::vector<double> reach;
-    for (const PossiblePath& path : all) {
-      if (regret_of(path, threshold) > 1) continue;
-      final_.push_back(path);
-      reach.push_back(path.score + path.bound);
+    for (std::size_t i = 0; i < final_.size(); ++i) {
+      const Threshold& threshold = level.below(final_[i]);
+      for (std::size_t at = i == 0 ? 0 : ends[i - 1]; at < ends[i]; ++at) {
+        const PossiblePath& path = all[at];
+        if (regret_of(path, threshold) > 1) continue;
+        kept.push_back(path);
+        reach.push_back(path.score + path.bound);
+      }
     }
+    final_ = std::move(kept);
     std::sort(reach.begin(), reach.end());
     for (PossiblePath& path : final_) {
       const auto ahead =
@@ -168,7 +222,7 @@ class RowOracle {
   Index row_;
   Index first_key_;
   Segment searched_;
-  std::vector<Threshold> thresholds_;     // [N - 1]
+  std::vector<Level> levels_;             // [N - 1]
   std::vector<PossiblePath> final_;       // the last level's, of the paths that some rounding keeps
   std::vector<PossiblePath> last_level_;  // all of the last level's
 };

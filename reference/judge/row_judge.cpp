@@ -190,7 +190,7 @@ class RowJudge {
       Slot& slot = slots[i];
       slot.span = chosen.spans[i];
       std::optional<PossiblePath> path;
-      double regret = 0;
+      typename RowOracle<T>::Regret regret;
       if (given_.anchors) {
         const Index* from = given_.anchors + static_cast<Index>(i) * levels_;
         slot.anchors.assign(from, from + levels_);

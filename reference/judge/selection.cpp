@@ -41,6 +41,8 @@ class PathJudge {
   }
 
  private:
+  using Regret = typename RowOracle<T>::Regret;
+
   const Index* anchors(Index slot) const { return submitted_.anchors + slot * levels_; }
 
   bool in_use(Index slot) const {
@@ -61,7 +63,7 @@ class PathJudge {
     if (!span.empty() && !inside) ++report_.out_of_range;
     if (slot > first_ && submitted_.scores[slot] > submitted_.scores[slot - 1]) ++report_.unordered;
 
-    double regret = 0;
+    Regret regret;
     const std::optional<PossiblePath> path =
         submitted_.anchors ? told_path(slot, regret) : likely_path(slot, regret);
     if (!path) {
@@ -73,14 +75,13 @@ class PathJudge {
     }
     judge_score(submitted_.scores[slot], *path);
     if (std::isnan(path->score)) ++report_.nans;
-    if (!(regret <= 1)) ++report_.regretted;
-    report_.regret = std::max(report_.regret, regret);
-    const double lost = oracle_.thresholds().back().score - path->score;
-    if (lost > report_.regret_score) report_.regret_score = lost;
+    if (!(regret.largest <= 1)) ++report_.regretted;
+    report_.regret = std::max(report_.regret, regret.largest);
+    if (regret.score > report_.regret_score) report_.regret_score = regret.score;
     chosen_.push_back(*path);
   }
 
-  std::optional<PossiblePath> told_path(Index slot, double& regret) const {
+  std::optional<PossiblePath> told_path(Index slot, Regret& regret) const {
     std::optional<PossiblePath> path = oracle_.walk(anchors(slot), regret);
     const Span span = submitted_.spans[slot];
     const bool same = path && (path->span == span || (path->span.empty() && span.empty()));
@@ -88,7 +89,7 @@ class PathJudge {
   }
 
   /// Of the paths with the submitted span that no earlier slot has, the one closest in score.
-  std::optional<PossiblePath> likely_path(Index slot, double& regret) const {
+  std::optional<PossiblePath> likely_path(Index slot, Regret& regret) const {
     const double score = submitted_.scores[slot];
     std::optional<PossiblePath> best;
     for (PossiblePath& path : oracle_.with_span(submitted_.spans[slot])) {

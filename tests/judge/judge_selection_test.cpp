@@ -275,6 +275,46 @@ TEST_CASE("a good end does not excuse a parent that no rounding keeps", "[judge]
   CHECK_FALSE(report.pass());
 }
 
+TEST_CASE("below a tie that leaves no path sure, siblings are still told apart", "[judge]") {
+  // All anchors of level 1 score 0: any may be kept, and none must be.
+  Schedule schedule = preset_schedule("nstep", 3);
+  const Index top_k = GENERATE(1, 2);
+  schedule.top_k = top_k;
+  Submitted tied(schedule);
+  for (float& value : tied.problem.routing[0]) value = 0;
+  tied.selection = span_search(tied.problem.search());
+  tied.told = GENERATE(true, false);
+  CHECK(tied.judge().pass());
+  const StripePlan& plan = tied.problem.plan;
+  SECTION("another parent with its best children") {
+    Index outer = 0;
+    std::vector<std::pair<double, Index>> children;
+    for (const Choice one : Choices(plan, 1, plan.searched(399, 0))) {
+      if (Choices(plan, 2, one.span).size() <= std::ssize(children)) continue;
+      outer = one.key;
+      children.clear();
+      for (const Choice inner : Choices(plan, 2, one.span)) {
+        tied.choose(0, {outer, inner.key});
+        children.emplace_back(tied.selection.scores[0], inner.key);
+      }
+    }
+    REQUIRE(std::ssize(children) > top_k);
+    std::sort(children.rbegin(), children.rend());
+    const auto submit = [&](Index slot, Index rank) {
+      tied.choose(slot, {outer, children[at(rank)].second});
+    };
+    for (Index slot = 0; slot < top_k; ++slot) submit(slot, slot);
+    CHECK(tied.judge().pass());
+    submit(top_k - 1, std::ssize(children) - 1);  // its worst child, which nobody keeps
+    CHECK(tied.judge().regretted == 1);
+    CHECK_FALSE(tied.judge().pass());
+  }
+  SECTION("no path at all") {
+    for (Index slot = 0; slot < top_k; ++slot) tied.clear(slot);
+    CHECK(tied.judge().missing > 0);
+  }
+}
+
 TEST_CASE("regrets fall into their bins", "[judge]") {
   CHECK(regret_bin(0) == 0);
   CHECK(regret_bin(1e-9) == 1);

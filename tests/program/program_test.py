@@ -197,7 +197,7 @@ class Verify(Case):
 
     def test_help_names_theorems_that_there_are(self):
         proofs = pathlib.Path(__file__).resolve().parents[2] / "proofs/statements"
-        proved = set(re.findall(r"^Theorem (\w+)", "".join(
+        proved = set(re.findall(r"^(?:Theorem|Corollary) (\w+)", "".join(
             file.read_text() for file in sorted(proofs.glob("*.v"))), re.MULTILINE))
         for command, names in (("verify", 6), ("scale", 1)):
             text = " ".join(self.answer(command, "--help").split())

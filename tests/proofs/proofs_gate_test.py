@@ -22,7 +22,8 @@ FunctionalExtensionality.functional_extensionality_dep
     (forall x : A, f x = g x) -> f = g
 """
 
-THEOREM = "Theorem whole : True.\nProof. exact I. Qed.\n"
+SAID = "(** It is so.\n    SPEC 2; `that`. *)\n"
+THEOREM = SAID + "Theorem whole : True.\nProof. exact I. Qed.\n"
 EXAMPLE = "Example shown : True.\nProof. exact whole. Qed.\n"
 ASKED = "Print Assumptions whole.\n"
 SHOWN = "Print Assumptions shown.\n"
@@ -52,7 +53,19 @@ ORDERS = {
     "none for a lemma on a proof's line": (PART, IN_ORDER.replace("Qed.\n", f"Qed. {LEMMA}", 1)),
     "a lemma in two lines": (PART, LEMMA.replace("Lemma ", "Lemma\n  ") + IN_ORDER),
     "a lemma that is asked about": (None, LEMMA + ASKED.replace("whole", "part") + IN_ORDER),
-    "all on one line": (None, IN_ORDER.replace("\n", " ") + OTHER.replace("\n", " ")),
+    "all on one line": (None, "\n".join(SAID + each.removeprefix(SAID).replace("\n", " ")
+                                        for each in (IN_ORDER, OTHER))),
+    "no sentence": ("whole without its sentence", IN_ORDER.removeprefix(SAID)),
+    "an empty sentence": ("whole without its sentence", IN_ORDER.replace("It is so.", "")),
+    "a sentence without a section": ("whole without its sentence",
+                                     IN_ORDER.replace("SPEC 2; ", "")),
+    "a sentence without a number": ("whole without its sentence", IN_ORDER.replace("2;", "two;")),
+    "a sentence without C++": ("whole without its sentence", IN_ORDER.replace("; `that`", "")),
+    "a sentence further above": ("whole without its sentence",
+                                 IN_ORDER.replace(SAID, SAID + "Definition one := 1.\n")),
+    "another theorem's sentence": ("other without its sentence",
+                                   IN_ORDER + OTHER.removeprefix(SAID)),
+    "a sentence in two lines": (None, IN_ORDER.replace("It is so.", "It\n    is so.")),
     "match in a statement": (None, IN_ORDER.replace(
         "whole : True", "whole : match 0 with 0 => True | _ => False end")),
     "a second statement": ("Theorem whole : True with false : False: a second one",
@@ -174,15 +187,31 @@ FALSEHOODS = {
     "integers of the machine": (
         "Extract.v: ExtrOcamlZInt", "checker/Extract.v",
         "ExtrOcamlBasic.", "ExtrOcamlBasic ExtrOcamlZInt."),
+    "a row that differs from its sentence": (
+        "README.md: | A greedy numeral", "README.md", "| The greedy numeral", "| A greedy numeral"),
+    "a row of another name": (
+        "`digits` | 2.5.1 | `greedy_path` |: Results.v says | The greedy numeral", "README.md",
+        "`numerals_have_their_value`", "`digits`"),
+    "a row of another section": (
+        "README.md: | So every such schedule", "README.md",
+        "`partitions_cover` | 2.5.1", "`partitions_cover` | 2.5.2"),
     "a theorem without a row": (
-        "Results.v: numerals_have_their_value has 0 rows in README.md", "README.md",
-        "`numerals_have_their_value`", "numerals"),
+        "Results.v says | So every such schedule", "README.md",
+        "| So every such schedule covers every length. | `partitions_cover` | 2.5.1 "
+        "| `verify_all` |\n", ""),
     "a row without a theorem": (
-        "README.md: digits is no theorem of Results.v", "README.md",
-        "`numerals_have_their_value`", "`numerals_have_their_value`, `digits`"),
-    "a theorem with two rows": (
-        "Results.v: one_path has 2 rows in README.md", "README.md",
-        "`numerals_have_their_value`", "`numerals_have_their_value`, `one_path`"),
+        "README.md: | So is this. | `this` | 2.5.1 | `that` |: ResultsSoftmax.v says no more",
+        "README.md", "\n## What is trusted", "| So is this. | `this` | 2.5.1 | `that` |\n"
+        "\n## What is trusted"),
+    "a sentence changed": (
+        "Results.v says | A greedy numeral", "statements/Results.v", "(** The greedy numeral",
+        "(** A greedy numeral"),
+    "a theorem without a sentence": (
+        "Results.v: numerals_have_their_value without its sentence", "statements/Results.v",
+        "(** The greedy numeral", "(* The greedy numeral"),
+    "a sentence without its section": (
+        "Results.v: partitions_cover without its sentence", "statements/Results.v",
+        "SPEC 2.5.1; `verify_all`. *)", "`verify_all`. *)"),
     "no heading": (
         "ResultsRounded.v: README.md has no heading", "README.md",
         "### Stripes that are not powers: `ResultsRounded.v`", "### Stripes that are not powers"),
@@ -208,10 +237,10 @@ def sources(folder, case, name, text):
     (copy / "statements").mkdir(parents=True)
     (copy / f"statements/{name}.v").write_text(text)
     (copy / "_CoqProject").write_text(f"statements/{name}.v\n")
-    theorems = {theorem for theorem in ("whole", "other")
-                if re.search(rf"(Theorem|Corollary) {theorem}\b", text)}
-    (copy / "README.md").write_text(f"### Results: `{name}.v`\n" + "".join(
-        f"| it is true | `{theorem}` | |\n" for theorem in theorems))
+    theorems = dict.fromkeys(re.findall(r"(?:Theorem|Corollary) (whole|other)\b", text))
+    (copy / "README.md").write_text(
+        f"### Results: `{name}.v`\n| in words | Coq name | SPEC | C++ |\n|---|---|---|---|\n"
+        + "".join(f"| It is so. | `{theorem}` | 2 | `that` |\n" for theorem in theorems))
     return copy
 
 
@@ -253,6 +282,11 @@ def main():
 
         for case, (expected, *plant) in FALSEHOODS.items():
             problems += problem(case, expected, gate(planted(folder, case, *plant)))
+        case = "the tables made anew"
+        copy = planted(folder, case, "README.md", "| The greedy numeral", "| A greedy numeral")
+        problems += problem(case, None, gate(copy, "--readme"))
+        if (copy / "README.md").read_text() != (PROOFS / "README.md").read_text():
+            problems.append(f"{case}: not what they were")
         case = "a results file renamed away"
         copy = planted(folder, case, "_CoqProject", "ResultsFactor.v", "FactorResults.v")
         renamed = (copy / "statements/ResultsFactor.v").rename(copy / "statements/FactorResults.v")
@@ -261,7 +295,7 @@ def main():
         renamed.unlink()
         case = "a results file removed"
         problems += problem(case, "ResultsFactor.v: a heading of README.md, no file", gate(copy))
-    count = sum(map(len, (TEXTS, ORDERS, ANSWERS, FALSEHOODS))) + 5
+    count = sum(map(len, (TEXTS, ORDERS, ANSWERS, FALSEHOODS))) + 6
     print("\n".join(problems) or f"{count} cases")
     return bool(problems)
 

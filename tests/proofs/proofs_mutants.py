@@ -26,7 +26,7 @@ from gate import STATED, sentences
 
 SCHEDULE, CHECKER = "statements/Schedule.v", "checker/Checker.v"
 SPANS = "checker/SpanChecker.v"
-FILES = [SCHEDULE, "theory/Causality.v", "checker/SpanLists.v", CHECKER, SPANS, "checker/Extract.v"]
+FILES = [SCHEDULE, "checker/SpanLists.v", CHECKER, SPANS, "checker/Extract.v"]
 
 
 class Mutant(NamedTuple):
@@ -158,9 +158,7 @@ def text_of(mutant, folder):
         for sentence in sentences(path):
             word = sentence.split()[0]
             proving = word in STATED or proving
-            # Of Causality.v the anchor alone: the rest is for its proofs.
-            wanted = sentence.startswith("Definition anchor ") or name != "theory/Causality.v"
-            if not proving and wanted and not sentence.startswith("From Multistep"):
+            if not proving and not sentence.startswith("From Multistep"):
                 kept.append(sentence + ".\n")
             proving = proving and word not in ("Qed", "Defined")
     return "".join(kept)
