@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What needs no GPU, of the program in a build folder, into results/cpu/:
-#   experiments/cpu.sh BUILD [--fresh] [scaling] [audit] [needles] [oracle] [training]
+#   experiments/cpu.sh BUILD [--fresh] [scaling] [audit] [needles] [relatives] [oracle] [training]
 # A file that this command made of this commit is kept, unless --fresh; so an interrupted run goes
 # on where it was. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
 set -euo pipefail
@@ -60,16 +60,20 @@ scaling() { made scaling "${SCALING[@]}"; }
 audit() { made audit "${AUDIT[@]}"; }
 needles() { made needles "${NEEDLES[@]}"; }
 
-oracle() {
-  local file=$folder/oracle.json begin=$SECONDS
-  if kept "$file" experiments/oracle_times.py; then
+# Likewise of an experiment $2 that asks the program.
+asked() {
+  local file=$folder/$1.json begin=$SECONDS
+  if kept "$file" "$2"; then
     echo "$file: kept"
     return
   fi
-  echo "$file: experiments/oracle_times.py"
-  python3 experiments/oracle_times.py "$multistep" --output "$file" --commit "$commit" --dirty "$dirty"
+  echo "$file: $2"
+  python3 "$2" "$multistep" --output "$file" --commit "$commit" --dirty "$dirty"
   echo "$file: $((SECONDS - begin)) s"
 }
+
+relatives() { asked relatives experiments/relatives.py; }
+oracle() { asked oracle experiments/oracle_times.py; }
 
 # Of the Python package that python3 finds.
 training() {
@@ -94,10 +98,10 @@ parts=()
 for part in "$@"; do
   case $part in
     --fresh) fresh=yes ;;
-    scaling | audit | needles | oracle | training) parts+=("$part") ;;
-    *) echo "experiments/cpu.sh $part: --fresh, scaling, audit, needles, oracle or training" >&2; exit 2 ;;
+    scaling | audit | needles | relatives | oracle | training) parts+=("$part") ;;
+    *) echo "experiments/cpu.sh $part: --fresh, scaling, audit, needles, relatives, oracle or training" >&2; exit 2 ;;
   esac
 done
-[ ${#parts[@]} -gt 0 ] || parts=(scaling audit needles oracle training)
+[ ${#parts[@]} -gt 0 ] || parts=(scaling audit needles relatives oracle training)
 mkdir -p "$folder"
 for part in "${parts[@]}"; do $part; done

@@ -1,10 +1,14 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "multistep/coverage.hpp"
 #include "multistep/walk.hpp"
 #include "program/commands.hpp"
 #include "program/options.hpp"
 #include "program/output.hpp"
+#include "program/pattern.hpp"
+#include "schedule/gaps.hpp"
 
 namespace multistep::program {
 namespace {
@@ -16,6 +20,7 @@ struct Options {
   std::string start = "0";
   std::string key;
   std::string limit = "16";
+  PatternOptions pattern;
   ScheduleOptions schedule;
   OutputOptions output;
 };
@@ -133,12 +138,101 @@ std::string text(const Json& result, std::size_t limit) {
   return out;
 }
 
+/// What is asked about.
+struct Question {
+  Index position;
+  Index start;
+  std::optional<Index> key;
+};
+
+Json spans_json(const std::vector<Span>& spans) {
+  Json list = Json::array();
+  for (const Span& span : spans) list.push_back(span_json(span));
+  return list;
+}
+
+Json pattern_json(const Pattern& pattern, const Question& asked) {
+  PatternRow row = pattern.row(asked.position, asked.start);
+  const auto oldest_first = [](Span a, Span b) { return a.begin < b.begin; };
+  std::ranges::stable_sort(row.selectable, oldest_first);
+  std::ranges::stable_sort(row.averaged, oldest_first);
+  Json result = {{"schedule", "pattern " + describe(pattern)},
+                 {"position", asked.position},
+                 {"start", asked.start},
+                 {"selectable", spans_json(row.selectable)},
+                 {"averaged", spans_json(row.averaged)},
+                 {"scored", row.scored},
+                 {"attended", row.attended}};
+  if (!asked.key) return result;
+  const auto has = [&](const std::vector<Span>& spans) {
+    return std::ranges::any_of(spans, [&](Span span) { return span.contains(*asked.key); });
+  };
+  const bool selectable = has(row.selectable);
+  const bool averaged = has(row.averaged);
+  result["key"] = *asked.key;
+  result["averaged_alone"] = averaged && !selectable;
+  result["reachable"] = selectable || averaged;
+  if (!selectable && !averaged) {
+    std::vector<Span> all = row.selectable;
+    all.insert(all.end(), row.averaged.begin(), row.averaged.end());
+    for (const Span& gap : gaps(all, {asked.start, asked.position + 1})) {
+      if (gap.contains(*asked.key)) result["gap"] = span_json(gap);
+    }
+  }
+  return result;
+}
+
+std::string spans_text(const Json& spans, std::size_t limit) {
+  std::string out;
+  for (std::size_t at = 0; at < spans.size(); ++at) {
+    if (spans.size() > limit && at == limit - 1) {
+      out += fmt::format(" ... {} more", spans.size() - limit);
+      at = spans.size() - 1;
+    }
+    out += " " + span_text(spans[at]);
+  }
+  return out.empty() ? " none" : out;
+}
+
+std::string pattern_text(const Json& result, std::size_t limit) {
+  const Index position = result["position"].get<Index>();
+  std::string out =
+      fmt::format("schedule   {}\nquery      {}, eligible keys [{}, {})\n",
+                  result["schedule"].get<std::string>(), position, result["start"].get<Index>(),
+                  position + 1) +
+      fmt::format("selectable{}\naveraged  {}\nwork       {} scored and {} attended\n",
+                  spans_text(result["selectable"], limit), spans_text(result["averaged"], limit),
+                  result["scored"].get<Index>(), result["attended"].get<Index>());
+  if (!result.contains("key")) return out;
+  const Index key = result["key"].get<Index>();
+  if (!result["reachable"].get<bool>()) {
+    return out +
+           fmt::format("key {} is EXCLUDED: it is in the gap {}\n", key, span_text(result["gap"]));
+  }
+  return out + fmt::format("key {} {}\n", key,
+                           result["averaged_alone"].get<bool>()
+                               ? "is in averages alone: content cannot choose it"
+                               : "is attended to, or content can choose it");
+}
+
+int explain_pattern(const Options& options, const Question& asked, std::size_t limit) {
+  const Json result = pattern_json(options.pattern.pattern(options.schedule.top_k), asked);
+  options.output.json ? options.output.write(result)
+                      : options.output.write(pattern_text(result, limit));
+  return result.value("reachable", true) ? 0 : 1;
+}
+
 int explain(const Options& options) {
-  const Index position = parse_size("--position", options.position, 0, kMaxLength - 1);
+  const bool of_pattern = !options.pattern.name.empty();
+  const Index position = parse_size("--position", options.position, 0,
+                                    (of_pattern ? kMaxPatternLength : kMaxLength) - 1);
   const Index start = parse_size("--start", options.start, 0, position);
   const Index limit = parse_size("--limit", options.limit, 2, kMaxNodes);
   std::optional<Index> key;
   if (!options.key.empty()) key = parse_size("--key", options.key, start, position);
+  if (of_pattern) {
+    return explain_pattern(options, {position, start, key}, static_cast<std::size_t>(limit));
+  }
 
   const Schedule schedule = options.schedule.schedule();
   const auto plan =
@@ -180,12 +274,16 @@ void add_explain(CLI::App& app, Run& run) {
   command->add_option("--start", options->start, "first eligible key, in [0, t] (default 0)");
   command->add_option("--limit", options->limit,
                       "anchors printed of a segment, at least 2 (default 16); JSON has them all");
+  CLI::Option* pattern = options->pattern.add(
+      *command, "what the query reaches by it, instead (positions below 2^24)");
   options->schedule.add(*command);
+  exclude_schedule(*pattern, options->schedule);
   options->output.add(*command);
   command->footer(
       "Examples:\n"
       "  multistep explain --position 29 --steps 3\n"
-      "  multistep explain --position 7 --key 0 --rule power --backward 1 --forward 1");
+      "  multistep explain --position 7 --key 0 --rule power --backward 1 --forward 1\n"
+      "  multistep explain --position 40 --key 3 --pattern strided --stride 16");
   command->callback([options, &run] { run = [options] { return explain(*options); }; });
 }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <functional>
 #include <optional>
 
 #include "multistep/host_memory.hpp"
@@ -8,6 +9,7 @@
 #include "program/commands.hpp"
 #include "program/options.hpp"
 #include "program/output.hpp"
+#include "program/pattern.hpp"
 
 namespace multistep::program {
 namespace {
@@ -18,6 +20,7 @@ constexpr Index kMaxValues = 60'000'000;
 
 struct Options {
   std::string length;
+  PatternOptions pattern;
   ScheduleOptions schedule;
   OutputOptions output;
 };
@@ -44,17 +47,59 @@ void fill(const StripePlan& plan, Index m, const Segment& segment, std::vector<L
   }
 }
 
-int map(const Options& options) {
-  const Index length = parse_size("--length", options.length, 1, kMaxMapLength);
-  const Schedule schedule = options.schedule.schedule();
-  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+/// What is written of every query: rows of values, one a key, in such columns.
+struct Source {
+  std::string schedule;
+  std::vector<std::string> columns;  // behind query and key
+  std::function<std::vector<std::vector<Index>>(Index query)> rows;
+};
 
-  std::vector<std::string> names{"query", "key", "window"};
+Source source_of(const Schedule& schedule, const StripePlan& plan) {
+  std::vector<std::string> columns{"window"};
   for (Index m = 1; m < schedule.steps; ++m) {
     for (const char* column : {"anchors", "spans", "span"}) {
-      names.push_back(fmt::format("{}_{}", column, m));
+      columns.push_back(fmt::format("{}_{}", column, m));
     }
   }
+  return {describe(schedule), columns, [&plan, levels = schedule.levels.size()](Index query) {
+            const std::vector<Index> zeros(static_cast<std::size_t>(query + 1), 0);
+            const std::vector<Index> none(zeros.size(), -1);
+            std::vector<LevelMap> maps(levels, {zeros, zeros, none});
+            fill(plan, 1, plan.searched(query, 0), maps);
+            const Span window = plan.window(query, 0);
+            std::vector<std::vector<Index>> rows;
+            for (Index key = 0; key <= query; ++key) {
+              const auto at = static_cast<std::size_t>(key);
+              std::vector<Index> row{window.contains(key) ? 1 : 0};
+              for (const LevelMap& level : maps) {
+                row.insert(row.end(), {level.anchors[at], level.spans[at], level.ordinals[at]});
+              }
+              rows.push_back(std::move(row));
+            }
+            return rows;
+          }};
+}
+
+Source source_of(const Pattern& pattern) {
+  return {"pattern " + describe(pattern), {"selectable", "averages"}, [&pattern](Index query) {
+            const PatternRow row = pattern.row(query);
+            std::vector<std::vector<Index>> rows(static_cast<std::size_t>(query + 1), {0, 0});
+            const auto each_key = [&](const std::vector<Span>& spans, auto&& mark) {
+              for (const Span& span : spans) {
+                for (Index key = span.begin; key < span.end; ++key) {
+                  mark(rows[static_cast<std::size_t>(key)]);
+                }
+              }
+            };
+            each_key(row.selectable, [](std::vector<Index>& key) { key[0] = 1; });
+            each_key(row.averaged, [](std::vector<Index>& key) { ++key[1]; });
+            return rows;
+          }};
+}
+
+void write(const OutputOptions& output, Index length, const Source& source) {
+  std::vector<std::string> names{"query", "key"};
+  names.insert(names.end(), source.columns.begin(), source.columns.end());
   const Index values = length * (length + 1) / 2 * std::ssize(names);
   if (values > kMaxValues) {
     throw std::invalid_argument(
@@ -63,34 +108,37 @@ int map(const Options& options) {
   }
   // A value takes 16 bytes of a JSON tree and about 8 of text.
   require_memory(fmt::format("--length {}: the map takes", length),
-                 (options.output.json ? 40.0 : 16.0) * static_cast<double>(values));
+                 (output.json ? 40.0 : 16.0) * static_cast<double>(values));
   std::string csv = fmt::format("{}\n", fmt::join(names, ","));
   Json rows = Json::array();
   std::optional<ProgressBar> bar("map");
   for (Index query = 0; query < length; ++query) {
-    const std::vector<Index> zeros(static_cast<std::size_t>(query + 1), 0);
-    const std::vector<Index> none(zeros.size(), -1);
-    std::vector<LevelMap> maps(schedule.levels.size(), {zeros, zeros, none});
-    fill(plan, 1, plan.searched(query, 0), maps);
-    const Span window = plan.window(query, 0);
-    for (Index key = 0; key <= query; ++key) {
-      const auto at = static_cast<std::size_t>(key);
-      std::vector<Index> row{query, key, window.contains(key) ? 1 : 0};
-      for (const LevelMap& level : maps) {
-        row.insert(row.end(), {level.anchors[at], level.spans[at], level.ordinals[at]});
-      }
-      options.output.json ? rows.push_back(row)
-                          : void(csv += fmt::format("{}\n", fmt::join(row, ",")));
+    Index key = 0;
+    for (const std::vector<Index>& values_of_key : source.rows(query)) {
+      std::vector<Index> row{query, key++};
+      row.insert(row.end(), values_of_key.begin(), values_of_key.end());
+      output.json ? rows.push_back(row) : void(csv += fmt::format("{}\n", fmt::join(row, ",")));
     }
     bar->show(query + 1, length);
   }
   bar.reset();
-  if (options.output.json) {
-    options.output.write(
-        Json{{"schedule", describe(schedule)}, {"columns", names}, {"rows", rows}});
+  if (output.json) {
+    output.write(Json{{"schedule", source.schedule}, {"columns", names}, {"rows", rows}});
   } else {
-    options.output.write(csv);
+    output.write(csv);
   }
+}
+
+int map(const Options& options) {
+  const Index length = parse_size("--length", options.length, 1, kMaxMapLength);
+  if (!options.pattern.name.empty()) {
+    const Pattern pattern = options.pattern.pattern(options.schedule.top_k);
+    write(options.output, length, source_of(pattern));
+    return 0;
+  }
+  const Schedule schedule = options.schedule.schedule();
+  const auto plan = naming_options([&] { return StripePlan(schedule, length); });
+  write(options.output, length, source_of(schedule, plan));
   return 0;
 }
 
@@ -101,14 +149,18 @@ void add_map(CLI::App& app, Run& run) {
   CLI::App* command = app.add_subcommand(
       "map", "CSV of what every key is to every query: anchor, span, window, per level");
   command->add_option("--length", options->length, "L in [1, 4096]")->required();
+  CLI::Option* pattern = options->pattern.add(*command, "what a pattern reaches, instead");
   options->schedule.add(*command);
+  exclude_schedule(*pattern, options->schedule);
   options->output.add(*command);
   command->footer(
       "Columns: query, key, window (1: in the window), and for each level m: anchors_m on the "
       "key,\n"
       "spans_m that hold it, and span_m, the newest of them (-1: none). The spans of the last "
       "level\n"
-      "are the final ones.\n"
+      "are the final ones. Of a pattern: selectable (1: attended to, or content can choose it) "
+      "and\n"
+      "averages, how many of them have it.\n"
       "Example:\n"
       "  multistep map --length 64 --steps 3 --output map.csv");
   command->callback([options, &run] { run = [options] { return map(*options); }; });

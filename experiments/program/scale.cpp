@@ -2,6 +2,7 @@
 #include <omp.h>
 
 #include <bit>
+#include <functional>
 #include <optional>
 
 #include "multistep/coverage.hpp"
@@ -11,8 +12,10 @@
 #include "program/fit.hpp"
 #include "program/options.hpp"
 #include "program/output.hpp"
+#include "program/pattern.hpp"
 #include "program/provenance.hpp"
 #include "support/parallel.hpp"
+#include "support/random.hpp"
 
 namespace multistep::program {
 namespace {
@@ -26,10 +29,37 @@ struct Options {
   std::string configs;
   bool last_query = false;
   bool csv = false;
+  CLI::Option* seed_given = nullptr;
+  PatternOptions pattern;
   ScheduleOptions schedule;
   Provenance provenance;
   OutputOptions output;
 };
+
+/// The queries of a sequence in `queries` equal parts: the first of the k-th.
+Index part_begin(Index length, Index queries, Index k) {
+  return length / queries * k + length % queries * k / queries;
+}
+
+/// The middle of the k-th part: as `queries` go through all parts they are evenly spread.
+Index middle_query(Index length, Index queries, Index k) {
+  return part_begin(length, queries, k) + length / queries / 2;
+}
+
+/// Any one of the k-th part: evenly spread ones would all stand at the same place of their blocks.
+Index random_query(Index length, Index queries, Index k, std::uint64_t seed) {
+  const Index begin = part_begin(length, queries, k);
+  std::uint64_t state = mixed_bits(seed + kRandomStride) + static_cast<std::uint64_t>(k);
+  return begin +
+         static_cast<Index>(next_random(state) %
+                            static_cast<std::uint64_t>(part_begin(length, queries, k + 1) - begin));
+}
+
+/// What was counted of `queries`, for all `length` of them: exact where it is of all.
+Json of_all(Count counted, Index queries, Index length) {
+  if (queries == length) return counted;
+  return counted.to_double() / (static_cast<double>(queries) / static_cast<double>(length));
+}
 
 /// What the queries of a sequence do and are offered, per query head.
 struct Point {
@@ -44,10 +74,7 @@ struct Point {
   double share() const { return static_cast<double>(queries) / static_cast<double>(length); }
   double drawn_work() const { return (anchors_scored + keys_attended).to_double() / share(); }
 
-  /// Of all queries: exact where all are counted.
-  Json of_all(Count counted) const {
-    return queries == length ? Json(counted) : Json(counted.to_double() / share());
-  }
+  Json of_all(Count counted) const { return program::of_all(counted, queries, length); }
 
   Json json() const {
     const bool bounded = covered && lower_bound > 0;  // 0: the windows have every key
@@ -70,11 +97,7 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
   constexpr Index kBlock = 16;
   require_checkers(plan,
                    std::min<Index>(omp_get_max_threads(), (point.queries + kBlock - 1) / kBlock));
-  const auto query_of = [&](Index k) {  // the middle of the k-th of `queries` equal parts
-    const Index part = length / point.queries;
-    const Index rest = length % point.queries;
-    return k * part + k * rest / point.queries + part / 2;
-  };
+  const auto query_of = [&](Index k) { return middle_query(length, point.queries, k); };
   struct Counted {
     WorkCount work;
     Index choices;
@@ -102,6 +125,24 @@ Point measure(const Schedule& schedule, Index length, Index samples, std::uint64
     point.covered = point.covered && covered;
   }
   return point;
+}
+
+/// Likewise of a pattern: products with what it scores to choose and with what it attends to.
+Json measure_pattern(const Pattern& pattern, Index length, Index samples, std::uint64_t seed) {
+  const Index queries = std::min(length, samples);
+  Count scored;
+  Count attended;
+  for (Index k = 0; k < queries; ++k) {
+    const PatternRow row = pattern.row(random_query(length, queries, k, seed));
+    scored += row.scored;
+    attended += row.attended;
+  }
+  const auto all = [&](Count counted) { return of_all(counted, queries, length); };
+  return {{"length", length},
+          {"queries", queries},
+          {"scored", all(scored)},
+          {"attended", all(attended)},
+          {"work", all(scored + attended)}};
 }
 
 /// The exponent that the work of a sequence nears: 1 + 1/N with the default exponents; with two
@@ -138,42 +179,63 @@ Json last_query_json(const std::vector<Index>& lengths) {
 }
 
 std::string csv_text(const Json& result) {
-  std::string out =
-      "steps,length,queries,anchors_scored,keys_attended,drawn_work,choices,lower_bound,ratio\n";
+  const Json& first = result["runs"][0];
+  const char* const subject = first.contains("pattern") ? "pattern" : "steps";
+  std::string out = subject;
+  for (const auto& [name, value] : first["points"][0].items()) out += fmt::format(",{}", name);
   for (const Json& run : result["runs"]) {
+    const Json& of = run[subject];
     for (const Json& point : run["points"]) {
-      out += run["steps"].dump();
+      out += fmt::format("\n{}", of.is_string() ? of.get<std::string>() : of.dump());
       for (const Json& value : point) {
         out += fmt::format(",{}", value.is_null() ? "" : count_text(value));
       }
-      out += "\n";
     }
   }
-  return out;
+  return out + "\n";
 }
 
 double number(const Json& count) { return std::stod(count_text(count)); }
 
+/// A column of the text: what it is called there and in the JSON.
+using Column = std::pair<const char*, const char*>;
+
 std::string text(const Json& result) {
+  const bool patterns = result["runs"][0].contains("pattern");
   std::string out =
-      "all queries of a sequence, per head: anchors scored and keys attended on paths drawn at\n"
-      "random; the most choices that the steps offer, and the least that reach every key\n\n";
+      patterns ? "all queries of a sequence, per head: products with what they score to choose, "
+                 "and with\nwhat they attend to\n\n"
+               : "all queries of a sequence, per head: anchors scored and keys attended on paths "
+                 "drawn at\nrandom; the most choices that the steps offer, and the least that "
+                 "reach every key\n\n";
+  const std::vector<Column> columns =
+      patterns
+          ? std::vector<Column>{{"scored", "scored"}, {"attended", "attended"}, {"work", "work"}}
+          : std::vector<Column>{{"anchors", "anchors_scored"},
+                                {"keys", "keys_attended"},
+                                {"choices", "choices"},
+                                {"lower bound", "lower_bound"}};
   for (const Json& run : result["runs"]) {
-    out += fmt::format("{}\n{:>14} {:>12} {:>12} {:>12} {:>12} {:>8}\n",
-                       run["schedule"].get<std::string>(), "length", "anchors", "keys", "choices",
-                       "lower bound", "ratio");
+    out += fmt::format("{}\n{:>14}", run["schedule"].get<std::string>(), "length");
+    for (const auto& [title, name] : columns) out += fmt::format(" {:>12}", title);
+    out += patterns ? "\n" : fmt::format(" {:>8}\n", "ratio");
     for (const Json& point : run["points"]) {
-      const Json& ratio = point["ratio"];
-      out += fmt::format("{:>14} {:>12.4g} {:>12.4g} {:>12.4g} {:>12.4g} {:>8}\n",
-                         point["length"].get<Index>(), number(point["anchors_scored"]),
-                         number(point["keys_attended"]), number(point["choices"]),
-                         point["lower_bound"].get<double>(),
-                         ratio.is_null() ? "-" : fmt::format("{:.3f}", ratio.get<double>()));
+      out += fmt::format("{:>14}", point["length"].get<Index>());
+      for (const auto& [title, name] : columns)
+        out += fmt::format(" {:>12.4g}", number(point[name]));
+      if (!patterns) {
+        const Json& ratio = point["ratio"];
+        out += fmt::format(" {:>8}",
+                           ratio.is_null() ? "-" : fmt::format("{:.3f}", ratio.get<double>()));
+      }
+      out += "\n";
     }
     const Json& fit = run["fit"];
-    out += fmt::format("exponent {:.4f}, 95 % interval [{:.4f}, {:.4f}]; theory {:.4f}\n\n",
+    out += fmt::format("exponent {:.4f}, 95 % interval [{:.4f}, {:.4f}]",
                        fit["exponent"].get<double>(), fit["low"].get<double>(),
-                       fit["high"].get<double>(), fit["theory"].get<double>());
+                       fit["high"].get<double>());
+    if (!patterns) out += fmt::format("; theory {:.4f}", fit["theory"].get<double>());
+    out += "\n\n";
   }
   return out;
 }
@@ -190,10 +252,11 @@ std::vector<Config> read_configs(const Options& options) {
   return configs;
 }
 
-int scale(const Options& options) {
+std::vector<Index> read_lengths(const Options& options) {
+  const Index longest = options.pattern.name.empty() ? kMaxScaleLength : kMaxPatternLength;
   std::vector<Index> lengths;
   for (const std::string& length : split("--lengths", options.lengths)) {
-    lengths.push_back(parse_size("--lengths", length, 1, kMaxScaleLength));
+    lengths.push_back(parse_size("--lengths", length, 1, longest));
     if (lengths.size() > 1 && lengths.back() <= lengths[lengths.size() - 2]) {
       throw std::invalid_argument(
           fmt::format("--lengths {}: lengths in ascending order", options.lengths));
@@ -203,6 +266,74 @@ int scale(const Options& options) {
     throw std::invalid_argument(
         fmt::format("--lengths {}: a fit needs at least 3 lengths", options.lengths));
   }
+  return lengths;
+}
+
+/// The points of one subject over the lengths, and the exponent of what `work` names in them.
+Json points_json(const std::vector<Index>& lengths, const char* work,
+                 const std::function<Json(Index length)>& measured) {
+  std::vector<double> x;
+  std::vector<double> y;
+  Json points = Json::array();
+  for (const Index length : lengths) {
+    Json point = measured(length);
+    x.push_back(static_cast<double>(length));
+    y.push_back(number(point[work]));
+    points.push_back(std::move(point));
+  }
+  const PowerFit fit = fit_exponent(x, y);
+  return {{"points", std::move(points)},
+          {"fit", {{"exponent", fit.exponent}, {"low", fit.low}, {"high", fit.high}}}};
+}
+
+Json schedule_runs(const Options& options, const std::vector<Index>& lengths, Index samples,
+                   std::uint64_t seed) {
+  const std::vector<Config> configs = read_configs(options);
+  ProgressBar bar("scale");
+  Index done = 0;
+  Json runs = Json::array();
+  for (const auto& [name, family, schedule] : configs) {
+    Json run = {{"config", name},
+                {"rule", family},
+                {"steps", schedule.steps},
+                {"label", fmt::format("{} N={}", family, schedule.steps)},
+                {"schedule", describe(schedule)},
+                {"top_k", schedule.top_k}};
+    run.update(points_json(lengths, "drawn_work", [&, &of = schedule](Index length) {
+      const Point point =
+          naming_options([&] { return measure(of, length, samples, seed); }, "--lengths");
+      bar.show(++done, static_cast<Index>(configs.size() * lengths.size()));
+      return point.json();
+    }));
+    run["fit"]["theory"] = theory(schedule);
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+Json pattern_runs(const Options& options, const std::vector<Index>& lengths, Index samples,
+                  std::uint64_t seed) {
+  PatternOptions given = options.pattern;
+  if (options.seed_given->count() > 0) given.seed = options.seed;
+  const std::vector<std::string> names = split("--pattern", given.name);
+  ProgressBar bar("scale");
+  Index done = 0;
+  Json runs = Json::array();
+  for (const std::string& name : names) {
+    given.name = name;
+    const Pattern pattern = given.pattern(options.schedule.top_k);
+    Json run = {{"pattern", name}, {"schedule", "pattern " + describe(pattern)}};
+    run.update(points_json(lengths, "work", [&](Index length) {
+      bar.show(++done, static_cast<Index>(names.size() * lengths.size()));
+      return measure_pattern(pattern, length, samples, seed);
+    }));
+    runs.push_back(std::move(run));
+  }
+  return runs;
+}
+
+int scale(const Options& options) {
+  const std::vector<Index> lengths = read_lengths(options);
   const Index samples = parse_size("--samples", options.samples, 1, 1 << 24);
   const auto seed = static_cast<std::uint64_t>(parse_size("--seed", options.seed, 0, INT64_MAX));
   if (options.csv && options.output.json) {
@@ -212,39 +343,9 @@ int scale(const Options& options) {
     throw std::invalid_argument("--last-query: with --json alone");
   }
   Json result = options.provenance.json();
-  const std::vector<Config> configs = read_configs(options);
   const Timer timer;
-
-  std::optional<ProgressBar> bar("scale");
-  Index done = 0;
-  Json runs = Json::array();
-  for (const auto& [name, family, schedule] : configs) {
-    std::vector<double> x;
-    std::vector<double> y;
-    Json points = Json::array();
-    for (const Index length : lengths) {
-      const Point point = naming_options(
-          [&, &of = schedule] { return measure(of, length, samples, seed); }, "--lengths");
-      x.push_back(static_cast<double>(length));
-      y.push_back(point.drawn_work());
-      points.push_back(point.json());
-      bar->show(++done, static_cast<Index>(configs.size() * lengths.size()));
-    }
-    const PowerFit fit = fit_exponent(x, y);
-    runs.push_back({{"config", name},
-                    {"rule", family},
-                    {"steps", schedule.steps},
-                    {"label", fmt::format("{} N={}", family, schedule.steps)},
-                    {"schedule", describe(schedule)},
-                    {"top_k", schedule.top_k},
-                    {"points", points},
-                    {"fit",
-                     {{"exponent", fit.exponent},
-                      {"low", fit.low},
-                      {"high", fit.high},
-                      {"theory", theory(schedule)}}}});
-  }
-  bar.reset();
+  Json runs = options.pattern.name.empty() ? schedule_runs(options, lengths, samples, seed)
+                                           : pattern_runs(options, lengths, samples, seed);
   result["samples"] = samples;
   result["seed"] = seed;
   result["runs"] = std::move(runs);
@@ -268,15 +369,22 @@ void add_scale(CLI::App& app, Run& run) {
   command->add_option("--lengths", options->lengths,
                       "comma-separated, ascending, in [1, 2^40] (default 1Ki to 1Mi by doubling)");
   command->add_option("--samples", options->samples,
-                      "queries counted of each length, evenly spread (default 2048)");
-  command->add_option("--seed", options->seed, "seed of the anchors chosen (default 1)");
+                      "queries counted of each length, spread over it (default 2048)");
+  options->seed_given = command->add_option(
+      "--seed", options->seed,
+      "seed of the anchors chosen, or of a pattern's blocks and queries (default 1)");
   CLI::Option* configs =
       command->add_option("--configs", options->configs,
                           fmt::format("instead of a schedule, a list of {}", kConfigNames));
-  command->add_flag("--last-query", options->last_query,
-                    "for the JSON, one path of the last query too, for N = 1 ... log2 L");
+  CLI::Option* last_query =
+      command->add_flag("--last-query", options->last_query,
+                        "for the JSON, one path of the last query too, for N = 1 ... log2 L");
   command->add_flag("--csv", options->csv, "print the points as CSV");
+  CLI::Option* pattern =
+      options->pattern.add(*command, "instead, a list of these (lengths to 2^24)");
   options->schedule.add(*command);
+  exclude_schedule(*pattern, options->schedule);
+  pattern->excludes(configs)->excludes(last_query);
   for (CLI::Option* option : options->schedule.all) configs->excludes(option);
   options->provenance.add(*command);
   options->output.add(*command);
@@ -291,7 +399,8 @@ void add_scale(CLI::App& app, Run& run) {
       "fits these lengths, not where the exponent goes beyond them: whole numbers of anchors bend "
       "it.\n"
       "Example:\n"
-      "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv");
+      "  multistep scale --steps 2,3 --lengths 1Ki,8Ki,64Ki,512Ki --csv\n"
+      "  multistep scale --pattern moba,nsa,log-linear --lengths 1Ki,8Ki,64Ki,512Ki");
   command->callback([options, &run] { run = [options] { return scale(*options); }; });
 }
 

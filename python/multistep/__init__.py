@@ -4,11 +4,12 @@
 >>> multistep.Schedule(steps=3).verify(10_000).covered
 True
 
-``Schedule`` and ``verify_spans`` answer which keys a query can reach, ``memory`` what a shape
-takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
+``Schedule``, ``verify_spans`` and ``verify_pattern`` answer which keys a query can reach,
+``memory`` what a shape takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
 ``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
 kernel; ``part_pooling`` makes search keys that are means of parts; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
-PyTorch operators, ``multistep.distributed`` attention over a context on several devices. Intervals are half-open, positions count from 0.
+PyTorch operators, ``multistep.distributed`` attention over a context on several devices, ``multistep.recurrences`` those
+of other attentions. Intervals are half-open, positions count from 0.
 
 Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
 many threads as the OpenMP runtime tells the calling thread (``OMP_NUM_THREADS``, threadpoolctl),
@@ -26,8 +27,9 @@ from ._problem import Attended
 from .authors import from_authors, to_authors
 from .functions import accumulate, attend, attention, decode, merge
 from .judging import Comparison, ProbeReport, Stage, compare, probe
+from .patterns import pattern_names, verify_pattern
 from .pooling import Pooling, part_pooling
-from .reports import Exclusion, Report, Work
+from .reports import Exclusion, Layers, PatternWork, Report, Work
 from .schedule import Path, Schedule, verify_spans
 
 __version__: str = _core.version
@@ -42,8 +44,9 @@ def cuda_status() -> str:
 
 
 __all__ = [
-    "Attended", "Comparison", "Exclusion", "Memory", "Path", "Plan", "Pooling", "ProbeReport",
-    "Report", "Schedule", "Stage", "StagePlan", "Work", "accumulate", "attend", "attention",
-    "compare", "cuda_status", "decode", "from_authors", "has_cuda", "memory", "merge",
-    "part_pooling", "plan", "probe", "to_authors", "verify_spans",
+    "Attended", "Comparison", "Exclusion", "Layers", "Memory", "Path", "PatternWork", "Plan",
+    "Pooling", "ProbeReport", "Report", "Schedule", "Stage", "StagePlan", "Work", "accumulate",
+    "attend", "attention", "compare", "cuda_status", "decode", "from_authors", "has_cuda", "memory",
+    "merge", "part_pooling", "pattern_names", "plan", "probe", "to_authors", "verify_pattern",
+    "verify_spans",
 ]

@@ -17,7 +17,7 @@ from . import _core
 from ._arrays import integers, require_memory
 from ._progress import ProgressBar
 from ._rational import RationalLike, integer, rational
-from .reports import Exclusion, Report, Work
+from .reports import Exclusion, Layers, PatternWork, Report, Work
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +204,8 @@ class Schedule:
         return Work(*found) if found else Work(None, None, None, None, None)
 
     def verify(self, length: int, queries: Union[str, int] = "all", progress: bool = True, *,
-               start: int = 0, seed: int = 1) -> Report:
+               start: int = 0, seed: int = 1,
+               layers: Union[str, int, None] = None) -> Report:
         """Is every eligible key of every query below ``length`` reachable?
 
         Args:
@@ -213,6 +214,9 @@ class Schedule:
             progress: show a bar on a terminal where it takes long.
             start: the first eligible key.
             seed: of the random queries.
+            layers: None is one. A number: through so many layers on top of each other, each of
+                which hands on what it has; "closure": through any number. Of all queries, and up
+                to 65536 keys.
 
         Can be interrupted. Source: ``reference/include/multistep/coverage.hpp``.
         """
@@ -221,6 +225,14 @@ class Schedule:
         self._require_tables(length)
         began = time.monotonic()
         with ProgressBar("verify", progress) as bar:
+            if layers is not None:
+                if queries != "all":
+                    raise ValueError(f"queries {queries!r}: 'all' where layers are followed")
+                through = _core.schedule_layers(_handle(self), length, start, layers_wanted(layers),
+                                                bar.callback)
+                return report_of(self.describe(), length, start, self.steps, through[0],
+                                 self.work(length, start=start), time.monotonic() - began,
+                                 layers=through[1:])
             if isinstance(queries, str):
                 if queries != "all":
                     raise ValueError(f"queries {queries!r}: 'all' or an integer >= 1")
@@ -229,8 +241,8 @@ class Schedule:
                 count = integer("queries", queries, 1, MAX_LENGTH)
                 found = _core.verify_sampled(_handle(self), length, start, count,
                                              integer("seed", seed, 0, 2**63 - 1), bar.callback)
-        return _report(self.describe(), length, start, self.steps, found,
-                       self.work(length, start=start), time.monotonic() - began)
+        return report_of(self.describe(), length, start, self.steps, found,
+                         self.work(length, start=start), time.monotonic() - began)
 
     def plot(self, length: int = 64, *, start: int = 0, ax: Optional[Axes] = None) -> Axes:
         """Draws how many final spans hold each key of each query, unreachable pairs in orange, and
@@ -365,20 +377,37 @@ def _column(name: str, value: Optional[PerLevel], defaults: list[Fraction], step
     return values * len(defaults) if len(values) == 1 else values
 
 
-def _report(name: str, length: int, start: int, steps: Optional[int],
-            found: tuple[int, int, int, Optional[tuple[Any, ...]]], work: Optional[Work],
-            seconds: float) -> Report:
+def report_of(name: str, length: int, start: int, steps: Optional[int],
+              found: tuple[int, int, int, Optional[tuple[Any, ...]]],
+              work: Optional[Work], seconds: float, *,
+              pattern_work: Optional[PatternWork] = None, averaged_pairs: Optional[int] = None,
+              layers: Optional[tuple[int, Optional[int]]] = None) -> Report:
+    """A report of what the library found; ``layers``: how many, and from which on none adds a
+    pair."""
     checked, excluded_queries, excluded_pairs, first = found
     hole = None
     if first is not None:
         position, key, begin, end, closing = first
         hole = Exclusion(position, key, (begin, end), closing and Fraction(*closing))
+    through = None
+    if layers is not None:
+        number, fixed_point = layers
+        through = Layers(number, fixed_point if first is None else None, fixed_point)
     return Report(name, length, start, steps, first is None, checked, excluded_queries,
-                  excluded_pairs, hole, work, seconds)
+                  excluded_pairs, hole, work, seconds, pattern_work, averaged_pairs, through)
+
+
+def layers_wanted(layers: Union[str, int]) -> Optional[int]:
+    """How many, None for "closure"."""
+    if isinstance(layers, str):
+        if layers != "closure":
+            raise ValueError(f"layers {layers!r}: 'closure' or an integer in [1, 65536]")
+        return None
+    return integer("layers", layers, 1, 65536)
 
 
 def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike, length: int, *,
-                 start: int = 0) -> Report:
+                 start: int = 0, layers: Union[str, int, None] = None) -> Report:
     """The same question for anybody's kernel: is each eligible key of each query that occurs in
     ``query`` in one of its spans?
 
@@ -387,6 +416,7 @@ def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike,
             its window included as one more. int64 arrays are read where they lie.
         length: L in [1, 2^48]; queries are below it.
         start: the first eligible key.
+        layers: as in ``Schedule.verify``; more than one take the spans of every query.
 
     Raises ValueError for no spans, and for one that is empty, not causal or older than ``start``.
     Source: ``reference/include/multistep/coverage.hpp``.
@@ -401,6 +431,11 @@ def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike,
         raise ValueError(f"query, begin, end of shapes {shapes}: three of shape (n,)")
     if not len(columns[0]):
         raise ValueError("query, begin, end of 0 spans: at least one")
+    if layers is not None:
+        through = _core.span_layers(columns[0], columns[1], columns[2], length, start,
+                                    layers_wanted(layers), None)
+        return report_of(f"{len(columns[0])} spans", length, start, None, through[0], None,
+                         time.monotonic() - began, layers=through[1:])
     found = _core.verify_spans(columns[0], columns[1], columns[2], length, start)
-    return _report(f"{len(columns[0])} spans", length, start, None, found, None,
-                   time.monotonic() - began)
+    return report_of(f"{len(columns[0])} spans", length, start, None, found, None,
+                     time.monotonic() - began)

@@ -1,4 +1,4 @@
-"""The examples, and the lines of docs/python.md that a PyTorch user copies."""
+"""The examples, and the lines of docs/python.md and docs/relatives.md that a user copies."""
 
 import pathlib
 import re
@@ -18,6 +18,8 @@ def test_example(example):
     done = subprocess.run([sys.executable, example], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     expected = {"verify_schedule": ["NOT COVERED", "COVERED", "reaches key 0"],
+                "judge_masks": ["NOT COVERED   27225", "moba              COVERED           0",
+                                "nsa, once         NOT COVERED", "2, and not fewer"],
                 "judge_kernel": ["one_key_short", "not_candidates", "FAIL", "PASS", "NOT REACHED"],
                 "single_precision": ["wrong 4730 (67%)", "ValueError: exponent"],
                 "train_layer": ["continued 5 1 6 5 1 6 5 1 6", "as at once"]}
@@ -31,9 +33,10 @@ def blocks_of(document):
     return blocks
 
 
-def test_documents():
+@pytest.mark.parametrize("document", ["python.md", "relatives.md"])
+def test_documents(document):
     pytest.importorskip("torch")
-    for block in blocks_of("python.md"):
+    for block in blocks_of(document):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 

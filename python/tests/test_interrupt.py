@@ -17,6 +17,8 @@ from multistep import Schedule
 LONG = {
     "verify": "Schedule(rule='power', backward='19/10', forward=0).verify(10**9)",
     "sampled": "Schedule.preset('released').verify(2**47, queries=2**23)",
+    "pattern": "multistep.verify_pattern('log-sparse', 2**40)",
+    "layers": "multistep.verify_pattern('window', 2**16, window=16, layers='closure')",
     "tables": "Schedule(exponent='16/10').plan(2**43)",
     "attention": "multistep.attention(big, big, big, [big], Schedule(top_k=64))",
     "dense": "multistep.attention(big, big, big, [], Schedule(1))",

@@ -8,6 +8,7 @@
 
 #include "multistep/power.hpp"
 #include "multistep/walk.hpp"
+#include "schedule/gaps.hpp"
 #include "support/error.hpp"
 #include "support/parallel.hpp"
 #include "support/random.hpp"
@@ -39,20 +40,6 @@ Rational closing_factor(const StripePlan& plan, Index query, Index start, Span g
   return make_rational(high, kDecimals);
 }
 
-struct Tally {
-  static constexpr Index kNone = INT64_MAX;
-
-  Count pairs;
-  Index queries = 0;
-  Index first_query = kNone;
-
-  void add(const Tally& other) {
-    pairs += other.pairs;
-    queries += other.queries;
-    first_query = std::min(first_query, other.first_query);
-  }
-};
-
 /// Checks the queries query_at(0), query_at(1), ..., in ascending order.
 template <class QueryAt>
 CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt query_at,
@@ -66,9 +53,7 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
       for (Index at = begin; at < end; ++at) {
         const Index query = query_at(at);
         if (checker.covered(query, start)) continue;
-        Tally here{0, 1, query};
-        for (const Span& hole : checker.holes(query, start)) here.pairs += hole.length();
-        tally.add(here);
+        tally.add(query, checker.holes(query, start));
       }
 #pragma omp critical(multistep_tally)
       total.add(tally);
@@ -76,11 +61,9 @@ CoverageReport check(const StripePlan& plan, Index start, Index count, QueryAt q
     };
   });
 
-  CoverageReport report{plan.max_length(), start, count, total.pairs, total.queries, {}};
-  if (total.first_query != Tally::kNone) {
-    const Span gap = SegmentChecker(plan, &watch).holes(total.first_query, start).front();
-    report.first_excluded = {total.first_query, gap.begin, gap,
-                             closing_factor(plan, total.first_query, start, gap, watch)};
+  CoverageReport report = total.report(plan.max_length(), start, count);
+  if (auto& first = report.first_excluded) {
+    first->closing_backward = closing_factor(plan, first->position, start, first->gap, watch);
   }
   watch.finish();
   return report;
@@ -138,11 +121,6 @@ std::vector<Index> sample_offsets(Rational exponent, Index eligible, Index count
   return offsets;
 }
 
-void require_range(Index length, Index start) {
-  require(length >= 1 && length <= kMaxLength, "length {}: an integer in [1, 2^48]", length);
-  require(start >= 0 && start < length, "start {}: an integer in [0, length {})", start, length);
-}
-
 }  // namespace
 
 CoverageReport verify_all(const Schedule& schedule, Index length, Index start,
@@ -184,26 +162,16 @@ CoverageReport verify_spans(std::vector<QuerySpan> spans, Index length, Index st
     return a.query != b.query ? a.query < b.query : a.span.begin < b.span.begin;
   });
 
-  CoverageReport report{length, start, 0, 0, 0, {}};
-  for (std::size_t at = 0; at < spans.size();) {
+  Tally tally;
+  Index checked = 0;
+  std::vector<Span> own;  // of one query
+  for (std::size_t at = 0; at < spans.size(); ++checked) {
     const Index query = spans[at].query;
-    Index reached = start;
-    bool holed = false;
-    const auto hole = [&](Index end) {
-      if (end <= reached) return;
-      holed = true;
-      report.excluded_pairs += end - reached;
-      if (!report.first_excluded) report.first_excluded = {query, reached, {reached, end}, {}};
-    };
-    for (; at < spans.size() && spans[at].query == query; ++at) {
-      hole(spans[at].span.begin);
-      reached = std::max(reached, spans[at].span.end);
-    }
-    hole(query + 1);
-    ++report.queries_checked;
-    report.excluded_queries += holed;
+    own.clear();
+    for (; at < spans.size() && spans[at].query == query; ++at) own.push_back(spans[at].span);
+    tally.add(query, gaps(own, {start, query + 1}));
   }
-  return report;
+  return tally.report(length, start, checked);
 }
 
 std::vector<Index> multiplicity(const StripePlan& plan, Index query, Index start) {

@@ -14,7 +14,7 @@ import unittest
 import sample_results
 from plots import figures, fits, make, results
 from plots.figures import (accuracy, audit, cheapest, counted, crossover, exponents, needles, oracle,
-                           stages, timed, training, training_curve)
+                           relatives, stages, timed, training, training_curve)
 from plots.fits import Point
 from plots.plot import FilePlot
 
@@ -294,6 +294,12 @@ class Folder(unittest.TestCase):
         errors = accuracy.caption(self.results)
         self.assertIn("576 of 576 comparisons", errors.brief)
         self.assertIn("differs from the oracle's in 0.25% of the rows", errors.brief)
+        others = relatives.caption(self.results)
+        self.assertIn("of 3 patterns of other attentions 1 (window) leave keys out, 1 (linear) have "
+                      "some in averages alone, and in 1 (dsa)", others.brief)
+        # At 64Ki half of it is scored; the mean of 2 sqrt(n) over n to L is nearly 4/3 sqrt(L).
+        self.assertIn(("dsa", "0.0 %", "0.0 %", "1", "1.000 [1.000, 1.000]", "1.000", "32768",
+                       "96.00"), [row[:8] for row in others.tables[0].rows])
         best = cheapest.caption(self.results)
         self.assertIn(("nstep", "1Mi", "14"), [row[:3] for row in best.tables[0].rows])
 

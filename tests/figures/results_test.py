@@ -157,6 +157,29 @@ class Committed(unittest.TestCase):
         self.assertFalse(any("baseline" in one for one in document["records"]))
 
 
+    def test_relatives(self):
+        """SPEC 12, where the parameters are its own; the schedules reach every key in one layer."""
+        document = result("cpu/relatives.json")
+        found = {one["name"]: one for one in document["records"]}
+        self.assertEqual((document["length"], len(found)), (257, len(document["records"])))
+        for name, pairs, first, layers in [
+                ("window", 29161, [16, 0], 18), ("block-diagonal", 30976, [16, 0], None),
+                ("strided", 27225, [17, 0], 2), ("fixed", 23232, [16, 0], 2),
+                ("log-sparse", 31094, [3, 0], 8), ("combiner-fixed", 0, None, 1),
+                ("nsa", 0, None, 1), ("moba", 0, None, 1), ("dsa", 0, None, 1)]:
+            one = found[name]
+            self.assertEqual((one["excluded_pairs"], one["first_excluded"], one["layers"]),
+                             (pairs, first, layers), name)
+        for one in document["records"]:
+            self.assertLessEqual(one["excluded_pairs"] + one["averaged_pairs"], 257 * 258 // 2)
+            self.assertEqual(one["excluded_pairs"] == 0, one["layers"] == 1)
+            self.assertEqual(one["excluded_pairs"] == 0, one["first_excluded"] is None)
+            lengths = [point["length"] for point in one["points"]]
+            self.assertEqual(lengths, sorted(set(lengths)))
+            if one["group"] == "schedules":
+                self.assertEqual((one["layers"], one["averaged_pairs"]), (1, 0))
+
+
 def places(value, where=()):
     """Every place of a document, of lists the first entry alone."""
     yield where
@@ -172,7 +195,8 @@ class Check(unittest.TestCase):
 
     def setUp(self):
         self.files = [name for name in ("cpu/scaling.json", "cpu/oracle.json", "cpu/audit.json",
-                                        "cpu/needles.json", "cpu/training_curve.json",
+                                        "cpu/needles.json", "cpu/relatives.json",
+                                        "cpu/training_curve.json",
                                         "h100/training_curve.json", "h100/sdpa.json",
                                         "h200/sweep.json")]
 

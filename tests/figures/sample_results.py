@@ -222,6 +222,26 @@ def needles():
             "baselines": lists["random"] + lists["blocks"]}
 
 
+def relatives():
+    lengths = [KI << power for power in range(11)]
+
+    def record(name, group, excluded, averaged, layers, work):
+        return {"name": name, "group": group, "options": "", "excluded_pairs": excluded,
+                "first_excluded": [16, 0] if excluded else None, "averaged_pairs": averaged,
+                "layers": layers, "counted": name,
+                "points": [{"length": length, "work": length * work(length)}
+                           for length in lengths]}
+
+    return {**COMMON, "command": "experiments/relatives.py", "length": 257, "samples": 1024,
+            "records": [
+                record("window", "positions", 29161, 0, None, lambda length: 512),
+                record("linear", "averages", 0, 33153, 1, lambda length: 1),
+                record("dsa", "content", 0, 0, 1, lambda length: length / 2),
+                *(record(f"nstep, N = {steps}", "schedules", 0, 0, 1,
+                         lambda length, steps=steps: steps * length ** (1 / steps))
+                  for steps in (2, 3, 4))]}
+
+
 def write(folder):
     """Writes the folder; returns it."""
     folder = pathlib.Path(folder)
@@ -241,7 +261,8 @@ def write(folder):
         (folder / name).write_text(json.dumps(document))
     for name, document in (("h100/accuracy", accuracy()), ("cpu/scaling", scaling()),
                            ("cpu/oracle", oracle()), ("cpu/audit", audit()),
-                           ("cpu/needles", needles()), ("h100/train", train_bench()),
+                           ("cpu/needles", needles()), ("cpu/relatives", relatives()),
+                           ("h100/train", train_bench()),
                            ("h100/sdpa", sdpa()), ("cpu/training_curve", training_curve("cpu")),
                            ("h100/training_curve", training_curve("cuda"))):
         (folder / f"{name}.json").write_text(json.dumps(document))

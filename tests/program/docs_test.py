@@ -2,7 +2,7 @@
 """Runs every command that README.md and docs/ show with its output, and compares the two; their C++
 must be that of the consumer project, which another test builds and runs. Commands for a GPU stand in
 indented blocks, which are not run. README's table of fast kernels is what `multistep plan` answers.
-Links lead somewhere.
+The table of docs/relatives.md is what `multistep verify` answers. Links lead somewhere.
 
 Usage: docs_test.py PROGRAM            compare
        docs_test.py PROGRAM --write    write the outputs and the C++ into the pages
@@ -19,6 +19,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+import relatives  # noqa: E402
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 CONSUMERS = [ROOT / "tests/package/consumer" / name for name in ("main.cpp", "gpu.cpp")]
 
@@ -80,6 +82,38 @@ def fast_kernels(program):
     return "\n".join(lines) + "\n"
 
 
+LENGTHS = (4096, 16384, 65536)  # of the table of relatives
+SCHEDULES = ("nstep, N = 2", "nstep, N = 3", "aligned, N = 3")
+
+
+def relatives_table(program):
+    """The table of what others reach, and pay."""
+    patterns = {name: options for group in relatives.PATTERNS.values()
+                for name, options in group.items()}
+    told = subprocess.run([program, "verify", "--length", "9", "--pattern", "?"],
+                          capture_output=True, text=True).stderr
+    assert told.strip().split(": ")[-1].split(", ") == list(patterns), told
+    short = relatives.LENGTH
+    lines = [f"| | of {short * (short + 1) // 2} pairs left out (first) | layers | pairs in "
+             "averages alone | " + " | ".join(f"{length // 1024}Ki" for length in LENGTHS) + " |",
+             "|---" * (4 + len(LENGTHS)) + "|"]
+    rows = {f"`{name}` {options}".strip(): (f"--pattern {name} {options}", f"--pattern {name}")
+            for name, options in patterns.items()}
+    rows |= {f"`{name.replace(',', '`,', 1)}": (relatives.SCHEDULES[name],) * 2
+             for name in SCHEDULES}
+    for name, (options, paper) in rows.items():
+        found = relatives.reach(program, options)
+        first = found["first_excluded"]
+        out = f"{found['excluded_pairs']} ({first[0]}, {first[1]})" if first else "0"
+        cells = [name, out, str(found["layers"] or "never"), str(found["averaged_pairs"])]
+        for length in LENGTHS:
+            work = relatives.verified(program, length, paper)["work"]
+            cells.append(str(work["max"]) if "max" in work else
+                         f"{work['most_scored']} + {work['most_attended']}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def broken_links(page, text):
     """Links to files that are not there, and to headings that a page does not have."""
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -112,6 +146,9 @@ def main():
             fresh = re.sub(r"(?<=<!-- fast: begin -->\n).*?(?=<!-- fast: end -->)", table, fresh,
                            flags=re.DOTALL)
             tables += 1
+        if page.name == "relatives.md":
+            fresh = re.sub(r"(?<=<!-- reach: begin -->\n).*?(?=<!-- reach: end -->)",
+                           relatives_table(sys.argv[1]), fresh, flags=re.DOTALL)
         commands += fresh.count("\n$ multistep ")
         problems += broken_links(page, text)
         if "--write" in sys.argv:

@@ -27,6 +27,7 @@ from .._problem import (Attended, Options, arguments, check_shapes, checked, req
 from .._recurrence import Recurrence
 from ..schedule import Schedule
 from . import calls, tables
+from .flex import span_block_mask, span_mask
 from .module import Cache, MultiStepAttention
 
 if TYPE_CHECKING:
@@ -127,4 +128,4 @@ def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], sch
 
 
 __all__ = ["Cache", "MultiStepAttention", "accumulate", "attend", "attention", "decode", "merge",
-           "plan", "prepare"]
+           "plan", "prepare", "span_block_mask", "span_mask"]
