@@ -5,11 +5,12 @@
 True
 
 ``Schedule``, ``verify_spans`` and ``verify_pattern`` answer which keys a query can reach,
-``memory`` what a shape takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend`` (which tells what was found on the way), ``merge`` and
-``accumulate`` compute, by the oracle or on the GPU; ``compare`` and ``probe`` judge anybody's
-kernel; ``part_pooling`` makes search keys that are means of parts; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the same as
-PyTorch operators, ``multistep.distributed`` attention over a context on several devices, ``multistep.recurrences`` those
-of other attentions. Intervals are half-open, positions count from 0.
+``memory`` what a shape takes, ``plan`` which kernels it gets; ``attention``, ``decode``, ``attend``
+(which tells what was found on the way), ``merge`` and ``accumulate`` compute, by the oracle or on
+the GPU; ``compare`` and ``probe`` judge anybody's kernel; ``part_pooling`` makes search keys that
+are means of parts; ``from_authors`` and ``to_authors`` convert names. ``multistep.torch`` has the
+same as PyTorch operators, ``multistep.distributed`` attention over a context on several devices,
+``multistep.recurrences`` those of other attentions. Intervals are half-open, positions count from 0.
 
 Long calls leave the interpreter to other threads and end within a second of Ctrl-C. They have as
 many threads as the OpenMP runtime tells the calling thread (``OMP_NUM_THREADS``, threadpoolctl),
