@@ -2,7 +2,8 @@
 """Runs every command that README.md and docs/ show with its output, and compares the two; their C++
 must be that of the consumer project, which another test builds and runs. Commands for a GPU stand in
 indented blocks, which are not run. README's table of fast kernels is what `multistep plan` answers.
-The table of docs/relatives.md is what `multistep verify` answers. Links lead somewhere.
+The table of docs/relatives.md is what `multistep verify` answers. Links lead somewhere, and theorems that
+are named are there.
 
 Usage: docs_test.py PROGRAM            compare
        docs_test.py PROGRAM --write    write the outputs and the C++ into the pages
@@ -130,6 +131,15 @@ def broken_links(page, text):
                 yield f"{page.relative_to(ROOT)}: {target}: no such heading"
 
 
+def unknown_theorems(page, text):
+    """Theorems that are cited and not proved."""
+    proved = {name for file in ROOT.glob("proofs/statements/*.v") for name in
+              re.findall(r"^(?:Theorem|Corollary) (\w+)", file.read_text(), re.MULTILINE)}
+    for names in re.findall(r"theorems?\s+(`\w+`(?:(?:,|\s+and)\s+`\w+`)*)", text):
+        for name in set(re.findall(r"`(\w+)`", names)) - proved:
+            yield f"{page.relative_to(ROOT)}: {name}: no such theorem"
+
+
 def main():
     sources = iter(CONSUMERS)
     commands = blocks = tables = 0
@@ -150,7 +160,7 @@ def main():
             fresh = re.sub(r"(?<=<!-- reach: begin -->\n).*?(?=<!-- reach: end -->)",
                            relatives_table(sys.argv[1]), fresh, flags=re.DOTALL)
         commands += fresh.count("\n$ multistep ")
-        problems += broken_links(page, text)
+        problems += [*broken_links(page, text), *unknown_theorems(page, text)]
         if "--write" in sys.argv:
             page.write_text(fresh)
         elif comparable(fresh) != comparable(text):
