@@ -16,8 +16,8 @@ import tempfile
 import unittest
 from fractions import Fraction
 
-import program_test
-from program_test import Case, run
+import program
+from program import Case, run
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 
@@ -286,7 +286,7 @@ class OracleTimes(Case):
     def test_every_schedule_and_repeat(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "oracle.json"
-            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program_test.PROGRAM, "--output", path, "--lengths", "64,32768", "--repeats"]
+            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program.PROGRAM, "--output", path, "--lengths", "64,32768", "--repeats"]
             self.assertEqual(subprocess.run([*command, "0"], capture_output=True).returncode, 2)
             subprocess.run([*command, "2", "--commit", "abc"], check=True)
             result = json.loads(path.read_text())
@@ -376,5 +376,4 @@ printf '{"command": "%s", "commit": "%s", "dirty": "%s"}' "$said" "$commit" "$di
 
 
 if __name__ == "__main__":
-    program_test.PROGRAM = os.path.abspath(sys.argv.pop(1))
-    unittest.main()
+    program.main()
