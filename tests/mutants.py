@@ -312,7 +312,7 @@ MUTANTS = [
            "  if (!within_tolerance(score, path.score, path.bound)) ++report_.wrong_scores;\n", ""),
     Mutant("order of the paths not judged", "judge/selection.cpp", "++report_.unordered;", "{}"),
     Mutant("regret not judged", "judge/selection.cpp",
-           "if (!(regret <= 1)) ++report_.regretted;", ""),
+           "if (!(regret.largest <= 1)) ++report_.regretted;", ""),
     Mutant("the first level's regret forgotten", "judge/possible_paths.hpp",
            "regret.largest = std::max(regret.largest, regret_of(path, threshold));",
            "regret.largest = regret_of(path, threshold);"),
@@ -545,8 +545,8 @@ MUTANTS = [
            "const Bits& spans = one_[static_cast<std::size_t>(query)];",
            "const Bits& spans = row(query);"),
     Mutant("layers: rows grown already", "patterns/layers.cpp",
-           "begin >= 0; begin -= kBlock) {\n",
-           "begin >= 0; begin -= kBlock) {\n"
+           "begin >= 0; begin -= block) {\n",
+           "begin >= 0; begin -= block) {\n"
            "      if (begin > 0) row(begin - 1) = grown_row(begin - 1);\n"),
     Mutant("layers: unions of the first layer kept", "patterns/layers.cpp",
            "    unions_.resize(1);\n", "    if (unions_.size() > 1) return;\n"),

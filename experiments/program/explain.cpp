@@ -153,6 +153,10 @@ Json spans_json(const std::vector<Span>& spans) {
 
 Json pattern_json(const Pattern& pattern, const Question& asked) {
   PatternRow row = pattern.row(asked.position, asked.start);
+  if (std::ssize(row.selectable) + std::ssize(row.averaged) > kMaxNodes) {
+    throw std::invalid_argument(fmt::format("--position {}: a query with at most {} spans to show",
+                                            asked.position, kMaxNodes));
+  }
   const auto oldest_first = [](Span a, Span b) { return a.begin < b.begin; };
   std::ranges::stable_sort(row.selectable, oldest_first);
   std::ranges::stable_sort(row.averaged, oldest_first);

@@ -311,16 +311,22 @@ Json schedule_runs(const Options& options, const std::vector<Index>& lengths, In
   return runs;
 }
 
+/// Are there random numbers in a pattern? The seed is that of the queries, too.
+bool takes_seed(const std::string& name) {
+  return std::ranges::any_of(naming_options([&] { return Pattern(name); }).parameters(),
+                             [](const auto& parameter) { return parameter.name == "seed"; });
+}
+
 Json pattern_runs(const Options& options, const std::vector<Index>& lengths, Index samples,
                   std::uint64_t seed) {
   PatternOptions given = options.pattern;
-  if (options.seed_given->count() > 0) given.seed = options.seed;
   const std::vector<std::string> names = split("--pattern", given.name);
   ProgressBar bar("scale");
   Index done = 0;
   Json runs = Json::array();
   for (const std::string& name : names) {
     given.name = name;
+    given.seed = options.seed_given->count() > 0 && takes_seed(name) ? options.seed : "";
     const Pattern pattern = given.pattern(options.schedule.top_k);
     Json run = {{"pattern", name}, {"schedule", "pattern " + describe(pattern)}};
     run.update(points_json(lengths, "work", [&](Index length) {

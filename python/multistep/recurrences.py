@@ -33,6 +33,8 @@ Decays = Union[float, Any, None]
 
 Doubles = npt.NDArray[np.float64]
 
+_MOST_LEVELS = 63  # a part of the last one is any number of 63 bits
+
 
 def second_order(q: Any, k: Any, v: Any, *, form: str = "symmetric", inner: Decays = None,
                  outer: Decays = None, epsilon: Optional[float] = None,
@@ -67,7 +69,7 @@ def second_order(q: Any, k: Any, v: Any, *, form: str = "symmetric", inner: Deca
     _check_form(form)
     if epsilon is not None:
         v = _with_ones(xp, v)
-    first, second = initial or (None, None)
+    first, second = _two_states(initial)
     if form == "symmetric":
         own, first = accumulate(k, s, k, q, initial=first)
         output, second = accumulate(v, r, own, q, initial=second)
@@ -131,8 +133,11 @@ def log_linear(q: Any, k: Any, v: Any, weights: Any, *, a: Decays = None, initia
     xp, q, k, v, weights = _given(q, k, v, weights)
     a = _decays(xp, "a", a, v)
     levels, length = weights.shape[-1], v.shape[2]
-    at = integer("offset", offset, 0, MAX_LENGTH) + np.arange(length)
+    offset = integer("offset", offset, 0, MAX_LENGTH)
+    at = offset + np.arange(length)
     _check_levels(levels, offset + length)
+    if initial is not None:
+        _require_state("initial", initial, (*v.shape[:2], levels, v.shape[3], q.shape[3]))
 
     def only(rows: npt.NDArray[np.bool_], array: Any) -> Any:
         """The array with 0 in the other rows."""
@@ -167,11 +172,9 @@ def _on_host(name: str, array: Any) -> Doubles:
     return np.asarray(converted(name, array), np.float64)
 
 
-def _given(q: Any, k: Any, v: Any, weights: Any = None) -> tuple[Any, ...]:
+def _given(q: Any, k: Any, v: Any, *weights: Any) -> tuple[Any, ...]:
     """NumPy or PyTorch, and the arrays: tensors as they are, others in double."""
-    arrays = {"q": q, "k": k, "v": v, "weights": weights}
-    if weights is None:
-        del arrays["weights"]
+    arrays = dict(zip(("q", "k", "v", "weights"), (q, k, v, *weights)))
     xp: Any = np
     if _for_torch(*arrays.values()):
         import torch as xp
@@ -231,6 +234,22 @@ def _divided(output: Any, epsilon: Optional[float]) -> Any:
     return output[..., :-1] / (output[..., -1:] + number("epsilon", epsilon))
 
 
+def _two_states(initial: Any) -> tuple[Any, Any]:
+    if initial is None:
+        return None, None
+    if not isinstance(initial, (tuple, list)) or len(initial) != 2:
+        raise TypeError(f"initial of type {type(initial).__name__}: the two states that an earlier "
+                        "call gave")
+    return initial[0], initial[1]
+
+
+def _require_state(name: str, state: Any, shape: tuple[int, ...]) -> None:
+    if not hasattr(state, "shape"):
+        raise TypeError(f"{name} of type {type(state).__name__}: an array")
+    if tuple(state.shape) != shape:
+        raise ValueError(f"{name} of shape {tuple(state.shape)}: {shape} here")
+
+
 def _check_form(form: str) -> None:
     if form not in ("symmetric", "asymmetric"):
         raise ValueError(f"form {form!r}: symmetric or asymmetric")
@@ -238,5 +257,6 @@ def _check_form(form: str) -> None:
 
 def _check_levels(levels: int, end: int) -> None:
     least = 1 + max(end - 1, 0).bit_length()
-    if levels < least:
-        raise ValueError(f"weights of {levels} levels: {least} at least for positions below {end}")
+    if not least <= levels <= _MOST_LEVELS:
+        raise ValueError(f"weights of {levels} levels: {least} to {_MOST_LEVELS} for positions below "
+                         f"{end}")

@@ -416,7 +416,7 @@ def verify_spans(query: npt.ArrayLike, begin: npt.ArrayLike, end: npt.ArrayLike,
             its window included as one more. int64 arrays are read where they lie.
         length: L in [1, 2^48]; queries are below it.
         start: the first eligible key.
-        layers: as in ``Schedule.verify``; more than one take the spans of every query.
+        layers: as in ``Schedule.verify``; they take the spans of every query.
 
     Raises ValueError for no spans, and for one that is empty, not causal or older than ``start``.
     Source: ``reference/include/multistep/coverage.hpp``.

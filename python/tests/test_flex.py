@@ -146,7 +146,7 @@ def test_refused():
     for arguments, options, message in (
             ((spans[0], Schedule()), {}, r"spans of shape \(4, 30, 2, 2\)"),
             ((spans[..., :1], Schedule()), {}, "spans of shape"),
-            ((spans, Schedule()), {"start": torch.zeros(3)}, r"start of shape \(3,\)"),
+            ((spans, Schedule()), {"start": torch.zeros(3, dtype=torch.int64)}, r"start of shape \(3,\)"),
             ((spans, Schedule()), {"query_offset": -1}, "query_offset -1")):
         with pytest.raises(ValueError, match=message):
             mt.span_mask(*arguments, **options)
@@ -173,3 +173,16 @@ def test_flex_attention_gives_the_kernels_gradients(schedule):
     # Roundings to bf16, as in test_gpu_gradients.py, and what cancels where paths share an anchor.
     for got, other in zip((found.output, *torch.autograd.grad(weighed, inputs)), want):
         assert (got.float() - other).abs().max() <= 4 * 2.0**-8 * other.abs().max() + 1e-3
+
+
+def test_masks_are_of_integers():
+    schedule = Schedule()
+    spans = torch.zeros(1, 1, 3, 2, 2, dtype=torch.int32)
+    with pytest.raises(TypeError, match="^spans of torch.float32: integers"):
+        mt.span_mask(spans.float(), schedule)
+    with pytest.raises(TypeError, match="^query_offset of torch.float32: integers"):
+        mt.span_mask(spans, schedule, query_offset=torch.tensor([2.7]))
+    with pytest.raises(ValueError, match="^spans of no queries"):
+        mt.span_block_mask(spans[:, :, :0], schedule, 3)
+    with pytest.raises(ValueError, match="^block_size 0: "):
+        mt.span_block_mask(spans, schedule, 3, block_size=0)

@@ -238,11 +238,11 @@ def test_arguments_that_are_refused():
             with pytest.raises(ValueError) as error:
                 function(**{"q": q, "k": k, "v": v, **change})
             assert str(error.value).startswith(message) and "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="^weights of 4 levels: 5 at least for positions below 9"):
+    with pytest.raises(ValueError, match="^weights of 4 levels: 5 to 63 for positions below 9"):
         log_linear(q, k, v, weights[..., :4])
-    with pytest.raises(ValueError, match="^weights of 4 levels: 5 at least for positions below 9"):
+    with pytest.raises(ValueError, match="^weights of 4 levels: 5 to 63 for positions below 9"):
         log_linear_dense(q, k, v, weights[..., :4])
-    with pytest.raises(ValueError, match="^weights of 7 levels: 8 at least for positions below 73"):
+    with pytest.raises(ValueError, match="^weights of 7 levels: 8 to 63 for positions below 73"):
         log_linear(q, k, v, weights, offset=64)
     with pytest.raises(ValueError, match="^weights of shape"):
         log_linear(q, k, v, weights[:, :, :8])
@@ -258,3 +258,23 @@ def test_levels_that_just_suffice():
     q, k, v, weights, *_ = problem(9)
     close(log_linear(q, k, v, weights[..., :5])[0], log_linear_dense(q, k, v, weights[..., :5]))
     assert log_linear(q[:, :, :1], k[:, :, :1], v[:, :, :1], weights[:, :, :1, :1])[0].size
+
+
+def test_what_an_earlier_call_gave_is_looked_at():
+    q, k, v = np.random.default_rng(0).standard_normal((3, 1, 2, 8, 4))
+    weights = np.ones((1, 2, 8, 5))
+    _, states = log_linear(q, k, v, weights)
+    whole, _ = log_linear(*(np.tile(one, (1, 1, 2, 1)) for one in (q, k, v, weights)))
+    for offset in (np.int64(8), 8.0):
+        again, _ = log_linear(q, k, v, weights, initial=states, offset=offset)
+        np.testing.assert_allclose(again, whole[:, :, 8:], rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="^initial of shape .*: .* here"):
+        log_linear(q, k, v, weights, initial=states[:, :, :4])
+    with pytest.raises(TypeError, match="^initial of type list: an array"):
+        log_linear(q, k, v, weights, initial=[states])
+    for wrong in (0, states, (states,)):
+        with pytest.raises(TypeError, match="^initial of type .*: the two states"):
+            second_order(q, k, v, initial=wrong)
+    with pytest.raises(ValueError, match="^weights of 64 levels: 4 to 63 for positions below 8"):
+        log_linear(q, k, v, np.ones((1, 2, 8, 64)))
+    log_linear(q, k, v, np.ones((1, 2, 8, 63)))

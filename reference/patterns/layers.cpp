@@ -97,13 +97,17 @@ class Reached {
   void grow() {
     unite();
     // From the newest queries on, so that the rows which a block looks at are still the old ones.
-    std::vector<Bits> grown(kBlock);
-    for (Index begin = (queries_ - 1) / kBlock * kBlock; begin >= 0; begin -= kBlock) {
-      const Index count = std::min(Index{kBlock}, queries_ - begin);
-      parallel_blocks(count, 1, [&] {
-        return [&](Index at, Index) {
-          grown[static_cast<std::size_t>(at)] = grown_row(begin + at);
-          watch_.look();
+    // Threads meet after each block: few of them, as meeting takes long on a busy machine.
+    const Index block = std::max(Index{kBlock}, (queries_ + kParts - 1) / kParts);
+    std::vector<Bits> grown(static_cast<std::size_t>(block));
+    for (Index begin = (queries_ - 1) / block * block; begin >= 0; begin -= block) {
+      const Index count = std::min(block, queries_ - begin);
+      parallel_blocks(count, kRows, [&] {
+        return [&](Index first, Index last) {
+          for (Index at = first; at < last; ++at) {
+            grown[static_cast<std::size_t>(at)] = grown_row(begin + at);
+            watch_.look();
+          }
         };
       });
       for (Index at = 0; at < count; ++at)
@@ -114,6 +118,8 @@ class Reached {
 
  private:
   static constexpr Index kBlock = 256;
+  static constexpr Index kParts = 8;  // of the rows, of which one at a time is held twice
+  static constexpr Index kRows = 16;  // that a thread takes at a time
 
   Bits& row(Index query) { return unions_.front()[static_cast<std::size_t>(query)]; }
 

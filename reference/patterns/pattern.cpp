@@ -126,6 +126,7 @@ PatternReport verify_pattern(const Pattern& pattern, Index length, Index start,
   // Blocks behind one that was cancelled are passed over one by one, so they are not too many.
   const Index block = std::max<Index>(512, (length - start) >> 16);
   Watch watch(progress, length - start);
+  pattern.row(length - 1, start);  // none has more spans: what there is no room for throws at once
   Sums total;
   parallel_blocks(length - start, block, [&] {
     return [&](Index begin, Index end) {

@@ -103,6 +103,7 @@ void bigbird(const Parameters& p, RowBuilder& row) {
   if (p["random"] >= between) {
     row.keep({globals * block, local * block});
   } else {
+    row.expect(p["random"]);
     for (const Index i : drawn(p["random"], between, state)) {
       row.keep({(globals + i) * block, (globals + i + 1) * block});
     }

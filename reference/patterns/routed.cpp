@@ -23,7 +23,16 @@ void nsa(const Parameters& p, RowBuilder& row) {
     row.average({begin, begin + summary});
   }
   row.offer_all();
-  row.count_attended(p["top-k"], p["block"], row.eligible());
+  const Index block = p["block"];
+  const Index own = row.query - row.query % block;
+  const Index first_end = row.start - row.start % block + block;
+  if (own < first_end) {
+    row.count_attended(row.eligible());
+  } else {  // two of the blocks may be cut, and these two are always taken
+    const Index between = own - first_end;
+    row.count_attended(row.eligible() - between);
+    row.count_attended(p["top-k"] - 2, block, between);
+  }
   row.count_attended(1, p["window"], row.eligible());
 }
 
@@ -96,7 +105,19 @@ void biformer(const Parameters& p, RowBuilder& row) {
   const Index block = p["block"];
   row.offer_all();
   row.count_scored(row.query / block - row.start / block + 1);
-  row.count_attended(p["top-k"], block, row.eligible());
+  const Index own = row.query - row.query % block;
+  const Index first_end = row.start - row.start % block + block;
+  // Two of the regions may be cut: whole ones have the most keys.
+  const Index whole = std::max<Index>(0, own - first_end) / block;
+  const Index top_k = p["top-k"];
+  if (own < first_end || top_k > whole + 1) {
+    row.count_attended(row.eligible());
+  } else {
+    row.count_attended(top_k, block, whole * block);
+    if (top_k > whole) {
+      row.count_attended(std::max(first_end - row.start, row.query + 1 - own));
+    }
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "multistep/patterns.hpp"
 #include "schedule/gaps.hpp"
+#include "support/error.hpp"
 
 namespace multistep {
 
@@ -16,6 +17,13 @@ class RowBuilder {
   const Index query;
   const Index start;
 
+  /// Throws std::invalid_argument where a row would have so many spans more than there is room for.
+  void expect(Index count) const {
+    const Index there = std::ssize(row_.selectable) + std::ssize(row_.averaged);
+    require(count <= kMaxPatternSpans - there, "length {}: queries with at most {} spans",
+            query + 1, kMaxPatternSpans);
+  }
+
   /// Eligible keys, all of them or those of a span.
   Index eligible() const { return query + 1 - start; }
   Index eligible(Span span) const { return cut(span).length(); }
@@ -24,6 +32,7 @@ class RowBuilder {
   void keep(Span span) {
     const Span inside = cut(span);
     if (inside.empty()) return;
+    expect(1);
     row_.selectable.push_back(inside);
     kept_.push_back(inside);
   }
@@ -40,11 +49,14 @@ class RowBuilder {
   void average(Span span) {
     const Span inside = cut(span);
     if (inside.empty()) return;
+    expect(1);
     row_.averaged.push_back(inside);
     ++row_.attended;
   }
 
   void count_scored(Index products) { row_.scored += products; }
+
+  void count_attended(Index keys) { row_.attended += keys; }
 
   /// `most` parts of `part` keys, out of `keys`.
   void count_attended(Index most, Index part, Index keys) {

@@ -10,8 +10,8 @@ namespace {
 void require_log_linear(const LogLinearArgs& args) {
   require_recurrence(args);
   const Index least = args.length > 1 ? 1 + log_linear_level(args.length - 1, 0) : 1;
-  require(args.levels >= least && args.levels <= 64,
-          "levels {}: an integer in [{}, 64] for {} rows", args.levels, least, args.length);
+  require(args.levels >= least && args.levels <= 63,
+          "levels {}: an integer in [{}, 63] for {} rows", args.levels, least, args.length);
   require_array_size({args.batch, args.num_heads, args.length, args.levels});
   require_array(args.weights, "weights", args.batch * args.num_heads * args.length);
 }

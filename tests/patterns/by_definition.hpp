@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <multistep/patterns.hpp>
 #include <set>
 #include <string>
@@ -98,10 +100,29 @@ inline Work work(const std::string& name, const Parameters& p, Index t, Index st
     for (Index left = keys - own; left > 0; left /= 2) ++steps;
     return {steps, std::min(keys - own, p.top_k) + 1};
   }
-  if (name == "biformer") return {blocks + 1, std::min(keys, p.top_k * p.block)};
+  if (name == "biformer" || name == "nsa") {
+    std::map<Index, Index> sizes;  // of the blocks with keys
+    for (Index j = start; j <= t; ++j) ++sizes[j / p.block];
+    Index left = p.top_k;
+    if (name == "nsa") {  // the first block and the last two, whatever their size
+      for (const Index block : std::set<Index>{start / p.block, t / p.block, t / p.block - 1}) {
+        const auto found = sizes.find(block);
+        if (found == sizes.end()) continue;
+        work.attended += found->second;
+        sizes.erase(found);
+        --left;
+      }
+    }
+    std::multiset<Index, std::greater<>> best;
+    for (const auto& [block, size] : sizes) best.insert(size);
+    for (const Index size : best) {
+      if (left-- > 0) work.attended += size;
+    }
+  }
+  if (name == "biformer") return {blocks + 1, work.attended};
   if (name == "dsa") return {keys, std::min(keys, p.top_k)};
   if (name == "nsa") {
-    work.attended = std::min(keys, p.top_k * p.block) + std::min(keys, p.window);
+    work.attended += std::min(keys, p.window);
     for (Index begin = 0; begin + p.summary - 1 <= t; begin += p.stride) {
       work.attended += begin + p.summary > start;
     }

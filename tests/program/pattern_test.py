@@ -109,6 +109,8 @@ class VerifyPattern(Case):
         self.assertEqual(len(seeds), 4)
         self.refuses(["explain", "--position", 1 << 24, "--pattern", "dsa"],
                      "--position 16777216: an integer in [0, 16777215], as 1000, 1k, 1Ki, 1M, ...")
+        self.refuses(["explain", "--position", (1 << 24) - 1, "--pattern", "strided", "--stride", 1],
+                     "--position 16777215: a query with at most 1000000 spans to show")
         self.refuses(["explain", "--position", 9, "--pattern", "dsa", "--steps", 3],
                      "--pattern excludes --steps")
 
@@ -122,6 +124,21 @@ class VerifyPattern(Case):
                 own = key // 4 == t // 4
                 self.assertEqual((selectable, averages),
                                  (1, 0) if own or name == "moba" else (0, 1), (name, t, key))
+
+    def test_queries_of_more_spans_than_there_is_room_for(self):
+        length = 1 << 48
+        for options in (["strided", "--stride", 1], ["combiner-fixed", "--block", 1],
+                        ["bigbird", "--block", 1, "--random", 10**11, "--start", length - 16]):
+            self.refuses(["verify", "--length", length, "--pattern", *options],
+                         f"--length {length}: queries with at most 16777216 spans")
+
+    def test_a_seed_of_queries(self):
+        """It is taken whether or not a pattern has random blocks; they change with it."""
+        found = [self.json("scale", "--pattern", "bigbird,moba", "--lengths", "2Ki,4Ki,8Ki",
+                           "--samples", 64, "--seed", seed)["runs"] for seed in (1, 2)]
+        for one, other in zip(*found):
+            self.assertNotEqual(one["points"], other["points"])
+        self.assertTrue(found[1][0]["schedule"].endswith("seed 2)"))
 
     def test_scale(self):
         """Counted on all queries it is what `verify` counts; the exponent is that of the work."""

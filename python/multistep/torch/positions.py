@@ -13,7 +13,7 @@ from .._rational import integer
 from ..schedule import MAX_LENGTH
 
 MAX_POSITION = 2**31 - 2  # the kernels count keys in 32 bits
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def read(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
@@ -58,7 +58,7 @@ def boundaries_on_device(given: Optional[Tensor], beside: Tensor) -> Optional[Te
 def _beside(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     if given is None:
         return None
-    if given.dtype not in _INTEGERS:
+    if given.dtype not in INTEGERS:
         raise TypeError(f"{name} of {given.dtype}: integers")
     if given.device != beside.device:
         if torch.cuda.is_current_stream_capturing():

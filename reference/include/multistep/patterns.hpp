@@ -17,6 +17,9 @@ struct PatternParameter {
   Index value = 0;
 };
 
+/// The spans that a row may have: there would be no room for many more.
+inline constexpr Index kMaxPatternSpans = Index{1} << 24;
+
 /// What a query of a pattern reaches. Lists are in no order and may overlap.
 struct PatternRow {
   std::vector<Span> selectable;  // keys that it attends to, or that content can choose for it
@@ -42,7 +45,7 @@ class Pattern {
   const std::vector<PatternParameter>& parameters() const { return parameters_; }
 
   /// Of query t, whose eligible keys are [start, t]: keys before `start` are neither reached nor
-  /// counted.
+  /// counted. Throws std::invalid_argument where these are more than kMaxPatternSpans spans.
   PatternRow row(Index query, Index start = 0) const;
 
   struct Definition;
