@@ -23,7 +23,7 @@ except ImportError:
     HAS_TORCH = False
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
-            "test_decoding_on_ranks.py", "test_gradients.py", "test_module.py", "test_pieces.py",
+            "test_decoding_on_ranks.py", "test_gradients.py", "test_learning.py", "test_module.py", "test_pieces.py",
             "test_torch.py", "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file that must fail
