@@ -23,8 +23,8 @@ except ImportError:
     HAS_TORCH = False
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
-            "test_decoding_on_ranks.py", "test_gradients.py", "test_learning.py", "test_module.py", "test_pieces.py",
-            "test_torch.py", "test_transforms.py")
+            "test_decoding_on_ranks.py", "test_gradients.py", "test_learning.py", "test_module.py",
+            "test_pieces.py", "test_torch.py", "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file that must fail
 MUTANTS = [
@@ -178,6 +178,11 @@ MUTANTS = [
     ("torch/calls.py", "_unpack_dual(tensor).tangent is not None", "False",
      "test_transforms.py"),
     ("torch/calls.py", "\"functorch transforms\" in str(error)", "False", "test_transforms.py"),
+    # A search that gets no gradient does not learn
+    ("torch/autograd.py", "gradients.update(found._asdict(),\n"
+     "                     search_keys=None if given.search_keys is None else found.search_keys)",
+     "gradients.update(found._replace(routing_queries=[0 * one for one in found.routing_queries])"
+     "._asdict(), search_keys=None)", "test_learning.py"),
     # Shards of a context
     ("_stages.py", "key_offset=place.key_offset, **converted", "key_offset=0, **converted",
      "test_pieces.py"),

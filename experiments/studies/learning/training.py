@@ -170,8 +170,10 @@ class Training:
         """What a result holds of it."""
         run = self.run
         return {"run": str(run), "digest": run.digest, "task": run.task,
-                "model": {**asdict(run.model), "schedule": repr(run.model.schedule)},
-                "seed": run.seed, "rate": run.rate, "enough": run.enough, "help": run.help, "steps": self.total,
+                "model": {"label": str(run.model), **asdict(run.model),
+                          "schedule": repr(run.model.schedule)},
+                "seed": run.seed, "rate": run.rate, "enough": run.enough, "help": run.help,
+                "curriculum": [stage.length for stage in run.stages], "steps": self.total,
                 "solved": self.trained and not self.diverged and self.stages[-1]["solved"],
                 "diverged": self.diverged, "stages": self.stages, "curve": self.curve,
                 "grid": self.grid, "seconds": self.seconds}
