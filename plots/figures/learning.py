@@ -187,7 +187,8 @@ def caption(results: Results) -> Caption:
             f"{enough:.0%} of new answers are right, then at the next, and ends where its steps "
             "run out. Steps are those of runs that learned all lengths. Brackets and bars are 95 % "
             "intervals over seeds. Found: the value lies in the window or a kept span of some head, in "
-            "the layer where most do; ranks are of its anchor by score on each level, from 0. "
+            "the layer where most do; ranks are of its anchor by score on each level, from 0, in "
+            "that layer's head that finds most. "
             "These are small synthetic tasks: they tell nothing of language models.")
     table = Table(("task", "model", "layers", "trained to", "solved", "steps", "right there",
                    "ranks there", "right at the longest", "worst length and depth"),

@@ -131,10 +131,12 @@ def learning_run(label, rule, steps, seed, curriculum, solved, accuracy):
             "model": {"label": label, "rule": rule, "steps": steps, "accumulation": None,
                       "window_index": 0, "top_k": 2, "own_routing": True, "layers": 2,
                       "width": 128, "heads": 2, "schedule": "Schedule()"},
-            "seed": seed, "rate": 0.002, "enough": 0.9, "help": None, "curriculum": curriculum,
+            "seed": seed, "rate": 0.002, "enough": 0.9, "further": 0,
+            "help": None, "curriculum": curriculum,
             "steps": taken, "solved": solved, "diverged": False,
             "stages": [{"length": length, "batch": 16, "steps": taken // len(curriculum),
-                        "solved": solved, "seconds": 1.5, "peak_bytes": 1 << 30}
+                        "solved": taken // len(curriculum) if solved else None, "seconds": 1.5,
+                        "peak_bytes": 1 << 30}
                        for length in curriculum],
             "curve": [[20, 2.0, 0.5]], "grid": [{"length": length, **row}
                                                 for length in (512, 2048, 8192)],

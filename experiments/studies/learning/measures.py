@@ -34,9 +34,9 @@ def paths(layer, batch):
 
 
 def ranks(layer, batch, most):
-    """Of up to ``most`` queries and all heads, by level: how many anchors of the level's segment,
-    the right one below level 1, have a better score than the right one, and how many there are.
-    int [levels, samples, 2]. Where several paths lead to a value the best anchor counts."""
+    """Of up to ``most`` queries, by level: how many anchors of the level's segment, the right one
+    below level 1, have a better score than the right one, by head, and how many there are. Where
+    several paths lead to a value the best anchor counts. int [levels, samples, heads + 1]."""
     routing, keys, _ = layer.found
     levels = [[] for _ in routing]
     queries = [(i, j) for j in range(len(batch.asked)) for i in range(len(batch.tokens))]
@@ -53,7 +53,7 @@ def ranks(layer, batch, most):
                                   keys[i][:, torch.from_numpy(anchors).to(keys.device)].float())
             scores = scores.cpu().numpy()
             best = scores[:, right].max(1, keepdims=True)
-            ranked += [(int(rank), len(anchors)) for rank in (scores > best).sum(1)]
+            ranked.append([*(scores > best).sum(1).tolist(), len(anchors)])
     return levels
 
 
@@ -83,7 +83,7 @@ def measured(model, task, length, seed, device, size=None):
                 continue
             for into, one in zip((kept, mass), paths(layer, batch)):
                 into.append(one)
-            left = RANKED - (len(levels[0]) // layer.model.heads if searches else RANKED)
+            left = RANKED - (len(levels[0]) if searches else RANKED)
             for into, one in zip(levels, ranks(layer, batch, left) if left > 0 else ()):
                 into += one
     right, depth = torch.cat(right).flatten(), torch.cat(shares).flatten()
@@ -98,18 +98,18 @@ def measured(model, task, length, seed, device, size=None):
         if not kept:
             continue
         kept, mass = torch.cat(kept), torch.cat(mass).double()
+        by_head = kept.double().mean((0, 2))
         row["layers"].append({
-            "found": kept.any(1).double().mean().item(),
-            "found_by_head": kept.double().mean((0, 2)).tolist(),
+            "found": kept.any(1).double().mean().item(), "found_by_head": by_head.tolist(),
             "gate_by_head": mass.mean((0, 2)).tolist(),
-            "levels": [ranked_level(level) for level in levels if level]})
+            "levels": [ranked_level(level, int(by_head.argmax())) for level in levels if level]})
     return row
 
 
-def ranked_level(ranked):
-    """Of a level's right anchors: the middle of their ranks, from 0, the share that no more than
-    one anchor of the segment is ahead of, and the mean number of anchors."""
-    place, count = np.array(ranked).T
+def ranked_level(ranked, head):
+    """Of a level's right anchors in a head: the middle of their ranks, from 0, the share that no
+    more than one anchor of the segment is ahead of, and the mean number of anchors."""
+    ranked = np.array(ranked)
+    place = ranked[:, head]
     return {"median_rank": float(np.median(place)), "of_best_two": float((place < 2).mean()),
-            "anchors": float(count.mean()), "samples": len(ranked)}
-
+            "anchors": float(ranked[:, -1].mean()), "samples": len(ranked)}

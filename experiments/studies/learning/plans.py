@@ -8,6 +8,7 @@ from .training import HELPS, Run, Stage
 
 KI = 1024
 SEEDS = (1, 2, 3, 4, 5)
+FIRST = 128  # keys, where curricula begin
 WINDOW = 16  # keys, of the rules that count them; stripes have windows of 15 keys, with three steps 26
 STRIPES = {2: 3, 3: 2, 4: 1}  # window_index by N
 
@@ -22,18 +23,22 @@ def searching(rule, steps, accumulation="ema", **changes):
 DENSE, ALONE = Model("dense", 1), searching("window", 2, None)
 RANDOM = searching("random", 2, None)
 BLOCKS = searching("aligned", 2, "parts", own_routing=False)  # MoBA's selection
-MODELS = (
-    DENSE, *(searching("even", steps) for steps in (2, 3, 4)), BLOCKS, RANDOM, ALONE,
-    *(searching("nstep", steps) for steps in (2, 3, 4)), searching("paper", 2),
-    *(searching("aligned", steps, "parts") for steps in (2, 3, 4)))
+CORE = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)), BLOCKS, RANDOM, ALONE)
+RULES = (*(searching("nstep", steps) for steps in (2, 3, 4)), searching("paper", 2),
+         *(searching("aligned", steps, "parts") for steps in (2, 3, 4)))
 
 
-def curriculum(last, most=2000):
-    """Lengths from 512 on, each four times the one before, in batches of as many tokens."""
-    lengths = [512]
+def stage(length, first, later=3000):
+    """Batches of as many tokens, and at least four sequences; the first length takes most steps."""
+    return Stage(length, max(4, 32 * KI // length), first if length == FIRST else later)
+
+
+def curriculum(last, first=6000):
+    """Lengths from FIRST on, each four times the one before."""
+    lengths = [FIRST]
     while lengths[-1] < last:
         lengths.append(min(4 * lengths[-1], last))
-    return tuple(Stage(length, max(4, 32 * KI // length), most) for length in lengths)
+    return tuple(stage(length, first) for length in lengths)
 
 
 def doubled(first, last):
@@ -50,44 +55,58 @@ def tiny():
     models = (Model("dense", 1, **shape), Model("even", 2, "ema", **shape),
               Model("even", 3, "ema", **shape), Model("aligned", 2, "parts", **shape),
               Model("random", 2, **shape), Model("window", 2, window_index=2, **shape))
-    return [Run("tiny", model, seed, (Stage(64, 32, 600),), (64,), rate=1e-2, enough=0.8)
+    return [Run("tiny", model, seed, (Stage(64, 32, 800),), (64,), rate=1e-2, enough=0.8,
+                further=0)
             for seed in SEEDS[:3] for model in models]
 
 
 def smallest():
     """The headline's beginning, for ten minutes: recall up to 2Ki keys, one seed."""
-    return [Run("recall", model, 1, curriculum(2 * KI), doubled(512, 8 * KI))
+    return [Run("recall", model, 1, curriculum(2 * KI), doubled(FIRST, 8 * KI))
             for model in (searching("even", 2), RANDOM, DENSE, searching("even", 3))]
+
+
+def whole(task, models, first=6000):
+    """Along the curriculum to 64Ki keys, measured up to four times as many."""
+    return [Run(task, model, seed, curriculum(64 * KI, first), doubled(FIRST, 256 * KI))
+            for seed in SEEDS for model in models]
+
+
+def headline():
+    """Recall by N, beside what it is compared with."""
+    return whole("recall", CORE)
+
+
+def rules():
+    """The same under the other rules."""
+    return whole("recall", RULES)
+
+
+def needles():
+    """A few pairs in the haystack."""
+    return whole("needles", CORE)
+
+
+def needle():
+    """One pair, one question a sequence: the least there is to learn from."""
+    return whole("needle", CORE, 20000)
 
 
 def lengths():
     """Steps until a length is solved from random weights, without a curriculum."""
     models = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)))
-    return [Run("recall", model, seed, (Stage(length, max(4, 32 * KI // length), 4000),), (length,))
-            for seed in SEEDS for length in doubled(512, 8 * KI) for model in models]
-
-
-def headline():
-    """Every model along the curriculum to 64Ki keys, measured up to four times as many."""
-    return [Run(task, model, seed, curriculum(64 * KI), doubled(512, 256 * KI))
-            for seed in SEEDS for task in ("recall", "needles") for model in MODELS]
-
-
-def needle():
-    """One needle, one question a sequence: the least there is to learn from."""
-    models = (DENSE, *(searching("even", steps) for steps in (2, 3)), BLOCKS, RANDOM)
-    return [Run("needle", model, seed, curriculum(64 * KI, 4000), doubled(512, 256 * KI))
-            for seed in SEEDS for model in models]
+    return [Run("recall", model, seed, (stage(length, 6000, 6000),), (length,), further=0)
+            for seed in SEEDS for length in (FIRST, 512, 2 * KI, 8 * KI) for model in models]
 
 
 def ablations():
-    """One thing changed at a time in even, N = 2 and 3, to 4Ki keys: what the search looks at,
+    """One thing changed at a time in even, N = 2 and 3, to 2Ki keys: what the search looks at,
     top_k, and helps beside the loss."""
     runs = []
     for seed in SEEDS:
         for steps in (2, 3):
-            first = Run("recall", searching("even", steps), seed, curriculum(4 * KI),
-                        doubled(512, 16 * KI))
+            first = Run("recall", searching("even", steps), seed, curriculum(2 * KI),
+                        doubled(FIRST, 8 * KI))
             models = [replace(first.model, accumulation=one) for one in (None, "ssd")]
             models += [replace(first.model, top_k=top_k) for top_k in (1, 4, 8)]
             models.append(replace(first.model, layers=4))
@@ -96,4 +115,5 @@ def ablations():
     return runs
 
 
-PLANS = {plan.__name__: plan for plan in (tiny, smallest, headline, lengths, needle, ablations)}
+PLANS = {plan.__name__: plan for plan in (
+    tiny, smallest, headline, lengths, rules, needles, needle, ablations)}

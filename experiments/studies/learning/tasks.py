@@ -35,9 +35,9 @@ class Task:
     """Short sequences have one pair for so many tokens."""
     queries: int
     """Asked for, at most: different ones of the pairs."""
-    values: int = 64
-    keys: int = 512
-    fillers: int = 64
+    values: int = 32
+    keys: int = 256
+    fillers: int = 32
 
     @property
     def tokens(self):

@@ -43,9 +43,11 @@ class Run:
     stages: tuple[Stage, ...]
     lengths: tuple[int, ...]
     """To be measured at."""
-    rate: float = 2e-3
+    rate: float = 3e-3
     enough: float = 0.9
     """Of the answers, on average over MEAN batches: then a length is solved."""
+    further: int = 500
+    """Steps at the last length after it is solved."""
     help: Optional[str] = None
     """One of HELPS; None: the loss of the answers alone.
     top_k: eight paths are kept in the first EARLY steps. noise: routing queries have random numbers
@@ -98,20 +100,26 @@ class Training:
 
     @property
     def trained(self):
-        """Whether the last stage is solved, or one will not be."""
-        if not self.stages:
-            return False
-        last = self.stages[-1]
-        return self.diverged or (last["solved"] and len(self.stages) == len(self.run.stages)) or (
-            not last["solved"] and last["steps"] == self.run.stages[len(self.stages) - 1].most)
+        """Whether the last stage is solved and trained further, or one will not be solved."""
+        if self.diverged or not self.stages:
+            return self.diverged
+        last, solved = self.stages[-1], self.stages[-1]["solved"]
+        if solved is None:
+            return last["steps"] == self.run.stages[len(self.stages) - 1].most
+        return self.at_last and last["steps"] == solved + self.run.further
+
+    @property
+    def at_last(self):
+        """Whether the last length is trained at."""
+        return len(self.stages) == len(self.run.stages)
 
     def step(self):
         """One batch."""
         begin = time.perf_counter()
-        if not self.stages or self.stages[-1]["solved"]:
+        if not self.stages or (self.stages[-1]["solved"] is not None and not self.at_last):
             stage = self.run.stages[len(self.stages)]
             self.stages.append({"length": stage.length, "batch": stage.batch, "steps": 0,
-                                "solved": False, "seconds": 0.0, "peak_bytes": None})
+                                "solved": None, "seconds": 0.0, "peak_bytes": None})
             self.recent = []
         stage = self.stages[-1]
         stage["steps"] += 1
@@ -126,8 +134,9 @@ class Training:
             self.diverged = True
             return
         self.recent = [*self.recent, accuracy][-MEAN:]
-        stage["solved"] = len(self.recent) == MEAN and sum(
-            self.recent) >= self.run.enough * MEAN
+        if stage["solved"] is None and len(self.recent) == MEAN and (
+                sum(self.recent) >= self.run.enough * MEAN):
+            stage["solved"] = stage["steps"]
         count, losses, accuracies = self.sums
         self.sums = [count + 1, losses + loss, accuracies + accuracy]
         if self.sums[0] == MEAN:
@@ -172,9 +181,11 @@ class Training:
         return {"run": str(run), "digest": run.digest, "task": run.task,
                 "model": {"label": str(run.model), **asdict(run.model),
                           "schedule": repr(run.model.schedule)},
-                "seed": run.seed, "rate": run.rate, "enough": run.enough, "help": run.help,
-                "curriculum": [stage.length for stage in run.stages], "steps": self.total,
-                "solved": self.trained and not self.diverged and self.stages[-1]["solved"],
+                "seed": run.seed, "rate": run.rate, "enough": run.enough,
+                "further": run.further, "help": run.help,
+                "curriculum": [stage.length for stage in run.stages],
+                "steps": sum(stage["solved"] or stage["steps"] for stage in self.stages),
+                "solved": self.at_last and self.stages[-1]["solved"] is not None,
                 "diverged": self.diverged, "stages": self.stages, "curve": self.curve,
                 "grid": self.grid, "seconds": self.seconds}
 
