@@ -120,7 +120,8 @@ def worst(series: Series) -> str:
             right, asked = (sum(row["depths"][part][name] for row in rows)
                             for name in ("right", "asked"))
             if asked:
-                cells.append((right / asked, length, f"{part / parts:.0%} to {(part + 1) / parts:.0%}"))
+                depth = f"{part / parts:.0%} to {(part + 1) / parts:.0%}"
+                cells.append((right / asked, length, depth))
     if not cells:
         return "–"
     share, length, depth = min(cells)
@@ -186,8 +187,8 @@ def caption(results: Results) -> Caption:
             "is nstep without its search. A run trains at a length until "
             f"{enough:.0%} of new answers are right, then at the next, and ends where its steps "
             "run out. Steps are those of runs that learned all lengths. Brackets and bars are 95 % "
-            "intervals over seeds. Found: the value lies in the window or a kept span of some head, in "
-            "the layer where most do; ranks are of its anchor by score on each level, from 0, in "
+            "intervals over seeds. Found: the value lies in the window or a kept span of some head, "
+            "in the layer where most do; ranks are of its anchor by score on each level, from 0, in "
             "that layer's head that finds most. "
             "These are small synthetic tasks: they tell nothing of language models.")
     table = Table(("task", "model", "layers", "trained to", "solved", "steps", "right there",

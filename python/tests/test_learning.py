@@ -1,5 +1,5 @@
-"""The study of whether routing learns, in miniature: its tasks are what they say, searches of two and
-three steps learn from random weights, and a run that was stopped goes on as if it had not been."""
+"""The study of whether routing learns, in miniature: its tasks are what they say, searches of two
+and three steps learn from random weights, and a stopped run goes on as if it had not been."""
 
 import json
 import math

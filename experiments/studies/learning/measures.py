@@ -1,4 +1,4 @@
-"""What a trained model gets right at a length, and whether its searches find what it was asked for."""
+"""What a trained model gets right, and whether its searches find what it is asked for."""
 
 import statistics
 import time

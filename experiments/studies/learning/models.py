@@ -54,15 +54,15 @@ class Attention(MultiStepAttention):
 
     window: search keys are NaN, and what has no score is not selected (SPEC 3): each query sees its
     window alone. random: routing queries and search keys are random numbers that hang on the
-    position alone, of scores so small that gates are equal: the work of a search that learns
-    nothing. parts: means of each level's parts, side by side in head_dim. Neither rotary positions
-    nor a cache: order is told by the model's first layer.
+    layer and the position alone, of scores so small that gates are equal: the work of a search that
+    learns nothing. parts: means of each level's parts, side by side in head_dim. There are neither
+    rotary positions nor a cache: the embedding tells what order there is.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, layer):
         super().__init__(model.width, model.heads, schedule=model.schedule,
                          accumulation={"parts": None}.get(model.accumulation, model.accumulation))
-        self.model = model
+        self.model, self.layer = model, layer
         if model.rule in ("window", "random") or not model.own_routing:
             self.routing = nn.ModuleList()
         self.top_k = None  # another than the schedule's, for a while
@@ -76,7 +76,8 @@ class Attention(MultiStepAttention):
         if self.model.rule == "window":
             routing, keys = [q] * levels, torch.full_like(k, math.nan)
         elif self.model.rule == "random":
-            fixed = torch.Generator(x.device).manual_seed(x.shape[1])
+            seed = (self.layer << 32) + x.shape[1]
+            fixed = torch.Generator(x.device).manual_seed(seed)
             keys, *routing = torch.randn(levels + 1, *k.shape[1:], device=x.device, dtype=k.dtype,
                                          generator=fixed)[:, None].expand(-1, *k.shape)
             routing = [one * 2.0**-10 for one in routing]
@@ -113,11 +114,11 @@ class Attention(MultiStepAttention):
 class Block(nn.Module):
     """Attention and a perceptron, each beside the residual."""
 
-    def __init__(self, model):
+    def __init__(self, model, layer):
         super().__init__()
         width = model.width
         self.norm = nn.LayerNorm(width)
-        self.attention = Attention(model)
+        self.attention = Attention(model, layer)
         self.perceptron = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width),
                                         nn.GELU(), nn.Linear(2 * width, width))
 
@@ -134,7 +135,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(task.tokens, model.width)
         self.before = nn.Linear(model.width, model.width, bias=False)
-        self.blocks = nn.ModuleList(Block(model) for _ in range(model.layers))
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.layers))
         self.norm = nn.LayerNorm(model.width)
         self.head = nn.Linear(model.width, task.values)
 

@@ -9,7 +9,7 @@ from .training import HELPS, Run, Stage
 KI = 1024
 SEEDS = (1, 2, 3, 4, 5)
 FIRST = 128  # keys, where curricula begin
-WINDOW = 16  # keys, of the rules that count them; stripes have windows of 15 keys, with three steps 26
+WINDOW = 16  # keys, of the rules that count them; stripes have 15, with three steps 26
 STRIPES = {2: 3, 3: 2, 4: 1}  # window_index by N
 
 

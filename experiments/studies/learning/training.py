@@ -1,4 +1,4 @@
-"""Trains a model along a curriculum; can be stopped at any step and goes on as if it had not been."""
+"""Trains a model along a curriculum; stopped at any step, it goes on as if it had not been."""
 
 import hashlib
 import math
