@@ -61,8 +61,9 @@ def tiny():
 
 
 def smallest():
-    """The headline's beginning, for ten minutes: recall up to 2Ki keys, one seed."""
-    return [Run("recall", model, 1, curriculum(2 * KI), doubled(FIRST, 8 * KI))
+    """For ten minutes: recall up to 2Ki keys by models of one layer, which learn soonest, one
+    seed."""
+    return [Run("recall", replace(model, layers=1), 1, curriculum(2 * KI), doubled(FIRST, 8 * KI))
             for model in (searching("even", 2), RANDOM, DENSE, searching("even", 3))]
 
 
@@ -101,7 +102,7 @@ def lengths():
 
 def ablations():
     """One thing changed at a time in even, N = 2 and 3, to 2Ki keys: what the search looks at,
-    top_k, and helps beside the loss."""
+    top_k, layers, and helps beside the loss."""
     runs = []
     for seed in SEEDS:
         for steps in (2, 3):
@@ -109,7 +110,7 @@ def ablations():
                         doubled(FIRST, 8 * KI))
             models = [replace(first.model, accumulation=one) for one in (None, "ssd")]
             models += [replace(first.model, top_k=top_k) for top_k in (1, 4, 8)]
-            models.append(replace(first.model, layers=4))
+            models += [replace(first.model, layers=layers) for layers in (1, 4)]
             runs += [first, *(replace(first, model=model) for model in models),
                      *(replace(first, help=one) for one in HELPS)]
     return runs

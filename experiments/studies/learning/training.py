@@ -44,7 +44,7 @@ class Run:
     lengths: tuple[int, ...]
     """To be measured at."""
     rate: float = 3e-3
-    enough: float = 0.9
+    enough: float = 0.75
     """Of the answers, on average over MEAN batches: then a length is solved."""
     further: int = 500
     """Steps at the last length after it is solved."""
