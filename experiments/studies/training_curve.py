@@ -31,6 +31,7 @@ from multistep.torch import MultiStepAttention
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import reporting
+from draws import Draws
 
 COMMAND = "experiments/studies/training_curve.py"
 TOKENS, LENGTH, BATCH = 16, 256, 8
@@ -45,23 +46,6 @@ STEPS = 500
 WEIGHTS, DATA = 1, 2  # seeds
 CONTROLS = (None, 3, 4, 5)  # seeds of how their starts are moved
 BF16 = 2.0**-8  # from a number in [1, 2) to the next
-
-
-class Draws:
-    """Random numbers that depend on the seed alone: PCG64's integers, scaled exactly."""
-
-    def __init__(self, seed):
-        self.bits = np.random.PCG64(seed)
-
-    def below(self, limit, count):
-        """Integers in [0, limit), a power of two."""
-        shift = np.uint64(65 - limit.bit_length())
-        return (self.bits.random_raw(count) >> shift).astype(np.int64)
-
-    def centred(self, shape):
-        """Uniform in [-1, 1), in float64."""
-        whole = (self.bits.random_raw(math.prod(shape)) >> np.uint64(11)).astype(np.float64)
-        return torch.from_numpy(whole * 2.0**-52 - 1).reshape(shape)
 
 
 class Block(nn.Module):

@@ -26,8 +26,8 @@ PACKAGE = pathlib.Path(importlib.util.find_spec("multistep").origin).parent
 CAUGHT, SURVIVES = 1, 0  # what pytest returns
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
-            "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_module.py",
-            "test_pieces.py", "test_torch.py", "test_transforms.py")
+            "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_learning.py",
+            "test_module.py", "test_pieces.py", "test_torch.py", "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file, or its test, that must fail
 MUTANTS = [
@@ -258,6 +258,11 @@ MUTANTS = [
     ("torch/flex.py", "if value.shape != (batch,):", "if False:", "test_flex.py"),
     ("torch/flex.py", "if spans.dim() != 5 or spans.shape[-1] != 2:", "if spans.dim() != 5:",
      "test_flex.py"),
+    # A search that gets no gradient does not learn
+    ("torch/autograd.py", "gradients.update(found._asdict(),\n"
+     "                     search_keys=None if given.search_keys is None else found.search_keys)",
+     "gradients.update(found._replace(routing_queries=[0 * one for one in found.routing_queries])"
+     "._asdict(), search_keys=None)", "test_learning.py"),
     # Shards of a context
     ("_stages.py", "key_offset=place.key_offset, **converted", "key_offset=0, **converted",
      "test_pieces.py"),

@@ -117,6 +117,45 @@ def training_curve(device):
             "kernels": [["search_tiles"]] if device == "cuda" else None, "runs": runs[device]}
 
 
+def learning_run(label, rule, steps, seed, curriculum, solved, accuracy):
+    """Learns in 100 steps per N and 512 keys, and 2 more by each further seed; finds what it gets
+    right."""
+    taken = 100 * steps * curriculum[-1] // 512 + 2 * (seed - 2) if solved else 4000
+    levels = [{"median_rank": 0.5, "of_best_two": 0.9, "anchors": 8.0, "samples": 64}] * (steps - 1)
+    row = {"sequences": 32, "accuracy": accuracy, "seconds": 0.01 / steps, "peak_bytes": 1 << 30,
+           "depths": [{"right": int(1000 * accuracy) - part, "asked": 1000} for part in range(5)],
+           "layers": [] if rule == "dense" else [
+               {"found": found, "found_by_head": [found], "gate_by_head": [found / 2],
+                "levels": levels} for found in (accuracy, accuracy / 2)]}
+    return {"run": f"recall; {label}; seed {seed}", "digest": f"{seed:016x}", "task": "recall",
+            "model": {"label": label, "rule": rule, "steps": steps, "accumulation": None,
+                      "window_index": 0, "top_k": 2, "own_routing": True, "layers": 2,
+                      "width": 128, "heads": 2, "schedule": "Schedule()"},
+            "seed": seed, "rate": 0.002, "enough": 0.9, "further": 0,
+            "help": None, "curriculum": curriculum,
+            "steps": taken, "solved": solved, "diverged": False,
+            "stages": [{"length": length, "batch": 16, "steps": taken // len(curriculum),
+                        "solved": taken // len(curriculum) if solved else None, "seconds": 1.5,
+                        "peak_bytes": 1 << 30}
+                       for length in curriculum],
+            "curve": [[20, 2.0, 0.5]], "grid": [{"length": length, **row}
+                                                for length in (512, 2048, 8192)],
+            "seconds": 1.5, "commit": COMMON["commit"], "dirty": "no"}
+
+
+def learning():
+    """All learn but the random choice."""
+    models = [("dense", "dense", 1, True, 0.99), ("even, N = 2, ema", "even", 2, True, 0.97),
+              ("even, N = 3, ema", "even", 3, True, 0.95), ("random", "random", 2, False, 0.25)]
+    runs = [learning_run(label, rule, steps, seed, curriculum, solved, accuracy)
+            for curriculum in ([512, 2048], [512], [1024])
+            for label, rule, steps, solved, accuracy in models for seed in (1, 2, 3)]
+    result = {**COMMON, "command": "experiments/studies/learning/run.py --plan headline",
+              "device": {"name": "Sample H100", "cuda": "13.0"}, "torch": "2.11.0", "runs": runs}
+    del result["seed"]
+    return result
+
+
 def values(stage, worst):
     return {"stage": stage, "kind": "values", "pass": True, "max_error": worst * 1e-3,
             "max_limit": 1e-3, "mean_error": worst * 0.8e-4, "mean_limit": 1e-4, "nans": 0}
@@ -264,6 +303,7 @@ def write(folder):
                            ("cpu/needles", needles()), ("cpu/relatives", relatives()),
                            ("h100/train", train_bench()),
                            ("h100/sdpa", sdpa()), ("cpu/training_curve", training_curve("cpu")),
-                           ("h100/training_curve", training_curve("cuda"))):
+                           ("h100/training_curve", training_curve("cuda")),
+                           ("h100/learning", learning())):
         (folder / f"{name}.json").write_text(json.dumps(document))
     return folder

@@ -1,0 +1,120 @@
+"""Lists of runs. What comes first is worth most, so that a list that is not finished is of use: all
+models with one seed, then all with the next."""
+
+from dataclasses import replace
+
+from .models import Model
+from .training import HELPS, Run, Stage
+
+KI = 1024
+SEEDS = (1, 2, 3, 4, 5)
+FIRST = 128  # keys, where curricula begin
+WINDOW = 16  # keys, of the rules that count them; stripes have 15, with three steps 26
+STRIPES = {2: 3, 3: 2, 4: 1}  # window_index by N
+
+
+def searching(rule, steps, accumulation="ema", **changes):
+    """A model whose window is like the others'."""
+    striped = rule in ("nstep", "paper", "window")
+    return Model(rule, steps, accumulation, window_index=STRIPES[steps] if striped else WINDOW,
+                 **changes)
+
+
+DENSE, ALONE = Model("dense", 1), searching("window", 2, None)
+RANDOM = searching("random", 2, None)
+BLOCKS = searching("aligned", 2, "parts", own_routing=False)  # MoBA's selection
+CORE = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)), BLOCKS, RANDOM, ALONE)
+RULES = (*(searching("nstep", steps) for steps in (2, 3, 4)), searching("paper", 2),
+         *(searching("aligned", steps, "parts") for steps in (2, 3, 4)))
+
+
+def stage(length, first, later=3000):
+    """Batches of as many tokens, and at least four sequences; the first length takes most steps."""
+    return Stage(length, max(4, 32 * KI // length), first if length == FIRST else later)
+
+
+def curriculum(last, first=6000):
+    """Lengths from FIRST on, each four times the one before."""
+    lengths = [FIRST]
+    while lengths[-1] < last:
+        lengths.append(min(4 * lengths[-1], last))
+    return tuple(stage(length, first) for length in lengths)
+
+
+def doubled(first, last):
+    """Lengths, each twice the one before."""
+    lengths = [first]
+    while lengths[-1] < last:
+        lengths.append(2 * lengths[-1])
+    return tuple(lengths)
+
+
+def tiny():
+    """What two minutes of a processor show: recall in 64 keys, by models of one layer."""
+    shape = {"layers": 1, "width": 32}
+    models = (Model("dense", 1, **shape), Model("even", 2, "ema", **shape),
+              Model("even", 3, "ema", **shape), Model("aligned", 2, "parts", **shape),
+              Model("random", 2, **shape), Model("window", 2, window_index=2, **shape))
+    return [Run("tiny", model, seed, (Stage(64, 32, 800),), (64,), rate=1e-2, enough=0.8,
+                further=0)
+            for seed in SEEDS[:3] for model in models]
+
+
+def smallest():
+    """For ten minutes: recall up to 2Ki keys by models of one layer, which learn soonest, one
+    seed."""
+    return [Run("recall", replace(model, layers=1), 1, curriculum(2 * KI), doubled(FIRST, 8 * KI))
+            for model in (searching("even", 2), RANDOM, DENSE, searching("even", 3))]
+
+
+def whole(task, models, first=6000):
+    """Along the curriculum to 64Ki keys, measured up to four times as many."""
+    return [Run(task, model, seed, curriculum(64 * KI, first), doubled(FIRST, 256 * KI))
+            for seed in SEEDS for model in models]
+
+
+def headline():
+    """Recall by N, beside what it is compared with."""
+    return whole("recall", CORE)
+
+
+def rules():
+    """The same under the other rules."""
+    return whole("recall", RULES)
+
+
+def needles():
+    """A few pairs in the haystack."""
+    return whole("needles", CORE)
+
+
+def needle():
+    """One pair, one question a sequence: the least there is to learn from."""
+    return whole("needle", CORE, 20000)
+
+
+def lengths():
+    """Steps until a length is solved from random weights, without a curriculum."""
+    models = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)))
+    return [Run("recall", model, seed, (stage(length, 6000, 6000),), (length,), further=0)
+            for seed in SEEDS for length in (FIRST, 512, 2 * KI, 8 * KI) for model in models]
+
+
+def ablations():
+    """One thing changed at a time in even, N = 2 and 3, to 2Ki keys: what the search looks at,
+    top_k, layers, and helps beside the loss."""
+    runs = []
+    for seed in SEEDS:
+        for steps in (2, 3):
+            first = Run("recall", searching("even", steps), seed, curriculum(2 * KI),
+                        doubled(FIRST, 8 * KI))
+            models = [replace(first.model, accumulation=one) for one in (None, "ssd")]
+            models += [replace(first.model, top_k=top_k) for top_k in (1, 4, 8)]
+            models += [replace(first.model, layers=layers) for layers in (1, 4)]
+            runs += [first, *(replace(first, model=model) for model in models),
+                     *(replace(first, help=one) for one in HELPS)]
+    return runs
+
+
+PLANS = {plan.__name__: plan for plan in (
+    tiny, smallest, headline, lengths, rules, needles, needle, ablations)}
