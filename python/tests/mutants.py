@@ -262,7 +262,7 @@ MUTANTS = [
     ("torch/autograd.py", "gradients.update(found._asdict(),\n"
      "                     search_keys=None if given.search_keys is None else found.search_keys)",
      "gradients.update(found._replace(routing_queries=[0 * one for one in found.routing_queries])"
-     "._asdict(), search_keys=None)", "test_learning.py"),
+     "._asdict(), search_keys=None)", "test_learning.py::test_routing_learns"),
     # Shards of a context
     ("_stages.py", "key_offset=place.key_offset, **converted", "key_offset=0, **converted",
      "test_pieces.py"),
