@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -108,47 +109,61 @@ class RowOracle {
     }
   };
 
+  /// The children of a possible path, those with a score.
+  struct Family {
+    PossiblePath parent;
+    std::vector<PossiblePath> children;
+  };
+
   void search_level(Index m) {
-    const Index before = levels_.empty() ? 1 : levels_.back().count;
-    std::vector<PossiblePath> all;
-    std::vector<std::size_t> ends;  // of the children of each parent
+    std::vector<Family> families;
     for (const PossiblePath& parent : final_) {
+      Family& family = families.emplace_back(parent);
       for (const Choice choice : Choices(plan_, m, parent.span)) {
         PossiblePath path = child(parent, m, choice);
-        if (!std::isnan(path.score)) all.push_back(std::move(path));
+        if (!std::isnan(path.score)) family.children.push_back(std::move(path));
       }
-      ends.push_back(all.size());
     }
-    std::vector<const PossiblePath*> sure;
-    for (const PossiblePath& path : all) {
-      if (path.sure) sure.push_back(&path);
-    }
-    Level level;
-    const std::size_t of_sure = sure.size();
-    level.of_sure = best_of(sure);
-    std::vector<std::size_t> others;  // how many children each has
-    std::size_t sure_parents = 0;
-    for (std::size_t i = 0; i < final_.size(); ++i) {
-      const std::size_t begin = i == 0 ? 0 : ends[i - 1];
-      if (final_[i].sure) {
-        ++sure_parents;
-        continue;
-      }
-      std::vector<const PossiblePath*> offered = sure;
-      for (std::size_t at = begin; at < ends[i]; ++at) offered.push_back(&all[at]);
-      level.of_other.emplace(final_[i].anchors, best_of(offered));
-      others.push_back(ends[i] - begin);
-    }
-    // Beside the sure ones it has had other parents, at least those with the fewest children.
-    const std::size_t more = at(before) - std::min(at(before), sure_parents);
-    std::sort(others.begin(), others.end());
-    others.resize(std::min(others.size(), more));
-    level.count =
-        std::min(plan_.schedule().top_k,
-                 static_cast<Index>(std::accumulate(others.begin(), others.end(), of_sure)));
-    keep_possible(all, ends, level);
+    Level level = level_of(families);
+    keep_possible(families, level);
     levels_.push_back(std::move(level));
-    if (m + 1 == plan_.steps()) last_level_ = std::move(all);
+    if (m + 1 < plan_.steps()) return;
+    for (Family& family : families) {
+      std::move(family.children.begin(), family.children.end(), std::back_inserter(last_level_));
+    }
+  }
+
+  Level level_of(const std::vector<Family>& families) const {
+    std::vector<const PossiblePath*> sure;
+    std::vector<Index> others;  // how many children other parents have
+    for (const Family& family : families) {
+      if (family.parent.sure) {
+        add(family, sure);
+      } else {
+        others.push_back(std::ssize(family.children));
+      }
+    }
+    // Beside the sure ones a right search has had other parents, at least those with the fewest
+    // children.
+    const Index before = levels_.empty() ? 1 : levels_.back().count;
+    const Index more = std::max<Index>(0, before - std::ssize(families) + std::ssize(others));
+    std::sort(others.begin(), others.end());
+    others.resize(std::min(others.size(), at(more)));
+    Level level;
+    level.count = std::min(plan_.schedule().top_k,
+                           std::accumulate(others.begin(), others.end(), Index{std::ssize(sure)}));
+    level.of_sure = best_of(sure);
+    for (const Family& family : families) {
+      if (family.parent.sure) continue;
+      std::vector<const PossiblePath*> offered = sure;
+      add(family, offered);
+      level.of_other.emplace(family.parent.anchors, best_of(offered));
+    }
+    return level;
+  }
+
+  static void add(const Family& family, std::vector<const PossiblePath*>& paths) {
+    for (const PossiblePath& path : family.children) paths.push_back(&path);
   }
 
   PossiblePath child(const PossiblePath& parent, Index m, const Choice& choice) const {
@@ -194,20 +209,17 @@ class RowOracle {
 
   /// Keeps the paths that some rounding keeps, and marks those that every rounding keeps: fewer
   /// than top_k others can come out ahead of them.
-  void keep_possible(const std::vector<PossiblePath>& all, const std::vector<std::size_t>& ends,
-                     const Level& level) {
-    std::vector<PossiblePath> kept;
+  void keep_possible(const std::vector<Family>& families, const Level& level) {
+    final_.clear();
     std::vector<double> reach;
-    for (std::size_t i = 0; i < final_.size(); ++i) {
-      const Threshold& threshold = level.below(final_[i]);
-      for (std::size_t at = i == 0 ? 0 : ends[i - 1]; at < ends[i]; ++at) {
-        const PossiblePath& path = all[at];
+    for (const Family& family : families) {
+      const Threshold& threshold = level.below(family.parent);
+      for (const PossiblePath& path : family.children) {
         if (regret_of(path, threshold) > 1) continue;
-        kept.push_back(path);
+        final_.push_back(path);
         reach.push_back(path.score + path.bound);
       }
     }
-    final_ = std::move(kept);
     std::sort(reach.begin(), reach.end());
     for (PossiblePath& path : final_) {
       const auto ahead =
