@@ -50,12 +50,12 @@ void fill(const StripePlan& plan, Index m, const Segment& segment, std::vector<L
 /// What is written of every query: rows of values, one a key, in such columns.
 struct Source {
   std::string schedule;
-  std::vector<std::string> columns;  // behind query and key
+  std::vector<std::string> columns;
   std::function<std::vector<std::vector<Index>>(Index query)> rows;
 };
 
 Source source_of(const Schedule& schedule, const StripePlan& plan) {
-  std::vector<std::string> columns{"window"};
+  std::vector<std::string> columns{"query", "key", "window"};
   for (Index m = 1; m < schedule.steps; ++m) {
     for (const char* column : {"anchors", "spans", "span"}) {
       columns.push_back(fmt::format("{}_{}", column, m));
@@ -70,7 +70,7 @@ Source source_of(const Schedule& schedule, const StripePlan& plan) {
             std::vector<std::vector<Index>> rows;
             for (Index key = 0; key <= query; ++key) {
               const auto at = static_cast<std::size_t>(key);
-              std::vector<Index> row{window.contains(key) ? 1 : 0};
+              std::vector<Index> row{query, key, window.contains(key) ? 1 : 0};
               for (const LevelMap& level : maps) {
                 row.insert(row.end(), {level.anchors[at], level.spans[at], level.ordinals[at]});
               }
@@ -81,9 +81,12 @@ Source source_of(const Schedule& schedule, const StripePlan& plan) {
 }
 
 Source source_of(const Pattern& pattern) {
-  return {"pattern " + describe(pattern), {"selectable", "averages"}, [&pattern](Index query) {
+  return {"pattern " + describe(pattern),
+          {"query", "key", "selectable", "averages"},
+          [&pattern](Index query) {
             const PatternRow row = pattern.row(query);
-            std::vector<std::vector<Index>> rows(static_cast<std::size_t>(query + 1), {0, 0});
+            std::vector<std::vector<Index>> rows;
+            for (Index key = 0; key <= query; ++key) rows.push_back({query, key, 0, 0});
             const auto each_key = [&](const std::vector<Span>& spans, auto&& mark) {
               for (const Span& span : spans) {
                 for (Index key = span.begin; key < span.end; ++key) {
@@ -91,15 +94,14 @@ Source source_of(const Pattern& pattern) {
                 }
               }
             };
-            each_key(row.selectable, [](std::vector<Index>& key) { key[0] = 1; });
-            each_key(row.averaged, [](std::vector<Index>& key) { ++key[1]; });
+            each_key(row.selectable, [](std::vector<Index>& key) { key[2] = 1; });
+            each_key(row.averaged, [](std::vector<Index>& key) { ++key[3]; });
             return rows;
           }};
 }
 
 void write(const OutputOptions& output, Index length, const Source& source) {
-  std::vector<std::string> names{"query", "key"};
-  names.insert(names.end(), source.columns.begin(), source.columns.end());
+  const std::vector<std::string>& names = source.columns;
   const Index values = length * (length + 1) / 2 * std::ssize(names);
   if (values > kMaxValues) {
     throw std::invalid_argument(
@@ -113,10 +115,7 @@ void write(const OutputOptions& output, Index length, const Source& source) {
   Json rows = Json::array();
   std::optional<ProgressBar> bar("map");
   for (Index query = 0; query < length; ++query) {
-    Index key = 0;
-    for (const std::vector<Index>& values_of_key : source.rows(query)) {
-      std::vector<Index> row{query, key++};
-      row.insert(row.end(), values_of_key.begin(), values_of_key.end());
+    for (const std::vector<Index>& row : source.rows(query)) {
       output.json ? rows.push_back(row) : void(csv += fmt::format("{}\n", fmt::join(row, ",")));
     }
     bar->show(query + 1, length);

@@ -12,6 +12,7 @@ mathematical libraries.
 """
 
 import difflib
+import functools
 import json
 import pathlib
 import re
@@ -131,12 +132,17 @@ def broken_links(page, text):
                 yield f"{page.relative_to(ROOT)}: {target}: no such heading"
 
 
+@functools.cache
+def theorems():
+    """The names of all that are proved."""
+    return {name for file in ROOT.glob("proofs/statements/*.v") for name in
+            re.findall(r"^(?:Theorem|Corollary) (\w+)", file.read_text(), re.MULTILINE)}
+
+
 def unknown_theorems(page, text):
     """Theorems that are cited and not proved."""
-    proved = {name for file in ROOT.glob("proofs/statements/*.v") for name in
-              re.findall(r"^(?:Theorem|Corollary) (\w+)", file.read_text(), re.MULTILINE)}
     for names in re.findall(r"theorems?\s+(`\w+`(?:(?:,|\s+and)\s+`\w+`)*)", text):
-        for name in set(re.findall(r"`(\w+)`", names)) - proved:
+        for name in set(re.findall(r"`(\w+)`", names)) - theorems():
             yield f"{page.relative_to(ROOT)}: {name}: no such theorem"
 
 
