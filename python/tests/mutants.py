@@ -255,7 +255,7 @@ MUTANTS = [
     ("torch/flex.py", "schedule.window(longest - 1) if", "schedule.window(0) if", "test_flex.py"),
     ("torch/flex.py", "mask = span_mask(spans, schedule, query_offset=query_offset, start=start)",
      "mask = span_mask(spans, schedule, query_offset=query_offset)", "test_flex.py"),
-    ("torch/flex.py", "if value.shape != (batch,):", "if False:", "test_flex.py"),
+    ("torch/flex.py", "    positions.require_one_each(name, value, batch)\n", "", "test_flex.py"),
     ("torch/flex.py", "if spans.dim() != 5 or spans.shape[-1] != 2:", "if spans.dim() != 5:",
      "test_flex.py"),
     # A search that gets no gradient does not learn

@@ -4,14 +4,14 @@ somebody else's code, to check it by."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Union
 
 import torch
 from torch import Tensor
 
 from .._rational import integer
 from ..schedule import MAX_LENGTH, Schedule
-from . import positions
+from . import calls, positions
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -37,7 +37,8 @@ def span_mask(spans: Tensor, schedule: Schedule, *, query_offset: Union[int, Ten
     first, keys from 0. It holds on to n + 1 spans a query, on their device. Raises ValueError for
     other shapes. Source: SPEC 2.4 and 4; ``reference/stages/``.
     """
-    _require_integers("spans", spans)
+    calls.require_tensor("spans", spans)
+    positions.require_integers("spans", spans)
     if spans.dim() != 5 or spans.shape[-1] != 2:
         raise ValueError(f"spans of shape {tuple(spans.shape)}: [batch, num_heads, L_q, n, 2]")
     spans = spans.detach().long()
@@ -84,20 +85,10 @@ def span_block_mask(spans: Tensor, schedule: Schedule, keys: int, *,
                              BLOCK_SIZE=integer("block_size", block_size, 1, MAX_LENGTH))
 
 
-def _require_integers(name: str, value: Any) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} of type {type(value).__name__}: a tensor of integers")
-    if value.dtype not in positions.INTEGERS:
-        raise TypeError(f"{name} of {value.dtype}: integers")
-
-
 def _by_sequence(name: str, value: Union[int, Tensor], batch: int, device: torch.device) -> Tensor:
     """[batch, 1]"""
     if not isinstance(value, Tensor):
         value = torch.full((batch,), integer(name, value, 0, MAX_LENGTH))
-    else:
-        _require_integers(name, value)
-    if value.shape != (batch,):
-        raise ValueError(f"{name} of shape {tuple(value.shape)}: integers of shape ({batch},), one "
-                         "per sequence")
+    positions.require_integers(name, value)
+    positions.require_one_each(name, value, batch)
     return value.to(device=device, dtype=torch.int64)[:, None]

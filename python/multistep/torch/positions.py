@@ -13,7 +13,7 @@ from .._rational import integer
 from ..schedule import MAX_LENGTH
 
 MAX_POSITION = 2**31 - 2  # the kernels count keys in 32 bits
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def read(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
@@ -43,10 +43,8 @@ def boundaries(value: Any, beside: Tensor) -> Optional[Tensor]:
 def on_device(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     """As the kernels take them, int32 beside the arrays, without a look at them: those behind every
     key stay so."""
-    batch = beside.shape[0]
-    if given is not None and given.shape != (batch,):
-        raise ValueError(f"{name} of shape {tuple(given.shape)}: integers of shape ({batch},), one "
-                         "per sequence")
+    if given is not None:
+        require_one_each(name, given, beside.shape[0])
     return _beside(name, given, beside)
 
 
@@ -58,8 +56,7 @@ def boundaries_on_device(given: Optional[Tensor], beside: Tensor) -> Optional[Te
 def _beside(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     if given is None:
         return None
-    if given.dtype not in INTEGERS:
-        raise TypeError(f"{name} of {given.dtype}: integers")
+    require_integers(name, given)
     if given.device != beside.device:
         if torch.cuda.is_current_stream_capturing():
             raise ValueError(f"{name} on {given.device}: {beside.device} in a captured graph")
@@ -68,6 +65,19 @@ def _beside(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tens
                 integer(name, one, 0, MAX_POSITION)
         given = given.to(beside.device)
     return narrowed(given).contiguous()
+
+
+def require_one_each(name: str, given: Tensor, batch: int) -> None:
+    """Raises ValueError where it is not one position per sequence."""
+    if given.shape != (batch,):
+        raise ValueError(f"{name} of shape {tuple(given.shape)}: integers of shape ({batch},), one "
+                         "per sequence")
+
+
+def require_integers(name: str, given: Tensor) -> None:
+    """Raises TypeError where it is of others."""
+    if given.dtype not in _INTEGERS:
+        raise TypeError(f"{name} of {given.dtype}: integers")
 
 
 def narrowed(positions: Tensor) -> Tensor:
