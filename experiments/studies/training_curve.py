@@ -31,6 +31,7 @@ from multistep.torch import MultiStepAttention
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 import reporting
+from blocks import Block
 from draws import Draws
 
 COMMAND = "experiments/studies/training_curve.py"
@@ -48,27 +49,13 @@ CONTROLS = (None, 3, 4, 5)  # seeds of how their starts are moved
 BF16 = 2.0**-8  # from a number in [1, 2) to the next
 
 
-class Block(nn.Module):
-    """Attention and a perceptron, each beside the residual."""
-
-    def __init__(self, schedule, accumulation):
-        super().__init__()
-        self.norm = nn.LayerNorm(WIDTH)
-        self.attention = MultiStepAttention(WIDTH, HEADS, KV_HEADS, HEAD_DIM, schedule,
-                                            accumulation=accumulation, rotary=10000.0)
-        self.perceptron = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(),
-                                        nn.Linear(2 * WIDTH, WIDTH))
-
-    def forward(self, x):
-        x = x + self.attention(self.norm(x))
-        return x + self.perceptron(x)
-
-
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Embedding(TOKENS, WIDTH)
-        self.blocks = nn.ModuleList(Block(*layer) for layer in LAYERS)
+        self.blocks = nn.ModuleList(Block(WIDTH, MultiStepAttention(
+            WIDTH, HEADS, KV_HEADS, HEAD_DIM, schedule, accumulation=accumulation,
+            rotary=10000.0)) for schedule, accumulation in LAYERS)
         self.norm = nn.LayerNorm(WIDTH)
         self.head = nn.Linear(WIDTH, TOKENS)
 

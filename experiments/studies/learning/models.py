@@ -11,6 +11,8 @@ import multistep
 import multistep.torch
 from multistep.torch import MultiStepAttention
 
+from blocks import Block
+
 
 @dataclass(frozen=True)
 class Model:
@@ -111,22 +113,6 @@ class Attention(MultiStepAttention):
         return torch.cat(means, -1), [one * (at == level) for level, one in enumerate(routing)]
 
 
-class Block(nn.Module):
-    """Attention and a perceptron, each beside the residual."""
-
-    def __init__(self, model, layer):
-        super().__init__()
-        width = model.width
-        self.norm = nn.LayerNorm(width)
-        self.attention = Attention(model, layer)
-        self.perceptron = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width),
-                                        nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, x):
-        x = x + self.attention(self.norm(x))
-        return x + self.perceptron(x)
-
-
 class Transformer(nn.Module):
     """Says a value at each position asked. Each token comes with the one before it, as after a
     short convolution: a value with its key. That is all that is told of positions."""
@@ -135,7 +121,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(task.tokens, model.width)
         self.before = nn.Linear(model.width, model.width, bias=False)
-        self.blocks = nn.ModuleList(Block(model, layer) for layer in range(model.layers))
+        self.blocks = nn.ModuleList(Block(model.width, Attention(model, layer))
+                                    for layer in range(model.layers))
         self.norm = nn.LayerNorm(model.width)
         self.head = nn.Linear(model.width, task.values)
 
