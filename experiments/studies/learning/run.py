@@ -1,22 +1,26 @@
 #!/usr/bin/env python3
 """Trains small models on tasks whose answers are known, and measures whether their searches learn.
 
-Usage: run.py --plan NAME --device cpu|cuda --output FILE [--minutes COUNT] [--first COUNT] [--list]
-              [--commit HASH] [--dirty yes|no]
+Usage: run.py --plan NAME [NAME ...] --device cpu|cuda --output FILE [--minutes COUNT]
+              [--workers COUNT] [--first COUNT] [--list] [--commit HASH] [--dirty yes|no]
 
-Runs of FILE that the plan has are kept, of whatever commit, and others added, each whole. After
---minutes it stops, within a run too: the same command goes on there, from a checkpoint beside FILE.
---first takes the first runs of the plan alone; --list tells which are done.
+Runs of FILE that the plans have are kept, of whatever commit, and others added, each whole, those of
+the first seed first. After --minutes it stops, within a run too: the same command goes on there, from
+a checkpoint beside FILE. --workers processes train at once, on all GPUs in turn: the same results, but
+times are of shared ones. --first takes the first runs alone; --list tells which are done.
 
 Needs PyTorch and the package. Writes JSON, whole or not at all.
 """
 
 import argparse
+import functools
 import json
 import math
+import multiprocessing
 import pathlib
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import torch
 
@@ -38,19 +42,49 @@ def done_before(output, device):
     return before["runs"], before["seconds"]
 
 
+def begin_worker(device, numbers):
+    """Of several: it has one of the GPUs."""
+    torch.set_num_threads(1)
+    if device == "cuda":
+        torch.cuda.set_device(numbers.get() % torch.cuda.device_count())
+
+
+def trained(runs, workers, device, checkpoint, deadline):
+    """Each run that ended and its record, as they end; a record is None where the deadline came."""
+    if workers == 1:
+        for run in runs:
+            yield run, train(run, device, checkpoint(run), deadline, progress(run))
+        return
+    spawning = multiprocessing.get_context("spawn")  # CUDA lives through no fork
+    numbers = spawning.Queue()
+    for number in range(workers):
+        numbers.put(number)
+    with ProcessPoolExecutor(workers, spawning, begin_worker, (device, numbers)) as pool:
+        pending = {pool.submit(train, run, device, checkpoint(run), deadline): run for run in runs}
+        for one in as_completed(pending):
+            yield pending[one], one.result()
+
+
+def checkpoint_beside(output, run):
+    """Of a run that is not finished."""
+    return output.with_name(f"{output.name}.{run.digest}.checkpoint")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     reporting.arguments(parser)
-    parser.add_argument("--plan", choices=PLANS, required=True)
+    parser.add_argument("--plan", nargs="+", choices=PLANS, required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--first", type=int)
     parser.add_argument("--list", action="store_true")
     given = parser.parse_args()
     if not given.minutes >= 0:
         parser.error(f"--minutes {given.minutes}: a number >= 0")
-    if given.first is not None and given.first < 1:
-        parser.error(f"--first {given.first}: an integer >= 1")
+    for name in ("workers", "first"):
+        if getattr(given, name) is not None and getattr(given, name) < 1:
+            parser.error(f"--{name} {getattr(given, name)}: an integer >= 1")
     if given.device == "cuda" and not torch.cuda.is_available():
         parser.exit(77, f"{COMMAND}: no CUDA device\n")
     device = reporting.processor()
@@ -58,35 +92,37 @@ def main():
         device = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     begin = time.monotonic()
     runs, spent = done_before(given.output, device)
-    done, plan = {run["digest"] for run in runs}, PLANS[given.plan]()[:given.first]
+    done = {run["digest"] for run in runs}
+    plan = {run.digest: run for name in given.plan for run in PLANS[name]()}  # some are in several
+    plan = sorted(plan.values(), key=lambda run: run.seed)[:given.first]
     if given.list:
         for run in plan:
             print("done" if run.digest in done else "    ", run)
         return
-    command = f"{COMMAND} --plan {given.plan} --device {given.device}"
-    if given.first is not None:
-        command += f" --first {given.first}"
-    for run in plan:
-        if run.digest in done:
-            continue
-        checkpoint = given.output.with_name(f"{given.output.name}.{run.digest}.checkpoint")
-        record = train(run, given.device, checkpoint, begin + 60 * given.minutes, progress(run))
+    command = f"{COMMAND} --plan {' '.join(given.plan)} --device {given.device}"
+    for name in ("workers", "first"):
+        if getattr(given, name) != parser.get_default(name):
+            command += f" --{name} {getattr(given, name)}"
+    checkpoint = functools.partial(checkpoint_beside, given.output)
+    for run, record in trained([run for run in plan if run.digest not in done], given.workers,
+                               given.device, checkpoint, begin + 60 * given.minutes):
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
         if record is None:
-            break
-        runs.append({**record, "commit": given.commit, "dirty": given.dirty})
+            continue
+        runs.append({**record, "workers": given.workers, "commit": given.commit,
+                     "dirty": given.dirty})
         done.add(run.digest)
         reporting.write(given, {
             "command": command, "device": device, "torch": torch.__version__, "runs": runs,
             "seconds": spent + time.monotonic() - begin})
-        checkpoint.unlink(missing_ok=True)
+        checkpoint(run).unlink(missing_ok=True)
         last = record["grid"][-1] if record["grid"] else {"length": 0, "accuracy": 0.0}
         print(f"{run}: {'solved' if record['solved'] else 'not solved'} in {record['steps']} steps, "
               f"{record['seconds']:.0f} s; accuracy {last['accuracy']:.3f} at {last['length']}",
               flush=True)
     left = sum(run.digest not in done for run in plan)
-    print(f"{len(plan) - left} of {len(plan)} runs of {given.plan} are done")
+    print(f"{len(plan) - left} of {len(plan)} runs of {' '.join(given.plan)} are done")
 
 
 if __name__ == "__main__":
