@@ -9,6 +9,10 @@ namespace {
 
 constexpr int kThreads = 128;
 
+/// Windows that weigh less among a row's items are below the rounding of what they would be found
+/// from, and a division by so little is infinite.
+constexpr float kNoShare = 0x1p-40f;
+
 /// What 0 counts may hold anything.
 __device__ float counted(float share, float value) { return share == 0 ? 0 : share * value; }
 
@@ -60,7 +64,8 @@ __global__ void prepare(CombineGradients args) {
       of_spans = fmaf(gate_of(s), slot.delta, of_spans);
       share = fmaf(gate_of(s), slot.joined.second, share);
     }
-    row.window.dot = share == 0 ? 0 : (of_output - of_spans) / share;
+    const bool divides = faulty(args.rows.fault, Fault::little_share_divides) && share > 0;
+    row.window.dot = share < kNoShare && !divides ? 0 : (of_output - of_spans) / share;
   }
   float mean = 0;
   for (int s = 0; s < used; ++s) mean = fmaf(gate_of(s), row.slot(s).delta, mean);

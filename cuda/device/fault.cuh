@@ -36,6 +36,7 @@ enum class Fault : int {
   piece_dropped,          // backward: of a key tile's pieces the last is not summed
   neighbour_range,        // backward: a key tile gets the rows of the tile before
   pieces_as_they_come,    // backward: pieces are summed in the order in which they are done
+  little_share_divides,   // backward: what is left for a window is divided by any weight
   anchor_run_cut,       // backward: of an anchor's run of scores that begins earlier a part is lost
   score_gradient_lost,  // backward: gates do not reach the scores
   newest_part_missed,   // of aligned parts the one that is not whole is not searched

@@ -37,7 +37,10 @@ struct Lesson {
   LossGradients loss;
 
   explicit Lesson(const Options& options, bool by_everything = true)
-      : problem(make_problem(options)),
+      : Lesson(make_problem(options), options, by_everything) {}
+  /// A problem with other values than the options'.
+  Lesson(Problem given, const Options& options, bool by_everything = true)
+      : problem(std::move(given)),
         device(problem, options.dtype),
         found(gpu::attention(device, Rung::fast)),
         loss(make_loss(problem, options, by_everything)) {}

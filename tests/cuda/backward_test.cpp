@@ -8,18 +8,21 @@ using namespace gpu;
 namespace {
 
 /// Forward, then backward, in both rungs, with the output and without.
-void check(const Options& options, bool by_everything = true) {
-  const Lesson lesson(options, by_everything);
+void check(const Lesson& lesson) {
   const auto& [problem, device, found, loss] = lesson;
   for (const Rung rung : kRungs) {
-    CAPTURE(name(rung), name(options.dtype));
+    CAPTURE(name(rung), name(device.dtype));
     for (const bool with_output : {false, true}) {
       CAPTURE(with_output);
       const Gradients got = with_output ? backward_of_output(device, rung, found, loss)
                                         : backward(device, rung, found.kept, loss);
-      CHECK(wrong_gradients(problem, options.dtype, found.kept, loss, got) == "");
+      CHECK(wrong_gradients(problem, device.dtype, found.kept, loss, got) == "");
     }
   }
+}
+
+void check(const Options& options, bool by_everything = true) {
+  check(Lesson(options, by_everything));
 }
 
 Options prefill(const Schedule& schedule, Index queries = 130) {
@@ -159,6 +162,29 @@ TEST_CASE("GPU gradients for any number of queries, anywhere", "[backward]") {
       check(options, queries % 3 == 0);
     }
   }
+}
+
+TEST_CASE("GPU gradients where a window weighs next to nothing", "[backward][fault]") {
+  Options options = prefill(preset_schedule("nstep"), 1);
+  options.schedule.window_index = 3;
+  options.num_heads = 32;
+  options.query_offset = 300;
+  options.start = {};
+  Problem problem = make_problem(options);
+  const Index head_dim = options.head_dim;
+  std::fill(problem.query.begin(), problem.query.end(), 0.0f);
+  for (Index row = 0; row < problem.sizes.rows(); ++row) {
+    // Of the window all logits are so far below those of the spans, whose are 0.
+    const Index below = 70 + 2 * (row % options.num_heads);
+    problem.query[at(row * head_dim)] = -8 * static_cast<float>(below);  // scaled by 64^-1/2
+  }
+  const Span window = problem.plan.window(options.query_offset, 0);
+  for (Index i = 0; i < std::ssize(problem.key) / head_dim; ++i) {
+    const Index key = i % problem.sizes.keys;
+    const bool inside = window.begin <= key && key < window.end;
+    problem.key[at(i * head_dim)] = inside ? 1 : 0;
+  }
+  check(Lesson(problem, options));
 }
 
 TEST_CASE("GPU gradients where the keys themselves are searched", "[backward]") {
