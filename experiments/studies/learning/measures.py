@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 DEPTHS = 5  # equal parts of the context, oldest first
-TOKENS = 1 << 23  # at a length, in sequences of [LEAST, MOST]
-LEAST, MOST = 32, 256
+TOKENS = 1 << 20  # at a length, in sequences of [LEAST, MOST]
+LEAST, MOST = 8, 128
 TOGETHER = 1 << 18  # tokens of a batch
 RANKED = 64  # queries whose anchors are ranked, at a length
 

@@ -23,17 +23,19 @@ def searching(rule, steps, accumulation="ema", **changes):
 DENSE, ALONE = Model("dense", 1), searching("window", 2, None)
 RANDOM = searching("random", 2, None)
 BLOCKS = searching("aligned", 2, "parts", own_routing=False)  # MoBA's selection
-CORE = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)), BLOCKS, RANDOM, ALONE)
+STEPS = tuple(searching("even", steps) for steps in (2, 3, 4))
+OTHER_KEYS = tuple(searching("even", 2, one) for one in (None, "ssd"))  # not moving averages
+CORE = (DENSE, *STEPS, *OTHER_KEYS, BLOCKS, RANDOM, ALONE)
 RULES = (*(searching("nstep", steps) for steps in (2, 3, 4)), searching("paper", 2),
          *(searching("aligned", steps, "parts") for steps in (2, 3, 4)))
 
 
-def stage(length, first, later=3000):
-    """Batches of as many tokens, and at least four sequences; the first length takes most steps."""
-    return Stage(length, max(4, 32 * KI // length), first if length == FIRST else later)
+def stage(length, first, later=600):
+    """Batches of as many tokens, a sequence at least; the first length takes most steps."""
+    return Stage(length, max(1, 32 * KI // length), first if length == FIRST else later)
 
 
-def curriculum(last, first=6000):
+def curriculum(last, first=1500):
     """Lengths from FIRST on, each four times the one before."""
     lengths = [FIRST]
     while lengths[-1] < last:
@@ -41,11 +43,11 @@ def curriculum(last, first=6000):
     return tuple(stage(length, first) for length in lengths)
 
 
-def doubled(first, last):
-    """Lengths, each twice the one before."""
+def upward(first, last, by=2):
+    """Lengths, each so many times the one before."""
     lengths = [first]
     while lengths[-1] < last:
-        lengths.append(2 * lengths[-1])
+        lengths.append(by * lengths[-1])
     return tuple(lengths)
 
 
@@ -63,14 +65,16 @@ def tiny():
 def smallest():
     """For ten minutes: recall up to 2Ki keys by models of one layer, which learn soonest, one
     seed."""
-    return [Run("recall", replace(model, layers=1), 1, curriculum(2 * KI), doubled(FIRST, 8 * KI))
+    lengths = upward(FIRST, 8 * KI, 4)
+    return [Run("recall", replace(model, layers=1), 1, curriculum(2 * KI), lengths)
             for model in (searching("even", 2), RANDOM, DENSE, searching("even", 3))]
 
 
-def whole(task, models, first=6000):
+def whole(task, models, first=1500, seeds=SEEDS):
     """Along the curriculum to 64Ki keys, measured up to four times as many."""
-    return [Run(task, model, seed, curriculum(64 * KI, first), doubled(FIRST, 256 * KI))
-            for seed in SEEDS for model in models]
+    lengths = (*upward(FIRST, 32 * KI, 4), *upward(64 * KI, 256 * KI))
+    return [Run(task, model, seed, curriculum(64 * KI, first), lengths)
+            for seed in seeds for model in models]
 
 
 def headline():
@@ -85,29 +89,28 @@ def rules():
 
 def needles():
     """A few pairs in the haystack."""
-    return whole("needles", CORE)
+    return whole("needles", (DENSE, *STEPS, BLOCKS, RANDOM), 3000)
 
 
 def needle():
     """One pair, one question a sequence: the least there is to learn from."""
-    return whole("needle", CORE, 20000)
+    return whole("needle", (DENSE, *STEPS[:2], RANDOM), 6000, SEEDS[:3])
 
 
 def lengths():
     """Steps until a length is solved from random weights, without a curriculum."""
-    models = (DENSE, *(searching("even", steps) for steps in (2, 3, 4)))
-    return [Run("recall", model, seed, (stage(length, 6000, 6000),), (length,), further=0)
-            for seed in SEEDS for length in (FIRST, 512, 2 * KI, 8 * KI) for model in models]
+    return [Run("recall", model, seed, (stage(length, 2000, 2000),), (length,), further=0)
+            for seed in SEEDS for length in upward(FIRST, KI) for model in (DENSE, *STEPS)]
 
 
 def ablations():
     """One thing changed at a time in even, N = 2 and 3, to 2Ki keys: what the search looks at,
     top_k, layers, and helps beside the loss."""
     runs = []
-    for seed in SEEDS:
+    for seed in SEEDS[:3]:
         for steps in (2, 3):
             first = Run("recall", searching("even", steps), seed, curriculum(2 * KI),
-                        doubled(FIRST, 8 * KI))
+                        upward(FIRST, 8 * KI, 4))
             models = [replace(first.model, accumulation=one) for one in (None, "ssd")]
             models += [replace(first.model, top_k=top_k) for top_k in (1, 4, 8)]
             models += [replace(first.model, layers=layers) for layers in (1, 4)]

@@ -4,9 +4,8 @@
 Usage: run.py --plan NAME [NAME ...] --device cpu|cuda --output FILE [--minutes COUNT]
               [--workers COUNT] [--first COUNT] [--list] [--commit HASH] [--dirty yes|no]
 
-Runs of FILE that the plans have are kept, of whatever commit, and others added, each whole, those of
-the first seed first. After --minutes it stops, within a run too: the same command goes on there, from
-a checkpoint beside FILE. --workers processes train at once, on all GPUs in turn: the same results, but
+Runs of FILE that the plans have are kept, of whatever commit, and others added, each whole. After
+--minutes it stops, within a run too: the same command goes on there, from a checkpoint beside FILE. --workers processes train at once, on all GPUs in turn: the same results, but
 times are of shared ones. --first takes the first runs alone; --list tells which are done.
 
 Needs PyTorch and the package. Writes JSON, whole or not at all.
@@ -94,7 +93,7 @@ def main():
     runs, spent = done_before(given.output, device)
     done = {run["digest"] for run in runs}
     plan = {run.digest: run for name in given.plan for run in PLANS[name]()}  # some are in several
-    plan = sorted(plan.values(), key=lambda run: run.seed)[:given.first]
+    plan = list(plan.values())[:given.first]
     if given.list:
         for run in plan:
             print("done" if run.digest in done else "    ", run)

@@ -25,7 +25,7 @@ SAVED = 60.0  # seconds between checkpoints
 
 @dataclass(frozen=True)
 class Stage:
-    """A length of a curriculum: trained at until it is solved, or the run ends there."""
+    """A length of a curriculum: trained at until it is solved, or its steps run out."""
 
     length: int
     batch: int
@@ -100,13 +100,19 @@ class Training:
 
     @property
     def trained(self):
-        """Whether the last stage is solved and trained further, or one will not be solved."""
-        if self.diverged or not self.stages:
+        """Whether the last stage is solved and trained further, or its steps have run out."""
+        if self.diverged or not self.at_last:
             return self.diverged
-        last, solved = self.stages[-1], self.stages[-1]["solved"]
-        if solved is None:
-            return last["steps"] == self.run.stages[len(self.stages) - 1].most
-        return self.at_last and last["steps"] == solved + self.run.further
+        solved = self.stages[-1]["solved"]
+        return self.over if solved is None else (
+            self.stages[-1]["steps"] == solved + self.run.further)
+
+    @property
+    def over(self):
+        """Whether the stage is solved or its steps have run out."""
+        stage = self.stages[-1]
+        return stage["solved"] is not None or (
+            stage["steps"] == self.run.stages[len(self.stages) - 1].most)
 
     @property
     def at_last(self):
@@ -116,7 +122,7 @@ class Training:
     def step(self):
         """One batch."""
         begin = time.perf_counter()
-        if not self.stages or (self.stages[-1]["solved"] is not None and not self.at_last):
+        if not self.stages or (self.over and not self.at_last):
             stage = self.run.stages[len(self.stages)]
             self.stages.append({"length": stage.length, "batch": stage.batch, "steps": 0,
                                 "solved": None, "seconds": 0.0, "peak_bytes": None})
