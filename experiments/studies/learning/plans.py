@@ -105,7 +105,7 @@ def lengths():
 
 def ablations():
     """One thing changed at a time in even, N = 2 and 3, to 2Ki keys: what the search looks at,
-    top_k, layers, and helps beside the loss."""
+    top_k, layers, helps beside the loss, and the rate."""
     runs = []
     for seed in SEEDS[:3]:
         for steps in (2, 3):
@@ -115,7 +115,7 @@ def ablations():
             models += [replace(first.model, top_k=top_k) for top_k in (1, 4, 8)]
             models += [replace(first.model, layers=layers) for layers in (1, 4)]
             runs += [first, *(replace(first, model=model) for model in models),
-                     *(replace(first, help=one) for one in HELPS)]
+                     *(replace(first, help=one) for one in HELPS), replace(first, rate=1e-3)]
     return runs
 
 

@@ -58,7 +58,9 @@ class Run:
     def __str__(self):
         lengths = ", ".join(str(stage.length) for stage in self.stages)
         return "; ".join((self.task, f"{self.model}, {self.model.layers} layers", lengths,
-                          *([self.help] if self.help else []), f"seed {self.seed}"))
+                          *([self.help] if self.help else []),
+                          *([f"rate {self.rate}"] if self.rate != Run.rate else []),
+                          f"seed {self.seed}"))
 
     @property
     def digest(self):
