@@ -14,8 +14,8 @@ constexpr Index kChunkedRows = 4096;     // of dense attention: more occupy the 
 constexpr Index kLongContext = 1 << 14;  // keys: of shorter ones tiles are read in no time
 
 /// Microseconds that decoding's kernels and the tiles take for few queries on a long context, about
-/// as measured on an H100. Decoding reads every row's spans; so few tiles read the cache once, as
-/// the keys between spans are read too.
+/// as measured on an H100. Decoding reads every row's spans; so few tiles read the cache once, or
+/// no more than every row's spans in whole key tiles.
 struct FewCost {
   double pieces;
   double tiles;
@@ -29,8 +29,9 @@ struct FewCost {
     const double window = std::min<double>(items.window, keys) / static_cast<double>(shape.group());
     const double attended = static_cast<double>(slots) * items.span + window;
     const double cache = static_cast<double>(shape.batch * shape.num_kv_heads) * keys * row_bytes;
+    const double alone = rows * (attended + static_cast<double>(slots) * kTileKeys) * row_bytes;
     pieces = 12 + rows * (0.04 + attended * row_bytes / kPiecesBytes);
-    tiles = 30 + (items.window > 0 ? 40 : 0) + cache / kTilesBytes;
+    tiles = 30 + (items.window > 0 ? 40 : 0) + std::min(cache, alone) / kTilesBytes;
   }
 };
 
@@ -156,8 +157,12 @@ PairOrder pair_order(const DeviceSchedule& schedule, const Rows& rows, Index slo
   for (int tile_pairs = kTileRows; tile_pairs >= 1; tile_pairs /= 2) {
     const std::int64_t tasks = heads * ((pairs + 2 * tile_pairs - 1) / (2 * tile_pairs));
     const auto turns = static_cast<double>((tasks + multiprocessors - 1) / multiprocessors);
-    const double apart = context * std::min(1.0, 2.0 * tile_pairs / static_cast<double>(pairs));
-    const double time = turns * (kTaskKeys + std::min(apart + span, context));
+    // Either the pairs' spans overlap, or each has key tiles of its own: those between are left
+    // out.
+    const double of_task = std::min(2.0 * tile_pairs, static_cast<double>(pairs));
+    const double apart = pairs > 0 ? context * of_task / static_cast<double>(pairs) : 0;
+    const double walked = std::min({apart + span, of_task * (span + kTileKeys), context});
+    const double time = turns * (kTaskKeys + walked);
     if (time >= 0.9 * least) continue;
     least = time;
     best.tile_pairs = tile_pairs;

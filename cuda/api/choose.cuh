@@ -58,8 +58,8 @@ bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index
 int shared_bits(const Schedule& schedule, Index m, Index keys);
 
 /// How the pairs of rows of up to `keys` keys and their final spans are put into tiles. A block
-/// walks from the first key of two tiles to their last: where pairs are few and their spans lie
-/// far apart, tiles of fewer pairs are walked by more blocks in less time.
+/// walks over the key tiles that any pair of two tiles looks at: where pairs are few and their
+/// spans lie far apart, tiles of fewer pairs are walked by more blocks in less time.
 PairOrder pair_order(const DeviceSchedule& schedule, const Rows& rows, Index slots, Index keys,
                      int multiprocessors);
 

@@ -16,8 +16,8 @@ namespace multistep::cuda {
 /// A block.
 struct WarpTiles {
   static constexpr int kThreads = 128;
-  static constexpr int kKeys = 64;  // of a tile, which starts at a multiple of it
-  static constexpr int kStages = 2;
+  static constexpr int kKeys = 64;   // of a tile, which starts at a multiple of it
+  static constexpr int kStages = 2;  // taken by turns
 };
 
 /// Its shared memory. The queries lie where the last stage's values will, until all warps have read
@@ -152,7 +152,20 @@ struct TileOfWarps {
     }
   }
 
-  /// Attends to key tiles `range`, at least one. Whole block.
+  /// The key tile behind tile j that some row looks at; behind all of them one that is none. Every
+  /// warp finds it for itself.
+  __device__ int tile_after(int j) const {
+    if constexpr (Tiles::kGaps) {
+      const int lane = static_cast<int>(threadIdx.x) % 32;
+      const DeviceSpan spans[2] = {stages.row[lane].keys, stages.row[lane + 32].keys};
+      return next_wanted<kKeys>(j, spans, args.rows.fault);
+    } else {
+      return j + 1;
+    }
+  }
+
+  /// Attends to those of key tiles `range`, at least one, that some row looks at, as it does at the
+  /// first. Whole block.
   __device__ void attend(const Tile& tile, KeyTiles<kKeys> range, const TileRow (&rows)[2]) {
     constexpr int kPartTiles = kPartKeys / kKeys;
     const int fault = args.rows.fault;
@@ -169,21 +182,25 @@ struct TileOfWarps {
         earlier.join_to(softmax, scale.log2);
       }
     };
+    int part = range.begin / kPartTiles;
+    int stage = 0;
+    int next;
 #pragma unroll 1
-    for (int j = range.begin; j < range.end; ++j) {
-      const int stage = (j - range.begin) % WarpTiles::kStages;
+    for (int j = range.begin; j < range.end; j = next, stage ^= 1) {
       if (j > range.begin) {
         ptx::wait_for_copies<0>();
         __syncthreads();  // the tile is there, and the one before has been read
       }
-      if (j + 1 < range.end) ask_for_keys(j + 1, (stage + 1) % WarpTiles::kStages);
+      next = tile_after(j);
+      if (next < range.end) ask_for_keys(next, stage ^ 1);
       float logits[kKeys / 2];
       multiply_keys(logits, stages.key[stage]);
       finish_logits(logits, scale, tile, j, rows, fault);
-      if (j % kPartTiles == 0 && j > range.begin) {
-        join_earlier(j - kPartTiles);
+      if (j / kPartTiles > part) {
+        join_earlier(part * kPartTiles);
         earlier.keep(softmax);
         softmax = {};
+        part = j / kPartTiles;
       }
       softmax.update(logits, scale.log2, fault);
       softmax.rescale();
@@ -191,7 +208,7 @@ struct TileOfWarps {
       pack_weights<T>(weights, logits);
       multiply_values(weights, stages.value[stage]);
     }
-    join_earlier((range.end - 1) / kPartTiles * kPartTiles);
+    join_earlier(part * kPartTiles);
   }
 };
 

@@ -6,9 +6,10 @@
 
 /// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
 /// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
-/// queries (cp.async) and the tiles of 128 keys that any of them attends to (TMA), two more take 64
-/// rows each (WGMMA) with the running softmax of FlashAttention-3 (Shah et al., 2024): the product
-/// with the values of one tile runs while the next tile's softmax is computed.
+/// queries (cp.async) and the tiles of 128 keys that any of them attends to (TMA), leaving out
+/// those between that none does; two more take 64 rows each (WGMMA) with the running softmax of
+/// FlashAttention-3 (Shah et al., 2024): the product with the values of one tile runs while the
+/// next tile's softmax is computed.
 ///
 /// Key tiles start at multiples of 128 and masks take single keys away, so that a row's sums do not
 /// depend on who shares its tile.
@@ -28,18 +29,22 @@ struct Consumer {
   unsigned item = 0;  // key tiles so far
   SoftmaxState<kHeadDim> softmax;
 
-  /// Goes past key tiles that the other warpgroup's rows alone attend to.
-  __device__ void skip(int count) {
-    for (; count > 0; --count, ++item) {
+  /// Goes past key tiles [begin, end), or those of them that come: the other warpgroup's rows alone
+  /// attend to them. Either tile `end` comes after them, or the last of them does come.
+  __device__ void skip(int begin, int end) {
+    for (int j = begin; j < end; ++j, ++item) {
       stages.keys().full(item);
+      j = key_tile<Tiles::kGaps>(stages.keys(), item, j);
+      if (j >= end) break;
       stages.keys().release(item);
       stages.values().full(item);
       stages.values().release(item);
     }
   }
 
-  /// Attends with one tile of queries to key tiles `range`, at least one. `meanwhile` is called
-  /// once, while the last product runs.
+  /// Attends with one tile of queries to those of key tiles `range` that come, the first and the
+  /// last among them. (A tile that none of these rows looks at changes no bit of theirs.)
+  /// `meanwhile` is called once, while the last product runs.
   template <class Meanwhile>
   __device__ __forceinline__ void attend(const SwizzledTile<kTileRows, kHeadDim>& queries,
                                          const Tile& tile, KeyTiles<> range,
@@ -64,19 +69,21 @@ struct Consumer {
     softmax.update(logits, scale.log2, args.rows.fault);
     pack_weights<T>(weights, logits);
 
-    for (int j = range.begin + 1; j < range.end; ++j) {
+    for (int j = range.begin; j + 1 < range.end;) {
+      const int part = j / kPartTiles;
       const unsigned last = item++;
       const auto& keys = stages.keys().full(item);
       const auto& values = stages.values().full(last);
       begin_products(logits, weights, softmax.value);
       multiply_keys<T>(logits, queries, keys);
       multiply_values<T, kHeadDim>(softmax.value, weights, values);
+      j = key_tile<Tiles::kGaps>(stages.keys(), item, j + 1);
       finish_products<1>(logits);
       stages.keys().release(item);
       finish_logits(logits, scale, tile, j, rows, args.rows.fault);
-      if (j % kPartTiles == 0) {
+      if (j / kPartTiles > part) {
         finish_products<0>(softmax.value);
-        join_earlier(j - kPartTiles);
+        join_earlier(part * kPartTiles);
         earlier.keep(softmax);
         softmax = {};
       }
@@ -115,11 +122,11 @@ struct Consumer {
           args, rows, queries.slots + warpgroup * kTileRows + first_row};
       if (range.empty()) {
         epilogue.prefetch();
-        skip(task.keys.end - task.keys.begin);
+        skip(task.keys.begin, task.keys.end);
       } else {
-        skip(range.begin - task.keys.begin);
+        skip(task.keys.begin, range.begin);
         attend(queries.tile[warpgroup], tile, range, rows, [&] { epilogue.prefetch(); });
-        skip(task.keys.end - range.end);
+        skip(range.end, task.keys.end);
       }
 
       float lse[2];

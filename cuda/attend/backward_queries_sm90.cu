@@ -97,12 +97,14 @@ struct QueryConsumer {
   unsigned item = 0;  // key tiles so far
   float sum[kHeadDim / 2];
 
-  /// Goes past key tiles that the other warpgroup's rows alone attend to.
-  __device__ void skip(int count) {
-    for (; count > 0; --count, ++item) {
+  /// The forward's walk over key tiles.
+  __device__ void skip(int begin, int end) {
+    for (int j = begin; j < end; ++j, ++item) {
       stages.keys().full(item);
-      stages.keys().release(item);
       stages.values().full(item);
+      j = key_tile<Args::kGaps>(stages.values(), item, j);
+      if (j >= end) break;
+      stages.keys().release(item);
       stages.values().release(item);
     }
   }
@@ -146,6 +148,7 @@ struct QueryConsumer {
       begin_products(logits, by_weights);
       multiply_keys<T>(logits, tiles.query[warpgroup], keys);
       multiply_keys<T>(by_weights, tiles.by_output[warpgroup], values);
+      j = key_tile<Args::kGaps>(stages.values(), item, j);
       finish_products<1>(logits, by_logits, sum);  // dS K of the tile before, too
       if (j > range.begin) stages.keys().release(item - 1);
       const int first = j * kKeys;
@@ -228,11 +231,11 @@ struct QueryConsumer {
 #pragma unroll
       for (float& x : sum) x = 0;
       if (range.empty()) {
-        skip(task.keys.end - task.keys.begin);
+        skip(task.keys.begin, task.keys.end);
       } else {
-        skip(range.begin - task.keys.begin);
+        skip(task.keys.begin, range.begin);
         attend(tiles, warpgroup, tile, range, rows);
-        skip(task.keys.end - range.end);
+        skip(range.end, task.keys.end);
       }
       stages.rows().release(rows_item);
 #pragma unroll

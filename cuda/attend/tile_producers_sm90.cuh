@@ -53,9 +53,10 @@ struct KeySource {
   Ring<KeyTile, kPlaces> ring;
 };
 
-/// The first warp: keys and values, tile by tile. What stands before a sequence's first key or,
-/// where the length is on the device, behind its last may be NaN, and 0 * NaN is NaN: those rows
-/// are cleared of what is summed over the keys, `summed`, which then lands first.
+/// The first warp: keys and values, tile by tile of those that some row looks at. Where there may
+/// be others between them, the number of each comes with `other`. What stands before a sequence's
+/// first key or, where the length is on the device, behind its last may be NaN, and 0 * NaN is NaN:
+/// those rows are cleared of what is summed over the keys, `summed`, which then lands first.
 template <class TileRows, int kKeys, int kHeadDim, int kPlaces, int kSummedPlaces>
 __device__ void load_keys(const TileRows& args,
                           const KeySource<SwizzledTile<kKeys, kHeadDim>, kPlaces>& other,
@@ -72,10 +73,12 @@ __device__ void load_keys(const TileRows& args,
     if (faulty(args.rows.fault, Fault::wrong_kv_head)) head = {0, 0};
     const std::int64_t start = args.rows.padding(batch) - args.rows.key_offset;
     const std::int64_t past = args.rows.past_keys(batch);
-    for (int j = task.keys.begin; j < task.keys.end; ++j, ++item) {
+    const KeyWalk<TileRows, kKeys> walk(args, task);
+    for (int j = task.keys.begin; j < task.keys.end; j = walk.after(j), ++item) {
       const int first_key = j * kKeys;
       KeyTile& tile = other.ring.empty(item);
       if (leader) {
+        if (TileRows::kGaps) other.ring.tell(item, j);
         tile.load(other.map, other.ring.expect(item, KeyTile::kBytes), first_key, head);
       }
       KeyTile& sums = summed.ring.empty(item);
@@ -99,6 +102,12 @@ __device__ void load_keys(const TileRows& args,
       if (leader) summed.ring.arrive(item);
     }
   }
+}
+
+/// The key tile that came as item i, which is full; without gaps it is tile `next`.
+template <bool kGaps, class Tile, int kPlaces>
+__device__ int key_tile(const Ring<Tile, kPlaces>& ring, unsigned i, int next) {
+  return kGaps ? uniform(ring.number(i)) : next;
 }
 
 /// The rows of a task that one of the gathering warps copies.

@@ -45,6 +45,7 @@ enum class Fault : int {
   last_pair_lost,       // a tile that holds fewer pairs than it has room for attends to one less
   steps_ignored,        // keys are read as if they were dense
   late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
+  wanted_tile_skipped,  // key tiles in which no row's span begins or ends are not attended to
 };
 
 #ifdef MULTISTEP_FAULTS

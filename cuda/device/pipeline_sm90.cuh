@@ -11,6 +11,7 @@ template <int kPlaces>
 struct RingBarriers {
   ptx::Barrier filled[kPlaces];
   ptx::Barrier released[kPlaces];
+  int number[kPlaces];  // that came with the items, where they have one
 
   /// One thread of the block, before all others are let on: how many arrivals make an item full,
   /// and how many warps release it.
@@ -40,6 +41,8 @@ struct Ring {
     barriers.filled[i % kPlaces].arrive_and_expect(bytes);
     return barriers.filled[i % kPlaces];
   }
+  /// Producer, the thread that then arrives: a number that comes with item i.
+  __device__ void tell(unsigned i, int number) const { barriers.number[i % kPlaces] = number; }
   /// Producer: arrives.
   __device__ void arrive(unsigned i) const { barriers.filled[i % kPlaces].arrive(); }
 
@@ -48,6 +51,8 @@ struct Ring {
     barriers.filled[i % kPlaces].wait(i / kPlaces % 2);
     return item[i % kPlaces];
   }
+  /// Consumer: the number that came with item i, which is full.
+  __device__ int number(unsigned i) const { return barriers.number[i % kPlaces]; }
   /// Consumer, whole warp: has read item i. (racecheck does not follow the lanes through the warp's
   /// barrier to the arrival, and calls a place's next item a race; where every lane arrives it
   /// calls none.)

@@ -19,6 +19,7 @@ inline constexpr std::uint32_t kNoRow = 0xffffffffu;
 
 /// Spans sorted, or windows query by query; whole tiles of 64.
 struct LaidItems : SpanAttend {
+  static constexpr bool kGaps = true;
   ItemRow* items;         // [kv_heads, per_head]
   Tile* tiles;            // [kv_heads, per_head / 64]
   std::int32_t* longest;  // span of them
@@ -40,6 +41,9 @@ struct LaidItems : SpanAttend {
     const ItemRow& found = items[kv_head * per_head + i];
     if (found.query == kNoRow) return {};
     return {found.query, found.item, found.keys};
+  }
+  __device__ DeviceSpan keys_of(int kv_head, std::int64_t i) const {
+    return i < per_head ? items[kv_head * per_head + i].keys : DeviceSpan{0, 0};
   }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
     const std::int64_t of_head = per_head / kTileRows;

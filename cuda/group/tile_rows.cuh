@@ -1,5 +1,7 @@
 #pragma once
 
+#include <climits>
+
 #include "api/stages.cuh"
 
 /// Which rows the tile kernels take, 64 a tile, and which keys they attend to: two kinds of rows,
@@ -25,6 +27,7 @@ struct alignas(8) SlotWeight {
 
 /// The sorted (query row, slot) pairs; results are in the order of the pairs' numbers.
 struct SpanRows : SpanAttend {
+  static constexpr bool kGaps = true;  // key tiles between others that no row of a task looks at
   Pairs pairs;
   std::int64_t pairs_per_head;
   std::int64_t per_head;  // rows of one KV head, tile by tile: those without a pair among them
@@ -45,6 +48,13 @@ struct SpanRows : SpanAttend {
     const Rows::Row row = rows.at(pair / slots);
     return {row.index, pair, pairs.span[at], query.offset(row.batch, row.head, row.query)};
   }
+  /// What row i attends to, where there is one.
+  __device__ DeviceSpan keys_of(int kv_head, std::int64_t i) const {
+    const auto r = static_cast<int>(i % kTileRows);
+    const std::int64_t of_head = i / kTileRows * pairs.tile_pairs + r;
+    if (r >= pairs.tile_pairs || of_head >= pairs_per_head) return {0, 0};
+    return pairs.span[kv_head * pairs_per_head + of_head];
+  }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
     const std::int64_t tiles = per_head / kTileRows;
     if (tile >= tiles) return {{0, 0}, {0, 0}};
@@ -54,6 +64,7 @@ struct SpanRows : SpanAttend {
 
 /// The queries of one KV head, the heads of a query next to each other; keys are the window.
 struct WindowRows : Combine {
+  static constexpr bool kGaps = false;
   std::int64_t per_head;  // rows of one KV head
 
   explicit WindowRows(const Combine& combine)
@@ -141,6 +152,43 @@ struct TileTask {
       tiles[i] = {uniform(found.any), uniform(found.all)};
     }
     keys = KeyTiles<kKeys>::of(tiles[0], tiles[1]);
+  }
+};
+
+/// The first tile of kKeys keys behind tile j that holds a key of some rows, `spans` being those of
+/// this lane; behind all of them one that is none. The first and the last of a row's tiles are
+/// among those that are found one after another. Whole warp.
+template <int kKeys, int kSpans>
+__device__ int next_wanted(int j, const DeviceSpan (&spans)[kSpans], int fault) {
+  const int past = (j + 1) * kKeys;
+  int next = INT_MAX;
+#pragma unroll
+  for (const DeviceSpan span : spans) {
+    if (span.end <= max(span.begin, past)) continue;
+    const int skipped = faulty(fault, Fault::wanted_tile_skipped) ? span.end - 1 : past;
+    next = min(next, span.begin < past ? skipped : span.begin);
+  }
+  return __reduce_min_sync(kFullWarp, next) / kKeys;
+}
+
+/// The key tiles that some row of a task looks at, one after another; a warp, of which each lane
+/// knows four rows.
+template <class TileRows, int kKeys>
+struct KeyWalk {
+  static constexpr int kSpans = 2 * kTileRows / 32;
+  DeviceSpan spans[kSpans];
+  int fault;
+
+  __device__ KeyWalk(const TileRows& args, const TileTask<kKeys>& task) : fault(args.rows.fault) {
+    if constexpr (TileRows::kGaps) {
+      const std::int64_t first = task.tile * kTileRows + threadIdx.x % 32;
+#pragma unroll
+      for (int i = 0; i < kSpans; ++i) spans[i] = args.keys_of(task.kv_head, first + 32 * i);
+    }
+  }
+  __device__ int after(int j) const {
+    if constexpr (TileRows::kGaps) return next_wanted<kKeys>(j, spans, fault);
+    return j + 1;
   }
 };
 

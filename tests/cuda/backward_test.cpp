@@ -87,6 +87,23 @@ Paths hot_paths(const Problem& problem) {
   return paths;
 }
 
+/// Every row's paths lead to spans of up to 500 keys at a few places of 8600 keys.
+Paths paths_far_apart(const Problem& problem) {
+  constexpr std::int32_t kPlaces[] = {0, 2000, 4500, 7900};
+  inputs::Random random(5);
+  Paths paths;
+  paths.top_k = problem.plan.schedule().top_k;
+  paths.levels = problem.plan.steps() - 1;
+  for (Index slot = 0; slot < problem.sizes.rows() * paths.top_k; ++slot) {
+    const auto below = [&](Index count) { return static_cast<std::int32_t>(random.below(count)); };
+    const std::int32_t begin = kPlaces[below(std::ssize(kPlaces))] + below(150);
+    paths.spans.push_back({begin, begin + 1 + below(500)});
+    paths.scores.push_back(static_cast<float>(below(17) - 8) / 4);
+    for (Index m = 0; m < paths.levels; ++m) paths.anchors.push_back(begin);
+  }
+  return paths;
+}
+
 void check_paths(const Options& options, const Paths& paths) {
   const Problem problem = make_problem(options);
   const OnDevice device(problem, options.dtype);
@@ -301,6 +318,18 @@ TEST_CASE("GPU gradients of keys that every query picks", "[backward][fault]") {
     options.num_kv_heads = 2;
     options.head_dim = 128;
     check_paths(options, hot_paths(make_problem(options)));
+  }
+}
+
+TEST_CASE("GPU gradients of spans that lie far apart", "[backward][fault]") {
+  for (const Index head_dim : {64, 128}) {
+    CAPTURE(head_dim);
+    Options options = prefill(preset_schedule("nstep"), 150);
+    options.batch = 1;
+    options.start = {};
+    options.query_offset = 9000;
+    options.head_dim = head_dim;
+    check_paths(options, paths_far_apart(make_problem(options)));
   }
 }
 

@@ -49,7 +49,8 @@ TESTS = "[fault]"  # those of TESTS that are run
 TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_not_awaited",
                "part_not_counted", "repair_skipped", "earlier_parts_lost", "tiles_from_range",
                "capacity_decides", "pieces_as_they_come", "anchor_run_cut", "dense_chunk_lost",
-               "last_pair_lost", "steps_ignored", "late_parents_missed", "little_share_divides"}
+               "last_pair_lost", "steps_ignored", "late_parents_missed", "little_share_divides",
+               "wanted_tile_skipped"}
 
 
 def read_faults():

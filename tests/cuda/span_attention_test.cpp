@@ -152,6 +152,66 @@ TEST_CASE("GPU attention to one span that every query has", "[attention]") {
   check_spans(problem, options.dtype, spans);
 }
 
+/// Spans of up to 700 keys at a few places of 140000 keys, `stray` of ten anywhere of them and the
+/// others at one; some are empty.
+std::vector<Span> spans_far_apart(const Problem& problem, Index slots, Index stray) {
+  constexpr Index kPlaces[] = {40000, 0, 300, 65300, 90000, 131000, 138900};
+  inputs::Random random(5);
+  std::vector<Span> spans;
+  for (Index i = 0; i < problem.sizes.rows() * slots; ++i) {
+    const Index place = random.below(10) < stray ? random.below(std::ssize(kPlaces)) : 0;
+    const Index begin = kPlaces[place] + random.below(150);
+    spans.push_back(random.below(20) == 0 ? Span{} : Span{begin, begin + 1 + random.below(700)});
+  }
+  return spans;
+}
+
+/// NaN in all aligned 128 keys, of every head, of which none is in a span.
+void spoil_between(Problem& problem, const std::vector<Span>& spans) {
+  const Index d = problem.sizes.head_dim;
+  const Index keys = problem.sizes.keys;
+  std::vector<bool> wanted(at((keys + 127) / 128));
+  for (const Span& span : spans) {
+    for (Index j = span.begin / 128; j * 128 < span.end; ++j) wanted[at(j)] = true;
+  }
+  for (Index row = 0; row < std::ssize(problem.key) / d; ++row) {
+    if (wanted[at(row % keys / 128)]) continue;
+    for (auto* array : {&problem.key, &problem.value}) {
+      std::fill_n(array->begin() + row * d, d, static_cast<float>(inputs::kNaN));
+    }
+  }
+}
+
+TEST_CASE("GPU attention to spans that lie far apart", "[attention][fault]") {
+  struct Case {
+    Index queries, num_heads, head_dim, stray;
+  };
+  // Tiles of a few pairs, and full ones in which a few rows look elsewhere.
+  for (const Case& of : {Case{3, 4, 64, 10}, {40, 4, 128, 10}, {300, 32, 64, 1}}) {
+    CAPTURE(of.queries, of.stray);
+    Options options;
+    options.batch = 1;
+    options.num_heads = of.num_heads;
+    options.head_dim = of.head_dim;
+    options.queries = of.queries;
+    options.query_offset = 140000 - of.queries;
+    options.separate_search = false;
+    options.dtype = kDtypes[of.queries % 2];
+    Problem problem = make_problem(options);
+    const std::vector<Span> spans = spans_far_apart(problem, 2, of.stray);
+    check_spans(problem, options.dtype, spans);
+
+    const auto got = [&] {
+      return attend(OnDevice(problem, options.dtype), Rung::fast, to_device(spans));
+    };
+    const Attended clean = got();
+    spoil_between(problem, spans);
+    const Attended spoilt = got();
+    CHECK(same_bits(spoilt.output, clean.output));
+    CHECK(same_bits(spoilt.lse, clean.lse));
+  }
+}
+
 TEST_CASE("GPU window attention", "[attention]") {
   for (const Index window_index : {0, 1, 3, 7, 8, 20}) {  // up to 440 keys
     for (const Index queries : {1, 8, 130}) {
