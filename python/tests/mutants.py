@@ -27,7 +27,8 @@ CAUGHT, SURVIVES = 1, 0  # what pytest returns
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
             "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_learning.py",
-            "test_module.py", "test_pieces.py", "test_ready.py", "test_torch.py", "test_transforms.py")
+            "test_module.py", "test_pieces.py", "test_ready.py", "test_torch.py",
+            "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file, or its test, that must fail
 MUTANTS = [

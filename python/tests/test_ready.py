@@ -55,8 +55,9 @@ def shifted(x):
 
 FEW = given(1, 7)
 OTHERS = {  # what makes another call of given()
-    "top_k": {"top_k": 1}, "type of top_k": {"top_k": 3.0}, "softmax_scale": {"softmax_scale": 0.25},
-    "search_scale": {"search_scale": 0.5}, "type of a scale": {"search_scale": 1},
+    "top_k": {"top_k": 1}, "type of top_k": {"top_k": 3.0},
+    "softmax_scale": {"softmax_scale": 0.25}, "search_scale": {"search_scale": 0.5},
+    "type of a scale": {"search_scale": 1},
     "schedule": {"schedule": Schedule(2, top_k=3)}, "its top_k": {"schedule": S.with_top_k(2)},
     "shape": {"q": FEW["q"], "routing_queries": FEW["routing_queries"]},
     "query_offset": {"q": FEW["q"], "routing_queries": FEW["routing_queries"], "query_offset": 4},
