@@ -26,18 +26,25 @@ class Attention {
     return arena.used();
   }
 
+  /// Throws, before anything is launched, where the workspace is too small.
   void launch(Stream stream) const {
-    if (slots_ == 0) {
-      const Index slots = args_.shape.rows() * args_.schedule->top_k();
-      no_paths(args_.spans, args_.scores, args_.span_lses, slots, stream);
-    }
     for (Index first = 0; first < args_.shape.queries; first += chunk_) {
       Arena arena(args_.workspace.data);
       run(arena, first, std::min(chunk_, args_.shape.queries - first), stream, true);
     }
+    if (slots_ == 0) {
+      const Index slots = args_.shape.rows() * args_.schedule->top_k();
+      no_paths(args_.spans, args_.scores, args_.span_lses, slots, stream);
+    }
   }
 
  private:
+  /// Whether what has been laid out is to be launched. The first chunk is the largest.
+  bool launches(const Arena& arena, bool launch) const {
+    if (launch) require_workspace(args_.workspace, arena.used());
+    return launch;
+  }
+
   void run(Arena& arena, Index first, Index count, Stream stream, bool launch) const {
     const Shape& shape = args_.shape;
     const Rows rows = rows_of(shape, tables_.window, first, count);
@@ -100,7 +107,7 @@ class Attention {
     }
     if (slots_ > 0) {
       Search stage(search, rows, arena);
-      if (launch) {
+      if (launches(arena, launch)) {
         stage.launch(stream);
         tiles ? span_attention_tiles(attend, sort_pairs(attend, order, sorting, stream), stream)
               : span_attention_plain(attend, stream);
@@ -111,14 +118,14 @@ class Attention {
       }
     }
     const Rung rung = args_.rung == Rung::plain ? Rung::plain : Rung::fast;
-    if (launch) launch_combine(combine, shape, rung, window_lses, stream);
+    if (launches(arena, launch)) launch_combine(combine, shape, rung, window_lses, stream);
   }
 
   void run_chunks(Arena& arena, const Combine& combine, Stream stream, bool launch) const {
     const int chunks = most_dense_chunks(longest_row(args_.shape));
     auto* outputs = arena.take<float>(chunks * combine.rows.total() * combine.rows.head_dim);
     auto* lses = arena.take<float>(chunks * combine.rows.total());
-    if (!launch) return;
+    if (!launches(arena, launch)) return;
     dense_chunks(combine, chunks, outputs, lses, stream);
     merge_chunks(combine, chunks, outputs, lses, stream);
   }
@@ -130,14 +137,14 @@ class Attention {
     char* partials =
         arena.take<char>(static_cast<Index>(decode_bytes(rows, attend.slots, tables_)));
     if (slots_ == 0) {
-      if (!launch) return;
+      if (!launches(arena, launch)) return;
       check(cudaMemsetAsync(counters, 0, static_cast<std::size_t>(rows.total()) * 4, stream),
             "cudaMemsetAsync");
       return decode(attend, combine, tables_, counters, partials, stream);
     }
     Search stage(search, rows, arena);
     stage.set_counters(counters, rows.total());
-    if (!launch) return;
+    if (!launches(arena, launch)) return;
     stage.launch(stream);
     decode(attend, combine, tables_, counters, partials, stream);
     stage.trace(stream);
@@ -193,9 +200,7 @@ std::size_t workspace_size(const AttentionArgs& args) {
 
 void attention(const AttentionArgs& args, Stream stream) {
   require_attention(args);
-  const Attention attention(args);
-  require_workspace(args.workspace, attention.bytes());
-  attention.launch(stream);
+  Attention(args).launch(stream);
 }
 
 }  // namespace multistep::cuda

@@ -248,8 +248,12 @@ void launch(const Decode& decode, Stream stream) {
   const Rows& rows = decode.attend.rows;
   const auto kernel = decode_pieces<T, kHeadDim>;
   constexpr int kBytes = kSharedBytes<kHeadDim>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-        "cudaFuncSetAttribute");
+  static PerDevice<bool> told;
+  told.of_current([&](int) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
+          "cudaFuncSetAttribute");
+    return true;
+  });
   const int heads = std::min(rows.group(), decode.heads);
   Launch how{};
   how.blocks = static_cast<unsigned>(HeadTile::count(rows, decode.heads));

@@ -359,9 +359,13 @@ void launch_few(const LevelSearch* first, int count, const SearchScratch& scratc
   how.mostly_shared = true;  // as the kernels of decoding that follow
   how.early = first->parents != nullptr;
   how.cluster = first->parents ? 1 : blocks;
+  static PerDevice<bool> told;
   if (how.cluster > 8) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-          "cudaFuncSetAttribute");
+    told.of_current([&](int) {
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
+            "cudaFuncSetAttribute");
+      return true;
+    });
   }
   launch_kernel(how, kernel, levels, scratch);
 }

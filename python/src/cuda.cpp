@@ -51,13 +51,15 @@ cuda::Strides strides_of(const Steps& steps) {
   return {std::get<0>(steps), std::get<1>(steps), std::get<2>(steps)};
 }
 
-/// A call: its arguments, how much workspace they need, and the launch.
+/// A call: its arguments, how much workspace they need, and the launch. A copy keeps no schedule
+/// alive.
 template <class Args>
 nb::class_<Args> bind_call(nb::module_& core, const char* name,
                            void (*launch)(const Args&, cuda::Stream)) {
   return bind_arguments<Args>(core, name)
       .def_prop_rw("dtype", nullptr,
                    [](Args& args, const std::string& dtype) { args.dtype = dtype_of(dtype); })
+      .def("__copy__", [](const Args& args) { return args; })
       .def_prop_ro("workspace_size", [](const Args& args) { return cuda::workspace_size(args); })
       .def(
           "launch",

@@ -27,7 +27,8 @@ CAUGHT, SURVIVES = 1, 0  # what pytest returns
 
 OF_TORCH = ("test_attention_on_ranks.py", "test_compare_gradients.py", "test_compile.py",
             "test_decoding_on_ranks.py", "test_flex.py", "test_gradients.py", "test_learning.py",
-            "test_module.py", "test_pieces.py", "test_torch.py", "test_transforms.py")
+            "test_module.py", "test_pieces.py", "test_ready.py", "test_torch.py",
+            "test_transforms.py")
 
 # file, a line's part, what it becomes, the test file, or its test, that must fail
 MUTANTS = [
@@ -220,6 +221,30 @@ MUTANTS = [
     ("torch/kernels.py", "if schedule.steps == 1:", "if False:",
      "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
     ("torch/kernels.py", "one.zero_()", "pass", "test_torch.py::test_gradients_without_queries"),
+    # Calls past the operator
+    ("torch/kernels.py", "copy.copy(ready.call)", "_core.CudaAttention()", "test_ready.py"),
+    ("torch/kernels.py", "return ready if in_place else None", "return ready", "test_ready.py"),
+    ("torch/kernels.py", "**_positions(given), **results._asdict()}", "**results._asdict()}",
+     "test_ready.py"),
+    ("torch/ready.py", "one.shape, one.stride(), one.dtype", "one.shape, one.dtype",
+     "test_ready.py"),
+    ("torch/ready.py", "one.stride(), one.dtype, one.device", "one.stride(), one.device",
+     "test_ready.py"),
+    ("torch/ready.py", "one.device, one.data_ptr() % 16)", "one.device)", "test_ready.py"),
+    ("torch/ready.py", "key += (kind, one)", "key += (one,)", "test_ready.py"),
+    ("torch/ready.py", "key.append(one.text)", "pass", "test_ready.py"),
+    ("torch/ready.py", "= [details]", "= []", "test_ready.py"),
+    ("torch/ready.py", "not in plain", "in ()", "test_ready.py"),
+    ("torch/ready.py", "or differentiates and one.requires_grad", "", "test_ready.py"),
+    ("torch/ready.py", "torch.compiler.is_compiling()", "False", "test_compile.py"),
+    ("torch/ready.py", "or torch._C._len_torch_function_stack()", "", "test_ready.py"),
+    ("torch/ready.py", "or torch._C._len_torch_dispatch_stack()", "", "test_ready.py"),
+    ("torch/ready.py", "or torch._C._get_tracing_state()", "", "test_ready.py"),
+    ("torch/ready.py", "or torch.autograd.profiler._is_profiler_enabled", "", "test_ready.py"),
+    ("torch/ready.py", "or torch.is_autocast_enabled(\"cuda\")", "", "test_ready.py"),
+    ("torch/ready.py", "forward_ad._current_level >= 0", "False", "test_ready.py"),
+    ("torch/ready.py", "_calls.clear()\n    _calls[key]", "pass\n    _calls[key]",
+     "test_ready.py"),
     ("torch/operators.py", "(given.q.dtype)", "(torch.float64)",
      "test_torch.py::test_the_gradient_kernels_get_what_was_given"),
     ("torch/calls.py", "tensor.to(torch.get_autocast_dtype(kind)) if narrow", "tensor if narrow",

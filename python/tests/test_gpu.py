@@ -1,9 +1,13 @@
 """The kernels from Python: tensors in and out, streams, graphs, operators."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+
+from torch.overrides import BaseTorchFunctionMode  # noqa: E402
 
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
@@ -164,6 +168,31 @@ def test_a_captured_decode_follows_a_growing_cache():
         torch.cuda.synchronize()
         want = mt.decode(q, k, v, routing, schedule, length=n)
         assert torch.equal(found, want)
+
+
+@pytest.mark.parametrize("name", ["nstep2", "nstep3", "dense"])
+@pytest.mark.parametrize("details", [True, False])
+def test_calls_past_the_operator_find_the_same(name, details):
+    """Again and again, from threads with streams of their own."""
+    schedule = SCHEDULES[name]
+    problems = [make(schedule, batch=2, queries=1, keys=900, d=128, seed=i) for i in range(8)]
+    length = torch.tensor([513, 900], device="cuda")  # of int64: a copy is what kernels read
+
+    def calls(problem):
+        with torch.cuda.stream(torch.cuda.Stream()):
+            if not details:
+                return [mt.decode(*problem, schedule, length=length) for _ in range(20)]
+            return [x for _ in range(20) for x in mt.attend(*problem, schedule, length=length)]
+
+    with BaseTorchFunctionMode():  # sees operators
+        want = [list(mt.attend(*one, schedule, length=length)) for one in problems]
+    torch.cuda.synchronize()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(calls, problems))
+    torch.cuda.synchronize()
+    for every, expected in zip(found, want):
+        for i, one in enumerate(every):
+            assert torch.equal(one, expected[i % 6 if details else 0])
 
 
 def test_accumulate():

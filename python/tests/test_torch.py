@@ -509,8 +509,7 @@ def oracle_as_kernels(monkeypatch):
     monkeypatch.setattr(kernels, "device_schedule", lambda schedule, length, device: schedule)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "current_stream",
-                        lambda device: types.SimpleNamespace(cuda_stream=7))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 7, raising=False)
 
 
 @pytest.mark.parametrize("details", [True, False])

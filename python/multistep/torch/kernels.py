@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import torch
 from torch import Tensor
@@ -20,13 +22,42 @@ DTYPES = (torch.bfloat16, torch.float16)
 _ARRAYS = ("q", "k", "v", "search_keys")  # beside the routing queries
 
 
-def attention(given: Arguments, results: Attended) -> None:
-    """Fills the results that have elements."""
+class Ready(NamedTuple):
+    """A call as it was launched, and the bytes of its workspace."""
+
+    call: _core.CudaAttention
+    workspace_size: int
+
+
+def attention(given: Arguments, results: Attended) -> Optional[Ready]:
+    """Fills the results that have elements. Gives what serves ``attention_again`` for arrays laid
+    out alike; None where some had to be copied, or there was nothing to do."""
     with torch.cuda.device(given.q.device):
         fields = _inputs(given, _rows)
-        if given.q.shape[2]:
-            fields.update(_told_strides(fields))
-            launch(_core.CudaAttention(), given.q, **fields, **results._asdict())
+        if not given.q.shape[2]:
+            return None
+        fields.update(_told_strides(fields))
+        call = _core.CudaAttention()
+        _fill(call, fields | results._asdict())
+        ready = Ready(call, call.workspace_size)
+        _launch(*ready, given.q.device)
+    in_place = all(fields[name] is getattr(given, name) for name in _ARRAYS) and all(
+        map(operator.is_, fields["routing_queries"], given.routing_queries))
+    return ready if in_place else None
+
+
+def attention_again(ready: Ready, given: Arguments, results: Attended) -> None:
+    """The same on the current device, for arguments that differ in the values of tensors alone."""
+    call = copy.copy(ready.call)  # which other threads may be copying too
+    fields = {"q": given.q, "k": given.k, "v": given.v, "search_keys": given.search_keys,
+              "routing_queries": given.routing_queries, **_positions(given), **results._asdict()}
+    _fill(call, fields)  # they live until the launch
+    _launch(call, ready.workspace_size, given.q.device)
+
+
+def on_current_device(q: Any) -> bool:
+    """Is it a tensor on the current CUDA device?"""
+    return type(q) is Tensor and q.is_cuda and q.device.index == torch.cuda.current_device()
 
 
 def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
@@ -61,15 +92,17 @@ def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]
     def taken(name: str, tensor: Tensor) -> Tensor:
         return laid_out(name, tensor, given.q, DTYPES if name == "q" else (given.q.dtype,))
 
-    arrays = each(taken, given)._replace(
-        top_k=None,  # which is the schedule's
-        start=positions.on_device("start", given.start, given.q),
-        length=positions.on_device("length", given.length, given.q),
-        cu_seqlens=positions.boundaries_on_device(given.cu_seqlens, given.q))
+    arrays = each(taken, given)._replace(**_positions(given), top_k=None)  # the schedule has it
     packed = None if given.cu_seqlens is None else given.cu_seqlens.shape[0] - 1
     return {**sizes._asdict(), **arrays._asdict(), "sequences": packed,
             "dtype": name_of(given.q.dtype),
             "schedule": device_schedule(given.schedule, max(sizes.keys, 1), device)}
+
+
+def _positions(given: Arguments) -> dict[str, Any]:
+    return {"start": positions.on_device("start", given.start, given.q),
+            "length": positions.on_device("length", given.length, given.q),
+            "cu_seqlens": positions.boundaries_on_device(given.cu_seqlens, given.q)}
 
 
 def accumulate(given: Recurrence) -> tuple[Tensor, Tensor]:
@@ -175,8 +208,13 @@ def _by(gradients: Union[Gradients, WalkGradients]) -> dict[str, Any]:
 
 
 def launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
-    """Launches a call with its fields, of tensors their addresses. What is missing or has no
-    elements is left out."""
+    """Launches a call with its fields."""
+    _fill(call, fields)
+    _launch(call, call.workspace_size, like.device)
+
+
+def _fill(call: _core.Call, fields: dict[str, Any]) -> None:
+    """Sets fields, of tensors their addresses. What is missing or has no elements is left out."""
     for name, value in fields.items():
         if value is None:
             continue
@@ -188,6 +226,9 @@ def launch(call: _core.Call, like: Tensor, **fields: Any) -> None:
                                  for one in value])
         else:
             setattr(call, name, value)
-    workspace = torch.empty(call.workspace_size, dtype=torch.uint8, device=like.device)
-    call.launch(workspace.data_ptr(), workspace.numel(),
-                torch.cuda.current_stream(like.device).cuda_stream)
+
+
+def _launch(call: _core.Call, workspace_size: int, device: torch.device) -> None:
+    workspace = torch.empty(workspace_size, dtype=torch.uint8, device=device)
+    call.launch(workspace.data_ptr(), workspace_size,
+                torch._C._cuda_getCurrentRawStream(device.index))

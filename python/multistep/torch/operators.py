@@ -90,12 +90,21 @@ def _attention(*operands: Any) -> tuple[Tensor, ...]:
 
 
 def _attention_on_device(*operands: Any) -> tuple[Tensor, ...]:
-    *given, details = operands
-    q = given[0]
-    results = _empty(given, True) if details else Attended(
+    return tuple(attention_on_device(operands[:-1], operands[-1])[0])
+
+
+def attention_on_device(operands: Sequence[Any], details: bool
+                        ) -> tuple[Attended, Optional[kernels.Ready]]:
+    """Without the operator: what it finds, and what makes the same call again."""
+    results = results_on_device(operands, details)
+    return results, kernels.attention(_read(operands), results)
+
+
+def results_on_device(operands: Sequence[Any], details: bool) -> Attended:
+    """To be filled."""
+    q = operands[0]
+    return _empty(operands, True) if details else Attended(
         torch.empty_like(q, memory_format=torch.contiguous_format), *_nothing(q.device))
-    kernels.attention(_read(given), results)
-    return tuple(results)
 
 
 @functools.lru_cache(maxsize=None)
