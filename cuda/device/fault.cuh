@@ -44,6 +44,7 @@ enum class Fault : int {
   last_pair_lost,       // a tile that holds fewer pairs than it has room for attends to one less
   steps_ignored,        // keys are read as if they were dense
   late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
+  page_table_ignored,   // keys in pages are all read from page 0
 };
 
 #ifdef MULTISTEP_FAULTS

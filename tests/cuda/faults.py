@@ -49,7 +49,7 @@ TESTS = "[fault]"  # those of TESTS that are run
 TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_not_awaited",
                "part_not_counted", "repair_skipped", "earlier_parts_lost", "tiles_from_range",
                "capacity_decides", "pieces_as_they_come", "anchor_run_cut", "dense_chunk_lost",
-               "last_pair_lost", "steps_ignored", "late_parents_missed"}
+               "last_pair_lost", "steps_ignored", "late_parents_missed", "page_table_ignored"}
 
 
 def read_faults():
