@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -16,9 +16,10 @@ from ..schedule import MAX_LENGTH
 from . import autograd, operators, positions
 
 
-def attended(given: Arguments, details: bool) -> Attended:
+def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = None) -> Attended:
     """What the operator finds; without ``details`` all but the output has no elements, or counts
-    for nothing: gradients are taken at what was found."""
+    for nothing: gradients are taken at what was found. With keys in pages there is the output
+    alone."""
     given = each(taken, given)
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
@@ -26,6 +27,13 @@ def attended(given: Arguments, details: bool) -> Attended:
                            start=positions.read("start", given.start, given.q),
                            cu_seqlens=positions.boundaries(given.cu_seqlens, given.q))
     operands = operators.operands(given)
+    if block_table is not None:
+        require_tensors(block_table=block_table)
+        if autograd.will_go_back(operands):
+            raise NotImplementedError("multistep: no gradients where keys lie in pages; use "
+                                      "torch.no_grad()")
+        output = _call(torch.ops.multistep.decode_in_pages, *operands, block_table)
+        return Attended(output, *5 * [None])
     found = _call(torch.ops.multistep.attention, *operands,
                   details or autograd.will_go_back(operands))
     return Attended(*found)
