@@ -4,7 +4,7 @@
 #include "device/ptx.cuh"
 #include "device/top_k.cuh"
 
-/// How one warp of search.cu scores a share of a segment's anchors on tensor cores, 8 at a
+/// How one warp of search_levels.cuh scores a share of a segment's anchors on tensor cores, 8 at a
 /// time for all heads: the 16-byte pieces that its lanes load of 8 rows of keys are the B fragments
 /// of `mma` under an order of head_dim that the queries are loaded in too, which leaves the
 /// products as they are. Nothing goes through shared memory.
@@ -13,7 +13,7 @@
 /// same bits and the order of candidates is total.
 namespace multistep::cuda {
 
-/// A block of search.cu.
+/// A block of search_levels.cuh.
 struct SearchBlock {
   static constexpr int kWarps = 8;
   static constexpr int kThreads = 32 * kWarps;

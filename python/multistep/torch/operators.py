@@ -144,7 +144,8 @@ def _decode_in_pages_on_device(*operands: Any) -> Tensor:
 
 
 def _decode_in_pages_of_shapes(*operands: Any) -> Tensor:
-    return operands[0].new_empty(operands[0].shape)
+    q: Tensor = operands[0]
+    return q.new_empty(q.shape)
 
 
 _define(f"decode_in_pages({_fields(Arguments)}, Tensor block_table) -> Tensor",

@@ -12,7 +12,7 @@ from . import positions
 
 
 def check_shapes(given: Arguments, table: Tensor) -> Sizes:
-    """Checks pools and table; the sizes of a problem with as many keys as the table has room for."""
+    """Checks pools and table; the sizes of a problem with as many keys as the table can tell."""
     pool = given.k.shape
     if len(pool) != 4:
         raise ValueError(f"k_cache of shape {tuple(pool)}: [pages, num_kv_heads, page_size, "
