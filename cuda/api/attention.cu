@@ -160,8 +160,8 @@ class Attention {
 
 void require_attention(const AttentionArgs& args) {
   const Index levels = args.schedule ? args.schedule->levels() : 0;
-  require_problem(args.shape, args.dtype, args.schedule,
-                  args.schedule ? args.schedule->top_k() : 1);
+  require_problem(args.shape, args.dtype, args.schedule, args.schedule ? args.schedule->top_k() : 1,
+                  true);
   const Shape& shape = args.shape;
   require(shape.key_offset == 0, "key_offset {}: attention() takes whole contexts",
           shape.key_offset);
@@ -192,8 +192,8 @@ void require_attention(const AttentionArgs& args) {
 
 std::size_t workspace_size(const AttentionArgs& args) {
   AttentionArgs counted = args;
-  require_problem(args.shape, args.dtype, args.schedule,
-                  args.schedule ? args.schedule->top_k() : 1);
+  require_problem(args.shape, args.dtype, args.schedule, args.schedule ? args.schedule->top_k() : 1,
+                  true);
   counted.routing_queries.resize(static_cast<std::size_t>(args.schedule->levels()));
   return Attention(counted).bytes();
 }

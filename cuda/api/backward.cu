@@ -386,6 +386,7 @@ void span_attention_backward(const SpanAttentionBackwardArgs& args, Stream strea
 
 void combine_backward(const CombineBackwardArgs& args, Stream stream) {
   require_shape(args.shape);
+  require_no_pages(args.shape);
   require_dtype(args.dtype);
   require_within("slots", args.slots, 0, 64);
   const Index rows = args.shape.rows();
@@ -407,6 +408,7 @@ void combine_backward(const CombineBackwardArgs& args, Stream stream) {
 
 std::size_t workspace_size(const SpanSearchBackwardArgs& args) {
   require_shape(args.shape);
+  require_no_pages(args.shape);
   require_within("top_k", args.top_k, 1, 64);
   Arena arena;
   arena.take<float>(values_of_keys(args.shape));

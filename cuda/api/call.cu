@@ -121,8 +121,10 @@ void require_combine(const CombineArgs& args) {
 
 }  // namespace
 
-void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots) {
+void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots,
+                     bool pages) {
   require_shape(shape);
+  if (!pages) require_no_pages(shape);
   require_dtype(dtype);
   require_schedule(schedule, shape);
   require(shape.rows() <= (kMaxRows - 1) / std::max<Index>(slots, 1),  // the product may overflow

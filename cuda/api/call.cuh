@@ -9,8 +9,10 @@
 /// What the public functions share: checks, and how a stage's arguments become launches.
 namespace multistep::cuda {
 
-/// What every stage asks of its shape. Throws std::invalid_argument.
-void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots);
+/// What every stage asks of its shape; `pages`: it takes keys that lie in some. Throws
+/// std::invalid_argument.
+void require_problem(const Shape& shape, Dtype dtype, const DeviceSchedule* schedule, Index slots,
+                     bool pages = false);
 void require_scale(double scale, const char* name);
 
 float scale_of(std::optional<double> softmax_scale, Index head_dim);

@@ -62,6 +62,11 @@ inline void require_pointer(const void* pointer, const char* name, Index count) 
 /// Checks everything about a shape that the host can see.
 void require_shape(const Shape& shape);
 
+/// Of all but attention(), which decodes.
+inline void require_no_pages(const Shape& shape) {
+  require(!shape.block_table, "block_table: attention() alone reads keys in pages");
+}
+
 /// Checks the workspace against the bytes that the call needs.
 void require_workspace(const Workspace& workspace, std::size_t needed);
 

@@ -83,6 +83,7 @@ std::string why_not_fast_search(Index head_dim, Index top_k) {
 
 std::string why_not_tiles(const Shape& shape) {
   if (shape.keys == 0) return "no keys";
+  if (shape.block_table) return "block_table: tiles read no pages";
   return why_not_head_dim(shape.head_dim);
 }
 
@@ -176,7 +177,7 @@ bool searches_product(const Schedule& schedule, Index m, const Rows& rows, Index
   const auto top_k = static_cast<int>(schedule.top_k);
   const bool inner = m > 1;
   const std::int64_t units = rows.total() * (inner ? top_k : 1);
-  if (top_k > kMaxProductTopK || rows.sequence.packed ||
+  if (top_k > kMaxProductTopK || rows.sequence.packed || rows.pages.table ||
       units_are_few(rows, top_k, inner, multiprocessors) ||
       (inner && (units < kFewPairs || units >= INT_MAX)) || !are_aligned(schedule, m)) {
     return false;

@@ -123,6 +123,22 @@ void Graph::launch(const OwnedStream& stream) const {
         "cudaGraphLaunch");
 }
 
+namespace {
+
+void require_pages(const Shape& shape) {
+  if (!shape.block_table) return;
+  const Index size = shape.page_size;
+  require_within("page_size", size, 16, Index{1} << 30);
+  require((size & (size - 1)) == 0, "page_size {}: a power of two", size);
+  require_within("max_pages", shape.max_pages, 0, kMaxContext);
+  require(shape.keys <= shape.max_pages * size, "keys {}: at most max_pages {} of page_size {}",
+          shape.keys, shape.max_pages, size);
+  require(shape.length, "length: a null pointer beside block_table");
+  require(shape.key_offset == 0, "key_offset {}: 0 beside block_table", shape.key_offset);
+}
+
+}  // namespace
+
 void require_shape(const Shape& shape) {
   require_within("batch", shape.batch, 1, 65535);
   require_within("num_heads", shape.num_heads, 1, 65535);
@@ -134,10 +150,12 @@ void require_shape(const Shape& shape) {
   require_within("queries", shape.queries, 0, kMaxContext - shape.query_offset);
   require_within("key_offset", shape.key_offset, 0, kMaxContext);
   require_within("keys", shape.keys, 0, kMaxContext - shape.key_offset);
-  for (const std::int32_t* array : {shape.start, shape.length, shape.cu_seqlens}) {
+  for (const std::int32_t* array :
+       {shape.start, shape.length, shape.cu_seqlens, shape.block_table}) {
     require(reinterpret_cast<std::uintptr_t>(array) % sizeof(std::int32_t) == 0,
-            "start, length or cu_seqlens {}: 4-byte aligned", array);
+            "start, length, cu_seqlens or block_table {}: 4-byte aligned", array);
   }
+  require_pages(shape);
   if (!shape.cu_seqlens) return;
   require_within("sequences", shape.sequences, 1, kMaxContext);
   require(shape.batch == 1, "batch {}: 1 beside cu_seqlens", shape.batch);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "device/fault.cuh"
+#include "device/head_rows.cuh"
 #include "device/order.cuh"
 #include "device/schedule.cuh"
 #include "multistep/cuda/attention.hpp"
@@ -9,17 +10,8 @@
 /// their arguments, fill these in, and choose the rung.
 namespace multistep::cuda {
 
-/// Rows of head_dim values of one head.
-template <class T>
-struct HeadRows {
-  const T* first;
-  std::int64_t step;  // from one to the next, in values
-#ifdef __CUDACC__
-  __device__ const T* operator[](std::int64_t row) const { return first + row * step; }
-#endif
-};
-
-/// The caller's rows of head_dim values: [batch, heads, rows], each with its step in values.
+/// The caller's rows of head_dim values: [batch, heads, rows], each with its step in values. Of
+/// keys in pages [pages, heads, rows], the batch's step is a page's.
 struct RowArray {
   const void* data = nullptr;
   std::int64_t batch = 0;
@@ -47,7 +39,8 @@ inline RowArray query_array(const void* data, const Strides& strides, const Shap
   return row_array(data, strides, shape.num_heads, shape.queries, shape.head_dim);
 }
 inline RowArray key_array(const void* data, const Strides& strides, const Shape& shape) {
-  return row_array(data, strides, shape.num_kv_heads, shape.keys, shape.head_dim);
+  const Index rows = shape.block_table ? shape.page_size : shape.keys;
+  return row_array(data, strides, shape.num_kv_heads, rows, shape.head_dim);
 }
 
 /// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
@@ -66,6 +59,7 @@ struct Rows {
   Sequence sequence;
   std::int32_t window;  // W of the schedule
   std::int32_t fault;
+  PageTables pages;
 
   struct Row {
     std::int32_t batch;
@@ -96,16 +90,24 @@ struct Rows {
   __device__ std::int64_t kv_row(std::int64_t kv_head) const {
     return faulty(fault, Fault::wrong_kv_head) ? 0 : kv_head * keys;
   }
-  template <class T>
-  __device__ HeadRows<T> kv_rows(const RowArray& array, std::int32_t b, std::int32_t kv) const {
+  template <class T, bool kPaged = false>
+  __device__ HeadRows<T, kPaged> kv_rows(const RowArray& array, std::int32_t b,
+                                         std::int32_t kv) const {
     const bool wrong = faulty(fault, Fault::wrong_kv_head);
-    HeadRows<T> found = array.of_head<T>(wrong ? 0 : b, wrong ? 0 : kv);
+    const std::int32_t sequence = wrong ? 0 : b;
+    HeadRows<T> found = array.of_head<T>(kPaged ? 0 : sequence, wrong ? 0 : kv);
     if (faulty(fault, Fault::steps_ignored)) found.step = head_dim;
-    return found;
+    if constexpr (kPaged) {
+      const bool ignored = faulty(fault, Fault::page_table_ignored);
+      return {found.first, found.step, ignored ? 0 : array.batch,
+              pages.table + static_cast<std::int64_t>(sequence) * pages.max_pages, pages.log2};
+    } else {
+      return found;
+    }
   }
-  template <class T>
-  __device__ HeadRows<T> kv_rows(const RowArray& array, const Row& row) const {
-    return kv_rows<T>(array, row.batch, row.kv_head);
+  template <class T, bool kPaged = false>
+  __device__ HeadRows<T, kPaged> kv_rows(const RowArray& array, const Row& row) const {
+    return kv_rows<T, kPaged>(array, row.batch, row.kv_head);
   }
   /// Of a KV head of [batch, kv_heads].
   template <class T>
@@ -207,6 +209,13 @@ struct Rows {
 #endif
 };
 
+inline PageTables page_tables(const Shape& shape) {
+  if (!shape.block_table) return {};
+  std::int32_t log2 = 0;
+  while (shape.page_size >> log2 > 1) ++log2;
+  return {shape.block_table, static_cast<std::int32_t>(shape.max_pages), log2};
+}
+
 inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first = 0,
                     std::int64_t count = -1) {
   const auto narrow = [](Index value) { return static_cast<std::int32_t>(value); };
@@ -223,7 +232,8 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           {shape.query_offset, narrow(shape.queries), shape.start, shape.length,
            shape.cu_seqlens ? narrow(shape.sequences) : 0, shape.cu_seqlens},
           window,
-          current_fault()};
+          current_fault(),
+          page_tables(shape)};
 }
 
 /// A query with a few heads of one KV head: what a matrix product takes together.
@@ -339,6 +349,9 @@ bool search_needs_lists(const LevelSearch& search);
 /// One launch of `count` levels, as levels_at_once() says.
 void search_levels_fast(const LevelSearch* levels, int count, const SearchScratch& scratch,
                         Stream stream);
+/// The same of keys in pages, where search_levels_fast() finds some.
+void search_levels_paged(const LevelSearch* levels, int count, const SearchScratch& scratch,
+                         Stream stream);
 /// The scores of a level that is searched `as_product`: at level 1 its paths, below it the parents'
 /// lists.
 void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream);

@@ -26,9 +26,10 @@ __device__ inline float warp_sum(float value) {
 }
 
 /// `key` and `value` are rows of the KV head; the span is in them.
-template <class T>
-__device__ RowOutput attend_row(const T* query, const HeadRows<T>& key, const HeadRows<T>& value,
-                                DeviceSpan span, int head_dim, float scale) {
+template <class T, bool kPaged>
+__device__ RowOutput attend_row(const T* query, const HeadRows<T, kPaged>& key,
+                                const HeadRows<T, kPaged>& value, DeviceSpan span, int head_dim,
+                                float scale) {
   const int lane = threadIdx.x % 32;
   float q[kLaneValues];
   RowOutput row;

@@ -35,7 +35,7 @@ enum class Remaining {
 
 /// Attends to a part of a piece for up to DecodeBlock::kTasks tasks, and stores their partial
 /// softmaxes, joined with those of the `parts` before it. Whole block.
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, bool kPaged>
 __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, std::int64_t origin,
                                   int parts, const PieceTask* tasks, int count, float* partials,
                                   char* memory) {
@@ -47,8 +47,8 @@ __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, st
   const int begin = (range.begin & -kPartKeys) + parts * kPartKeys;
   const DeviceSpan keys{max(range.begin, begin), min(range.end, begin + kPartKeys)};
   WarpSums<kHeadDim> sums;
-  stream_keys<T, kHeadDim>(sums, decode.attend, row, origin, keys, task,
-                           *reinterpret_cast<TileBuffers<kHeadDim>*>(memory));
+  stream_keys<T, kHeadDim, kPaged>(sums, decode.attend, row, origin, keys, task,
+                                   *reinterpret_cast<TileBuffers<kHeadDim>*>(memory));
   __syncthreads();
   auto& block = *reinterpret_cast<BlockSums<kHeadDim>*>(memory);
   block.put(sums, count);
@@ -73,7 +73,7 @@ __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, st
 /// of the window for 8 of them, then a piece of a span for all whose spans touch it; windows come
 /// first, as they need not wait for the search. Of spans that share a piece, the first one's block
 /// attends to it.
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, bool kPaged>
 __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
     decode_pieces(__grid_constant__ const Decode decode) {
   extern __shared__ __align__(16) char memory[];
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
   int parts = 0;  // of a long piece that they have attended to
   for (int task = 0; task < tasks;) {
     const int count = task < alone ? 1 : min(DecodeBlock::kTasks, tasks - task);
-    const Remaining remaining = attend_tasks<T, kHeadDim>(
+    const Remaining remaining = attend_tasks<T, kHeadDim, kPaged>(
         decode, row, origin, parts, shared.task + task, count, partials, memory);
     parts = remaining == Remaining::keys ? parts + 1 : 0;
     if (remaining == Remaining::all) alone = task + count;
@@ -246,7 +246,8 @@ Decode with_pieces(const SpanAttend& attend, const Combine& combine,
 template <class T, int kHeadDim>
 void launch(const Decode& decode, Stream stream) {
   const Rows& rows = decode.attend.rows;
-  const auto kernel = decode_pieces<T, kHeadDim>;
+  const auto kernel =
+      rows.pages.table ? decode_pieces<T, kHeadDim, true> : decode_pieces<T, kHeadDim, false>;
   constexpr int kBytes = kSharedBytes<kHeadDim>;
   static PerDevice<bool> told;
   told.of_current([&](int) {

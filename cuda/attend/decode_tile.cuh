@@ -143,19 +143,32 @@ __device__ void attend_tile(WarpSums<kHeadDim>& sums,
 /// the piece's first key. `task`: task lane / 4; `range`: what the
 /// tasks attend to together, which alone is read. Tiles stand at multiples of 16 keys from the
 /// origin and belong to warps by their number, whatever the range is.
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, bool kPaged>
 __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
                             const Rows::Row& row, std::int64_t origin, DeviceSpan range,
                             const PieceTask& task, TileBuffers<kHeadDim>& buffers) {
   using Buffers = TileBuffers<kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-  const auto keys = attend.rows.kv_rows<T>(attend.key, row);
-  const auto values = attend.rows.kv_rows<T>(attend.value, row);
+  const auto keys = attend.rows.kv_rows<T, kPaged>(attend.key, row);
+  const auto values = attend.rows.kv_rows<T, kPaged>(attend.value, row);
   const int own_piece = lane % Buffers::kPieces;
   const bool has = own_piece < attend.rows.pieces();
-  const T* const key = keys[origin] + (has ? 8 * own_piece : 0);
-  const T* const value = values[origin] + (has ? 8 * own_piece : 0);
+  const T* key = keys.first + (has ? 8 * own_piece : 0);
+  const T* value = values.first + (has ? 8 * own_piece : 0);
+  if constexpr (!kPaged) {
+    key += origin * keys.step;
+    value += origin * values.step;
+  }
+  // The page of a tile's key lane % 16, asked for a tile ahead.
+  const auto page_in = [&](int first) {
+    if constexpr (kPaged) {
+      const int r = first + lane % DecodeBlock::kKeys;
+      if (r >= range.begin && r < range.end) return keys.page_of(origin + r);
+    }
+    return 0;
+  };
+  std::int32_t page = 0;
   const auto ask = [&](int first, int stage) {
     typename Buffers::Tile& tile = buffers.tile[warp][stage];
     if (first < range.end) {
@@ -166,9 +179,17 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
         const bool here = has && first + r >= range.begin && first + r < range.end;
         const std::int64_t at = here ? first + r : 0;
         const int place = Buffers::place(r, own_piece);
-        ptx::copy_async_16(&tile.key[r][place], key + at * keys.step, here);
-        ptx::copy_async_16(&tile.value[r][place], value + at * values.step, here);
+        std::int64_t key_at = at * keys.step;
+        std::int64_t value_at = at * values.step;
+        if constexpr (kPaged) {
+          const std::int32_t of_row = __shfl_sync(kFullWarp, page, r);
+          key_at = keys.offset(of_row, origin + at);
+          value_at = values.offset(of_row, origin + at);
+        }
+        ptx::copy_async_16(&tile.key[r][place], key + key_at, here);
+        ptx::copy_async_16(&tile.value[r][place], value + value_at, here);
       }
+      page = page_in(first + DecodeBlock::kStep);
     }
     ptx::commit_copies();
   };
@@ -177,6 +198,7 @@ __device__ void stream_keys(WarpSums<kHeadDim>& sums, const SpanAttend& attend,
   if (faulty(attend.rows.fault, Fault::tiles_from_range)) {
     first = (first_tile + warp) * DecodeBlock::kKeys;
   }
+  page = page_in(first);
 #pragma unroll
   for (int stage = 0; stage < DecodeBlock::kStages; ++stage) {
     ask(first + stage * DecodeBlock::kStep, stage);

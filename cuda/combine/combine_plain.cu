@@ -1,6 +1,7 @@
 #include "api/check.cuh"
 #include "api/stages.cuh"
 #include "attend/attend_row.cuh"
+#include "device/row_type.cuh"
 
 namespace multistep::cuda {
 namespace {
@@ -8,7 +9,7 @@ namespace {
 constexpr int kWarps = 4;
 
 /// One warp a query row: the window, joined with every span, summed by the gates.
-template <class T>
+template <class T, bool kPaged>
 __global__ void combine_rows(Combine combine) {
   const int lane = threadIdx.x % 32;
   const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
@@ -29,8 +30,9 @@ __global__ void combine_rows(Combine combine) {
     const DeviceSpan keys = combine.rows.window_keys(row);
     if (keys.end > keys.begin) {
       const Rows& rows = combine.rows;
-      window = attend_row(rows.query_row<T>(combine.query, row), rows.kv_rows<T>(combine.key, row),
-                          rows.kv_rows<T>(combine.value, row), keys, head_dim, combine.scale);
+      window = attend_row(
+          rows.query_row<T>(combine.query, row), rows.kv_rows<T, kPaged>(combine.key, row),
+          rows.kv_rows<T, kPaged>(combine.value, row), keys, head_dim, combine.scale);
     }
   }
 
@@ -70,14 +72,9 @@ __global__ void combine_rows(Combine combine) {
 void combine_plain(const Combine& combine, Stream stream) {
   const auto blocks = blocks_for(combine.rows.total(), kWarps);
   if (blocks == 0) return;
-  switch (combine.dtype) {
-    case Dtype::bf16:
-      combine_rows<bf16><<<blocks, 32 * kWarps, 0, stream>>>(combine);
-      break;
-    case Dtype::fp16:
-      combine_rows<fp16><<<blocks, 32 * kWarps, 0, stream>>>(combine);
-      break;
-  }
+  with_type_and_pages(combine, [&](auto type, auto paged) {
+    combine_rows<decltype(type), paged><<<blocks, 32 * kWarps, 0, stream>>>(combine);
+  });
   check_launch("combine_rows");
 }
 

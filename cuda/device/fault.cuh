@@ -46,6 +46,7 @@ enum class Fault : int {
   steps_ignored,        // keys are read as if they were dense
   late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
   wanted_tile_skipped,  // key tiles in which no row's span begins or ends are not attended to
+  page_table_ignored,   // keys in pages are all read from page 0
 };
 
 #ifdef MULTISTEP_FAULTS

@@ -20,4 +20,13 @@ void with_row_type(const Args& args, Body&& body) {
   args.dtype == Dtype::bf16 ? with_columns(bf16{}) : with_columns(fp16{});
 }
 
+/// Calls body(T{}, constant): the storage type, and whether the keys lie in pages.
+template <class Args, class Body>
+void with_type_and_pages(const Args& args, Body&& body) {
+  const auto with_pages = [&](auto type) {
+    args.rows.pages.table ? body(type, std::true_type{}) : body(type, std::false_type{});
+  };
+  args.dtype == Dtype::bf16 ? with_pages(bf16{}) : with_pages(fp16{});
+}
+
 }  // namespace multistep::cuda

@@ -4,7 +4,7 @@
 #include "device/ptx.cuh"
 #include "device/top_k.cuh"
 
-/// How one warp of search.cu scores a share of a segment's anchors on tensor cores, 8 at a
+/// How one warp of search_levels.cuh scores a share of a segment's anchors on tensor cores, 8 at a
 /// time for all heads: the 16-byte pieces that its lanes load of 8 rows of keys are the B fragments
 /// of `mma` under an order of head_dim that the queries are loaded in too, which leaves the
 /// products as they are. Nothing goes through shared memory.
@@ -13,7 +13,7 @@
 /// same bits and the order of candidates is total.
 namespace multistep::cuda {
 
-/// A block of search.cu.
+/// A block of search_levels.cuh.
 struct SearchBlock {
   static constexpr int kWarps = 8;
   static constexpr int kThreads = 32 * kWarps;
@@ -119,9 +119,9 @@ struct Distances {
 /// most would find a place in it, and the keys of the next groups are on their way to the L2 cache.
 /// `ahead`: what distances.early() said. `meanwhile` is called once, while the first keys are on
 /// their way.
-template <class T, int kHeadDim, bool kFew, int kTopK, int kHalves, class Meanwhile>
+template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK, int kHalves, class Meanwhile>
 __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
-                            const HeadRows<T>& keys, const QueryFragment<kHeadDim>& query,
+                            const HeadRows<T, kPaged>& keys, const QueryFragment<kHeadDim>& query,
                             float parent_score, const Distances& distances,
                             int (&ahead)[kInFlight<kFew, kHalves>], TopK<kTopK> (&best)[kHalves],
                             Meanwhile&& meanwhile) {
@@ -168,7 +168,12 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
       valid[u] = __ballot_sync(kFullWarp, use);
       int scored = past - distance;
       if (faulty(fault, Fault::older_key_scored)) scored = max(scored - 1, 0);
-      const uint4* row = lane_keys + scored * step;
+      const uint4* row = lane_keys;
+      if constexpr (!kPaged) {
+        row += scored * step;
+      } else if (use) {
+        row = reinterpret_cast<const uint4*>(keys[scored]) + c;
+      }
       ptx::settle_address(row);
 #pragma unroll
       for (int j = 0; j < kHeadDim / 32; ++j) {
@@ -215,7 +220,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
 
 /// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
 /// lane / 4 and lane / 4 + 8 the best of the share; the cut with its reaches. Whole warp.
-template <class T, int kHeadDim, bool kFew, int kTopK>
+template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK>
 __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& unit, Share share,
                                   TopK<kTopK> (&best)[2]) {
   const Rows& rows = search.rows;
@@ -236,16 +241,17 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
     query.low[j] = load(lane / 4, j);
     query.high[j] = load(lane / 4 + 8, j);
   }
-  const auto keys = rows.kv_rows<T>(search.keys, unit.batch, unit.kv_head);
+  const auto keys = rows.kv_rows<T, kPaged>(search.keys, unit.batch, unit.kv_head);
   const std::int32_t position = rows.position(unit.batch, unit.query);
   const std::int32_t start = rows.first_key(unit.batch, unit.query);
   DeviceCut cut = cut_anchors(search.level, searched(search.level, rows.window, position, start),
                               rows.grid(position, start));
   ReachLookup reaches{};  // early where others wait for this warp, else after the loop
   if (cut.length > 0) {
-    score_share<T, kHeadDim, kFew>(search, cut, keys, query, 0, distances, ahead, best, [&] {
-      if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
-    });
+    score_share<T, kHeadDim, kFew, kPaged>(
+        search, cut, keys, query, 0, distances, ahead, best, [&] {
+          if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
+        });
   }
 #pragma unroll
   for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
@@ -255,20 +261,20 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
 }
 
 /// A query row's routing query, and the keys of its KV head.
-template <class T>
+template <class T, bool kPaged>
 struct Searched {
   const T* query;
-  HeadRows<T> keys;
+  HeadRows<T, kPaged> keys;
 
   __device__ Searched(const LevelSearch& search, std::int32_t batch, std::int32_t kv_head,
                       std::int32_t head, std::int32_t query)
       : query(search.routing.of_head<T>(batch, head)[query]),
-        keys(search.rows.kv_rows<T>(search.keys, batch, kv_head)) {}
+        keys(search.rows.kv_rows<T, kPaged>(search.keys, batch, kv_head)) {}
 };
 
 /// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
-template <class T, int kHeadDim, bool kFew, int kTopK>
-__device__ FoundPath search_parent(const LevelSearch& search, const Searched<T>& row,
+template <class T, int kHeadDim, bool kFew, int kTopK, bool kPaged>
+__device__ FoundPath search_parent(const LevelSearch& search, const Searched<T, kPaged>& row,
                                    DeviceSpan segment, Grid grid, float parent_score, Share share) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
@@ -286,7 +292,7 @@ __device__ FoundPath search_parent(const LevelSearch& search, const Searched<T>&
   if (segment.end > segment.begin) {
     cut = cut_anchors(search.level, segment, grid);
     ReachLookup reaches{};
-    score_share<T, kHeadDim, kFew>(
+    score_share<T, kHeadDim, kFew, kPaged>(
         search, cut, row.keys, query, parent_score, distances, ahead, best, [&] {
           if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
         });

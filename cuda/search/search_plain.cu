@@ -1,6 +1,7 @@
 #include "api/check.cuh"
 #include "api/stages.cuh"
 #include "attend/attend_row.cuh"
+#include "device/row_type.cuh"
 
 namespace multistep::cuda {
 namespace {
@@ -23,7 +24,7 @@ __device__ void keep(Scored* kept, int& count, int top_k, const Scored& path) {
 }
 
 /// One warp a query row; the anchors one after another, as in reference/stages/search_row.hpp.
-template <class T>
+template <class T, bool kPaged>
 __global__ void search_level(LevelSearch search) {
   __shared__ Scored all_kept[kWarps][kMaxTopK];
   const int lane = threadIdx.x % 32;
@@ -32,7 +33,7 @@ __global__ void search_level(LevelSearch search) {
   const Rows::Row row = search.rows.at(r);
   const int head_dim = search.rows.head_dim;
   const T* query = search.rows.query_row<T>(search.routing, row);
-  const HeadRows<T> keys = search.rows.kv_rows<T>(search.keys, row);
+  const auto keys = search.rows.kv_rows<T, kPaged>(search.keys, row);
   const std::int64_t slot = row.index * search.top_k;
   Scored* kept = all_kept[threadIdx.x / 32];
   int count = 0;
@@ -80,14 +81,9 @@ __global__ void search_level(LevelSearch search) {
 void search_level_plain(const LevelSearch& search, Stream stream) {
   const auto blocks = blocks_for(search.rows.total(), kWarps);
   if (blocks == 0) return;
-  switch (search.dtype) {
-    case Dtype::bf16:
-      search_level<bf16><<<blocks, 32 * kWarps, 0, stream>>>(search);
-      break;
-    case Dtype::fp16:
-      search_level<fp16><<<blocks, 32 * kWarps, 0, stream>>>(search);
-      break;
-  }
+  with_type_and_pages(search, [&](auto type, auto paged) {
+    search_level<decltype(type), paged><<<blocks, 32 * kWarps, 0, stream>>>(search);
+  });
   check_launch("search_level");
 }
 

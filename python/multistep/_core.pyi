@@ -166,6 +166,9 @@ class _WithShape(Call):
     length: _Address
     sequences: int
     cu_seqlens: _Address
+    block_table: _Address
+    max_pages: int
+    page_size: int
     schedule: DeviceSchedule
     kernels: str
 

@@ -12,6 +12,7 @@ from torch.overrides import BaseTorchFunctionMode  # noqa: E402
 import multistep  # noqa: E402
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
+from paging import in_pages  # noqa: E402
 
 pytestmark = pytest.mark.gpu
 
@@ -193,6 +194,49 @@ def test_calls_past_the_operator_find_the_same(name, details):
     for every, expected in zip(found, want):
         for i, one in enumerate(every):
             assert torch.equal(one, expected[i % 6 if details else 0])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("size", [16, 64, 256])
+def test_decoding_of_keys_in_pages(name, size):
+    schedule = SCHEDULES[name]
+    lengths = [0, 900, 333]
+    q, k, v, routing = make(schedule, batch=3, queries=1, keys=900, d=128)
+    search_keys = make(schedule, batch=3, queries=900, d=128, seed=1)[1]
+    length = torch.tensor(lengths, device="cuda")
+    pools, table = in_pages((k, v, search_keys), lengths, size)
+    turned = [pool.transpose(1, 2).contiguous().transpose(1, 2) for pool in pools]
+    for own in (False, True):
+        def decode(k, v, search_keys, own=own, **pages):
+            return mt.decode(q, k, v, routing, schedule, length=length,
+                             search_keys=search_keys if own else None, **pages)
+
+        want = decode(k, v, search_keys)
+        for given in (pools, turned):
+            found = decode(*given, block_table=table)
+            if schedule.steps > 1:
+                assert torch.equal(found, want)
+            else:  # other kernels take dense keys
+                torch.testing.assert_close(found, want, rtol=2e-2, atol=1e-2)
+
+
+def test_a_captured_decode_follows_growing_pages():
+    schedule = SCHEDULES["nstep3"]
+    q, k, v, routing = make(schedule, batch=2, queries=1, keys=640)
+    (k_pool, v_pool), full = in_pages((k, v), [640, 640], 64)
+    length = torch.tensor([5, 70], dtype=torch.int32, device="cuda")
+    table = full.clone()
+    mt.prepare(schedule, table.shape[1] * 64)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = mt.decode(q, k_pool, v_pool, routing, schedule, length=length, block_table=table)
+    for lengths in ([5, 70], [64, 65], [600, 0], [640, 640]):
+        length.copy_(torch.tensor(lengths))
+        table.fill_(-1)
+        for b, n in enumerate(lengths):
+            table[b, :-(-n // 64)] = full[b, :-(-n // 64)]
+        graph.replay()
+        assert torch.equal(found, mt.decode(q, k, v, routing, schedule, length=length))
 
 
 def test_accumulate():

@@ -18,6 +18,7 @@ from multistep._problem import (Arguments, Attended, Derivatives, Kept,  # noqa:
 from multistep._recurrence import Recurrence  # noqa: E402
 from multistep.torch import kernels, operators, positions  # noqa: E402
 from multistep.torch import tables as of_devices  # noqa: E402
+from paging import in_pages  # noqa: E402
 
 S = Schedule(steps=3)
 
@@ -76,6 +77,40 @@ def test_decode_and_accumulate():
     assert np.array_equal(state.numpy(), last.astype(np.float32))
     start = torch.tensor([3], dtype=torch.int32)
     assert torch.equal(mt.accumulate(x, a, b, c, start=start)[0][:, :, :3], torch.zeros(1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("schedule", [S, Schedule(1)], ids=str)
+def test_decoding_of_keys_in_pages(schedule):
+    q, k, v, routing = make(schedule)
+    newest = (q[:, :, -1:], [x[:, :, -1:] for x in routing])
+    search_keys = torch.randn_like(k)
+    for lengths, size in (([17, 40], 16), ([0, 5], 32)):
+        pools, table = in_pages((k, v, search_keys), lengths, size)
+        for own in (False, True):
+            def decode(k, v, search_keys, q=newest[0], own=own, length=torch.tensor(lengths),
+                       **pages):
+                return mt.decode(q, k, v, newest[1], schedule, length=length,
+                                 search_keys=search_keys if own else None, **pages)
+
+            want = decode(k, v, search_keys)
+            assert torch.equal(decode(*pools, block_table=table), want)
+            assert torch.equal(decode(*pools, block_table=table.long()), want)
+            compiled = torch.compile(decode, fullgraph=True, backend="aot_eager")
+            assert torch.equal(compiled(*pools, block_table=table), want)
+    for spoilt, error, message in (
+            ({"block_table": table[:1]}, ValueError, "block_table of shape"),
+            ({"block_table": table[0]}, ValueError, "block_table of shape"),
+            ({"block_table": table.float()}, TypeError, "block_table of torch.float32"),
+            ({"block_table": table.tolist()}, TypeError, "block_table of type list"),
+            ({"k": pools[0][:, :, :8], "v": pools[0][:, :, :8]}, ValueError, "page_size 8"),
+            ({"k": pools[0][:, :, :24], "v": pools[0][:, :, :24]}, ValueError, "page_size 24"),
+            ({"k": pools[0][0]}, ValueError, "k_cache of shape"),
+            ({"v": pools[0][:1]}, ValueError, "v_cache of shape"),
+            ({"q": newest[0].clone().requires_grad_()}, NotImplementedError, "no gradients")):
+        given = {"k": pools[0], "v": pools[1], "search_keys": None, "own": False,
+                 "block_table": table}
+        with pytest.raises(error, match=message):
+            decode(**{**given, **spoilt})
 
 
 @pytest.mark.parametrize("schedule", [Schedule(), S, Schedule(1), Schedule(window_index=1)],

@@ -53,16 +53,20 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
 
 @takes_options
 def decode(q: Tensor, k_cache: Tensor, v_cache: Tensor, routing_queries: Sequence[Tensor],
-           schedule: Schedule, *, length: Union[int, Tensor], **options: Unpack[Options]
-           ) -> Tensor:
+           schedule: Schedule, *, length: Union[int, Tensor],
+           block_table: Optional[Tensor] = None, **options: Unpack[Options]) -> Tensor:
     """Attention of the newest queries over a preallocated cache; see ``multistep.decode``.
 
-    On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows.
+    On CUDA ``length`` [batch] stays on the device: a captured graph follows it as it grows. With
+    ``block_table``, integers [batch, max_pages], the caches and search keys are pools [pages,
+    num_kv_heads, page_size, head_dim], page_size a power of two from 16 on: key j of a sequence is
+    row j % page_size of the page that entry j // page_size of its table names. Entries and rows of
+    keys that do not count, as those behind the length, may be anything. There are no gradients.
     """
     calls.require_tensors(q=q, k_cache=k_cache, v_cache=v_cache)
     given = arguments("decode", q, k_cache, v_cache, routing_queries, schedule, options,
                       length=required_length(length))
-    output: Tensor = calls.attended(given, False).output
+    output: Tensor = calls.attended(given, False, block_table).output
     return output
 
 

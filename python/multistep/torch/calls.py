@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from ..schedule import MAX_LENGTH
 from . import autograd, kernels, operators, positions, ready
 
 
-def attended(given: Arguments, details: bool) -> Attended:
+def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = None) -> Attended:
     """What the operator finds; without ``details`` all but the output has no elements, or counts
-    for nothing: gradients are taken at what was found."""
-    key = ready.key_of(given, details)
+    for nothing: gradients are taken at what was found. With keys in pages there is the output
+    alone."""
+    key = None if block_table is not None else ready.key_of(given, details)
     if known := ready.find(key):
         results = operators.results_on_device(operators.operands(given), details)
         kernels.attention_again(known, _placed(given), results)
@@ -34,6 +35,13 @@ def attended(given: Arguments, details: bool) -> Attended:
         if known:
             ready.keep(key, known)
         return results
+    if block_table is not None:
+        require_tensors(block_table=block_table)
+        if autograd.will_go_back(operands):
+            raise NotImplementedError("multistep: no gradients where keys lie in pages; use "
+                                      "torch.no_grad()")
+        output = _call(torch.ops.multistep.decode_in_pages, *operands, block_table)
+        return Attended(output, *5 * [None])
     found = _call(torch.ops.multistep.attention, *operands,
                   details or autograd.will_go_back(operands))
     return Attended(*found)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .. import _core, _problem, _recurrence
-from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept, each,
+from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept, Sizes, each,
                         shapes_found)
 from .._rational import integer
 from .._recurrence import Recurrence, WalkGradients
-from . import positions
+from . import pages, positions
 from .tables import device_schedule, max_context
 
 DTYPES = (torch.bfloat16, torch.float16)
@@ -60,6 +60,17 @@ def on_current_device(q: Any) -> bool:
     return type(q) is Tensor and q.is_cuda and q.device.index == torch.cuda.current_device()
 
 
+def decode_in_pages(given: Arguments, table: Tensor, output: Tensor) -> None:
+    """Fills the output; keys lie in pages."""
+    with torch.cuda.device(given.q.device):
+        fields = _inputs(given, _rows, pages.check_shapes(given, table))
+        if given.q.shape[2]:
+            fields.update(_told_strides(fields), max_pages=table.shape[1],
+                          page_size=given.k.shape[2],
+                          block_table=positions.narrowed(table).contiguous())
+            launch(_core.CudaAttention(), given.q, **fields, output=output)
+
+
 def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
                        ) -> None:
     """Fills the gradients that have elements."""
@@ -83,11 +94,12 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
         launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
 
 
-def _inputs(given: Arguments, laid_out: Callable[..., Tensor]) -> dict[str, Any]:
+def _inputs(given: Arguments, laid_out: Callable[..., Tensor],
+            sizes: Optional[Sizes] = None) -> dict[str, Any]:
     """What the forward and its gradient are given, arrays as ``laid_out``."""
     device = torch.cuda.current_device()
     integer("query_offset", given.query_offset, 0, max_context(device))
-    sizes = _problem.check_shapes(given)
+    sizes = sizes or _problem.check_shapes(given)
 
     def taken(name: str, tensor: Tensor) -> Tensor:
         return laid_out(name, tensor, given.q, DTYPES if name == "q" else (given.q.dtype,))

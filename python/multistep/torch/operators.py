@@ -16,7 +16,7 @@ from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept,
                         shapes_found)
 from .._recurrence import Recurrence, WalkGradients
 from ..schedule import Schedule
-from . import kernels
+from . import kernels, pages
 
 _TYPES: dict[Any, str] = {
     Any: "Tensor", Optional[Any]: "Tensor?", list[Any]: "Tensor[]", Schedule: "str", int: "SymInt",
@@ -133,6 +133,32 @@ def _empty(operands: Sequence[Any], details: bool) -> Attended:
 
 _define(f"attention({_fields(Arguments)}, bool details) -> {_tensors(len(Attended._fields))}",
         _attention, _attention_on_device, _attention_of_shapes)
+
+
+# Decoding of keys in pages: the output alone, and no gradients
+
+
+def _decode_in_pages(*operands: Any) -> Tensor:
+    given, table = _read(operands[:-1]), operands[-1]
+    pages.check_shapes(given, table)
+    found = oracle.attention(*pages.gathered(given, table))
+    return torch.from_numpy(found.output).to(given.q.dtype)
+
+
+def _decode_in_pages_on_device(*operands: Any) -> Tensor:
+    given, table = _read(operands[:-1]), operands[-1]
+    output = torch.empty_like(given.q, memory_format=torch.contiguous_format)
+    kernels.decode_in_pages(given, table, output)
+    return output
+
+
+def _decode_in_pages_of_shapes(*operands: Any) -> Tensor:
+    q: Tensor = operands[0]
+    return q.new_empty(q.shape)
+
+
+_define(f"decode_in_pages({_fields(Arguments)}, Tensor block_table) -> Tensor",
+        _decode_in_pages, _decode_in_pages_on_device, _decode_in_pages_of_shapes)
 
 
 # Its gradients, at what it found. Those by the search keys have no elements where these are k

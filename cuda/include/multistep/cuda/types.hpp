@@ -108,6 +108,12 @@ class DeviceSchedule {
 /// With `cu_seqlens` the rows are those of packed sequences, one behind the other, queries and keys
 /// alike: a query looks at keys of its own sequence alone, and rows behind the last sequence have
 /// no keys. Batch is then 1, query_offset 0, and there is neither a start nor a length.
+///
+/// With `block_table`, which goes with a length and which attention() alone takes, keys, values and
+/// search keys lie in pools [pages, num_kv_heads, page_size, head_dim]: key j of a sequence is row
+/// j % page_size of the page that entry j / page_size of its table names. Strides::batch is then
+/// the step from one page to the next. Only entries of keys that count are read, and of their pages
+/// only these keys: all others may be anything.
 struct Shape {
   Index batch = 1;
   Index num_heads = 1;
@@ -120,8 +126,11 @@ struct Shape {
   const std::int32_t* start = nullptr;   // [batch] on the device, first eligible key; null: 0
   const std::int32_t* length = nullptr;  // [batch] on the device, keys in the whole context; null
   Index sequences = 0;                   // packed, where there are cu_seqlens
-  const std::int32_t* cu_seqlens = nullptr;  // [sequences + 1] on the device: first rows, from 0,
-                                             // and the end of the last; not decreasing
+  const std::int32_t* cu_seqlens = nullptr;   // [sequences + 1] on the device: first rows, from 0,
+                                              // and the end of the last; not decreasing
+  const std::int32_t* block_table = nullptr;  // [batch, max_pages] on the device; null: no pages
+  Index max_pages = 0;                        // of a sequence; keys <= max_pages * page_size
+  Index page_size = 0;                        // keys of a page, a power of two from 16
 
   Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
   Index group() const { return num_heads / num_kv_heads; }
