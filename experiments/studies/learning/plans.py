@@ -97,6 +97,20 @@ def needle():
     return whole("needle", (DENSE, *STEPS[:2], RANDOM), 6000, SEEDS[:3])
 
 
+def slower():
+    """At a third of the rate, to 8Ki keys: by one layer, where no layer before can have brought a
+    value nearer; some by two; and needles."""
+    lengths, runs = upward(FIRST, 128 * KI, 4), []
+    few = (DENSE, *STEPS[:2], RANDOM)
+    searches = (DENSE, *STEPS, *OTHER_KEYS, *RULES[:1], *RULES[3:5], BLOCKS, RANDOM)
+    for seed in SEEDS:
+        for task, models, layers in (("recall", searches, 1), ("needles", few, 1),
+                                     ("recall", few, 2)):
+            runs += [Run(task, replace(model, layers=layers), seed, curriculum(8 * KI), lengths,
+                         rate=1e-3) for model in models]
+    return runs
+
+
 def lengths():
     """Steps until a length is solved from random weights, without a curriculum."""
     return [Run("recall", model, seed, (stage(length, 2000, 2000),), (length,), further=0)
@@ -120,4 +134,4 @@ def ablations():
 
 
 PLANS = {plan.__name__: plan for plan in (
-    tiny, smallest, headline, lengths, rules, needles, needle, ablations)}
+    tiny, smallest, headline, slower, lengths, rules, needles, needle, ablations)}
