@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
-#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training] [sweep]    some, or all
+#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training] [sweep] [learning]    some, or all
 # Results go to results/<device>/, and the tables of docs/results.md are made anew from results/. What is
 # there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
 # where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.
@@ -196,13 +196,27 @@ sweep() {
     --json --output "$folder/sweep.json"
 }
 
+# Small models, on all GPUs; goes on where it stopped, whatever the commit.
+learning() {
+  say "whether routing is learned, into $folder/learning.json"
+  if ! python3 -c 'import multistep.torch' 2>/dev/null; then
+    echo "learning: skipped, as python3 finds no multistep.torch"
+    return
+  fi
+  python3 experiments/studies/learning/run.py --plan slower --device cuda --workers 8 \
+    --output "$folder/learning.json" --commit "$commit" --dirty "$dirty"
+}
+
 folder=$(results)
 mkdir -p "$folder"
-[ $# -gt 0 ] || set -- tests compare bench accuracy training sweep
+[ $# -gt 0 ] || set -- tests compare bench accuracy training sweep learning
 for part in "$@"; do
   case $part in
-    tests | compare | bench | accuracy | training | sweep) ;;
-    *) echo "experiments/gpu.sh $part: tests, compare, bench, accuracy, training or sweep" >&2; exit 2 ;;
+    tests | compare | bench | accuracy | training | sweep | learning) ;;
+    *)
+      echo "experiments/gpu.sh $part: tests, compare, bench, accuracy, training, sweep or learning" >&2
+      exit 2
+      ;;
   esac
 done
 for part in "$@"; do

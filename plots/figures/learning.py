@@ -1,5 +1,5 @@
-"""Whether routing is learned: right answers of small models by length, steps until a length is
-solved, right answers against time, and how often the search finds what is asked for."""
+"""Whether routing is learned: right answers of small models by length, for each task and number of
+layers, and steps until a length is solved."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from ..plot import Caption, Plot, Table
 from ..results import Results, size
 from ..style import PAGE, length_axis, look, room_for_legend
 
-FILE = "h100/learning.json"
-FIELDS = ("task", "model", "seed", "help", "curriculum", "stages", "grid", "solved", "steps")
+FILE = "h200/learning.json"
+FIELDS = ("task", "model", "seed", "rate", "help", "curriculum", "stages", "grid", "solved",
+          "steps")
 # Student's t for 95 %, by degrees of freedom from 1.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+LINES = {"ema": "-", "ssd": "--", "parts": "-."}  # of what is searched
 OTHERS = {"window": ("#666666", "v"), "random": ("#A6A6A6", "d")}
 BLOCKS = "#CC79A7"  # of a search without routing queries
 
@@ -31,6 +33,7 @@ class Series:
 
     task: str
     model: dict[str, Any]
+    rate: float
     help: str | None
     curriculum: tuple[int, ...]
     runs: list[dict[str, Any]]
@@ -60,21 +63,22 @@ def all_series(results: Results) -> list[Series]:
     found: dict[tuple[Any, ...], Series] = {}
     for run in results.listed(FILE, "runs", FIELDS):
         curriculum = tuple(run["curriculum"])
-        key = (run["task"], tuple(run["model"].items()), run["help"], curriculum)
-        series = found.setdefault(key, Series(run["task"], run["model"], run["help"], curriculum,
-                                              []))
+        key = (run["task"], tuple(run["model"].items()), run["rate"], run["help"], curriculum)
+        series = found.setdefault(key, Series(run["task"], run["model"], run["rate"], run["help"],
+                                              curriculum, []))
         series.runs.append(run)
     return list(found.values())
 
 
-def shown(every: Sequence[Series]) -> list[Series]:
-    """Of those without help the ones of the longest curriculum, and of those the first task."""
-    plain = [one for one in every if one.help is None]
-    longest = max(one.curriculum[-1] for one in plain)
-    mine = [one for one in plain if one.curriculum[-1] == longest]
-    first = [one for one in mine if one.task == mine[0].task]
-    most = max(len(one.curriculum) for one in first)
-    return [one for one in first if len(one.curriculum) == most]
+# Drawn: task, layers.
+PANELS = (("recall", 1), ("recall", 2), ("needles", 1))
+
+
+def shown(every: Sequence[Series], task: str, layers: int) -> list[Series]:
+    """Those of the lowest rate, without help, along a curriculum."""
+    mine = [one for one in every if (one.task, one.model["layers"]) == (task, layers)
+            and one.help is None and len(one.curriculum) > 1]
+    return [one for one in mine if one.rate == min(one.rate for one in mine)]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -147,15 +151,17 @@ def row(series: Series) -> tuple[str, ...]:
     def accuracy(length: int | None) -> str:
         return "–" if length is None else spread(accuracies(series, length))
 
-    return (series.task, series.label, f"{series.model['layers']}", size(series.curriculum[-1]),
+    return (series.task, series.label, f"{series.model['layers']}", f"{series.rate:g}",
+            size(series.curriculum[-1]),
             f"{len(series.solved)} of {len(series.runs)}",
             spread([run["steps"] for run in series.solved], 0), accuracy(trained),
             ranks(series, trained) if trained else "–",
             f"{accuracy(longest)} at {size(longest)}" if longest else "–", worst(series))
 
 
-def by_length(mine: Sequence[Series]) -> Table:
+def by_length(every: Sequence[Series]) -> Table:
     """Right answers of the models that are drawn, at each length: in all, and at the depths."""
+    mine = [one for panel in PANELS for one in shown(every, *panel)]
     lengths = sorted({length for one in mine for length in one.lengths})
 
     def cell(one: Series, length: int) -> str:
@@ -166,35 +172,37 @@ def by_length(mine: Sequence[Series]) -> Table:
         for parts in zip(*(row["depths"] for row in rows)):
             right, asked = (sum(part[name] for part in parts) for name in ("right", "asked"))
             depths.append(f"{100 * right / asked:.0f}" if asked else "–")
-        return f"{statistics.fmean(accuracies(one, length)):.3f} ({' '.join(depths)})"
+        return f"{spread(accuracies(one, length))} ({' '.join(depths)})"
 
-    return Table(("right (% at depths, oldest first)", *map(size, lengths)),
-                 [(one.label, *(cell(one, length) for length in lengths)) for one in mine])
+    return Table(("right (% at depths, oldest first)", "task", "layers", *map(size, lengths)),
+                 [(one.label, one.task, f"{one.model['layers']}",
+                   *(cell(one, length) for length in lengths)) for one in mine])
 
 
 def caption(results: Results) -> Caption:
     """What was trained and what came of it."""
     every = all_series(results)
-    mine = shown(every)
+    mine = next(filter(None, (shown(every, *panel) for panel in PANELS)))
     last = mine[0].curriculum[-1]
-    told = [f"{one.label}: {len(one.solved)} of {len(one.runs)}" for one in mine]
-    brief = (f"Small models from random weights, {mine[0].task}, runs that learn to answer at "
-             f"{size(last)}: {'; '.join(told)}.")
+    told = [f"{one.label} {statistics.fmean(accuracies(one, last)):.2f}" for one in mine
+            if last in one.lengths]
+    brief = (f"Small models from random weights, {mine[0].task}, layers: "
+             f"{mine[0].model['layers']}. Right answers at {size(last)}: {', '.join(told)}.")
     enough = results.read(FILE)["runs"][0].get("enough", 0)
     text = ("Sequences hold pairs of a key and a value among filler (recall: many, needles: a few, "
             "needle: one), and ask for values of keys at their end. Models differ in attention "
             "alone; random searches as even with N = 2 does, but chooses by position, and window "
             "is nstep without its search. A run trains at a length until "
-            f"{enough:.0%} of new answers are right, then at the next, and ends where its steps "
-            "run out. Steps are those of runs that learned all lengths. Brackets and bars are 95 % "
-            "intervals over seeds. Found: the value lies in the window or a kept span of some head, "
-            "in the layer where most do; ranks are of its anchor by score on each level, from 0, in "
-            "that layer's head that finds most. "
+            f"{enough:.0%} of new answers are right or its steps run out, then at the next. Solved: "
+            "it got so many right at the last length. Steps are those of such runs. Brackets and "
+            "bars are 95 % intervals over seeds. Ranks are of the right anchor by score on each "
+            "level, from 0, in the layer and head where most values are found in the window or a "
+            "kept span. Several runs shared a GPU. "
             "These are small synthetic tasks: they tell nothing of language models.")
-    table = Table(("task", "model", "layers", "trained to", "solved", "steps", "right there",
-                   "ranks there", "right at the longest", "worst length and depth"),
+    table = Table(("task", "model", "layers", "rate", "trained to", "solved", "steps",
+                   "right there", "ranks there", "right at the longest", "worst length and depth"),
                   [row(one) for one in every])
-    return Caption("Does routing learn?", brief, text, [table, by_length(mine)], results.sources)
+    return Caption("Does routing learn?", brief, text, [table, by_length(every)], results.sources)
 
 
 def appearance(model: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +212,8 @@ def appearance(model: dict[str, Any]) -> dict[str, Any]:
         return {"color": colour, "marker": marker, "linestyle": ":", "linewidth": 0.9,
                 "markersize": 3.2}
     drawn = look(model["steps"], model["rule"])
+    if model["rule"] != "dense":
+        drawn["linestyle"] = LINES.get(model["accumulation"], ":")
     return drawn if model["own_routing"] else {**drawn, "color": BLOCKS, "markerfacecolor": BLOCKS}
 
 
@@ -242,39 +252,33 @@ def draw_steps(axes: Axes, every: Sequence[Series]) -> None:
 def draw(results: Results) -> Figure:
     """The figure."""
     every = all_series(results)
-    mine = shown(every)
     figure = Figure(figsize=(PAGE, 4.6))
-    room_for_legend(figure, 0.2 * math.ceil(len(mine) / 4) + 0.05)
-    (grid, steps), (time, kept) = figure.subplots(2, 2)
-    lengths = sorted({length for one in mine for length in one.lengths})
-    for one in mine:
-        drawn = appearance(one.model)
-        line(grid, [(length, accuracies(one, length)) for length in lengths], drawn)
-        line(kept, [(length, found(one, length)) for length in lengths], drawn)
-        for length in lengths[-1:]:
-            rows = one.at(length)
-            if rows:
-                line(time, [(1e3 * statistics.median(row["seconds"] for row in rows),
-                             accuracies(one, length))], drawn)
-    draw_steps(steps, every)
-    for axes in (grid, kept):
-        axes.axvline(mine[0].curriculum[-1], color="#888888", linewidth=0.7)
-        length_axis(axes, [float(length) for length in lengths])
-    starts = [float(one.curriculum[0]) for one in every if len(one.curriculum) == 1]
-    length_axis(steps, starts or [float(length) for length in lengths])
-    time.set_xscale("log")
-    time.set_xlabel(f"milliseconds of a forward pass at {size(lengths[-1])}")
-    for axes, label in ((grid, "right answers"), (steps, "steps until solved"),
-                        (time, "right answers"), (kept, "values found by the search")):
-        axes.set_ylabel(label)
+    panels = figure.subplots(2, 2).flatten()
+    named: dict[str, Series] = {}
+    for axes, (task, layers) in zip(panels, PANELS):
+        mine = shown(every, task, layers)
+        lengths = sorted({length for one in mine for length in one.lengths})
+        for one in mine:
+            named.setdefault(one.label, one)
+            line(axes, [(length, accuracies(one, length)) for length in lengths],
+                 appearance(one.model))
+        if mine:
+            axes.axvline(mine[0].curriculum[-1], color="#888888", linewidth=0.7)
+            length_axis(axes, [float(length) for length in lengths])
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel(f"right, {task}, {layers} layer{'s' if layers > 1 else ''}")
+    draw_steps(panels[-1], every)
+    length_axis(panels[-1], sorted({float(one.curriculum[0]) for one in every
+                                    if len(one.curriculum) == 1}))
+    panels[-1].set_ylabel("steps until solved")
+    for axes in panels:
         axes.grid(True)
-        if axes is not steps:
-            axes.set_ylim(-0.03, 1.03)
-    figure.legend([Line2D([], [], **appearance(one.model)) for one in mine],
-                  [one.label for one in mine], ncol=4, loc="upper center", borderpad=0)
+    room_for_legend(figure, 0.16 * math.ceil(len(named) / 3) + 0.05)
+    figure.legend([Line2D([], [], **appearance(one.model)) for one in named.values()],
+                  list(named), ncol=3, loc="upper center", borderpad=0)
     return figure
 
 
-PLOT = Plot(needs=(FILE,), caption=caption, draw=draw, place=87, picture="h100/learning.png",
-            alternative="Right answers of small models by length; steps until a length is solved; "
-            "right answers against time; values that the search finds.")
+PLOT = Plot(needs=(FILE,), caption=caption, draw=draw, place=87, picture="h200/learning.png",
+            alternative="Right answers of small models by length, recall by one layer and by two, "
+            "needles by one; steps until a length is solved.")

@@ -3,6 +3,7 @@ and three steps learn from random weights, and a stopped run goes on as if it ha
 
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -185,6 +186,28 @@ def test_a_stopped_run_goes_on(help, tmp_path, monkeypatch):
         assert whole["curve"] != train(short(), "cpu", tmp_path / "other", math.inf)["curve"]
 
 
+def test_a_length_that_is_not_solved_hands_on_to_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(measures, "TOKENS", 0)
+    record = train(replace(short(), enough=2.0), "cpu", tmp_path / "checkpoint", math.inf)
+    assert [(stage["steps"], stage["solved"]) for stage in record["stages"]] == [
+        (5, None), (4, None)]
+    assert not record["solved"] and record["steps"] == 9 and len(record["grid"]) == 2
+
+
+def test_processes_train_as_one_does(tmp_path):
+    """Several at once: the same records, in any order."""
+    found = []
+    for workers in ("1", "2"):
+        output = tmp_path / f"{workers}.json"
+        subprocess.run([sys.executable, SCRIPT, "--plan", "tiny", "--device", "cpu", "--first", "2",
+                        "--workers", workers, "--output", output], check=True, capture_output=True,
+                       env={**os.environ, "OMP_NUM_THREADS": "1"})
+        runs = [without_times(run) for run in json.loads(output.read_text())["runs"]]
+        assert [run.pop("workers") for run in runs] == [int(workers)] * 2
+        found.append(sorted(runs, key=lambda run: run["digest"]))
+    assert found[0] == found[1]
+
+
 def test_a_run_that_diverges_says_so(tmp_path):
     run = short()
     training = Training(run, "cpu")
@@ -214,7 +237,7 @@ def test_command(tmp_path):
     first = json.loads(output.read_text())
     assert first["command"] == ("experiments/studies/learning/run.py --plan tiny --device cpu "
                                 "--first 1")
-    assert first["runs"][0]["run"] == "tiny; dense, 1 layers; 64; seed 1"
+    assert first["runs"][0]["run"] == "tiny; dense, 1 layers; 64; rate 0.01; seed 1"
     assert first["runs"][0]["solved"] and first["runs"][0]["grid"][0]["accuracy"] > 0.9
     written = output.read_bytes()
     command()

@@ -286,6 +286,7 @@ def write(folder):
     folder = pathlib.Path(folder)
     (folder / "cpu").mkdir(parents=True)
     (folder / "h100").mkdir()
+    (folder / "h200").mkdir()
     for name in BENCHES:
         if name.endswith("whole.json"):
             configs = ("A", "B", "nstep2", "nstep3", "even2", "dense")
@@ -304,6 +305,6 @@ def write(folder):
                            ("h100/train", train_bench()),
                            ("h100/sdpa", sdpa()), ("cpu/training_curve", training_curve("cpu")),
                            ("h100/training_curve", training_curve("cuda")),
-                           ("h100/learning", learning())):
+                           ("h200/learning", learning())):
         (folder / f"{name}.json").write_text(json.dumps(document))
     return folder

@@ -62,14 +62,6 @@ def tiny():
             for seed in SEEDS[:3] for model in models]
 
 
-def smallest():
-    """For ten minutes: recall up to 2Ki keys by models of one layer, which learn soonest, one
-    seed."""
-    lengths = upward(FIRST, 8 * KI, 4)
-    return [Run("recall", replace(model, layers=1), 1, curriculum(2 * KI), lengths)
-            for model in (searching("even", 2), RANDOM, DENSE, searching("even", 3))]
-
-
 def whole(task, models, first=1500, seeds=SEEDS):
     """Along the curriculum to 64Ki keys, measured up to four times as many."""
     lengths = (*upward(FIRST, 32 * KI, 4), *upward(64 * KI, 256 * KI))
@@ -109,6 +101,14 @@ def slower():
             runs += [Run(task, replace(model, layers=layers), seed, curriculum(8 * KI), lengths,
                          rate=1e-3) for model in models]
     return runs
+
+
+def smallest():
+    """For ten minutes: of slower() recall by one layer, one seed: dense, two that learn, and one
+    that chooses at random."""
+    models = (DENSE, OTHER_KEYS[1], STEPS[0], RANDOM)
+    return [run for run in slower() if run.task == "recall" and run.seed == 1
+            and run.model in [replace(model, layers=1) for model in models]]
 
 
 def lengths():
