@@ -181,6 +181,7 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
   float* kept_scores[2] = {};
   for (Index m = first; m <= last; ++m) {
     LevelSearch level = level_of(m);
+    if (fast_ && rows_.pages.table && m > 1) require_few_parents(m);
     level.as_product =
         fast_ && searches_product(schedule.plan().schedule(), m, rows_, longest_row(args.shape),
                                   current_device().multiprocessors);
@@ -197,6 +198,16 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     sorting_.push_back(nullptr);
     if (fast_ && search_needs_lists(level)) take_lists(arena);
   }
+}
+
+// Not understood yet: the kernel for many parents finds other bits in pages than in dense keys.
+void Search::require_few_parents(Index m) const {
+  const int top_k = narrow(args_.schedule->top_k());
+  const int multiprocessors = current_device().multiprocessors;
+  require(units_are_few(rows_, top_k, true, multiprocessors),
+          "block_table: {} parents of level {} in pages at once: below {}; decode fewer sequences "
+          "a call",
+          rows_.total() * top_k, m, Index{8} * multiprocessors);
 }
 
 LevelSearch Search::level_of(Index m) const {

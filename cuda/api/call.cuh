@@ -57,6 +57,7 @@ class Search {
 
  private:
   LevelSearch level_of(Index m) const;  // after those above it
+  void require_few_parents(Index m) const;
   void take_lists(Arena& arena);
   static SpanAttend pairs_of(const LevelSearch& level);
 

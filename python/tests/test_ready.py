@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from test_torch import oracle_as_kernels  # noqa: E402, F401
+from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.overrides import BaseTorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
@@ -173,3 +174,15 @@ def test_few_calls_are_kept(made, monkeypatch):
         call(top_k=top_k)
         assert len(ready._calls) <= 2
     assert made == [*["attention"] * 4, "attention_again", "attention"]
+
+
+def test_calls_that_are_kept_compile_nothing_again(made):
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    q, k, v, routing = (torch.randn(2, heads, 20, 8) for heads in (4, 2, 2, 4))
+    compiled = torch.compile(lambda q: mt.attention(q, k, v, [routing], S), fullgraph=True,
+                             backend=counter)
+    for top_k in (1, 2, 3):
+        call(top_k=top_k)
+        assert len(ready._calls) == top_k and compiled(q).shape == q.shape
+    assert counter.frame_count == 1

@@ -20,8 +20,10 @@ def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = No
     """What the operator finds; without ``details`` all but the output has no elements, or counts
     for nothing: gradients are taken at what was found. With keys in pages there is the output
     alone."""
-    key = None if block_table is not None else ready.key_of(given, details)
-    if known := ready.find(key):
+    key = None
+    if block_table is None and not torch.compiler.is_compiling():  # what is traced is guarded
+        key = ready.key_of(given, details)
+    if known := ready.find(key) if key else None:
         results = operators.results_on_device(operators.operands(given), details)
         kernels.attention_again(known, _placed(given), results)
         return results
