@@ -60,8 +60,7 @@ def keep(key: tuple[Any, ...], call: kernels.Ready) -> None:
 
 def _is_watched() -> bool:
     """Does anything of PyTorch look at operators, or change what they are given?"""
-    return bool(torch.compiler.is_compiling() or torch._C._len_torch_function_stack()
-                or torch._C._len_torch_dispatch_stack()
+    return bool(torch._C._len_torch_function_stack() or torch._C._len_torch_dispatch_stack()
                 or torch._C._are_functorch_transforms_active() or torch._C._get_tracing_state()
                 or forward_ad._current_level >= 0 or torch.autograd.profiler._is_profiler_enabled
                 or torch.is_autocast_enabled("cuda"))
