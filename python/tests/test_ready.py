@@ -168,6 +168,13 @@ def test_what_is_no_plain_tensor_sees_the_operator(made):
     assert seen == [None, None]
 
 
+def test_a_pytorch_that_does_not_tell_who_watches_sees_the_operator(made, monkeypatch):
+    monkeypatch.setattr(ready, "_TELLS", False)
+    for _ in range(2):
+        call()
+    assert not made and not ready._calls
+
+
 def test_few_calls_are_kept(made, monkeypatch):
     monkeypatch.setattr(ready, "_MOST", 2)
     for top_k in (1, 2, 3, 4, 4, 1):

@@ -18,6 +18,10 @@ from . import kernels
 
 _SCALARS = (type(None), int, float, str)
 _MOST = 256
+# Names of PyTorch's own that tell who looks at operators: without one every call takes the operator.
+_TELLS = all(hasattr(torch._C, name) for name in (
+    "_dispatch_keys", "_len_torch_function_stack", "_len_torch_dispatch_stack",
+    "_are_functorch_transforms_active", "_get_tracing_state"))
 
 _calls: dict[Any, kernels.Ready] = {}
 atexit.register(_calls.clear)  # they hold tables: see there
@@ -26,7 +30,7 @@ atexit.register(_calls.clear)  # they hold tables: see there
 def key_of(given: Arguments, details: bool) -> Optional[tuple[Any, ...]]:
     """All that a call is checked for and laid out by: of tensors everything but their values. None
     where PyTorch is to see the operator."""
-    if _is_watched() or not kernels.on_current_device(given.q):
+    if not _TELLS or _is_watched() or not kernels.on_current_device(given.q):
         return None
     plain, differentiates = _plain_keys(given.q.device), torch.is_grad_enabled()
     key: list[Any] = [details]
