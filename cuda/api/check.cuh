@@ -142,6 +142,16 @@ struct Launch {
                                // follow one another and differ in this do not overlap.
 };
 
+/// Gives a kernel an attribute, the first time that a device runs it. One attribute a kernel.
+template <auto kKernel>
+void tell_once(cudaFuncAttribute attribute, int value) {
+  static PerDevice<bool> told;
+  told.of_current([&](int) {
+    check(cudaFuncSetAttribute(kKernel, attribute, value), "cudaFuncSetAttribute");
+    return true;
+  });
+}
+
 template <class... Parameters, class... Arguments>
 void launch_kernel(const Launch& how, void (*kernel)(Parameters...), Arguments&&... arguments) {
   const bool clusters = current_device().clusters();

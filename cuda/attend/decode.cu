@@ -243,18 +243,12 @@ Decode with_pieces(const SpanAttend& attend, const Combine& combine,
   return decode;
 }
 
-template <class T, int kHeadDim>
+template <class T, int kHeadDim, bool kPaged>
 void launch(const Decode& decode, Stream stream) {
   const Rows& rows = decode.attend.rows;
-  const auto kernel =
-      rows.pages.table ? decode_pieces<T, kHeadDim, true> : decode_pieces<T, kHeadDim, false>;
+  constexpr auto kernel = decode_pieces<T, kHeadDim, kPaged>;
   constexpr int kBytes = kSharedBytes<kHeadDim>;
-  static PerDevice<bool> told;
-  told.of_current([&](int) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
-          "cudaFuncSetAttribute");
-    return true;
-  });
+  tell_once<kernel>(cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
   const int heads = std::min(rows.group(), decode.heads);
   Launch how{};
   how.blocks = static_cast<unsigned>(HeadTile::count(rows, decode.heads));
@@ -286,8 +280,11 @@ void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedu
   if (attend.rows.total() * decode.row_parts() == 0) return;
   decode.partials = static_cast<float*>(workspace);
   decode.counters = counters;
-  with_row_type(attend,
-                [&](auto type, auto columns) { launch<decltype(type), columns>(decode, stream); });
+  with_row_type(attend, [&](auto type, auto columns) {
+    using T = decltype(type);
+    attend.rows.pages.table ? launch<T, columns, true>(decode, stream)
+                            : launch<T, columns, false>(decode, stream);
+  });
 }
 
 }  // namespace multistep::cuda

@@ -358,20 +358,13 @@ void launch_few(const LevelSearch* first, int count, const SearchScratch& scratc
   Levels levels{count, {}};
   std::copy_n(first, count, levels.level);
   const int blocks = blocks_of(levels);
-  const auto kernel = search_few<T, kHeadDim, kTopK, kPaged>;
+  constexpr auto kernel = search_few<T, kHeadDim, kTopK, kPaged>;
   Launch how{static_cast<unsigned>(blocks), kThreads, stream};
   how.blocks_y = static_cast<unsigned>(HeadTile::count(first->rows, kHeads));
   how.mostly_shared = true;  // as the kernels of decoding that follow
   how.early = first->parents != nullptr;
   how.cluster = first->parents ? 1 : blocks;
-  static PerDevice<bool> told;
-  if (how.cluster > 8) {
-    told.of_current([&](int) {
-      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
-            "cudaFuncSetAttribute");
-      return true;
-    });
-  }
+  if (how.cluster > 8) tell_once<kernel>(cudaFuncAttributeNonPortableClusterSizeAllowed, 1);
   launch_kernel(how, kernel, levels, scratch);
 }
 
