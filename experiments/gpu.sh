@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What a GPU is asked, of the programs in a build folder made by `cmake --preset gpu`:
-#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training] [sweep] [learning]    some, or all
+#   experiments/gpu.sh BUILD [tests] [compare] [bench] [accuracy] [training] [sweep] [learning]
+# some, or all.
 # Results go to results/<device>/, and the tables of docs/results.md are made anew from results/. What is
 # there from this commit is kept, so that an interrupted run goes on where it stopped. Ends with 77
 # where there is no GPU. Outside a git checkout COMMIT and DIRTY (yes or no) tell what was built.

@@ -78,7 +78,8 @@ def shown(every: Sequence[Series], task: str, layers: int) -> list[Series]:
     """Those of the lowest rate, without help, along a curriculum."""
     mine = [one for one in every if (one.task, one.model["layers"]) == (task, layers)
             and one.help is None and len(one.curriculum) > 1]
-    return [one for one in mine if one.rate == min(one.rate for one in mine)]
+    lowest = min((one.rate for one in mine), default=None)
+    return [one for one in mine if one.rate == lowest]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
@@ -107,11 +108,6 @@ def accuracies(series: Series, length: int) -> list[float]:
 def best_layer(row: dict[str, Any]) -> dict[str, Any] | None:
     """Of the layers that search the one that finds most."""
     return max(row["layers"], key=lambda layer: layer["found"], default=None)
-
-
-def found(series: Series, length: int) -> list[float]:
-    """Shares of queries whose value the best layer keeps, of the seeds."""
-    return [layer["found"] for layer in map(best_layer, series.at(length)) if layer]
 
 
 def worst(series: Series) -> str:

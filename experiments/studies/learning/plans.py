@@ -35,20 +35,17 @@ def stage(length, first, later=600):
     return Stage(length, max(1, 32 * KI // length), first if length == FIRST else later)
 
 
-def curriculum(last, first=1500):
-    """Lengths from FIRST on, each four times the one before."""
-    lengths = [FIRST]
-    while lengths[-1] < last:
-        lengths.append(min(4 * lengths[-1], last))
-    return tuple(stage(length, first) for length in lengths)
-
-
 def upward(first, last, by=2):
-    """Lengths, each so many times the one before."""
+    """Lengths, each so many times the one before, up to the last."""
     lengths = [first]
     while lengths[-1] < last:
-        lengths.append(by * lengths[-1])
+        lengths.append(min(by * lengths[-1], last))
     return tuple(lengths)
+
+
+def curriculum(last, first=1500):
+    """Lengths from FIRST on, each four times the one before."""
+    return tuple(stage(length, first) for length in upward(FIRST, last, 4))
 
 
 def tiny():
@@ -64,7 +61,7 @@ def tiny():
 
 def whole(task, models, first=1500, seeds=SEEDS):
     """Along the curriculum to 64Ki keys, measured up to four times as many."""
-    lengths = (*upward(FIRST, 32 * KI, 4), *upward(64 * KI, 256 * KI))
+    lengths = (*upward(FIRST, 64 * KI, 4), 128 * KI, 256 * KI)
     return [Run(task, model, seed, curriculum(64 * KI, first), lengths)
             for seed in seeds for model in models]
 
@@ -94,7 +91,8 @@ def slower():
     value nearer; some by two; and needles."""
     lengths, runs = upward(FIRST, 128 * KI, 4), []
     few = (DENSE, *STEPS[:2], RANDOM)
-    searches = (DENSE, *STEPS, *OTHER_KEYS, *RULES[:1], *RULES[3:5], BLOCKS, RANDOM)
+    rules = (model for model in RULES if model.steps == 2)
+    searches = (DENSE, *STEPS, *OTHER_KEYS, *rules, BLOCKS, RANDOM)
     for seed in SEEDS:
         for task, models, layers in (("recall", searches, 1), ("needles", few, 1),
                                      ("recall", few, 2)):

@@ -5,14 +5,14 @@ Usage: run.py --plan NAME [NAME ...] --device cpu|cuda --output FILE [--minutes 
               [--workers COUNT] [--first COUNT] [--list] [--commit HASH] [--dirty yes|no]
 
 Runs of FILE that the plans have are kept, of whatever commit, and others added, each whole. After
---minutes it stops, within a run too: the same command goes on there, from a checkpoint beside FILE. --workers processes train at once, on all GPUs in turn: the same results, but
-times are of shared ones. --first takes the first runs alone; --list tells which are done.
+--minutes it stops, within a run too: the same command goes on there, from a checkpoint beside FILE.
+--workers processes train at once, on all GPUs in turn: the same results, but times are of shared
+ones. --first takes the first runs alone; --list tells which are done.
 
 Needs PyTorch and the package. Writes JSON, whole or not at all.
 """
 
 import argparse
-import functools
 import json
 import math
 import multiprocessing
@@ -48,25 +48,29 @@ def begin_worker(device, numbers):
         torch.cuda.set_device(numbers.get() % torch.cuda.device_count())
 
 
+def begun_in_time(run, device, checkpoint, deadline):
+    """Its record; None where the deadline came, before it began or within it."""
+    return None if time.monotonic() > deadline else train(run, device, checkpoint, deadline)
+
+
 def trained(runs, workers, device, checkpoint, deadline):
-    """Each run that ended and its record, as they end; a record is None where the deadline came."""
+    """Each run that ended and its record, as they end; a record is None where the deadline came, and
+    then no other run begins."""
     if workers == 1:
         for run in runs:
-            yield run, train(run, device, checkpoint(run), deadline, progress(run))
+            record = train(run, device, checkpoint(run), deadline, progress(run))
+            yield run, record
+            if record is None:
+                return
         return
     spawning = multiprocessing.get_context("spawn")  # CUDA lives through no fork
     numbers = spawning.Queue()
     for number in range(workers):
         numbers.put(number)
     with ProcessPoolExecutor(workers, spawning, begin_worker, (device, numbers)) as pool:
-        pending = {pool.submit(train, run, device, checkpoint(run), deadline): run for run in runs}
+        pending = {pool.submit(begun_in_time, run, device, checkpoint(run), deadline): run for run in runs}
         for one in as_completed(pending):
             yield pending[one], one.result()
-
-
-def checkpoint_beside(output, run):
-    """Of a run that is not finished."""
-    return output.with_name(f"{output.name}.{run.digest}.checkpoint")
 
 
 def main():
@@ -102,7 +106,10 @@ def main():
     for name in ("workers", "first"):
         if getattr(given, name) != parser.get_default(name):
             command += f" --{name} {getattr(given, name)}"
-    checkpoint = functools.partial(checkpoint_beside, given.output)
+
+    def checkpoint(run):
+        return given.output.with_name(f"{given.output.name}.{run.digest}.checkpoint")
+
     for run, record in trained([run for run in plan if run.digest not in done], given.workers,
                                given.device, checkpoint, begin + 60 * given.minutes):
         if sys.stderr.isatty():
