@@ -54,8 +54,8 @@ def begun_in_time(run, device, checkpoint, deadline):
 
 
 def trained(runs, workers, device, checkpoint, deadline):
-    """Each run that ended and its record, as they end; a record is None where the deadline came, and
-    then no other run begins."""
+    """Each run and its record, as they end; a record is None where the deadline came, and then no
+    other run begins."""
     if workers == 1:
         for run in runs:
             record = train(run, device, checkpoint(run), deadline, progress(run))
@@ -68,7 +68,8 @@ def trained(runs, workers, device, checkpoint, deadline):
     for number in range(workers):
         numbers.put(number)
     with ProcessPoolExecutor(workers, spawning, begin_worker, (device, numbers)) as pool:
-        pending = {pool.submit(begun_in_time, run, device, checkpoint(run), deadline): run for run in runs}
+        pending = {pool.submit(begun_in_time, run, device, checkpoint(run), deadline): run
+                   for run in runs}
         for one in as_completed(pending):
             yield pending[one], one.result()
 
