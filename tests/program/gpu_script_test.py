@@ -145,7 +145,8 @@ class Script(unittest.TestCase):
         self.fate(at=0, code=0)
         done = self.run_script("bench", "speed")
         self.assertEqual((done.returncode, done.stderr), (
-            2, "experiments/gpu.sh speed: tests, compare, bench, accuracy, training or sweep\n"))
+            2, "experiments/gpu.sh speed: tests, compare, bench, accuracy, training, sweep or "
+            "learning\n"))
 
 
 if __name__ == "__main__":
