@@ -1,6 +1,7 @@
 """Attention where queries and keys are sharded alike, and its gradients, against one process."""
 
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ pytest.importorskip("torch.distributed")
 import multistep  # noqa: E402
 import multistep.distributed as md  # noqa: E402
 from multistep.distributed import Layout  # noqa: E402
+from multistep.distributed.exchange import Exchange  # noqa: E402
 from ranks import Ranks  # noqa: E402
-from shards import FIELDS, SCHEDULES, cuts_of, make  # noqa: E402
+from shards import FIELDS, SCHEDULES, bound, cuts_of, differences, make  # noqa: E402
 
 
 def layouts_of(world, length):
@@ -127,6 +129,67 @@ def test_gradients_repeat_and_add_in_float32(ranks, dtype):
     assert all(sum(ranks.run(repeating_case, dtype), []))
 
 
+def passing_case(rank, world, name, options):
+    """Keys in turn: the same selection, and outputs within the bound of as many merges as an item
+    can have parts."""
+    schedule, options, wrong = SCHEDULES[name], dict(options), []
+    dtype, searched = options.pop("dtype", torch.float64), options.pop("searched", False)
+    arrays = [x.detach() for x in whole_case(schedule, dtype, options)[0]]
+    q, k, v, search_keys, *routing = arrays
+    length = q.shape[2]
+    want = multistep.attend(q, k, v, routing, schedule, **options,
+                            search_keys=search_keys if searched else None)
+    for i, layout in enumerate(layouts_of(world, length)):
+        runs = sum(1 for one in range(world) for _ in layout.runs(one))
+        limit = runs * bound(want, k, v, q, length, 2)
+        q_here, k_here, v_here, search_here, *routing_here = (layout.shard(x, rank)
+                                                              for x in arrays)
+        arguments = q_here, k_here, v_here, routing_here, schedule
+        here = {**options, "search_keys": search_here if searched else None, "in_turn": True}
+        if i:  # the first is the default
+            here["layout"] = layout
+        got = md.attend(*arguments, **here)
+        if runs == 1 and not torch.equal(got.output, layout.shard(want.output, rank)):
+            wrong.append(f"{i}: one rank's keys give another output")
+        own = multistep.Attended(*(layout.shard(field, rank) for field in want))
+        wrong += [f"{i}: {one}" for one in differences(got, own, limit)]
+        if not torch.equal(md.attention(*arguments, **here), got.output):
+            wrong.append(f"{i}: attention gives another output than attend")
+    return wrong
+
+
+@pytest.mark.parametrize("name, options", ATTENTION, ids=lambda one: str(one))
+def test_keys_in_turn(ranks, name, options):
+    assert not sum(ranks.run(passing_case, name, options), [])
+
+
+def held_case(rank, world):
+    """The most tensors of other ranks that are held at once."""
+    exchange, alive, most = Exchange(None), weakref.WeakSet(), 0
+    new_empty = torch.Tensor.new_empty
+
+    def counted(self, *shape, **options):
+        tensor = new_empty(self, *shape, **options)
+        alive.add(tensor)
+        return tensor
+
+    def look(of, keys):
+        nonlocal most
+        most = max(most, len(alive))
+        assert keys.flatten().tolist() == [of] * of
+
+    torch.Tensor.new_empty = counted
+    try:
+        exchange.pass_by("numbers", [torch.full((1, 1, rank, 1), rank)], range(world), look)
+    finally:
+        torch.Tensor.new_empty = new_empty
+    return most
+
+
+def test_two_ranks_keys_are_held(ranks):
+    assert max(ranks.run(held_case)) == min(2, ranks.world - 1)
+
+
 def no_gradient_case(rank, world):
     """Of queries alone; of values alone; none."""
     schedule = SCHEDULES["nstep2"]
@@ -157,6 +220,8 @@ def refusing_attention_case(rank, world, change):
         options["cu_seqlens"] = [0, 9, 16]
     elif change == "layout":
         options["layout"] = Layout.contiguous([5, 5])
+    elif change == "in turn":
+        options["in_turn"] = rank == 1
     elif rank == 1:
         if change == "rows":
             k = k[:, :, 1:]
@@ -173,6 +238,7 @@ def refusing_attention_case(rank, world, change):
     ("gradient", "ValueError: requires_grad [True, False", "ValueError: requires_grad [False, "),
     ("bounds", "ValueError: cu_seqlens to 16: to at most 15, the rows of all ranks", None),
     ("layout", "ValueError: layout of 2 ranks: 3 here", None),
+    ("in turn", "ValueError: in_turn True on rank 1: rank 1 ", "ValueError: in_turn False on "),
 ])
 def test_all_ranks_refuse_attention_together(three, change, own, others):
     found = three.outcomes(refusing_attention_case, change, patience=20)
@@ -194,6 +260,43 @@ def leaving_case(rank, world):
     return "nothing"
 
 
+def gradient_in_turn_case(rank, world):
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing, _ = make(schedule, queries=5, keys=5)
+    return md.attention(q, k.requires_grad_(), v, routing, schedule, in_turn=True)
+
+
+def dying_in_turn_case(rank, world):
+    """Rank 2 ends when rank 1's keys have come."""
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing, _ = make(schedule, queries=5, keys=5)
+    if rank == 2:
+        before, seen = md.passing.Queries.search, []
+
+        def search(self, *arguments):
+            seen.append(arguments)
+            return os._exit(0) if len(seen) > 1 else before(self, *arguments)
+
+        md.passing.Queries.search = search
+    return md.attention(q, k, v, routing, schedule, in_turn=True)
+
+
+def test_keys_in_turn_have_no_gradients(three):
+    for good, error in three.outcomes(gradient_in_turn_case):
+        assert not good and error.startswith("NotImplementedError: multistep: no gradients where")
+
+
+def test_a_rank_that_dies_while_keys_pass_by():
+    group = Ranks(3, seconds=4)
+    try:
+        found = group.outcomes(dying_in_turn_case, patience=30)
+    finally:
+        group.close()
+    for rank in (0, 1):
+        assert found[rank][1].startswith("RuntimeError: multistep: keys "), found[rank]
+        assert f"on rank {rank} of 3: a rank has died" in found[rank][1]
+
+
 def test_a_backward_that_a_rank_leaves_out():
     group = Ranks(3, seconds=4)
     try:
@@ -208,7 +311,8 @@ def test_a_backward_that_a_rank_leaves_out():
 def test_what_goes_not_together():
     q, k, v, routing, _ = make(SCHEDULES["nstep2"], queries=5, keys=5)
     arrays = q, k, v, routing, SCHEDULES["nstep2"]
-    with pytest.raises(ValueError, match="^layout: None beside a length"):
-        md.attend(*arrays, length=5, layout=Layout.contiguous([5]))
+    for wrong in ({"layout": Layout.contiguous([5])}, {"in_turn": True}):
+        with pytest.raises(ValueError, match="^layout, in_turn: None and False beside a length"):
+            md.attend(*arrays, length=5, **wrong)
     with pytest.raises(ValueError, match="^key_offset 3, capacity None: 0 and None without a"):
         md.attend(*arrays, key_offset=3)

@@ -186,14 +186,17 @@ def some_ranks_case(rank, world):
                     key_offset=cuts[own])
     want = multistep.attend(q, k, v, routing, schedule, length=LENGTH)
     wrong = differences(got, want, bound(want, k, v, q, LENGTH, 2))
-    layout = Layout.contiguous([2, 0])
+    layout = Layout.contiguous([0, 2])  # the other of them is not the group's rank 1 of all
     rows = [layout.shard(x, own) for x in (q, k[:, :, :2], v[:, :, :2], *routing)]
+    in_turn = md.attention(*rows[:3], rows[3:], schedule, group=group, layout=layout, in_turn=True)
     rows[1].requires_grad_()
     output = md.attention(*rows[:3], rows[3:], schedule, group=group, layout=layout)
     output.sum().backward()
     if not torch.equal(output, layout.shard(multistep.attention(
             q, k[:, :, :2], v[:, :, :2], routing, schedule), own)) or rows[1].grad is None:
         wrong.append("attention")
+    if not torch.equal(in_turn, output):
+        wrong.append("attention with keys in turn")
     return wrong
 
 

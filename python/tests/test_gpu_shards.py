@@ -151,6 +151,11 @@ def attention_on_gpus(rank, world, name):
         if not torch.allclose(got.output.float(), layout.shard(want.output, rank).float(),
                               rtol=2.0**-6, atol=2.0**-6):
             wrong.append(f"{layout.rows}: output")
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        again = md.attention(own[0], own[1], own[2], own[3:], schedule, layout=layout)
+        torch.autograd.grad(again.float().sum(), own)
+        torch.cuda.set_sync_debug_mode("default")
         for i, (a, b) in enumerate(zip(own, arrays)):
             error = (a.grad.float() - layout.shard(b.grad, rank).float()).abs()
             if error.numel() and error.max() > 2.0**-6 * b.grad.float().abs().max():
@@ -162,6 +167,29 @@ def attention_on_gpus(rank, world, name):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_attention(gpus, name):
     assert not sum(gpus.run(attention_on_gpus, name), [])
+
+
+def in_turn_on_gpus(rank, world, name):
+    """Keys that pass by: the selection of one GPU, and its output but for roundings."""
+    schedule = SCHEDULES[name]
+    q, k, v, routing = make(schedule, heads=8, queries=1000, d=64)
+    want, wrong = mt.attend(q, k, v, routing, schedule), []
+    for layout in (Layout.contiguous([1000 // world] * world), Layout.head_tail(1000, world),
+                   Layout.contiguous([0] * (world - 1) + [1000])):
+        q_here, k_here, v_here, *routing_here = (layout.shard(x, rank) for x in (q, k, v, *routing))
+        got = md.attend(q_here, k_here, v_here, routing_here, schedule, layout=layout, in_turn=True)
+        if not same_selection(got, type(want)(*(layout.shard(field, rank) for field in want))):
+            wrong.append(f"{layout.rows}: another selection")
+        if not torch.allclose(got.output.float(), layout.shard(want.output, rank).float(),
+                              rtol=2.0**-6, atol=2.0**-6):
+            wrong.append(f"{layout.rows}: output")
+    return wrong
+
+
+@two_gpus
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_keys_in_turn(gpus, name):
+    assert not sum(gpus.run(in_turn_on_gpus, name), [])
 
 
 def unequal_case(rank, world):

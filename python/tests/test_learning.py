@@ -14,10 +14,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "experiments/studies")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("experiments", "experiments/studies",
+                                                  "tests/figures")]
 from learning import measures, models, plans  # noqa: E402
 from learning.tasks import TASKS  # noqa: E402
 from learning.training import HELPS, Stage, Training, train  # noqa: E402
+from schema import problems, schema_of  # noqa: E402
 
 SCRIPT = ROOT / "experiments/studies/learning/run.py"
 TINY = {str(run.model): run for run in plans.tiny() if run.seed == 1}
@@ -235,6 +237,7 @@ def test_command(tmp_path):
     assert "1 of 1 runs" in command()
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
     first = json.loads(output.read_text())
+    assert problems(first, schema_of("cpu/learning.json")) == []
     assert first["command"] == ("experiments/studies/learning/run.py --plan tiny --device cpu "
                                 "--first 1")
     assert first["runs"][0]["run"] == "tiny; dense, 1 layers; 64; rate 0.01; seed 1"

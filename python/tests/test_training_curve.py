@@ -9,6 +9,8 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "experiments/studies/training_curve.py"
+sys.path.insert(0, str(ROOT / "tests/figures"))
+from schema import problems, schema_of  # noqa: E402
 
 
 def curve(folder, *options):
@@ -24,6 +26,7 @@ def test_curve(tmp_path):
     pytest.importorskip("torch")
     found = curve(tmp_path, "--steps", "2", "--commit", "0" * 40)
     assert found["command"] == "experiments/studies/training_curve.py --device cpu --steps 2"
+    assert problems(found, schema_of("cpu/training_curve.json")) == []
     runs = found["runs"]
     assert [run["run"] for run in runs] == ["oracle", *["control"] * 4, "fault"]
     first, second = zip(*(run["losses"] for run in runs))

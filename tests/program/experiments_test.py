@@ -19,7 +19,12 @@ from fractions import Fraction
 import program
 from program import Case, run
 
-EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+EXPERIMENTS = ROOT / "experiments"
+sys.path.insert(0, str(ROOT / "tests/figures"))
+from schema import problems, schema_of  # noqa: E402
+
+COMMIT = "0123456789" * 4
 
 
 def single(value):
@@ -286,12 +291,14 @@ class OracleTimes(Case):
     def test_every_schedule_and_repeat(self):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "oracle.json"
-            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program.PROGRAM, "--output", path, "--lengths", "64,32768", "--repeats"]
+            command = [sys.executable, EXPERIMENTS / "oracle_times.py", program.PROGRAM,
+                       "--output", path, "--lengths", "64,32768", "--repeats"]
             self.assertEqual(subprocess.run([*command, "0"], capture_output=True).returncode, 2)
-            subprocess.run([*command, "2", "--commit", "abc"], check=True)
+            subprocess.run([*command, "2", "--commit", COMMIT], check=True)
             result = json.loads(path.read_text())
             self.assertEqual([entry.name for entry in path.parent.iterdir()], [path.name])
-        self.assertEqual((result["commit"], result["dirty"]), ("abc", "no"))
+        self.assertEqual(problems(result, schema_of("cpu/oracle.json")), [])
+        self.assertEqual((result["commit"], result["dirty"]), (COMMIT, "no"))
         self.assertEqual(result["command"],
                          "experiments/oracle_times.py --lengths 64,32768 --repeats 2")
         self.assertEqual([(one["config"], one["length"]) for one in result["records"]],
@@ -300,6 +307,18 @@ class OracleTimes(Case):
         for one in result["records"]:
             self.assertEqual((len(one["seconds"]), one["queries"]), (2, one["length"]))
             self.assertGreater(min(one["seconds"]), 0)
+
+
+class Results(Case):
+    def test_what_is_written_fits_the_schema(self):
+        for name, *arguments in (
+                ("scaling", "scale", "--last-query", "--samples", 9, "--lengths", "1Ki,2Ki,4Ki",
+                 "--configs", "dense,nstep2,nstep3,paper"),
+                ("audit", "audit", "--lengths", "1k"),
+                ("needles", "needles", "--lengths", "1Ki", "--trials", 2)):
+            with self.subTest(name=name):
+                result = self.json(*arguments, "--commit", COMMIT, "--dirty", "no")
+                self.assertEqual(problems(result, schema_of(f"cpu/{name}.json")), [])
 
 
 class Making(unittest.TestCase):

@@ -76,7 +76,8 @@ def decode(q: Tensor, k_shard: Tensor, v_shard: Tensor, routing_queries: Sequenc
 @takes_options
 def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
               schedule: Schedule, *, group: Optional[dist.ProcessGroup] = None,
-              layout: Optional[Layout] = None, **options: Unpack[Options]) -> Tensor:
+              layout: Optional[Layout] = None, in_turn: bool = False, **options: Unpack[Options]
+              ) -> Tensor:
     """Attention for prefill and training, queries and keys sharded alike; see
     ``multistep.attention``.
 
@@ -86,14 +87,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
         group: a process group; the default group by default.
         layout: which positions the rows of every rank are; by default the ranks' rows one behind
             the other, in which case the ranks ask one another how many they have, and wait.
+        in_turn: for contexts whose keys have no room on one device. The ranks' keys pass by, one
+            rank's after the other's, once for each search level and once for attention: a rank
+            holds its own and those of two others. Outputs are merged as ``decode`` merges them, in
+            rank order. No gradients.
         start: as in ``multistep.attention``, of the whole sequence.
         cu_seqlens: of the whole sequence, the same on every rank; it is read on the host.
         search_keys: sharded as k is.
 
-    Keys, values and search keys are gathered (one exchange), queries stay. The derivatives by keys,
-    values and search keys go to their owners in one exchange and are added in float32 (float64
-    beside float64) in rank order, so that two runs give the same bits. Every rank, those without
-    rows included, calls backward if one does, and asks for the same gradients.
+    Without ``in_turn`` keys, values and search keys are gathered (one exchange), and queries stay.
+    The derivatives by keys, values and search keys go to their owners in one exchange and are added
+    in float32 (float64 beside float64) in rank order, so that two runs give the same bits. Every
+    rank, those without rows included, calls backward if one does, and asks for the same gradients.
 
     Returns:
         [batch, num_heads, L_r, head_dim], of this rank's rows.
@@ -101,25 +106,26 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
     Raises as ``decode``.
     """
     given = arguments("attention", q, k, v, routing_queries, schedule, options)
-    output: Tensor = sharded.attended(given, Exchange(group), layout, False).output
+    output: Tensor = sharded.attended(given, Exchange(group), layout, in_turn, False).output
     return output
 
 
 @takes_options
 def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
            schedule: Schedule, *, group: Optional[dist.ProcessGroup] = None,
-           layout: Optional[Layout] = None, key_offset: int = 0,
+           layout: Optional[Layout] = None, in_turn: bool = False, key_offset: int = 0,
            length: Union[int, Tensor, None] = None, capacity: Optional[int] = None,
            **options: Unpack[Options]) -> Attended:
     """``attention``, or with ``length`` ``decode``, and what was found on the way; see
     ``multistep.attend``. Spans and anchors are keys of the whole context."""
     given = arguments("attend", q, k, v, routing_queries, schedule, options, length=length)
-    if length is not None and layout is not None:
-        raise ValueError("layout: None beside a length, where queries are not sharded")
+    if length is not None and (layout is not None or in_turn):
+        raise ValueError("layout, in_turn: None and False beside a length, where queries are not "
+                         "sharded")
     if length is None and (key_offset or capacity is not None):
         raise ValueError(f"key_offset {key_offset}, capacity {capacity}: 0 and None without a length")
     if length is None:
-        return sharded.attended(given, Exchange(group), layout, True)
+        return sharded.attended(given, Exchange(group), layout, in_turn, True)
     return decoding.decoded(given, Exchange(group), key_offset, capacity)
 
 

@@ -92,24 +92,32 @@ def _attended(given: Arguments, exchange: Exchange, place: Place) -> Attended:
         paths = stages.merge_paths(unpack_paths(lists.wait()), paths)
     if window is None:
         window = attend(None)
-    items = window if paths is None else _side_by_side(window, attend(paths.spans))
+    items = items_of(window, None if paths is None else attend(paths.spans))
     parts = exchange.gather("exchange of items", pack_items(items)).wait()
-    items = stages.merge_items(unpack_items(parts, items))
+    return found_of(given, place, paths, stages.merge_items(unpack_items(parts, items)))
+
+
+def items_of(window: Items, spans: Optional[Items]) -> Items:
+    """The window's slot, and behind it those of the spans."""
+    if spans is None:
+        return window
+    return Items(torch.cat([window.output, spans.output], -2),
+                 torch.cat([window.lse, spans.lse], -1))
+
+
+def found_of(given: Arguments, place: Place, paths: Optional[Paths], items: Items) -> Attended:
+    """What ``attend`` gives, from merged paths, None where there are no levels, and items."""
     window = Items(items.output[..., :1, :].contiguous(), items.lse[..., :1].contiguous())
     if paths is None:
         paths = _none(window, place)
         output, lse = window.output.squeeze(-2), torch.full_like(paths.scores, -torch.inf)
     else:
         spans = Items(items.output[..., 1:, :].contiguous(), items.lse[..., 1:].contiguous())
-        output, lse = stages.combine(paths, spans, window, place, given.k.shape[1], rung), spans.lse
-    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
-    return Attended(output.to(q.dtype), lse.to(wide), window.lse.squeeze(-1).to(wide), paths.spans,
-                    paths.scores.to(wide), paths.anchors)
-
-
-def _side_by_side(one: Items, other: Items) -> Items:
-    """The slots of both."""
-    return Items(torch.cat([one.output, other.output], -2), torch.cat([one.lse, other.lse], -1))
+        output = stages.combine(paths, spans, window, place, given.k.shape[1], given.kernels)
+        lse = spans.lse
+    wide = torch.float64 if given.q.dtype == torch.float64 else torch.float32
+    return Attended(output.to(given.q.dtype), lse.to(wide), window.lse.squeeze(-1).to(wide),
+                    paths.spans, paths.scores.to(wide), paths.anchors)
 
 
 def _none(window: Items, place: Place) -> Paths:

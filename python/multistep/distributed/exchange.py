@@ -50,6 +50,31 @@ class Exchange:
             result.view(-1), tensor.view(-1), group=self.group, async_op=True))
         return Gathering(lambda: self._named(what, work.wait), result, tensor)
 
+    def pass_by(self, what: str, own: Sequence[Tensor], rows: Sequence[int],
+                look: Callable[..., None]) -> None:
+        """Calls ``look(rank, *tensors)`` with every rank's tensors [.., .., rows[rank], ..], in
+        rank order. While it looks at one's the next one's are on their way, and no others are held.
+        Every rank sees them all, whether it has use for them or not."""
+        def start(rank: int) -> list[Gathering]:
+            return [self._from(what, rank, one, rows[rank]) for one in own]
+
+        coming = start(0)
+        for rank in range(self.ranks):
+            here = [one.wait() for one in coming]
+            coming = start(rank + 1) if rank + 1 < self.ranks else []
+            look(rank, *here)
+
+    def _from(self, what: str, rank: int, own: Tensor, rows: int) -> Gathering:
+        """Starts to tell all ranks what one of them has."""
+        shape = (*own.shape[:2], rows, *own.shape[3:])
+        tensor = own.contiguous() if rank == self.rank else own.new_empty(shape)
+        if self.ranks == 1 or not tensor.numel():
+            return Gathering(lambda: None, tensor, tensor)
+        source = rank if self.group is None else dist.get_global_rank(self.group, rank)
+        work = self._named(what, lambda: dist.broadcast(tensor, source, group=self.group,
+                                                        async_op=True))
+        return Gathering(lambda: self._named(what, work.wait), tensor, tensor)
+
     def sum_parts(self, what: str, parts: Sequence[Tensor]) -> Tensor:
         """parts[r] is this rank's share of what rank r gets: the sum of all ranks' shares, added in
         rank order, so that its bits repeat."""

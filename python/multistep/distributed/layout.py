@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import torch
 from torch import Tensor
@@ -20,6 +20,18 @@ class Run(NamedTuple):
     rows: slice
     first: int
     """The position of the first row."""
+
+
+class Piece(NamedTuple):
+    """Rows of a rank that one call of the operator takes."""
+
+    rows: slice
+    first: int
+    """The position of the first of them in the sequence that they are of."""
+    keys: slice
+    """Which keys of all: those of their sequence."""
+    nobodys: bool = False
+    """Rows behind the last packed sequence, which have no keys."""
 
 
 class Layout:
@@ -48,6 +60,8 @@ class Layout:
                              f"of which {position} is the first that is not")
         self.digest = hashlib.sha256(str(self.rows).encode() + together.numpy().tobytes()
                                      ).hexdigest()
+        self._runs: dict[int, list[Run]] = {}
+        self._copies: dict[tuple[torch.device, Optional[int]], Tensor] = {}
         self.in_order = bool((self.order == torch.arange(self.length)).all())
 
     @classmethod
@@ -66,21 +80,51 @@ class Layout:
         parts = torch.arange(length).tensor_split(2 * integer("ranks", ranks, 1, 1 << 20))
         return cls([torch.cat([parts[r], parts[-1 - r]]) for r in range(ranks)])
 
-    def runs(self, rank: int) -> Iterator[Run]:
+    def runs(self, rank: int) -> list[Run]:
         """The runs of a rank's rows, in their order."""
-        positions = self.positions[rank]
-        if not len(positions):
-            return
-        cuts = ((positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1).tolist()
-        for begin, end in zip([0, *cuts], [*cuts, len(positions)]):
-            yield Run(slice(begin, end), int(positions[begin]))
+        if rank not in self._runs:
+            self._runs[rank] = list(_runs(self.positions[rank]))
+        return self._runs[rank]
+
+    def pieces(self, rank: int, bounds: Sequence[int]) -> Iterator[Piece]:
+        """A rank's rows in order, cut where their positions jump and where packed sequences end,
+        whose ``bounds`` these are, if any. A rank without rows has one piece without, by which its
+        gradients take part in exchanges."""
+        if not self.rows[rank]:
+            yield Piece(slice(0, 0), 0, slice(0, 0))
+        sequences = [(begin, end, False) for begin, end in zip(bounds, bounds[1:])]
+        sequences.append((bounds[-1] if bounds else 0, self.length, bool(bounds)))
+        for run in self.runs(rank):
+            past = run.first + run.rows.stop - run.rows.start
+            for begin, end, nobodys in sequences:
+                first, last = max(run.first, begin), min(past, end)
+                if first < last:
+                    rows = slice(*(run.rows.start + at - run.first for at in (first, last)))
+                    yield Piece(rows, first - begin, slice(begin, end), nobodys)
 
     def shard(self, tensor: Tensor, rank: int, dim: int = 2) -> Tensor:
         """A rank's rows of a whole tensor."""
-        return tensor.index_select(dim, self.positions[rank].to(tensor.device))
+        return tensor.index_select(dim, self._beside(tensor, rank))
 
     def whole(self, shards: Sequence[Tensor], dim: int = 2) -> Tensor:
         """The whole tensor from all ranks' rows."""
         together = torch.cat(list(shards), dim)
         return together if self.in_order else together.index_select(
-            dim, self.order.to(together.device))
+            dim, self._beside(together))
+
+    def _beside(self, tensor: Tensor, rank: Optional[int] = None) -> Tensor:
+        """A rank's positions, or the order, on a tensor's device. They are copied there once, as
+        the host would wait for it each time."""
+        key = tensor.device, rank
+        if key not in self._copies:
+            index = self.order if rank is None else self.positions[rank]
+            self._copies[key] = index.to(tensor.device)
+        return self._copies[key]
+
+
+def _runs(positions: Tensor) -> Iterator[Run]:
+    if not len(positions):
+        return
+    cuts = ((positions[1:] != positions[:-1] + 1).nonzero()[:, 0] + 1).tolist()
+    for begin, end in zip([0, *cuts], [*cuts, len(positions)]):
+        yield Run(slice(begin, end), int(positions[begin]))

@@ -1,35 +1,23 @@
 """Attention where queries and keys are sharded alike, for prefill and training: the keys are
-gathered, their gradients summed over ranks in float32 (SPEC 13)."""
+gathered, their gradients summed over ranks in float32, or they pass by in turn (SPEC 13)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
 
 from .. import _arrays
 from .._problem import Arguments, Attended, check_shapes, checked, each
-from ..torch import calls
+from ..torch import autograd, calls
+from . import passing
 from .exchange import Exchange, agree
 from .layout import Layout
 
 
-class Piece(NamedTuple):
-    """Rows of a rank that one call of the operator takes."""
-
-    rows: slice
-    first: int
-    """The position of the first of them in the sequence that they are of."""
-    keys: slice
-    """Which keys of all: those of their sequence."""
-    nobodys: bool = False
-    """Rows behind the last packed sequence, which have no keys."""
-
-
-def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], details: bool
-             ) -> Attended:
+def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], in_turn: bool,
+             details: bool) -> Attended:
     """What this rank's queries find."""
     on_host = not (isinstance(given.q, Tensor) and given.q.device.type == "cuda")
     bounds: list[int] = []
@@ -38,7 +26,7 @@ def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], det
         nonlocal given
         given = checked(each(calls.taken, given))
         bounds.extend(_bounds(given))
-        return _alike(given, layout, exchange)
+        return {"in_turn": in_turn, **_alike(given, layout, exchange, in_turn)}
 
     if on_host or layout is None:
         device = None if on_host else given.q.device
@@ -49,23 +37,36 @@ def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], det
     if bounds and bounds[-1] > layout.length:  # on every rank alike
         raise ValueError(f"cu_seqlens to {bounds[-1]}: to at most {layout.length}, the rows of all "
                          "ranks")
-    pieces = list(_pieces(layout, exchange.rank, bounds))
+    pieces = list(layout.pieces(exchange.rank, bounds))
+    if in_turn:
+        with torch.no_grad():
+            parts = passing.attended(given, exchange, layout, pieces)
+        return _together([_moved(found, piece.keys.start)
+                          for found, piece in zip(parts, pieces)])
     shards = [given.k, given.v, *([] if given.search_keys is None else [given.search_keys])]
     gathered = _Gather.apply(exchange, layout, [piece.keys for piece in pieces], *shards)
+    # Split, not sliced: the gradients of slices are wholes of zeros that are added up.
+    rows = [piece.rows.stop - piece.rows.start for piece in pieces]
+    q, *routing = ([*one.split(rows, 2)] for one in (given.q, *given.routing_queries))
     parts = []
     for i, piece in enumerate(pieces):
         k, v, *search = gathered[i * len(shards):(i + 1) * len(shards)]
         found = calls.attended(given._replace(
-            q=given.q[:, :, piece.rows], k=k, v=v,
-            routing_queries=[level[:, :, piece.rows] for level in given.routing_queries],
+            q=q[i], k=k, v=v, routing_queries=[level[i] for level in routing],
             search_keys=search[0] if search else None, query_offset=piece.first, cu_seqlens=None,
             start=piece.keys.stop - piece.keys.start if piece.nobodys else given.start), details)
         parts.append(_moved(found, piece.keys.start) if details else found)
+    return _together(parts)
+
+
+def _together(parts: list[Attended]) -> Attended:
+    """The rows of all pieces."""
     return Attended(*(torch.cat(fields, 2) if fields[0].dim() > 2 else fields[0]
                       for fields in zip(*parts)))
 
 
-def _alike(given: Arguments, layout: Optional[Layout], exchange: Exchange) -> dict[str, Any]:
+def _alike(given: Arguments, layout: Optional[Layout], exchange: Exchange, in_turn: bool
+           ) -> dict[str, Any]:
     """Checks a rank's arguments; what all ranks must have alike, and its number of rows."""
     rows = given.q.shape[2] if given.q.dim() == 4 else 0
     if given.length is not None or given.query_offset:
@@ -73,6 +74,9 @@ def _alike(given: Arguments, layout: Optional[Layout], exchange: Exchange) -> di
                          "decode() has replicated queries")
     sizes = check_shapes(given._replace(cu_seqlens=None))
     calls.require_like_q(given)
+    if in_turn and autograd.will_go_back([*given[:4], given.search_keys]):
+        raise NotImplementedError("multistep: no gradients where keys pass by in turn; gather "
+                                  "them, or use torch.no_grad()")
     if sizes.keys != rows:
         raise ValueError(f"k of {sizes.keys} rows: {rows} here, those of q")
     if layout is not None and len(layout.rows) != exchange.ranks:
@@ -102,22 +106,6 @@ def _bounds(given: Arguments) -> list[int]:
     if given.q.shape[0] != 1 or given.start is not None:
         raise ValueError("batch and start: 1 and None beside cu_seqlens")
     return bounds
-
-
-def _pieces(layout: Layout, rank: int, bounds: list[int]) -> Iterator[Piece]:
-    """A rank's rows, cut where their positions jump and where sequences end. A rank without rows
-    has one piece without, by which its gradients take part in the exchange."""
-    if not layout.rows[rank]:
-        yield Piece(slice(0, 0), 0, slice(0, 0))
-    sequences = [(begin, end, False) for begin, end in zip(bounds, bounds[1:])]
-    sequences.append((bounds[-1] if bounds else 0, layout.length, bool(bounds)))
-    for run in layout.runs(rank):
-        past = run.first + run.rows.stop - run.rows.start
-        for begin, end, nobodys in sequences:
-            first, last = max(run.first, begin), min(past, end)
-            if first < last:
-                rows = slice(*(run.rows.start + at - run.first for at in (first, last)))
-                yield Piece(rows, first - begin, slice(begin, end), nobodys)
 
 
 class _Gather(torch.autograd.Function):

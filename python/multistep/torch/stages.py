@@ -38,27 +38,36 @@ def search_level(query: Tensor, keys: Tensor, place: Place, level: int, parents:
         return found
 
 
-def merge_paths(found: LevelPaths, parents: Optional[Paths]) -> Paths:
-    """The best of [shards, ..], in the one order of paths, and where they come from."""
+def best_paths(found: LevelPaths) -> LevelPaths:
+    """The best of [shards, ..], in the one order of paths."""
     if found.scores.device.type != "cuda":
-        best = LevelPaths(*map(torch.from_numpy, _stages.merge_paths(found)))
-    else:
-        with torch.cuda.device(found.scores.device):
-            shards, *rows, top_k = found.scores.shape
-            best = _no_paths(found.scores, (*rows, top_k))
-            given = LevelPaths(*(
-                _floats(name, tensor, found.scores) if name == "scores" else
-                _integers(name, tensor, found.scores) for name, tensor in found._asdict().items()))
-            kernels.launch(
-                _core.CudaMergePaths(), found.scores, shards=shards,
-                rows=best.scores.numel() // top_k, top_k=top_k, **given._asdict(),
-                **{f"merged_{name}": tensor for name, tensor in best._asdict().items()})
+        return LevelPaths(*map(torch.from_numpy, _stages.merge_paths(found)))
+    with torch.cuda.device(found.scores.device):
+        shards, *rows, top_k = found.scores.shape
+        best = _no_paths(found.scores, (*rows, top_k))
+        given = LevelPaths(*(
+            _floats(name, tensor, found.scores) if name == "scores" else
+            _integers(name, tensor, found.scores) for name, tensor in found._asdict().items()))
+        kernels.launch(
+            _core.CudaMergePaths(), found.scores, shards=shards,
+            rows=best.scores.numel() // top_k, top_k=top_k, **given._asdict(),
+            **{f"merged_{name}": tensor for name, tensor in best._asdict().items()})
+        return best
+
+
+def from_parents(best: LevelPaths, parents: Optional[Paths]) -> Paths:
+    """The paths that a level's best make with what is above them."""
     anchors = best.anchors.unsqueeze(-1)
     if parents is not None:
         of = best.ranks.clamp(min=0).long().unsqueeze(-1)
         above = parents.anchors.gather(-2, of.expand(*of.shape[:-1], parents.anchors.shape[-1]))
         anchors = torch.cat([torch.where(anchors < 0, -1, above), anchors], -1)
     return Paths(best.spans, best.scores, anchors)
+
+
+def merge_paths(found: LevelPaths, parents: Optional[Paths]) -> Paths:
+    """The best of [shards, ..], in the one order of paths, and where they come from."""
+    return from_parents(best_paths(found), parents)
 
 
 def attend_items(q: Tensor, k: Tensor, v: Tensor, place: Place, spans: Optional[Tensor],
