@@ -181,7 +181,6 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
   float* kept_scores[2] = {};
   for (Index m = first; m <= last; ++m) {
     LevelSearch level = level_of(m);
-    if (fast_ && rows_.pages.table && m > 1) require_few_parents(m);
     level.as_product =
         fast_ && searches_product(schedule.plan().schedule(), m, rows_, longest_row(args.shape),
                                   current_device().multiprocessors);
@@ -198,16 +197,6 @@ Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     sorting_.push_back(nullptr);
     if (fast_ && search_needs_lists(level)) take_lists(arena);
   }
-}
-
-// Not understood yet: the kernel for many parents finds other bits in pages than in dense keys.
-void Search::require_few_parents(Index m) const {
-  const int top_k = narrow(args_.schedule->top_k());
-  const int multiprocessors = current_device().multiprocessors;
-  require(units_are_few(rows_, top_k, true, multiprocessors),
-          "block_table: {} parents of level {} in pages at once: below {}; decode fewer sequences "
-          "a call",
-          rows_.total() * top_k, m, Index{8} * multiprocessors);
 }
 
 LevelSearch Search::level_of(Index m) const {
@@ -247,7 +236,18 @@ void Search::set_counters(std::int32_t* counters, std::int64_t count) {
   scratch_.front().counter_count = count;
 }
 
+/// Level 1's fast kernels do it on their way, the product's and the plain ones do not.
+void Search::reset_counters(Stream stream) const {
+  const SearchScratch& scratch = scratch_.front();
+  const bool on_the_way = fast_ && !levels_.front().as_product;
+  if (!scratch.counters || on_the_way || faulty(rows_.fault, Fault::counters_left)) return;
+  check(cudaMemsetAsync(scratch.counters, 0, static_cast<std::size_t>(scratch.counter_count) * 4,
+                        stream),
+        "cudaMemsetAsync");
+}
+
 void Search::launch(Stream stream) {
+  reset_counters(stream);
   for (std::size_t m = 0; m < levels_.size();) {
     const LevelSearch& level = levels_[m];
     if (!fast_) {

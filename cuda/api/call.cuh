@@ -48,7 +48,7 @@ class Search {
   /// Lays out scratch for the queries of `rows`; from an arena without a base it only counts.
   Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena);
 
-  /// Sets counters to 0 on the way: whoever waits for the search can rely on it.
+  /// launch() sets these to 0: whoever waits for the search can rely on it.
   void set_counters(std::int32_t* counters, std::int64_t count);
   void launch(Stream stream);
   /// The anchors of more than one level, where they are wanted: what needs the spans alone goes
@@ -57,7 +57,7 @@ class Search {
 
  private:
   LevelSearch level_of(Index m) const;  // after those above it
-  void require_few_parents(Index m) const;
+  void reset_counters(Stream stream) const;
   void take_lists(Arena& arena);
   static SpanAttend pairs_of(const LevelSearch& level);
 

@@ -330,7 +330,8 @@ struct SearchScratch {
   FoundPath* lists;           // [batch, heads, count, top_k, top_k], where search_needs_lists()
   const std::int32_t* order;  // the (query row, parent) pairs so that neighbours search nearby
                               // keys; null: as they come
-  std::int32_t* counters;     // [counter_count], set to 0 on the way; or null
+  std::int32_t* counters;     // [counter_count], which search_few() and search_shared() set to 0
+                              // on the way; or null
   std::int64_t counter_count;
 };
 /// A unit is what searches one segment: at level 1 a query with up to kSearchHeads heads of a KV

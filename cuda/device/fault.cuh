@@ -47,6 +47,7 @@ enum class Fault : int {
   late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
   wanted_tile_skipped,  // key tiles in which no row's span begins or ends are not attended to
   page_table_ignored,   // keys in pages are all read from page 0
+  counters_left,        // decoding counts parts on from what its workspace held
 };
 
 #ifdef MULTISTEP_FAULTS
@@ -58,13 +59,13 @@ extern std::int64_t injected_chunk_pairs;
 inline std::int64_t chunk_pairs(std::int64_t usual) {
   return injected_chunk_pairs > 0 ? injected_chunk_pairs : usual;
 }
-__device__ inline bool faulty(int injected, Fault fault) {
+__host__ __device__ inline bool faulty(int injected, Fault fault) {
   return injected == static_cast<int>(fault);
 }
 #else
 inline int current_fault() { return 0; }
 inline std::int64_t chunk_pairs(std::int64_t usual) { return usual; }
-__device__ constexpr bool faulty(int, Fault) { return false; }
+__host__ __device__ constexpr bool faulty(int, Fault) { return false; }
 #endif
 
 }  // namespace multistep::cuda

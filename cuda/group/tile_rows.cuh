@@ -117,7 +117,7 @@ struct KeyTiles {
 
   static __device__ KeyTiles of(DeviceSpan any) {
     if (any.end <= any.begin) return {0, 0};
-    return {any.begin / kKeys, (any.end + kKeys - 1) / kKeys};
+    return {any.begin / kKeys, (any.end - 1) / kKeys + 1};
   }
   static __device__ KeyTiles of(const Tile& a, const Tile& b) {
     const KeyTiles first = of(a.any);
@@ -160,15 +160,16 @@ struct TileTask {
 /// among those that are found one after another. Whole warp.
 template <int kKeys, int kSpans>
 __device__ int next_wanted(int j, const DeviceSpan (&spans)[kSpans], int fault) {
-  const int past = (j + 1) * kKeys;
+  const int last = j * kKeys + (kKeys - 1);
   int next = INT_MAX;
 #pragma unroll
   for (const DeviceSpan span : spans) {
-    if (span.end <= max(span.begin, past)) continue;
-    const int skipped = faulty(fault, Fault::wanted_tile_skipped) ? span.end - 1 : past;
-    next = min(next, span.begin < past ? skipped : span.begin);
+    if (span.end <= span.begin || span.end - 1 <= last) continue;
+    const int skipped = faulty(fault, Fault::wanted_tile_skipped) ? span.end - 1 : last + 1;
+    next = min(next, span.begin <= last ? skipped : span.begin);
   }
-  return __reduce_min_sync(kFullWarp, next) / kKeys;
+  next = __reduce_min_sync(kFullWarp, next);
+  return next == INT_MAX ? INT_MAX : next / kKeys;
 }
 
 /// The key tiles that some row of a task looks at, one after another; a warp, of which each lane

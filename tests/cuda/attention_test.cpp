@@ -321,7 +321,7 @@ TEST_CASE("GPU attention of some queries on a long context", "[attention]") {
       options.query_offset = 20000 - queries;
       options.start = {37};
       options.values = Values::integers;
-      CAPTURE(schedule.steps, to_string(schedule.level(1).rule), queries);
+      CAPTURE(name(schedule), queries);
       const Problem problem = make_problem(options);
       const Whole got = gpu::attention(OnDevice(problem, options.dtype), Rung::fast);
       CHECK(wrong_exactly(problem, options.dtype, got) == "");

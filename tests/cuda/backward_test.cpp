@@ -130,7 +130,7 @@ TEST_CASE("GPU gradients of every rule and number of steps", "[backward]") {
   for (const Schedule& schedule : all_rules()) {
     for (const Dtype dtype : kDtypes) {
       for (const Index window_index : {0, 3}) {
-        CAPTURE(schedule.steps, window_index);
+        CAPTURE(name(schedule));
         Options options = prefill(schedule);
         options.schedule.window_index = window_index;
         options.dtype = dtype;

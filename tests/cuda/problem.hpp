@@ -32,6 +32,11 @@ inline constexpr Dtype kDtypes[] = {Dtype::bf16, Dtype::fp16};
 
 inline std::string name(Rung rung) { return rung == Rung::plain ? "plain" : "fast"; }
 inline std::string name(Dtype dtype) { return dtype == Dtype::bf16 ? "bf16" : "fp16"; }
+inline std::string name(const Schedule& schedule) {
+  std::string rules;
+  for (const auto& level : schedule.levels) rules += std::string(to_string(level.rule)) + ", ";
+  return rules + "w = " + std::to_string(schedule.window_index);
+}
 
 enum class Values {
   integers,  // -2 ... 2: scores are exact in float32 whatever the order of the sum; ties everywhere

@@ -88,7 +88,7 @@ TEST_CASE("Twenty GPU runs give the same bits", "[robust]") {
       const Problem problem = make_problem(options_for(schedule, queries, Values::rough));
       const OnDevice device(problem, Dtype::bf16);
       for (const Rung rung : kRungs) {
-        CAPTURE(schedule.steps, queries, name(rung));
+        CAPTURE(name(schedule), queries, name(rung));
         const Whole first = gpu::attention(device, rung);
         const Attended window = attend(device, rung, {});
         bool same = true;
@@ -110,7 +110,7 @@ TEST_CASE("GPU sequences do not depend on their batch", "[robust]") {
       const OnDevice together(problem, Dtype::bf16);
       const OnDevice turned(batches(problem, {2, 0, 1}), Dtype::bf16);
       for (const Rung rung : kRungs) {
-        CAPTURE(schedule.steps, queries, name(rung));
+        CAPTURE(name(schedule), queries, name(rung));
         const std::vector<float> whole = gpu::attention(together, rung).output;
         CHECK(same_bits(gpu::attention(turned, rung).output, reordered(whole, {2, 0, 1})));
         const Index size = static_cast<Index>(whole.size()) / 3;
@@ -145,7 +145,7 @@ TEST_CASE("Permuting heads permutes the GPU's output", "[robust]") {
       const OnDevice device(problem, Dtype::bf16);
       const OnDevice other(permuted, Dtype::bf16);
       for (const Rung rung : kRungs) {
-        CAPTURE(schedule.steps, queries, name(rung));
+        CAPTURE(name(schedule), queries, name(rung));
         CHECK(same_bits(gpu::attention(other, rung).output,
                         reordered(gpu::attention(device, rung).output, heads)));
       }
@@ -158,7 +158,7 @@ TEST_CASE("GPU padding and spare tail may hold anything", "[robust]") {
     for (const Index queries : {1, 130}) {
       for (const Index head_dim : {64, 96, 128}) {
         for (const float anything : {kNaN, INFINITY, -INFINITY}) {
-          CAPTURE(schedule.steps, queries, head_dim, anything);
+          CAPTURE(name(schedule), queries, head_dim, anything);
           Options options = options_for(schedule, queries, Values::integers);
           options.head_dim = head_dim;
           const Problem clean = make_problem(options);

@@ -221,7 +221,7 @@ TEST_CASE("GPU shards of a context, merged, are the whole", "[shard]") {
   schedules.back().window_index = 3;
   schedules.push_back(inputs::uniform_schedule(Rule::power, 3, 1, 5));
   for (const Schedule& schedule : schedules) {
-    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    CAPTURE(name(schedule));
     const Problem problem = make_problem(sharded(schedule));
     for (const auto& cuts : kCuts) check_shards(problem, Dtype::bf16, cuts, false);
   }

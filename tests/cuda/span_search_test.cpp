@@ -69,7 +69,7 @@ void require_product(const Problem& problem) {
 
 TEST_CASE("GPU search keeps the oracle's paths for every preset", "[search]") {
   for (const Schedule& schedule : presets()) {
-    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    CAPTURE(name(schedule));
     for (const Dtype dtype : kDtypes) {
       Options options = prefill(schedule);
       options.dtype = dtype;
@@ -87,7 +87,7 @@ TEST_CASE("GPU search at perfect powers and their neighbours", "[search]") {
   schedules.back().window_index = 31;  // W = 1023
   for (const Schedule& schedule : schedules) {
     for (const Index power : {64, 256, 1024, 4096}) {
-      CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule), power);
+      CAPTURE(name(schedule), power);
       Options options;
       options.schedule = schedule;
       options.query_offset = power - 2;  // segments of power - 1, power and power + 1 keys
@@ -287,7 +287,7 @@ TEST_CASE("GPU search with a scale, and with K searched", "[search]") {
 TEST_CASE("GPU search gives ties to the smaller keys, then to the first parents",
           "[search][fault]") {
   for (const Schedule& schedule : presets()) {
-    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    CAPTURE(name(schedule));
     Options options = prefill(schedule);
     options.schedule.top_k = 4;
     Problem problem = make_problem(options);
@@ -339,7 +339,7 @@ TEST_CASE("GPU search without a path", "[search]") {
 
 TEST_CASE("GPU search one level at a time is the search of all levels", "[search]") {
   for (const Schedule& schedule : presets()) {
-    CAPTURE(schedule.steps, schedule.window_index, to_string(schedule.level(1).rule));
+    CAPTURE(name(schedule));
     Options options = prefill(schedule);
     options.schedule.top_k = 3;
     const Problem problem = make_problem(options);
