@@ -213,7 +213,7 @@ struct KeyOwner {
     multiply_keys<T>(logits, owned.key[half], rows.query);
     multiply_keys<T>(by_weights, owned.value[half], rows.by_output);
     finish_products<0>(logits, by_weights);
-    const bool inside = first_key >= tile.all.begin && first_key + 64 <= tile.all.end;
+    const bool inside = first_key >= tile.all.begin && tile.all.end - first_key >= 64;
     inside ? weigh<false>(logits, by_weights, rows, key)
            : weigh<true>(logits, by_weights, rows, key);
     pack_weights<T>(weights, logits);

@@ -152,7 +152,7 @@ struct QueryConsumer {
       finish_products<1>(logits, by_logits, sum);  // dS K of the tile before, too
       if (j > range.begin) stages.keys().release(item - 1);
       const int first = j * kKeys;
-      const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+      const bool inside = first >= tile.all.begin && tile.all.end - first >= kKeys;
       inside ? weigh<false>(logits, first, rows) : weigh<true>(logits, first, rows);
       finish_products<0>(by_weights);
       stages.values().release(item);

@@ -52,7 +52,7 @@ __device__ void finish_logits(float (&logits)[kLogits], const TileScale& scale, 
     for (float& logit : logits) logit *= scale.before;
   }
   const int first = j * kKeys;
-  const bool inside = first >= tile.all.begin && first + kKeys <= tile.all.end;
+  const bool inside = first >= tile.all.begin && tile.all.end - first >= kKeys;
   if (!inside && !faulty(fault, Fault::mask_missing)) mask_logits(logits, first, rows);
 }
 

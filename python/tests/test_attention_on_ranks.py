@@ -190,6 +190,35 @@ def test_two_ranks_keys_are_held(ranks):
     assert max(ranks.run(held_case)) == min(2, ranks.world - 1)
 
 
+def twice_case(rank, world):
+    """A gradient of a gradient."""
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing, _ = make(schedule, queries=5, keys=5)
+    output = md.attention(q, k.requires_grad_(), v, routing, schedule)
+    by_k, = torch.autograd.grad(output.square().sum(), k, create_graph=True)
+    by_k.square().sum().backward()
+
+
+def test_no_gradients_of_gradients(three):
+    for good, error in three.outcomes(twice_case):
+        assert not good and ("once_differentiable" in error or "gradients of gradients" in error)
+
+
+def kernels_case(rank, world, in_turn):
+    schedule = SCHEDULES["nstep2"]
+    q, k, v, routing, _ = make(schedule, queries=5, keys=5)
+    return md.attention(q, k, v, routing, schedule, in_turn=in_turn,
+                        kernels="fast" if rank == 1 else "automatic")
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_kernels_that_there_are_not(three, in_turn):
+    found = three.outcomes(kernels_case, in_turn, patience=20)
+    for rank, (good, error) in enumerate(found):
+        assert not good and error.startswith("ValueError: kernels 'fast'" if rank == 1 else
+                                             "ValueError: attention: rank 1 refused"), error
+
+
 def no_gradient_case(rank, world):
     """Of queries alone; of values alone; none."""
     schedule = SCHEDULES["nstep2"]

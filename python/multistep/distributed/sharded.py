@@ -7,6 +7,7 @@ from typing import Any, Optional
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .. import _arrays
 from .._problem import Arguments, Attended, check_shapes, checked, each
@@ -14,6 +15,7 @@ from ..torch import autograd, calls
 from . import passing
 from .exchange import Exchange, agree
 from .layout import Layout
+from .pieces import require_kernels
 
 
 def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], in_turn: bool,
@@ -74,6 +76,7 @@ def _alike(given: Arguments, layout: Optional[Layout], exchange: Exchange, in_tu
                          "decode() has replicated queries")
     sizes = check_shapes(given._replace(cu_seqlens=None))
     calls.require_like_q(given)
+    require_kernels(given.kernels, given.q)
     if in_turn and autograd.will_go_back([*given[:4], given.search_keys]):
         raise NotImplementedError("multistep: no gradients where keys pass by in turn; gather "
                                   "them, or use torch.no_grad()")
@@ -126,6 +129,7 @@ class _Gather(torch.autograd.Function):
         return tuple(array[:, :, part] for part in keys for array in whole)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *by: Optional[Tensor]) -> tuple[Any, ...]:
         layout, like = ctx.layout, ctx.like
         arrays, batch, heads, _, head_dim = like.shape
@@ -142,5 +146,5 @@ class _Gather(torch.autograd.Function):
 def _moved(found: Attended, by: int) -> Attended:
     """Spans and anchors among the keys of all sequences; unused slots stay."""
     used = found.spans[..., 1:] > found.spans[..., :1]
-    return found._replace(spans=found.spans + by * used,
-                          anchors=found.anchors + by * (found.anchors >= 0))
+    return found._replace(spans=torch.where(used, found.spans + by, found.spans),
+                          anchors=torch.where(found.anchors < 0, -1, found.anchors + by))

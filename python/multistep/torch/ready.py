@@ -36,7 +36,7 @@ def key_of(given: Arguments, details: bool) -> Optional[tuple[Any, ...]]:
     key: list[Any] = [details]
     values: Sequence[Any] = given
     for value in values:
-        for one in value if type(value) is list else (value,):
+        for one in value if value is given.routing_queries else (value,):
             kind = type(one)
             if kind is Tensor:
                 if (torch._C._dispatch_keys(one).raw_repr() not in plain
