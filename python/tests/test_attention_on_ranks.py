@@ -190,6 +190,15 @@ def test_two_ranks_keys_are_held(ranks):
     assert max(ranks.run(held_case)) == min(2, ranks.world - 1)
 
 
+def test_the_kernels_integers_stay_theirs():
+    """int32, and what is not used stays."""
+    spans = torch.tensor([[2, 5], [0, 0]], dtype=torch.int32)
+    anchors = torch.tensor([[4], [-1]], dtype=torch.int32)
+    found = md.sharded._moved(multistep.Attended(None, None, None, spans, None, anchors), 7)
+    assert found.spans.dtype == found.anchors.dtype == torch.int32
+    assert found.spans.tolist() == [[9, 12], [0, 0]] and found.anchors.tolist() == [[11], [-1]]
+
+
 def twice_case(rank, world):
     """A gradient of a gradient."""
     schedule = SCHEDULES["nstep2"]

@@ -114,7 +114,8 @@ def test_a_call_that_was_right_lets_no_wrong_one_through(made):
         {"start": [0, -1]}, {"start": True}, {"length": torch.tensor([[20, 9]])},
         {"length": torch.tensor([True, False])}, {"length": -1}, {"length": None},
         {"length": torch.tensor([20, 9]), "cu_seqlens": torch.tensor([0, 20])},
-        {"cu_seqlens": torch.tensor([0, 20])}, {"offset": 0}]
+        {"cu_seqlens": torch.tensor([0, 20])}, {"offset": 0}, {"top_k": [1]}, {"k": [x["k"]]},
+        {"search_scale": [1.0]}, {"search_keys": [x["k"]]}]
     fresh = []
     for one in wrong:
         ready._calls.clear()
