@@ -60,20 +60,20 @@ class Tree {
   /// on either side.
   Json around(Index m, const Segment& segment, Index key) {
     if (m == plan_.steps()) return Json::array();
-    Json newer;
-    Json older;
+    std::optional<Choice> newer;
+    std::optional<Choice> older;
     Json nodes = Json::array();
     for (const Choice choice : Choices(plan_, m, segment)) {
       if (choice.span.contains(key)) {
         nodes.push_back(node(m, choice, around(m + 1, choice.span, key)));
       } else if (choice.span.begin > key) {
-        newer = node(m, choice, Json::array());
-      } else if (older.is_null()) {
-        older = node(m, choice, Json::array());
+        newer = choice;
+      } else if (!older) {
+        older = choice;
       }
     }
-    if (!newer.is_null()) nodes.insert(nodes.begin(), newer);
-    if (!older.is_null()) nodes.push_back(older);
+    if (newer) nodes.insert(nodes.begin(), node(m, *newer, Json::array()));
+    if (older) nodes.push_back(node(m, *older, Json::array()));
     return nodes;
   }
 

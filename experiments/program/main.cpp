@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <new>
 #include <string>
 #include <string_view>
@@ -54,6 +55,7 @@ void hold_standard_descriptors() {
 
 int main(int count, char** arguments) {
   hold_standard_descriptors();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file past the limit is an error, told like any other
   CLI::App app(
       "Superlinear multi-step attention: does a schedule reach every key, what does it cost, and "
       "what is the right answer?\nExit codes: 0 holds, 1 a hole or a mismatch was found, 2 usage "

@@ -145,16 +145,26 @@ Json measure_pattern(const Pattern& pattern, Index length, Index samples, std::u
           {"work", all(scored + attended)}};
 }
 
-/// The exponent that the work of a sequence nears: 1 + 1/N with the default exponents; with two
-/// steps of others, 1 + 1/e of the anchors or 1 + that of the spans, whichever is more.
+/// The exponent that the work of a sequence nears: 1 more than that of the step with most choices.
+/// A level with segments of n keys has n^(1/e) stripes, or n^(1/M) parts; each stands for
+/// n^(1-1/e), n^(1-1/M) or, by the power rule, n^q keys, of a level whose factors are 0 for one.
 double theory(const Schedule& schedule) {
-  if (schedule.steps != 2 || !has_stripes(schedule.level(1).rule)) {
-    return 1 + 1 / static_cast<double>(schedule.steps);
+  double keys = 1;  // of a segment, as an exponent of L
+  double most = 0;
+  for (Index m = 1; m < schedule.steps; ++m) {
+    const Level& level = schedule.level(m);
+    const double choices =
+        1 / (has_stripes(level.rule) ? to_double(level.exponent)
+                                     : static_cast<double>(schedule.steps - m + 1));
+    most = std::max(most, keys * choices);
+    if (level.rule != Rule::power) {
+      keys -= keys * choices;
+    } else {
+      const bool anchor_alone = level.backward.numerator == 0 && level.forward.numerator == 0;
+      keys *= anchor_alone ? 0 : to_double(level.span_exponent);
+    }
   }
-  const Level& level = schedule.level(1);
-  const double anchors = 1 / to_double(level.exponent);
-  return 1 + std::max(anchors,
-                      level.rule == Rule::power ? to_double(level.span_exponent) : 1 - anchors);
+  return 1 + std::max(most, keys);
 }
 
 /// Mean work of one path of the last query for N = 1 ... log2 L, by each preset of any steps:

@@ -226,7 +226,7 @@ def kernels_case(rank, world, in_turn):
 
 @pytest.mark.parametrize("in_turn", [False, True])
 def test_kernels_that_there_are_not(three, in_turn):
-    found = three.outcomes(kernels_case, in_turn, patience=20)
+    found = three.outcomes(kernels_case, in_turn)
     for rank, (good, error) in enumerate(found):
         assert not good and error.startswith("ValueError: kernels 'fast'" if rank == 1 else
                                              "ValueError: attention: rank 1 refused"), error
@@ -283,7 +283,7 @@ def refusing_attention_case(rank, world, change):
     ("in turn", "ValueError: in_turn True on rank 1: rank 1 ", "ValueError: in_turn False on "),
 ])
 def test_all_ranks_refuse_attention_together(three, change, own, others):
-    found = three.outcomes(refusing_attention_case, change, patience=20)
+    found = three.outcomes(refusing_attention_case, change)
     for rank, (good, error) in enumerate(found):
         assert not good and error.startswith(own if rank == 1 or others is None else others), error
 
@@ -329,9 +329,9 @@ def test_keys_in_turn_have_no_gradients(three):
 
 
 def test_a_rank_that_dies_while_keys_pass_by():
-    group = Ranks(3, seconds=4)
+    group = Ranks(3, seconds=10)
     try:
-        found = group.outcomes(dying_in_turn_case, patience=30)
+        found = group.outcomes(dying_in_turn_case)
     finally:
         group.close()
     for rank in (0, 1):
@@ -340,9 +340,9 @@ def test_a_rank_that_dies_while_keys_pass_by():
 
 
 def test_a_backward_that_a_rank_leaves_out():
-    group = Ranks(3, seconds=4)
+    group = Ranks(3, seconds=10)
     try:
-        found = group.outcomes(leaving_case, patience=30)
+        found = group.outcomes(leaving_case)
     finally:
         group.close()
     for rank in (0, 2):

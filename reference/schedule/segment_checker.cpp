@@ -62,18 +62,28 @@ SegmentChecker::~SegmentChecker() = default;
 
 bool SegmentChecker::covered(Index query, Index start) {
   const Segment segment = plan_.searched(query, start);
-  return segment.empty() || covered_segment(1, segment);
+  return segment.empty() ||
+         ask_again_when_full(
+             asked_, [&] { return covered_segment(1, segment); }, [&] { forget(); });
 }
 
 std::vector<Span> SegmentChecker::holes(Index query, Index start) {
   const Segment segment = plan_.searched(query, start);
   std::vector<Span> holes;
   if (segment.empty()) return holes;
-  for (const Distances& hole : segment_holes(1, segment)) {
-    holes.push_back(hole.in(segment));
-  }
+  const std::vector<Distances> found = ask_again_when_full(
+      asked_, [&] { return segment_holes(1, segment); }, [&] { forget(); });
+  for (const Distances& hole : found) holes.push_back(hole.in(segment));
   std::reverse(holes.begin(), holes.end());
   return holes;
+}
+
+void SegmentChecker::forget() {
+  for (Index m = 1; m <= plan_.steps(); ++m) {
+    Memory fresh;
+    fresh.pulse = memory(m).pulse;
+    memory(m) = std::move(fresh);
+  }
 }
 
 SegmentChecker::Memory& SegmentChecker::memory(Index m) {

@@ -106,7 +106,10 @@ MostChoices::MostChoices(const StripePlan& plan)
 std::vector<Index> MostChoices::of(Index query, Index start) {
   const Segment segment = first_segment(plan_, query, start);
   if (segment.empty()) return std::vector<Index>(static_cast<std::size_t>(plan_.steps()), 0);
-  return plan_.steps() == 1 ? std::vector<Index>{segment.length()} : of_cut(1, segment);
+  if (plan_.steps() == 1) return {segment.length()};
+  return ask_again_when_full(
+      asked_, [&] { return of_cut(1, segment); },
+      [&] { std::ranges::for_each(known_, [](auto& m) { m.clear(); }); });
 }
 
 Index MostChoices::sum(Index query, Index start) {

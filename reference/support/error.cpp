@@ -17,9 +17,11 @@ void require_within(std::string_view name, std::int64_t value, std::int64_t low,
 }
 
 void require_few_segments(std::size_t count, std::int64_t length) {
-  require(count <= kMaxSegments,
-          "length {}: its segments have more than {} different lengths; shorten the sequence",
-          length, kMaxSegments);
+  if (count <= kMaxSegments) return;
+  throw TooManySegments(
+      fmt::format("length {}: its segments have more than {} different lengths; shorten the "
+                  "sequence",
+                  length, kMaxSegments));
 }
 
 void require_array_size(std::initializer_list<std::int64_t> extents) {

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <stdexcept>
 #include <string_view>
+#include <utility>
 
 namespace multistep {
 
@@ -25,9 +27,27 @@ void require(bool holds, fmt::format_string<Values...> message, Values&&... valu
 
 void require_within(std::string_view name, std::int64_t value, std::int64_t low, std::int64_t high);
 
-/// Throws where a recursion over the segments of a schedule meets too many different lengths.
+/// Throws TooManySegments where a recursion over the segments of a schedule has met more different
+/// ones than it remembers.
 inline constexpr std::size_t kMaxSegments = 1'000'000;
+class TooManySegments : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
 void require_few_segments(std::size_t count, std::int64_t length);
+
+/// What `ask` answers about a query: where its segments and those remembered of queries `asked`
+/// before are too many, then after `forget`. So a query is refused for its own alone.
+template <class Ask, class Forget>
+auto ask_again_when_full(bool& asked, Ask&& ask, Forget&& forget) {
+  if (std::exchange(asked, true)) {
+    try {
+      return ask();
+    } catch (const TooManySegments&) {
+      forget();
+    }
+  }
+  return ask();
+}
 
 /// Throws unless an array of these extents, 0 or more each, stays below 2^60 bytes as doubles.
 void require_array_size(std::initializer_list<std::int64_t> extents);

@@ -44,6 +44,13 @@ class Explain(Case):
         self.assertEqual(tree["anchors"][0]["span"], {"begin": 1, "end": 8})
         self.assertIn("EXCLUDED", self.answer(*arguments, code=1))
 
+    def test_an_excluded_key_of_a_long_context(self):
+        """The spans between the newest key and it are millions."""
+        tree = self.json("explain", "--position", "4000000000000", "--key", 2, "--rule", "power",
+                         "--backward", "1/2", code=1)
+        self.assertEqual([node["span"] for node in tree["anchors"]],
+                         [{"begin": 2_999_999, "end": 4_000_001}, {"begin": 0, "end": 2}])
+
     def test_a_key_in_the_window(self):
         self.assertIn("the window has it", self.answer("explain", "--position", 9, "--key", 9,
                                                        "--window-index", 1))

@@ -7,6 +7,7 @@ Usage: output_test.py PROGRAM [unittest arguments]
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import tempfile
 
@@ -53,6 +54,16 @@ class Output(Case):
                               capture_output=True, text=True)
         self.assertEqual((done.returncode, done.stderr), (2, "multistep verify: standard output: "
                                                           "cannot be written (Bad file descriptor)\n"))
+
+    def test_a_file_past_the_limit_of_files(self):
+        path = self.folder / "report.json"
+        done = subprocess.run([program.PROGRAM, *map(str, self.VERIFY), "--output", path],
+                              capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(
+                                  resource.RLIMIT_FSIZE, (64, 64)))
+        self.assertEqual((done.returncode, done.stderr),
+                         (2, f"multistep verify: --output {path}: a file that can be written "
+                             "(File too large)\n"))
+        self.assertEqual(self.entries(), [])
 
     def test_options_without_their_values(self):
         for option in ("--output", "--spans", "--length", "--seed"):

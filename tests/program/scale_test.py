@@ -19,12 +19,25 @@ class Scale(Case):
         self.assertEqual([run["steps"] for run in result["runs"]], [1, 2, 3, 4])
         for run_ in result["runs"]:
             fit = run_["fit"]
-            self.assertEqual(fit["theory"], 1 + 1 / run_["steps"])
+            self.assertAlmostEqual(fit["theory"], 1 + 1 / run_["steps"], places=12)
             self.assertAlmostEqual(fit["exponent"], fit["theory"], delta=0.06)
             self.assertTrue(fit["low"] <= fit["exponent"] <= fit["high"])
             for point in run_["points"]:
                 self.assertEqual(point["drawn_work"],
                                  point["anchors_scored"] + point["keys_attended"])
+
+    def test_the_theory_of_other_exponents(self):
+        """The step with most choices tells; what is counted comes near."""
+        for theory, *options in (
+                (1 + 1 / 2, "--steps", 3, "--rule", "tight", "--exponent", 2),  # 1/2, 1/4, 1/4
+                (1 + 2 / 3, "--steps", 3, "--exponent", "3/2"),  # 2/3, 1/6, 1/6
+                (1 + 3 / 8, "--steps", 3, "--exponent", 4),  # 1/4, 3/8, 3/8
+                (1 + 1 / 2, "--steps", 2, "--rule", "power", "--backward", 0)):  # 1/2, 0
+            with self.subTest(options=options):
+                fit = self.json("scale", *options, "--lengths", "64Ki,1Mi,16Mi", "--samples",
+                                256)["runs"][0]["fit"]
+                self.assertAlmostEqual(fit["theory"], theory, places=12)
+                self.assertAlmostEqual(fit["exponent"], theory, delta=0.06)
 
     def test_the_lower_bound_is_of_the_choices_and_not_of_drawn_work(self):
         """Random paths do less than the bound; what the steps offer does not."""
@@ -83,8 +96,8 @@ class Scale(Case):
         self.assertEqual([(run["config"], run["rule"], run["steps"]) for run in result["runs"]],
                          [("dense", "dense", 1), ("nstep2", "nstep", 2), ("even3", "even", 3),
                           ("tight4", "tight", 4), ("paper", "paper", 2), ("released", "released", 2)])
-        self.assertEqual([run["fit"]["theory"] for run in result["runs"]],
-                         [2, 1.5, 1 + 1 / 3, 1.25, 1.5, 1.55])
+        for run_, theory in zip(result["runs"], [2, 1.5, 1 + 1 / 3, 1.25, 1.5, 1.55]):
+            self.assertAlmostEqual(run_["fit"]["theory"], theory, places=12)
         self.assertEqual(result["runs"][3]["schedule"], "N = 4 (tight, tight, tight), stripes i^4")
         self.assertEqual((result["commit"], result["dirty"]), ("abc", "no"))
         self.assertEqual(result["command"], "multistep " + " ".join(map(str, arguments[:-2]))

@@ -168,10 +168,9 @@ TEST_CASE("The presets reach every key", "[coverage]") {
 }
 
 TEST_CASE("More places of segments than are remembered are no reason to refuse", "[coverage]") {
-  SegmentChecker checker(StripePlan(schedule_of({E, A, E}), 1'000'000));  // 32 of each query
-  Index covered = 0;
-  for (Index t = 840'000; t < 900'000; ++t) covered += checker.covered(t, 0);
-  CHECK(covered == 60'000);
+  const Index length = 1'210'000'000'000;  // 1'100'000 stripes, which all stand for other spans
+  const Schedule schedule = with_powers(schedule_of({T, A, E}), 1, {2, 1}, {1, 2});
+  CHECK(SegmentChecker(StripePlan(schedule, length)).covered(length - 1, 0));
 }
 
 TEST_CASE("Tight levels and levels of parts mix, with any window and start", "[coverage]") {
@@ -321,6 +320,17 @@ TEST_CASE("A checker answers the same in any order of queries", "[coverage]") {
     std::reverse(backwards.begin(), backwards.end());
     CHECK(forwards == backwards);
   }
+}
+
+TEST_CASE("What other queries left in a checker refuses none", "[coverage]") {
+  const Index length = Index{1} << 48;
+  SegmentChecker checker(StripePlan(preset_schedule("nstep", 3), length));
+  Index holed = 0;
+  for (Index back = 1; back <= 1'000'000; ++back) {  // an oldest span of another length each
+    if (!checker.covered(length - back, 0)) ++holed;
+  }
+  CHECK(holed == 0);
+  CHECK(checker.holes(length / 3, 0).empty());
 }
 
 TEST_CASE("Multiplicity counts the final spans that hold a key", "[coverage]") {

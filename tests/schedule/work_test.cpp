@@ -342,6 +342,16 @@ TEST_CASE("The most choices of each step are those of the definition", "[work]")
         std::vector<Index>{0, 0});
 }
 
+TEST_CASE("What other queries left is no reason to refuse one its choices", "[work]") {
+  const Index length = Index{1} << 48;
+  MostChoices choices(StripePlan(preset_schedule("even", 3), length));
+  Index most = 0;
+  for (Index back = 1; back <= 1'000'100; ++back) {  // an oldest part of another length each
+    most = std::max(most, choices.sum(length - back));
+  }
+  CHECK(most == 5 * (Index{1} << 16));
+}
+
 TEST_CASE("The choices of aligned parts are near the fewest", "[work]") {
   // From 2^10 keys on below 1.08, 1.10, 1.11 times the lower bound for N = 2, 3, 4.
   for (const auto& [steps, limit] : std::map<Index, double>{{2, 1.08}, {3, 1.10}, {4, 1.11}}) {

@@ -56,6 +56,7 @@ class SegmentChecker {
   struct Memory;
 
   Memory& memory(Index m);
+  void forget();
   Cut cut(Index m, const Segment& segment);
   bool settled(Index m, const Segment& segment);  // covered_segment for m >= 2, remembered
   bool covered_segment(Index m, const Segment& segment);
@@ -68,6 +69,7 @@ class SegmentChecker {
 
   StripePlan plan_;
   std::unique_ptr<Memory[]> memory_;  // [N], by level
+  bool asked_ = false;                // about any query
 };
 
 /// Throws std::invalid_argument where so many checkers, one a thread, would not fit the memory:

@@ -53,6 +53,7 @@ class MostChoices {
 
   StripePlan plan_;
   std::vector<std::unordered_map<Segment, std::vector<Index>>> known_;  // [N - 1]
+  bool asked_ = false;                                                  // about any query
 };
 
 /// Work actually done, in keys per query head (SPEC 2.6).
