@@ -1,6 +1,8 @@
 """Calls that go past the operator, on CPU tensors that stand for those of a GPU."""
 
 import contextlib
+import gc
+import weakref
 
 import pytest
 
@@ -25,7 +27,7 @@ def made(oracle_as_kernels, monkeypatch):  # noqa: F811
     calls = []
     monkeypatch.setattr(kernels, "on_current_device", lambda q: type(q) is torch.Tensor)
     monkeypatch.setattr(ready, "_calls", {})
-    for name in ("attention", "attention_again"):
+    for name in ("attention", "attention_again", "attention_backward", "attention_backward_again"):
         def told(*arguments, name=name, call=getattr(kernels, name)):
             calls.append(name)
             return call(*arguments)
@@ -94,6 +96,157 @@ def test_positions_are_read_in_every_call(made):
     assert made == ["attention", "attention_again", "attention_again"]
 
 
+def leaves(seed=0, **more):
+    """Arrays with gradients: q, k, v, the routing queries, search keys if any."""
+    arrays = {**given(seed), **more}
+    names = ["q", "k", "v", "routing_queries", *(["search_keys"] if "search_keys" in more else [])]
+    flat = [one for name in names
+            for one in (arrays[name] if name == "routing_queries" else [arrays[name]])]
+    return [one.detach().requires_grad_() for one in flat]
+
+
+def attend(inputs, **more):
+    keys = {"search_keys": inputs[4]} if len(inputs) > 4 else {}
+    return mt.attend(*inputs[:3], inputs[3:4], **{"schedule": S, **more, **keys})
+
+
+def by_all(found, seed=0):
+    """Derivatives by everything that has any."""
+    torch.manual_seed(seed)
+    return {name: torch.randn(one.shape).to(one.dtype) for name, one in found._asdict().items()
+            if one.is_floating_point()}
+
+
+def back(found, inputs, names=("output",), seed=0):
+    by = by_all(found, seed)
+    return torch.autograd.grad([getattr(found, name) for name in names], inputs,
+                               [by[name] for name in names], retain_graph=True)
+
+
+def options(other):
+    """What of another call is no array with gradients."""
+    return {name: value for name, value in other.items()
+            if name not in ("q", "k", "v", "routing_queries", "search_keys")}
+
+
+def test_gradients_of_the_like_are_made_again(made):
+    for name, other in ({"": {}} | OTHERS).items():
+        if "length" in other:
+            continue
+        for seed in (0, 1, 2):
+            made.clear()
+            inputs = leaves(seed, **other)
+            if name == "address":
+                inputs[2] = shifted(inputs[2].detach()).requires_grad_()
+            found = attend(inputs, **options(other))
+            got = back(found, inputs)
+            copied = name == "address"  # which nothing is kept of
+            copied_back = copied or "strides" in name
+            like_another = name in ("type of a scale", "integer")  # once they are checked
+            assert made == [
+                "attention" if seed == 0 or copied else "attention_again",
+                "attention_backward" if copied_back or seed == 0 and not like_another
+                else "attention_backward_again"], name
+            with BaseTorchFunctionMode():
+                watched = attend(inputs, **options(other))
+                want = back(watched, inputs)
+            assert len(made) == 2
+            assert all(map(torch.equal, got, want)), name
+            assert all(torch.equal(one, another.to(one.dtype))
+                       for one, another in zip(found, watched)), name
+
+
+def test_derivatives_by_whatever_is_found(made):
+    inputs = leaves()
+    found = attend(inputs)
+    with BaseTorchFunctionMode():
+        watched = attend(inputs)
+    assert not found.spans.requires_grad and not found.anchors.requires_grad
+    for names in (["output"], ["lse"], ["scores", "window_lse"], [*by_all(found)], ["lse"]):
+        for seed in (1, 2):
+            got = back(found, inputs, names, seed)
+            assert all(map(torch.equal, got, back(watched, inputs, names, seed))), names
+    assert made[1:] == [f"attention_backward{again}" for again in
+                        ("", "_again", "", "_again", "", "_again", "", "_again", "_again", "_again")]
+
+
+def test_gradients_of_some(made):
+    """Of arrays with gradients, others without, and one that is used twice."""
+    q, k, v, r = leaves()
+    for i in range(4):
+        inputs = [one if i == j else one.detach() for j, one in enumerate((q, k, v, r))]
+        got = back(attend(inputs), inputs[i:i + 1])
+        with BaseTorchFunctionMode():
+            assert torch.equal(*got, *back(attend(inputs), inputs[i:i + 1]))
+    found = attend([q, k, k, q])
+    assert all(one.isfinite().all() for one in back(found, [q, k]))
+    assert attend([x.detach() for x in (q, k, v, r)]).output.grad_fn is None
+    with torch.no_grad():
+        assert attend([q, k, v, r]).output.grad_fn is None
+
+
+def test_a_call_with_gradients_is_none_without(made):
+    """It writes more."""
+    inputs = leaves()
+    for gradients in (True, False, True, False):
+        with torch.set_grad_enabled(gradients):
+            assert mt.attention(*inputs[:3], inputs[3:], S).requires_grad == gradients
+    assert made == ["attention", "attention", "attention_again", "attention_again"]
+
+
+def test_what_autograd_keeps(made):
+    inputs = leaves()
+    want = back(attend(inputs), inputs)
+    packed = []
+
+    def pack(tensor):
+        packed.append(tensor)
+        return turned(tensor) if tensor.dim() == 4 else tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        found = attend(inputs)
+    assert len(packed) == 4 + 5  # the arrays, and what was found
+    made.clear()
+    assert all(map(torch.equal, back(found, inputs), want)) and made == ["attention_backward"]
+    found = attend(inputs)
+    with torch.no_grad():
+        inputs[0].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        back(found, inputs)
+
+
+def test_nothing_is_kept_longer_than_the_output(made):
+    inputs = leaves()
+    gc.disable()
+    try:
+        found = attend(inputs)
+        output = weakref.ref(found.output)
+        del found
+        assert output() is None
+    finally:
+        gc.enable()
+
+
+def test_who_watches_sees_the_gradient_s_operator(made):
+    inputs = leaves()
+    found = attend(inputs)
+    made.clear()
+    with torch.autograd.profiler.profile():
+        back(found, inputs)
+    assert made == []
+    with pytest.raises(NotImplementedError, match="no gradients of gradients"):
+        first, = torch.autograd.grad(found.output.sum(), inputs[:1], create_graph=True)
+        first.sum().backward()
+    assert made == []
+
+
+def test_gradients_that_there_are_not_are_the_operator_s_to_refuse(made):
+    inputs = leaves()
+    for _ in range(2):
+        attend(inputs, length=torch.tensor([20, 9]))
+    assert made == []
+
+
 def refusal(arguments):
     with pytest.raises((TypeError, ValueError)) as caught:
         call(**arguments)
@@ -130,7 +283,9 @@ def test_a_call_that_was_right_lets_no_wrong_one_through(made):
 
 
 def key(x, details=False, **more):
-    return ready.key_of(arguments("attention", **(x | more), options={}), details)
+    given = arguments("attention", **(x | more), options={})
+    return ready.key_of("attend" if details else "attention", *given[:3], *given.routing_queries,
+                        *given[4:])
 
 
 @contextlib.contextmanager
@@ -154,13 +309,10 @@ def test_who_watches_sees_the_operator(made, watch):
 
 def test_what_is_no_plain_tensor_sees_the_operator(made):
     x = given()
-    q, grows = x["q"], x["q"].clone().requires_grad_()
+    q = x["q"]
     assert key(x) and key(x) != key(x, True)
-    for one in (grows, torch.nn.Parameter(q), torch._neg_view(q), q.to_sparse(), q.to("meta"),
-                object()):
+    for one in (torch.nn.Parameter(q), torch._neg_view(q), q.to_sparse(), q.to("meta"), object()):
         assert key(x, q=one) is None and key(x, k=one) is None
-    with torch.no_grad():
-        assert key(x, q=grows) == key(x)
     with torch.inference_mode():
         assert key(x, q=q + 0) == key(x)
     seen = []

@@ -1,4 +1,5 @@
-"""What PyTorch does to the operators: gradients, and vmap, which maps over their batches."""
+"""What PyTorch does to the operators: gradients, which go past them where the forward did, and
+vmap, which maps over their batches."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from .._problem import Arguments, Attended, Derivatives, Gradients, Kept
 from .._recurrence import Recurrence, WalkGradients
 from . import operators as _operators  # which are defined there
+from . import ready
 
 _TENSOR = object()  # stands for one that PyTorch keeps
 
@@ -49,10 +51,11 @@ def _kept(ctx: Any) -> list[Any]:
 
 def will_go_back(operands: Sequence[Any]) -> bool:
     """Will an operator with these be differentiated?"""
+    if not torch.is_grad_enabled():
+        return False
     tensors = [one for operand in operands
                for one in (operand if isinstance(operand, list) else [operand])]
-    return torch.is_grad_enabled() and any(isinstance(one, Tensor) and one.requires_grad
-                                           for one in tensors)
+    return any(isinstance(one, Tensor) and one.requires_grad for one in tensors)
 
 
 def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -64,22 +67,66 @@ def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
     if given.length is not None and given.q.device.type == "cuda":
         raise NotImplementedError("multistep: no gradients on the GPU where a length is given; use "
                                   "query_offset, or torch.no_grad()")
+    _keep_found(ctx, found, operands)
+
+
+def _keep_found(ctx: Any, found: Attended, operands: Sequence[Any]) -> None:
     _keep(ctx, [*Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse),
                 *operands])
     ctx.mark_non_differentiable(found.spans, found.anchors)
 
 
-def _attention_gradient(ctx: Any, by_output: Optional[Tensor], by_lse: Optional[Tensor],
-                        by_window_lse: Optional[Tensor], _: Any, by_scores: Optional[Tensor],
-                        __: Any) -> tuple[Any, ...]:
-    kept = _kept(ctx)
-    found = Gradients(*torch.ops.multistep.attention_backward(
-        *Derivatives(by_output, by_lse, by_window_lse, by_scores), *kept))
-    given = Arguments(*kept[len(Kept._fields):])
+def _attention_gradient(ctx: Any, *by: Optional[Tensor]) -> tuple[Any, ...]:
     gradients = dict.fromkeys(Arguments._fields)
-    gradients.update(found._asdict(),
-                     search_keys=None if given.search_keys is None else found.search_keys)
+    gradients.update(_gradients(_by_operator, ctx, *by)._asdict())
     return (*gradients.values(), None)
+
+
+def _gradients(find: Callable[..., Gradients], ctx: Any, by_output: Optional[Tensor],
+               by_lse: Optional[Tensor], by_window_lse: Optional[Tensor], _: Any,
+               by_scores: Optional[Tensor], __: Any) -> Gradients:
+    """By what ``_keep_found`` kept."""
+    kept = _kept(ctx)
+    found = find(*Derivatives(by_output, by_lse, by_window_lse, by_scores), *kept)
+    searched = Arguments(*kept[len(Kept._fields):]).search_keys
+    return found._replace(search_keys=None) if searched is None else found
+
+
+def _by_operator(*operands: Any) -> Gradients:
+    return Gradients(*torch.ops.multistep.attention_backward(*operands))
+
+
+def _past_operator(*operands: Any) -> Gradients:
+    """The same where nobody sees it. (Of second derivatives the operator says that there are none.)
+    """
+    flat = (one for operand in operands
+            for one in (operand if isinstance(operand, list) else [operand]))
+    q = operands[_operators.BACKWARD]
+    key = None if torch.is_grad_enabled() else ready.key_of("backward", q, *flat)
+    if key is None:
+        return _by_operator(*operands)
+    found, known = _operators.gradients_on_device(operands, ready.find(key))
+    if known:
+        ready.keep(key, known)
+    return found
+
+
+class PastOperator(torch.autograd.Function):
+    """Attention that goes past its operator, which takes PyTorch longer than the kernels take for
+    a few thousand keys. It is given what finds an ``Attended``, the operands, and the tensors among
+    them that have gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, find: Callable[[], Attended], operands: Sequence[Any],
+                *tensors: Optional[Tensor]) -> tuple[Tensor, ...]:
+        found = find()
+        _keep_found(ctx, found, operands)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *by: Any) -> tuple[Any, ...]:
+        found = _gradients(_past_operator, ctx, *by)
+        return (None, None, found.q, found.k, found.v, *found.routing_queries, found.search_keys)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

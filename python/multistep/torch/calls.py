@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Optional
 
@@ -20,23 +21,25 @@ def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = No
     """What the operator finds; without ``details`` all but the output has no elements, or counts
     for nothing: gradients are taken at what was found. With keys in pages there is the output
     alone."""
-    key = None
     if block_table is None and not torch.compiler.is_compiling():  # what is traced is guarded
-        key = ready.key_of(given, details)
-    if known := ready.find(key) if key else None:
-        results = operators.results_on_device(operators.operands(given), details)
-        kernels.attention_again(known, _placed(given), results)
-        return results
+        inputs = (given.q, given.k, given.v, *given.routing_queries, given.search_keys)
+        goes_back = autograd.will_go_back(inputs)
+        key = None
+        if not (goes_back and given.length is not None):  # which the operator refuses
+            key = ready.key_of("attend" if details or goes_back else "attention", *inputs,
+                               *given[4:])
+        if key and goes_back:
+            given = _placed(checked(each(taken, given)))
+            return Attended(*autograd.PastOperator.apply(
+                functools.partial(_past_operator, key, given, True), operators.operands(given),
+                *inputs))
+        if key:
+            return _past_operator(key, given, details)
     given = each(taken, given)
     if not torch.compiler.is_compiling():  # where numbers may be symbols
         given = checked(given)
     given = _placed(given)
     operands = operators.operands(given)
-    if key:
-        results, known = operators.attention_on_device(operands, details)
-        if known:
-            ready.keep(key, known)
-        return results
     if block_table is not None:
         require_tensors(block_table=block_table)
         if autograd.will_go_back(operands):
@@ -47,6 +50,19 @@ def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = No
     found = _call(torch.ops.multistep.attention, *operands,
                   details or autograd.will_go_back(operands))
     return Attended(*found)
+
+
+def _past_operator(key: tuple[Any, ...], given: Arguments, details: bool) -> Attended:
+    """What the operator would find, for which arguments like these are checked once."""
+    if known := ready.find(key):
+        results = operators.results_on_device(operators.operands(given), details)
+        kernels.attention_again(known, _placed(given), results)
+        return results
+    given = _placed(checked(each(taken, given)))
+    results, known = operators.attention_on_device(operators.operands(given), details)
+    if known:
+        ready.keep(key, known)
+    return results
 
 
 def _placed(given: Arguments) -> Arguments:

@@ -15,6 +15,7 @@ from .._problem import (Arguments, Attended, Derivatives, Gradients, Kept, Sizes
                         shapes_found)
 from .._rational import integer
 from .._recurrence import Recurrence, WalkGradients
+from ..schedule import Schedule
 from . import pages, positions
 from .tables import device_schedule, max_context
 
@@ -25,8 +26,14 @@ _ARRAYS = ("q", "k", "v", "search_keys")  # beside the routing queries
 class Ready(NamedTuple):
     """A call as it was launched, and the bytes of its workspace."""
 
-    call: _core.CudaAttention
+    call: _core.Call
     workspace_size: int
+
+    def again(self, device: torch.device, fields: dict[str, Any]) -> None:
+        """The same on the current device, for fields that differ in the values of tensors alone."""
+        call = copy.copy(self.call)  # which other threads may be copying too
+        _fill(call, fields)  # they live until the launch
+        _launch(call, self.workspace_size, device)
 
 
 def attention(given: Arguments, results: Attended) -> Optional[Ready]:
@@ -41,18 +48,24 @@ def attention(given: Arguments, results: Attended) -> Optional[Ready]:
         _fill(call, fields | results._asdict())
         ready = Ready(call, call.workspace_size)
         _launch(*ready, given.q.device)
-    in_place = all(fields[name] is getattr(given, name) for name in _ARRAYS) and all(
-        map(operator.is_, fields["routing_queries"], given.routing_queries))
-    return ready if in_place else None
+    return ready if _in_place(given, fields) else None
 
 
 def attention_again(ready: Ready, given: Arguments, results: Attended) -> None:
     """The same on the current device, for arguments that differ in the values of tensors alone."""
-    call = copy.copy(ready.call)  # which other threads may be copying too
-    fields = {"q": given.q, "k": given.k, "v": given.v, "search_keys": given.search_keys,
-              "routing_queries": given.routing_queries, **_positions(given), **results._asdict()}
-    _fill(call, fields)  # they live until the launch
-    _launch(call, ready.workspace_size, given.q.device)
+    ready.again(given.q.device, _tensors(given) | results._asdict())
+
+
+def _tensors(given: Arguments) -> dict[str, Any]:
+    """What differs between calls that are alike."""
+    return {**{name: getattr(given, name) for name in _ARRAYS},
+            "routing_queries": given.routing_queries, **_positions(given)}
+
+
+def _in_place(given: Arguments, fields: dict[str, Any]) -> bool:
+    """Are the arrays read where they lie?"""
+    return all(fields[name] is getattr(given, name) for name in _ARRAYS) and all(
+        map(operator.is_, fields["routing_queries"], given.routing_queries))
 
 
 def on_current_device(q: Any) -> bool:
@@ -72,8 +85,9 @@ def decode_in_pages(given: Arguments, table: Tensor, output: Tensor) -> None:
 
 
 def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gradients
-                       ) -> None:
-    """Fills the gradients that have elements."""
+                       ) -> Optional[Ready]:
+    """Fills the gradients that have elements. Gives what serves ``attention_backward_again``, as
+    ``attention`` does."""
     q, schedule = given.q, given.schedule
     with torch.cuda.device(q.device):
         fields = _inputs(given, dense)
@@ -81,17 +95,35 @@ def attention_backward(by: Derivatives, at: Kept, given: Arguments, results: Gra
             sums: list[Any] = [results.k, results.v, results.search_keys]
             for one in sums:
                 one.zero_()
-            return
+            return None
         shapes = shapes_found(q.shape, schedule.top_k, schedule.steps - 1)
         dtypes = {"by_output": q.dtype, "output": q.dtype, "spans": torch.int32,
                   "anchors": torch.int32}
-        found = at._asdict()
-        if schedule.steps == 1:
-            found = {name: found[name] for name in ("output", "window_lse")}
-        for name, tensor in (by._asdict() | found).items():
+        found = _found(by, at, schedule)
+        for name, tensor in found.items():
             fields[name] = optional(name, tensor, q, dtypes.get(name, torch.float32),
                                     getattr(shapes, name.removeprefix("by_")))
-        launch(_core.CudaAttentionBackward(), q, **fields, **_by(results))
+        call = _core.CudaAttentionBackward()
+        _fill(call, fields | _by(results))
+        ready = Ready(call, call.workspace_size)
+        _launch(*ready, q.device)
+    in_place = all(fields[name] is tensor for name, tensor in found.items())
+    return ready if in_place and _in_place(given, fields) else None
+
+
+def attention_backward_again(ready: Ready, by: Derivatives, at: Kept, given: Arguments,
+                             results: Gradients) -> None:
+    """The same on the current device, for arguments that differ in the values of tensors alone."""
+    ready.again(given.q.device,
+                _tensors(given) | _found(by, at, given.schedule) | _by(results))
+
+
+def _found(by: Derivatives, at: Kept, schedule: Schedule) -> dict[str, Any]:
+    """What gradients are made of beside the arguments."""
+    kept = at._asdict()
+    if schedule.steps == 1:
+        kept = {name: kept[name] for name in ("output", "window_lse")}
+    return by._asdict() | kept
 
 
 def _inputs(given: Arguments, laid_out: Callable[..., Tensor],

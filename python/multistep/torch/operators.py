@@ -83,7 +83,7 @@ def _doubles(tensor: Optional[Tensor]) -> Optional[oracle.Doubles]:
 def _attention(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
     found = oracle.attention(*_read(given))
-    results = _empty(given, False)
+    results = _empty(given, False, torch.int64)
     if not details:
         return (torch.from_numpy(found.output).to(results.output.dtype), *results[1:])
     return tuple(torch.from_numpy(array).to(like.dtype) for array, like in zip(found, results))
@@ -103,7 +103,7 @@ def attention_on_device(operands: Sequence[Any], details: bool
 def results_on_device(operands: Sequence[Any], details: bool) -> Attended:
     """To be filled."""
     q = operands[0]
-    return _empty(operands, True) if details else Attended(
+    return _empty(operands, True, torch.int32) if details else Attended(
         torch.empty_like(q, memory_format=torch.contiguous_format), *_nothing(q.device))
 
 
@@ -116,16 +116,16 @@ def _nothing(device: torch.device) -> tuple[Tensor, ...]:
 
 def _attention_of_shapes(*operands: Any) -> tuple[Tensor, ...]:
     *given, details = operands
-    return tuple(_empty(given, details))
+    integers = torch.int32 if given[0].device.type == "cuda" else torch.int64
+    return tuple(_empty(given, details, integers))
 
 
-def _empty(operands: Sequence[Any], details: bool) -> Attended:
+def _empty(operands: Sequence[Any], details: bool, integers: torch.dtype) -> Attended:
     """``top_k`` may be a symbol: it is no key of a cache here."""
     q, schedule, top_k = operands[0], operands[_SCHEDULE], operands[_TOP_K]
     of = _schedule(schedule, None)
     shapes = shapes_found(q.shape, of.top_k if top_k is None else top_k, of.steps - 1)
     wide = _wide(q.dtype)
-    integers = torch.int32 if q.device.type == "cuda" else torch.int64
     dtypes = (wide, wide, integers, wide, integers)
     return Attended(q.new_empty(q.shape), *(q.new_empty(shape if details else (0,), dtype=dtype)
                                             for shape, dtype in zip(shapes[1:], dtypes)))
@@ -179,23 +179,32 @@ def _attention_backward(*operands: Any) -> Gradients:
 
 
 def _attention_backward_on_device(*operands: Any) -> Gradients:
+    return gradients_on_device(operands)[0]
+
+
+def gradients_on_device(operands: Sequence[Any], known: Optional[kernels.Ready] = None
+                        ) -> tuple[Gradients, Optional[kernels.Ready]]:
+    """Without the operator: what it finds, and what makes the same call again, which may be
+    known."""
     by, at, given = _read_backward(operands)
     results = _empty_gradients(given)
-    kernels.attention_backward(by, at, given, results)
-    return results
+    if known:
+        kernels.attention_backward_again(known, by, at, given, results)
+        return results, known
+    return results, kernels.attention_backward(by, at, given, results)
 
 
 def _attention_backward_of_shapes(*operands: Any) -> Gradients:
-    return _empty_gradients(Arguments(*operands[_BACKWARD:]))
+    return _empty_gradients(Arguments(*operands[BACKWARD:]))
 
 
 _BY = len(Derivatives._fields)
-_BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
+BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
 
 
 def _read_backward(operands: Sequence[Any]) -> tuple[Derivatives, Kept, Arguments]:
-    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:_BACKWARD]),
-            _read(operands[_BACKWARD:]))
+    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:BACKWARD]),
+            _read(operands[BACKWARD:]))
 
 
 def _empty_gradients(given: Arguments) -> Gradients:

@@ -1,18 +1,16 @@
-"""Calls that were made before: what they were checked for is their key, so that the like needs no
-second look, and no operator where nothing of PyTorch would see it."""
+"""Calls that were made before, forward and back: what they were checked for is their key, so that
+the like needs no second look, and no operator where nothing of PyTorch would see it."""
 
 from __future__ import annotations
 
 import atexit
 import functools
-from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._problem import Arguments
 from ..schedule import Schedule
 from . import kernels
 
@@ -27,28 +25,25 @@ _calls: dict[Any, kernels.Ready] = {}
 atexit.register(_calls.clear)  # they hold tables: see there
 
 
-def key_of(given: Arguments, details: bool) -> Optional[tuple[Any, ...]]:
-    """All that a call is checked for and laid out by: of tensors everything but their values. None
-    where PyTorch is to see the operator."""
-    if not _TELLS or _is_watched() or not kernels.on_current_device(given.q):
+def key_of(call: str, q: Any, *values: Any) -> Optional[tuple[Any, ...]]:
+    """All that such a call with these values is checked for and laid out by: of tensors everything
+    but their own values. None where PyTorch is to see the operator."""
+    if not _TELLS or _is_watched() or not kernels.on_current_device(q):
         return None
-    plain, differentiates = _plain_keys(given.q.device), torch.is_grad_enabled()
-    key: list[Any] = [details]
-    values: Sequence[Any] = given
-    for value in values:
-        for one in value if value is given.routing_queries else (value,):
-            kind = type(one)
-            if kind is Tensor:
-                if (torch._C._dispatch_keys(one).raw_repr() not in plain
-                        or differentiates and one.requires_grad):
-                    return None
-                key += (one.shape, one.stride(), one.dtype, one.device, one.data_ptr() % 16)
-            elif kind is Schedule:
-                key.append(one.text)
-            elif kind in _SCALARS:
-                key += (kind, one)  # True is no 1 here
-            else:
+    plain = _plain_keys(q.device)
+    key: list[Any] = [call]
+    for one in (q, *values):
+        kind = type(one)
+        if kind is Tensor:
+            if torch._C._dispatch_keys(one).raw_repr() not in plain:
                 return None
+            key += (one.shape, one.stride(), one.dtype, one.device, one.data_ptr() % 16)
+        elif kind is Schedule:
+            key.append(one.text)
+        elif kind in _SCALARS:
+            key += (kind, one)  # True is no 1 here
+        else:
+            return None
     return tuple(key)
 
 
