@@ -170,6 +170,16 @@ def test_derivatives_by_whatever_is_found(made):
                         ("", "_again", "", "_again", "", "_again", "", "_again", "_again", "_again")]
 
 
+def test_a_derivative_that_has_to_be_copied(made):
+    inputs = leaves()
+    with BaseTorchFunctionMode():
+        want = torch.autograd.grad(attend(inputs).output.sum(), inputs)
+    for _ in range(3):
+        got = torch.autograd.grad(attend(inputs).output.sum(), inputs)
+        assert all(map(torch.equal, got, want))
+    assert "attention_backward_again" not in made
+
+
 def test_gradients_of_some(made):
     """Of arrays with gradients, others without, and one that is used twice."""
     q, k, v, r = leaves()

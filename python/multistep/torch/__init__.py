@@ -4,13 +4,14 @@ oracle.
 ``torch.ops.multistep.attention`` and ``.accumulate`` are custom operators with fake kernels, so
 that ``torch.compile(fullgraph=True)`` goes through them; a scale is a constant of compiled code,
 which each new value compiles anew. Eager calls of attention on CUDA, and their gradients, go past
-them where there are no modes, transforms or profiles, and check what is like a call before no more:
-the operators take PyTorch longer than the kernels take for a few thousand keys. On CUDA nothing waits for the device: after a first call, which makes a schedule's tables (or ``prepare``),
-calls can be captured in CUDA graphs. Gradients (SPEC 6) are taken at the selection that the forward
-found, which is kept beside its inputs: 8 + 4 N bytes a row and slot on CUDA. On CUDA there are none
-of calls with a ``length``, which are refused at the forward unless under ``torch.no_grad()``. Under
-``torch.autocast`` arrays are cast to its dtype. ``torch.vmap`` maps over the operators;
-torch.func.grad and its kin, forward mode and second derivatives are refused.
+them where there are no modes, transforms or profiles, and check what is like a call before no
+more: the operators take PyTorch longer than the kernels take for a few thousand keys. On CUDA
+nothing waits for the device: after a first call, which makes a schedule's tables (or ``prepare``),
+calls can be captured in CUDA graphs. Gradients (SPEC 6) are taken at the selection that the
+forward found, which is kept beside its inputs: 8 + 4 N bytes a row and slot on CUDA. On CUDA there
+are none of calls with a ``length``, which are refused at the forward unless under
+``torch.no_grad()``. Under ``torch.autocast`` arrays are cast to its dtype. ``torch.vmap`` maps
+over the operators; torch.func.grad and its kin, forward mode and second derivatives are refused.
 """
 
 from __future__ import annotations
