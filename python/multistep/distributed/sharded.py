@@ -44,7 +44,7 @@ def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], in_
         with torch.no_grad():
             parts = passing.attended(given, exchange, layout, pieces)
         return _together([_moved(found, piece.keys.start)
-                          for found, piece in zip(parts, pieces)])
+                          for found, piece in zip(parts, pieces)], details)
     shards = [given.k, given.v, *([] if given.search_keys is None else [given.search_keys])]
     gathered = _Gather.apply(exchange, layout, [piece.keys for piece in pieces], *shards)
     # Split, not sliced: the gradients of slices are wholes of zeros that are added up.
@@ -58,11 +58,15 @@ def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], in_
             search_keys=search[0] if search else None, query_offset=piece.first, cu_seqlens=None,
             start=piece.keys.stop - piece.keys.start if piece.nobodys else given.start), details)
         parts.append(_moved(found, piece.keys.start) if details else found)
-    return _together(parts)
+    return _together(parts, details)
 
 
-def _together(parts: list[Attended]) -> Attended:
-    """The rows of all pieces."""
+def _together(parts: list[Attended], details: bool) -> Attended:
+    """The rows of all pieces; without ``details`` of the output alone."""
+    if len(parts) == 1:
+        return parts[0]
+    if not details:
+        return Attended(torch.cat([one.output for one in parts], 2), *5 * [None])
     return Attended(*(torch.cat(fields, 2) if fields[0].dim() > 2 else fields[0]
                       for fields in zip(*parts)))
 
@@ -122,9 +126,11 @@ class _Gather(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         own = torch.stack(shards)  # [arrays, batch, num_kv_heads, rows, head_dim]
         ctx.like = own.new_empty((*own.shape[:3], 0, own.shape[4]))
-        padded = own.new_zeros((*own.shape[:3], max(layout.rows), own.shape[4]))
-        padded[:, :, :, :own.shape[3]] = own
-        ranks = exchange.gather("gather of keys and values", padded).wait()
+        if own.shape[3] < max(layout.rows):
+            padded = own.new_zeros((*own.shape[:3], max(layout.rows), own.shape[4]))
+            padded[:, :, :, :own.shape[3]] = own
+            own = padded
+        ranks = exchange.gather("gather of keys and values", own).wait()
         whole = layout.whole([one[:, :, :, :rows] for one, rows in zip(ranks, layout.rows)], 3)
         return tuple(array[:, :, part] for part in keys for array in whole)
 
@@ -134,10 +140,14 @@ class _Gather(torch.autograd.Function):
         layout, like = ctx.layout, ctx.like
         arrays, batch, heads, _, head_dim = like.shape
         wide = torch.float64 if like.dtype == torch.float64 else torch.float32
-        total = like.new_zeros((arrays, batch, heads, layout.length, head_dim), dtype=wide)
-        for i, one in enumerate(by):
-            if one is not None:
-                total[i % arrays, :, :, ctx.keys[i // arrays]] += one
+        total = like.new_empty((arrays, batch, heads, layout.length, head_dim), dtype=wide)
+        for array in range(arrays):
+            given = [(keys, one) for keys, one in zip(ctx.keys, by[array::arrays])
+                     if one is not None]
+            of_all = bool(given) and given[0][0] == slice(0, layout.length)
+            total[array] = given.pop(0)[1] if of_all else 0
+            for keys, one in given:
+                total[array, :, :, keys] += one
         parts = [layout.shard(total, rank, 3) for rank in range(len(layout.rows))]
         own = ctx.exchange.sum_parts("sum of the gradients of keys and values", parts)
         return (None, None, None, *own.to(like.dtype))

@@ -194,8 +194,21 @@ def name_of(dtype: torch.dtype) -> str:
 def dense(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
     """The tensor as kernels take it; raises where it is none for them."""
     _require(name, tensor, like, dtypes)
-    tensor = tensor.contiguous()
+    if not tensor.is_contiguous():
+        tensor = in_wide_values(tensor).contiguous().view(tensor.dtype)
     return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def in_wide_values(tensor: Tensor) -> Tensor:
+    """The same rows as values of 16 bytes, which CUDA copies twice as fast as those of 2; as they
+    are where they are not made of such, or where gradients go through."""
+    count = 16 // tensor.element_size()
+    strides = tensor.stride()
+    whole = (tensor.dim() > 0 and strides[-1] == 1 and tensor.shape[-1] % count == 0
+             and tensor.data_ptr() % 16 == 0 and all(step % count == 0 for step in strides[:-1]))
+    if not whole or torch.is_grad_enabled() and tensor.requires_grad:
+        return tensor
+    return tensor.view(torch.complex128)
 
 
 def _rows(name: str, tensor: Tensor, like: Tensor, dtypes: tuple[torch.dtype, ...]) -> Tensor:
