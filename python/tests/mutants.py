@@ -373,6 +373,8 @@ MUTANTS = [
      "given.k", "test_decoding_on_ranks.py"),
     ("distributed/layout.py", "parts[-1 - r]", "parts[ranks + r]", "test_pieces.py"),
     ("distributed/layout.py", "sorted(runs, key=lambda run: run[0])", "runs", "test_pieces.py"),
+    ("distributed/layout.py", "for one in parts] if after else list(parts)", "for one in parts]",
+     "test_pieces.py"),
     ("distributed/layout.py", "return together.index_select(", "return together or self.index_select(",
      "test_pieces.py"),
     ("torch/kernels.py", "and tensor.data_ptr() % 16 == 0 and all(step", "and all(step",

@@ -137,7 +137,7 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     """``torch.cat``, of three dimensions and wide values, which CUDA copies faster."""
     before, after = parts[0].shape[:dim], parts[0].shape[dim + 1:]
     rows = [one.shape[dim] for one in parts]
-    wide = [in_wide_values(one) for one in parts]
+    wide = [in_wide_values(one) for one in parts] if after else list(parts)
     if len({one.dtype for one in wide}) > 1:
         wide = list(parts)
     together = torch.cat([one.reshape(before.numel(), count, one.shape[dim + 1:].numel())
