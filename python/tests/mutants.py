@@ -186,14 +186,14 @@ MUTANTS = [
      "test_torch.py::test_gradients_of_merge"),
     ("torch/operators.py", "_empty(given, False, torch.int64)", "_empty(given, False, torch.int32)",
      "test_torch.py"),
-    ("torch/operators.py", "of = _schedule(schedule, None)", "of = _schedule(schedule, top_k)",
+    ("torch/operators.py", "of = schedule_of(schedule, None)", "of = schedule_of(schedule, top_k)",
      "test_compile.py"),
     ("torch/autograd.py", "_register(\"attention\", _attention_gradient, "
      "_keep_for_attention, _mapped_attention)", "",
      "test_compile.py::test_inputs_that_require_grad"),
     ("torch/autograd.py", "argument.movedim(mapped, 0)", "argument.transpose(mapped, 0)",
      "test_transforms.py::test_vmap"),
-    ("torch/operators.py", "_read(operands[BACKWARD:])", "_read(operands[BACKWARD:])"
+    ("torch/operators.py", "_read(operands[_BACKWARD:])", "_read(operands[_BACKWARD:])"
      "._replace(length=None)", "test_transforms.py"),
     ("torch/autograd.py", "raise NotImplementedError(\"multistep: no gradients of gradients\")",
      "return None", "test_transforms.py::test_what_is_not_supported_says_so_in_one_line"),
@@ -203,7 +203,7 @@ MUTANTS = [
      "test_torch.py::test_prepared_tables_serve_every_top_k"),
     ("torch/tables.py", "raise RuntimeError(f\"multistep: {reason}\")", "pass",
      "test_torch.py::test_refused"),
-    ("torch/kernels.py", "tensor = tensor.contiguous()", "pass",
+    ("torch/kernels.py", "in_wide_values(tensor).contiguous().view(tensor.dtype)", "tensor",
      "test_torch.py::test_arrays_are_read_where_they_lie"),
     ("torch/kernels.py", "tensor.clone() if tensor.data_ptr() % 16 else tensor", "tensor",
      "test_torch.py::test_the_kernels_get_what_was_given"),
@@ -250,11 +250,13 @@ MUTANTS = [
      "block_table is None:", "test_ready.py::test_calls_that_are_kept_compile_nothing_again"),
     ("torch/autograd.py", "None if torch.is_grad_enabled() else ready.key_of(", "ready.key_of(",
      "test_ready.py"),
-    ("torch/autograd.py", "        _keep_found(ctx, found, operands)\n        return tuple(found)",
-     "        _keep_found(ctx, found, operands)\n        ctx.found = found\n"
-     "        return tuple(found)", "test_ready.py::test_nothing_is_kept_longer_than_the_output"),
-    ("torch/autograd.py", "ctx.save_for_backward(*tensors)\n",
-     "ctx.save_for_backward(*(one.detach() for one in tensors))\n", "test_ready.py"),
+    ("torch/autograd.py", "        found = find()\n", "        found = ctx.found = find()\n",
+     "test_ready.py::test_nothing_is_kept_longer_than_the_output"),
+    ("torch/autograd.py", "schedule=_operators.schedule_of(given.schedule.text, given.top_k))",
+     "schedule=given.schedule)", "test_ready.py"),
+    ("torch/autograd.py", "else results._replace(search_keys=None)", "else results",
+     "test_ready.py"),
+    ("torch/autograd.py", "key is None:", "True:", "test_ready.py"),
     ("torch/ready.py", "torch._C._len_torch_function_stack() or ", "", "test_ready.py"),
     ("torch/ready.py", "or torch._C._len_torch_dispatch_stack()", "", "test_ready.py"),
     ("torch/ready.py", "or torch._C._get_tracing_state()", "", "test_ready.py"),
@@ -303,8 +305,9 @@ MUTANTS = [
     ("torch/flex.py", "if spans.dim() != 5 or spans.shape[-1] != 2:", "if spans.dim() != 5:",
      "test_flex.py"),
     # A search that gets no gradient does not learn
-    ("torch/autograd.py", "gradients.update(_gradients(_by_operator, ctx, *by)._asdict())",
-     "found = _gradients(_by_operator, ctx, *by)\n"
+    ("torch/autograd.py",
+     "gradients.update(_by_operator(_derivatives(*by), *_kept(ctx))._asdict())",
+     "found = _by_operator(_derivatives(*by), *_kept(ctx))\n"
      "    gradients.update(found._replace(routing_queries=[0 * one for one in found.routing_queries])"
      "._asdict())", "test_learning.py::test_routing_learns"),
     # Shards of a context

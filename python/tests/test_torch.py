@@ -623,7 +623,7 @@ def test_the_gradient_kernels_get_what_was_given(oracle_as_kernels, steps):
             on_device = Kept(found.spans.int(), found.scores, found.anchors.int())
             for by in (every, Derivatives(torch.ones(1).half().expand(q.shape)),
                        Derivatives(by_scores=every.by_scores)):
-                results = operators._empty_gradients(given)
+                results = operators.empty_gradients(given)
                 kernels.attention_backward(by, on_device, given, results)
                 want = ops.attention_backward(*by, *at, *operators.operands(given))
                 for got, expected in zip((*results[:3], *results[3], results[4]),
@@ -639,7 +639,7 @@ def test_gradients_without_queries(oracle_as_kernels):
     none = [x[:, :, :0] for x in (q, *routing)]
     given = Arguments(none[0], k, v, none[1:], S)
     found = mt.attend(none[0], k, v, none[1:], S)
-    results = operators._empty_gradients(given)
+    results = operators.empty_gradients(given)
     kernels.attention_backward(Derivatives(none[0]), Kept(*found[3:]), given, results)
     assert not results.k.any() and not results.v.any()
 

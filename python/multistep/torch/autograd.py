@@ -13,7 +13,7 @@ from torch import Tensor
 from .._problem import Arguments, Attended, Derivatives, Gradients, Kept
 from .._recurrence import Recurrence, WalkGradients
 from . import operators as _operators  # which are defined there
-from . import ready
+from . import kernels, ready
 
 _TENSOR = object()  # stands for one that PyTorch keeps
 
@@ -67,66 +67,77 @@ def _keep_for_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor,
     if given.length is not None and given.q.device.type == "cuda":
         raise NotImplementedError("multistep: no gradients on the GPU where a length is given; use "
                                   "query_offset, or torch.no_grad()")
-    _keep_found(ctx, found, operands)
-
-
-def _keep_found(ctx: Any, found: Attended, operands: Sequence[Any]) -> None:
-    _keep(ctx, [*Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse),
-                *operands])
+    _keep(ctx, [*_kept_of(found), *operands])
     ctx.mark_non_differentiable(found.spans, found.anchors)
 
 
-def _attention_gradient(ctx: Any, *by: Optional[Tensor]) -> tuple[Any, ...]:
-    gradients = dict.fromkeys(Arguments._fields)
-    gradients.update(_gradients(_by_operator, ctx, *by)._asdict())
-    return (*gradients.values(), None)
+def _kept_of(found: Attended) -> Kept:
+    return Kept(found.spans, found.scores, found.anchors, found.output, found.window_lse)
 
 
-def _gradients(find: Callable[..., Gradients], ctx: Any, by_output: Optional[Tensor],
-               by_lse: Optional[Tensor], by_window_lse: Optional[Tensor], _: Any,
-               by_scores: Optional[Tensor], __: Any) -> Gradients:
-    """By what ``_keep_found`` kept."""
-    kept = _kept(ctx)
-    found = find(*Derivatives(by_output, by_lse, by_window_lse, by_scores), *kept)
+def _derivatives(by_output: Optional[Tensor], by_lse: Optional[Tensor],
+                 by_window_lse: Optional[Tensor], _: Any, by_scores: Optional[Tensor], __: Any
+                 ) -> Derivatives:
+    """By the fields of an ``Attended``."""
+    return Derivatives(by_output, by_lse, by_window_lse, by_scores)
+
+
+def _by_operator(by: Derivatives, *kept: Any) -> Gradients:
+    """Search keys that are none have no gradient."""
+    found = Gradients(*torch.ops.multistep.attention_backward(*by, *kept))
     searched = Arguments(*kept[len(Kept._fields):]).search_keys
     return found._replace(search_keys=None) if searched is None else found
 
 
-def _by_operator(*operands: Any) -> Gradients:
-    return Gradients(*torch.ops.multistep.attention_backward(*operands))
-
-
-def _past_operator(*operands: Any) -> Gradients:
-    """The same where nobody sees it. (Of second derivatives the operator says that there are none.)
-    """
-    flat = (one for operand in operands
-            for one in (operand if isinstance(operand, list) else [operand]))
-    q = operands[_operators.BACKWARD]
-    key = None if torch.is_grad_enabled() else ready.key_of("backward", q, *flat)
-    if key is None:
-        return _by_operator(*operands)
-    found, known = _operators.gradients_on_device(operands, ready.find(key))
-    if known:
-        ready.keep(key, known)
-    return found
+def _attention_gradient(ctx: Any, *by: Any) -> tuple[Any, ...]:
+    gradients = dict.fromkeys(Arguments._fields)
+    gradients.update(_by_operator(_derivatives(*by), *_kept(ctx))._asdict())
+    return (*gradients.values(), None)
 
 
 class PastOperator(torch.autograd.Function):
     """Attention that goes past its operator, which takes PyTorch longer than the kernels take for
-    a few thousand keys. It is given what finds an ``Attended``, the operands, and the tensors among
+    a few thousand keys. It is given what finds an ``Attended``, the arguments, and the tensors among
     them that have gradients."""
 
     @staticmethod
-    def forward(ctx: Any, find: Callable[[], Attended], operands: Sequence[Any],
+    def forward(ctx: Any, find: Callable[[], Attended], given: Arguments,
                 *tensors: Optional[Tensor]) -> tuple[Tensor, ...]:
         found = find()
-        _keep_found(ctx, found, operands)
+        *inputs, search_keys = tensors
+        ctx.save_for_backward(*_kept_of(found), given.start, given.cu_seqlens, search_keys, *inputs)
+        ctx.given = given._replace(
+            q=None, k=None, v=None, routing_queries=[], start=None, search_keys=None,
+            cu_seqlens=None, schedule=_operators.schedule_of(given.schedule.text, given.top_k))
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(found.spans, found.anchors)
         return tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *by: Any) -> tuple[Any, ...]:
-        found = _gradients(_past_operator, ctx, *by)
+        *at, start, cu_seqlens, search_keys, q, k, v = ctx.saved_tensors[:_FIXED]
+        given = ctx.given._replace(
+            q=q, k=k, v=v, routing_queries=[*ctx.saved_tensors[_FIXED:]], start=start,
+            search_keys=search_keys, cu_seqlens=cu_seqlens)
+        found = _gradients(_derivatives(*by), Kept(*at), given)
         return (None, None, found.q, found.k, found.v, *found.routing_queries, found.search_keys)
+
+
+_FIXED = len(Kept._fields) + 6  # tensors that are kept whatever the schedule
+
+
+def _gradients(by: Derivatives, at: Kept, given: Arguments) -> Gradients:
+    """Past the operator, where nobody sees it. (It says that there are no second derivatives.)"""
+    key = None if torch.is_grad_enabled() else ready.key_of(
+        "backward", *given[:3], *given.routing_queries, *given[4:], *by, *at)
+    if key is None:
+        return _by_operator(by, *at, *_operators.operands(given))
+    results = _operators.empty_gradients(given)
+    if known := ready.find(key):
+        kernels.attention_backward_again(known, by, at, given, results)
+    elif known := kernels.attention_backward(by, at, given, results):
+        ready.keep(key, known)
+    return results if given.search_keys is not None else results._replace(search_keys=None)
 
 
 def _keep_for_accumulate(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

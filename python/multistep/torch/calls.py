@@ -31,8 +31,7 @@ def attended(given: Arguments, details: bool, block_table: Optional[Tensor] = No
         if key and goes_back:
             given = _placed(checked(each(taken, given)))
             return Attended(*autograd.PastOperator.apply(
-                functools.partial(_past_operator, key, given, True), operators.operands(given),
-                *inputs))
+                functools.partial(_past_operator, key, given, True), given, *inputs))
         if key:
             return _past_operator(key, given, details)
     given = each(taken, given)

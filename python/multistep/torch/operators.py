@@ -42,12 +42,12 @@ def operands(given: Arguments) -> tuple[Any, ...]:
 
 def _read(operands: Sequence[Any]) -> Arguments:
     """And back."""
-    schedule = _schedule(operands[_SCHEDULE], operands[_TOP_K])
+    schedule = schedule_of(operands[_SCHEDULE], operands[_TOP_K])
     return Arguments._make((*operands[:_SCHEDULE], schedule, *operands[_SCHEDULE + 1:]))
 
 
 @functools.lru_cache(maxsize=None)
-def _schedule(text: str, top_k: Optional[int]) -> Schedule:
+def schedule_of(text: str, top_k: Optional[int]) -> Schedule:
     return Schedule.from_text(text).with_top_k(top_k)
 
 
@@ -123,7 +123,7 @@ def _attention_of_shapes(*operands: Any) -> tuple[Tensor, ...]:
 def _empty(operands: Sequence[Any], details: bool, integers: torch.dtype) -> Attended:
     """``top_k`` may be a symbol: it is no key of a cache here."""
     q, schedule, top_k = operands[0], operands[_SCHEDULE], operands[_TOP_K]
-    of = _schedule(schedule, None)
+    of = schedule_of(schedule, None)
     shapes = shapes_found(q.shape, of.top_k if top_k is None else top_k, of.steps - 1)
     wide = _wide(q.dtype)
     dtypes = (wide, wide, integers, wide, integers)
@@ -179,39 +179,34 @@ def _attention_backward(*operands: Any) -> Gradients:
 
 
 def _attention_backward_on_device(*operands: Any) -> Gradients:
-    return gradients_on_device(operands)[0]
-
-
-def gradients_on_device(operands: Sequence[Any], known: Optional[kernels.Ready] = None
-                        ) -> tuple[Gradients, Optional[kernels.Ready]]:
-    """Without the operator: what it finds, and what makes the same call again, which may be
-    known."""
     by, at, given = _read_backward(operands)
-    results = _empty_gradients(given)
-    if known:
-        kernels.attention_backward_again(known, by, at, given, results)
-        return results, known
-    return results, kernels.attention_backward(by, at, given, results)
+    results = empty_gradients(given)
+    kernels.attention_backward(by, at, given, results)
+    return results
 
 
 def _attention_backward_of_shapes(*operands: Any) -> Gradients:
-    return _empty_gradients(Arguments(*operands[BACKWARD:]))
+    return empty_gradients(Arguments(*operands[_BACKWARD:]))
 
 
 _BY = len(Derivatives._fields)
-BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
+_BACKWARD = _BY + len(Kept._fields)  # how many operands stand before the arguments
 
 
 def _read_backward(operands: Sequence[Any]) -> tuple[Derivatives, Kept, Arguments]:
-    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:BACKWARD]),
-            _read(operands[BACKWARD:]))
+    return (Derivatives(*operands[:_BY]), Kept(*operands[_BY:_BACKWARD]),
+            _read(operands[_BACKWARD:]))
 
 
-def _empty_gradients(given: Arguments) -> Gradients:
-    q, k, keys = given.q, given.k, given.search_keys
-    return Gradients(q.new_empty(q.shape), k.new_empty(k.shape), k.new_empty(k.shape),
-                     [q.new_empty(q.shape) for _ in given.routing_queries],
-                     k.new_empty((0,) if keys is None else k.shape))
+def empty_gradients(given: Arguments) -> Gradients:
+    """To be filled; of search keys that are none without elements."""
+    q, k = given.q, given.k
+    return Gradients(_like(q), _like(k), _like(k), [_like(q) for _ in given.routing_queries],
+                     k.new_empty((0,)) if given.search_keys is None else _like(k))
+
+
+def _like(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 _define(f"attention_backward({_fields(Derivatives)}, {_fields(Kept)}, {_fields(Arguments)}) -> "
