@@ -7,7 +7,8 @@ pytest.importorskip("torch.distributed")
 
 import multistep  # noqa: E402
 import multistep.distributed as md  # noqa: E402
-from multistep.distributed import Items, Layout, LevelPaths  # noqa: E402
+from multistep.distributed import Items, Layout, LevelPaths, exchange  # noqa: E402
+from multistep.torch import stages  # noqa: E402
 from shards import (LENGTH, SCHEDULES, bound, cuts_of, differences, make,  # noqa: E402
                     pieces_of)
 
@@ -82,6 +83,26 @@ def test_layouts():
     with pytest.raises(ValueError, match=r"^rows\[1\] -1: "):
         Layout.contiguous([3, -1])
     assert Layout.contiguous([0, 3]).rows == [0, 3]
+
+
+def test_what_lies_side_by_side_is_sent_as_it_lies():
+    shapes = (((3, 2), torch.int32), ((3,), torch.float32), ((0, 2), torch.int64), ((5, 1), torch.half))
+    one = stages.side_by_side(*shapes, device=torch.device("cpu"))
+    for tensor in one:
+        tensor.copy_(torch.randn(tensor.shape) * 99)
+        assert tensor.data_ptr() % 16 == 0 and tensor.is_contiguous()
+    memory = exchange.pack(one)
+    assert memory.data_ptr() == one[0].data_ptr() and memory.nbytes == 32 + 16 + 16
+    apart = [tensor.clone() for tensor in one]
+    turned = [torch.stack([tensor, tensor], -1)[..., 0] for tensor in one]
+    for other in (apart, turned, one[:2], [one[1], one[0], *one[2:]], [one[0], *apart[1:]],
+                  [one[0].view(2, 3).T, *one[1:]]):
+        packed = exchange.pack(other)
+        assert packed.data_ptr() != memory.data_ptr()
+        found = exchange.unpack(torch.stack([packed, exchange.pack(other)]), other)
+        assert all(torch.equal(got, torch.stack([want, want])) and got.dtype == want.dtype
+                   for got, want in zip(found, other))
+    assert torch.equal(exchange.pack(apart)[:24], memory[:24])
 
 
 @pytest.mark.parametrize("layout", [

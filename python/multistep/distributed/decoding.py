@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .._problem import Arguments, Attended, check_shapes, checked, each
 from .._rational import integer
-from .._stages import Items, Paths, Place
+from .._stages import Items, LevelPaths, Paths, Place
 from ..torch import autograd, calls, stages
-from .exchange import Exchange, agree, pack_items, pack_paths, unpack_items, unpack_paths
+from .exchange import Exchange, agree, pack, unpack
 from .pieces import place_of, require_kernels
 
 
@@ -78,41 +78,47 @@ def _attended(given: Arguments, exchange: Exchange, place: Place) -> Attended:
     q, rung, levels = given.q, given.kernels, place.schedule.steps - 1
     keys = given.k if given.search_keys is None else given.search_keys
 
-    def attend(spans: Optional[Tensor]) -> Items:
-        return stages.attend_items(q, given.k, given.v, place, spans, given.softmax_scale, rung)
+    def attend(spans: Optional[Tensor], into: Items) -> Items:
+        return stages.attend_items(q, given.k, given.v, place, spans, given.softmax_scale, rung,
+                                   into)
 
+    likes = [*stages.items_like(q, 1)]
+    if levels:
+        likes += stages.items_like(q, place.schedule.top_k)
+    of_window, *of_spans = _as_items(stages.side_by_side(*likes, device=q.device))
     window: Optional[Items] = None
     paths: Optional[Paths] = None
     for level in range(1, levels + 1):
         found = stages.search_level(given.routing_queries[level - 1], keys, place, level, paths,
                                     given.search_scale, rung)
-        lists = exchange.gather(f"gather of the paths of level {level}", pack_paths(found))
+        lists = exchange.gather(f"gather of the paths of level {level}", pack(found))
         if window is None:
-            window = attend(None)  # while the lists are on their way
-        paths = stages.merge_paths(unpack_paths(lists.wait()), paths)
-    if window is None:
-        window = attend(None)
-    items = items_of(window, None if paths is None else attend(paths.spans))
-    parts = exchange.gather("exchange of items", pack_items(items)).wait()
-    return found_of(given, place, paths, stages.merge_items(unpack_items(parts, items)))
+            window = attend(None, of_window)  # while the lists are on their way
+        paths = stages.merge_paths(LevelPaths(*unpack(lists.wait(), found)), paths)
+    items = [window or attend(None, of_window)]
+    if paths is not None:
+        items.append(attend(paths.spans, *of_spans))
+    sent = [one for item in items for one in item]
+    parts = exchange.gather("exchange of items", pack(sent)).wait()
+    return found_of(given, place, paths,
+                    list(map(stages.merge_items, _as_items(unpack(parts, sent)))))
 
 
-def items_of(window: Items, spans: Optional[Items]) -> Items:
-    """The window's slot, and behind it those of the spans."""
-    if spans is None:
-        return window
-    return Items(torch.cat([window.output, spans.output], -2),
-                 torch.cat([window.lse, spans.lse], -1))
+def _as_items(tensors: list[Tensor]) -> list[Items]:
+    """Outputs and log-sum-exps by turns."""
+    return list(map(Items, tensors[::2], tensors[1::2]))
 
 
-def found_of(given: Arguments, place: Place, paths: Optional[Paths], items: Items) -> Attended:
-    """What ``attend`` gives, from merged paths, None where there are no levels, and items."""
-    window = Items(items.output[..., :1, :].contiguous(), items.lse[..., :1].contiguous())
+def found_of(given: Arguments, place: Place, paths: Optional[Paths], items: list[Items]
+             ) -> Attended:
+    """What ``attend`` gives, from merged paths, None where there are no levels, and merged items:
+    the window's, and beside paths those of the spans."""
+    window = items[0]
     if paths is None:
         paths = _none(window, place)
         output, lse = window.output.squeeze(-2), torch.full_like(paths.scores, -torch.inf)
     else:
-        spans = Items(items.output[..., 1:, :].contiguous(), items.lse[..., 1:].contiguous())
+        spans = items[1]
         output = stages.combine(paths, spans, window, place, given.k.shape[1], given.kernels)
         lse = spans.lse
     wide = torch.float64 if given.q.dtype == torch.float64 else torch.float32

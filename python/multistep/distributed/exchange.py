@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .._stages import Items, LevelPaths
+from ..torch import kernels, stages
 
 
 class Gathering:
@@ -102,31 +102,29 @@ class Exchange:
                                ) from error
 
 
-def pack_paths(found: LevelPaths) -> Tensor:
-    """One tensor of integers [.., top_k, 5]."""
-    scores = found.scores.view(found.anchors.dtype)  # the bits
-    return torch.cat([found.spans, *(one.unsqueeze(-1)
-                                     for one in (scores, found.anchors, found.ranks))], -1)
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Their bytes, to be sent: where they lie, if that is side by side."""
+    memory = stages.memory_of(tensors)
+    if memory is None:
+        copies = stages.side_by_side(*((one.shape, one.dtype) for one in tensors),
+                                     device=tensors[0].device)
+        for copy, one in zip(copies, tensors):
+            copy.copy_(one)
+        memory = stages.memory_of(copies)
+    assert memory is not None
+    return memory
 
 
-def unpack_paths(packed: Tensor) -> LevelPaths:
-    """And back."""
-    wide = torch.float64 if packed.dtype == torch.int64 else torch.float32
-    scores, anchors, ranks = (packed[..., i].contiguous() for i in (2, 3, 4))
-    return LevelPaths(packed[..., :2].contiguous(), scores.view(wide), anchors, ranks)
-
-
-def pack_items(items: Items) -> Tensor:
-    """One tensor of bytes [.., slots, bytes of an item]."""
-    return torch.cat([items.output.contiguous().view(torch.uint8),
-                      items.lse.unsqueeze(-1).contiguous().view(torch.uint8)], -1)
-
-
-def unpack_items(packed: Tensor, like: Items) -> Items:
-    """And back, in the dtypes of other items."""
-    size = like.lse.element_size()
-    output, lse = packed[..., :-size].contiguous(), packed[..., -size:].contiguous()
-    return Items(output.view(like.output.dtype), lse.view(like.lse.dtype).squeeze(-1))
+def unpack(packed: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
+    """And back, from [ranks, bytes]: tensors [ranks, ..] of the shapes and dtypes of others."""
+    found, at = [], 0
+    for like in likes:
+        one = like.new_empty((len(packed), *like.shape))
+        sent = kernels.in_wide_values(packed[:, at:at + like.nbytes])
+        one.view(-1).view(sent.dtype).view(sent.shape).copy_(sent)
+        found.append(one)
+        at += stages.padded(like.nbytes)
+    return found
 
 
 def agree(exchange: Exchange, call: str, check: Callable[[], dict[str, Any]],

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._problem import Arguments, Attended
 from .._stages import Items, LevelPaths, Paths, Place
 from ..torch import stages
-from .decoding import found_of, items_of
+from .decoding import found_of
 from .exchange import Exchange
 from .layout import Layout, Piece
 from .pieces import place_of
@@ -38,7 +38,7 @@ class Queries:
         self.start = piece.keys.stop - piece.keys.start if piece.nobodys else given.start
         self.paths: Optional[Paths] = None
         self.best: Optional[LevelPaths] = None
-        self.items: Optional[Items] = None
+        self.items: list[Items] = []
 
     def shards(self, layout: Layout, rank: int) -> Iterator[Shard]:
         """Of a rank's keys those that the queries may look at. Of rank 0 one shard at least, so
@@ -78,12 +78,13 @@ class Queries:
             return stages.attend_items(self.q, k, v, place, spans, self.given.softmax_scale,
                                        self.given.kernels)
 
-        items = items_of(attend(None), None if self.paths is None else attend(self.paths.spans))
-        self.items = items if self.items is None else stages.merge_items(
-            Items(*map(torch.stack, zip(self.items, items))))
+        items = [attend(None)]
+        if self.paths is not None:
+            items.append(attend(self.paths.spans))
+        self.items = [stages.merge_items(Items(*map(torch.stack, zip(*both))))
+                      for both in zip(self.items, items)] or items
 
     def found(self) -> Attended:
-        assert self.items is not None
         return found_of(self.given, self.place(self.given.k[:, :, :0], 0), self.paths, self.items)
 
     def place(self, keys: Tensor, key_offset: int) -> Place:

@@ -3,6 +3,9 @@ kernels on the current stream, on CPU tensors the oracle. On CUDA nothing waits 
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any, Optional
 
 import torch
@@ -71,8 +74,9 @@ def merge_paths(found: LevelPaths, parents: Optional[Paths]) -> Paths:
 
 
 def attend_items(q: Tensor, k: Tensor, v: Tensor, place: Place, spans: Optional[Tensor],
-                 softmax_scale: Optional[float], rung: str) -> Items:
-    """Attention to the keys of every item that the shard holds; without spans, to the window."""
+                 softmax_scale: Optional[float], rung: str, into: Optional[Items] = None) -> Items:
+    """Attention to the keys of every item that the shard holds; without spans, to the window. On
+    CUDA what is found is written ``into`` memory that was made for it."""
     if q.device.type != "cuda":
         found = _stages.attend_items(q.detach(), k.detach(), v.detach(), place, spans,
                                      softmax_scale)
@@ -81,8 +85,7 @@ def attend_items(q: Tensor, k: Tensor, v: Tensor, place: Place, spans: Optional[
         q = kernels.dense("q", q, q, kernels.DTYPES)
         k, v = (kernels.dense(name, one, q, (q.dtype,)) for name, one in (("k", k), ("v", v)))
         slots = 1 if spans is None else spans.shape[3]
-        items = Items(q.new_empty((*q.shape[:3], slots, q.shape[3])),
-                      q.new_empty((*q.shape[:3], slots), dtype=torch.float32))
+        items = into or Items(*side_by_side(*items_like(q, slots), device=q.device))
         if q.shape[2]:
             kernels.launch(
                 _core.CudaSpanAttention(), q, **_shape(q, k, place), kernels=rung, q=q, k=k, v=v,
@@ -139,12 +142,47 @@ def _floats(name: str, tensor: Tensor, like: Tensor) -> Tensor:
     return kernels.dense(name, tensor, like, (torch.float32,))
 
 
+Like = tuple[Sequence[int], torch.dtype]
+_ALIGNED = 16  # bytes, as the kernels want it
+
+
+def items_like(q: Tensor, slots: int) -> tuple[Like, Like]:
+    """What a query's items are on CUDA."""
+    return ((*q.shape[:3], slots, q.shape[3]), q.dtype), ((*q.shape[:3], slots), torch.float32)
+
+
+def side_by_side(*likes: Like, device: torch.device) -> list[Tensor]:
+    """Memory for tensors, one behind the other in a piece that can be sent as it is."""
+    sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in likes]
+    starts = list(itertools.accumulate(map(padded, sizes), initial=0))
+    memory = torch.empty(starts[-1], dtype=torch.uint8, device=device)
+    return [memory[start:start + size].view(dtype).view(shape)
+            for start, size, (shape, dtype) in zip(starts, sizes, likes)]
+
+
+def padded(size: int) -> int:
+    """Bytes that a tensor takes among others."""
+    return -(-size // _ALIGNED) * _ALIGNED
+
+
+def memory_of(tensors: Sequence[Tensor]) -> Optional[Tensor]:
+    """The bytes of tensors that ``side_by_side`` made, together; None where others did."""
+    storage, at = tensors[0].untyped_storage(), 0
+    for one in tensors:
+        if (one.untyped_storage().data_ptr() != storage.data_ptr() or not one.is_contiguous()
+                or one.storage_offset() * one.element_size() != at):
+            return None
+        at += padded(one.nbytes)
+    if at != storage.nbytes():
+        return None
+    return torch.empty(0, dtype=torch.uint8, device=tensors[0].device).set_(storage)
+
+
 def _no_paths(like: Tensor, shape: tuple[int, ...]) -> LevelPaths:
     """Memory for what the kernels write."""
-    return LevelPaths(like.new_empty((*shape, 2), dtype=torch.int32),
-                      like.new_empty(shape, dtype=torch.float32),
-                      like.new_empty(shape, dtype=torch.int32),
-                      like.new_empty(shape, dtype=torch.int32))
+    return LevelPaths(*side_by_side(((*shape, 2), torch.int32), (shape, torch.float32),
+                                    (shape, torch.int32), (shape, torch.int32),
+                                    device=like.device))
 
 
 def _shape(q: Tensor, k: Tensor, place: Place) -> dict[str, Any]:
