@@ -12,6 +12,7 @@ from test_torch import oracle_as_kernels  # noqa: E402, F401
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.overrides import BaseTorchFunctionMode  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import multistep.torch as mt  # noqa: E402
 from multistep import Schedule  # noqa: E402
@@ -223,6 +224,17 @@ def test_what_autograd_keeps(made):
         inputs[0].add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         back(found, inputs)
+
+
+def test_what_is_computed_anew(made):
+    """Checkpoints give what was kept once."""
+    inputs = leaves()
+    want = back(attend(inputs), inputs)
+    made.clear()
+    output = checkpoint(lambda *inputs: attend(inputs).output, *inputs, use_reentrant=False)
+    by = by_all(attend([one.detach() for one in inputs]))["output"]
+    assert all(map(torch.equal, torch.autograd.grad(output, inputs, by), want))
+    assert made == [*3 * ["attention_again"], "attention_backward_again"]
 
 
 def test_nothing_is_kept_longer_than_the_output(made):

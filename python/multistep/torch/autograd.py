@@ -115,10 +115,11 @@ class PastOperator(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *by: Any) -> tuple[Any, ...]:
-        *at, start, cu_seqlens, search_keys, q, k, v = ctx.saved_tensors[:_FIXED]
+        kept = ctx.saved_tensors  # asked for once: hooks may give them no second time
+        *at, start, cu_seqlens, search_keys, q, k, v = kept[:_FIXED]
         given = ctx.given._replace(
-            q=q, k=k, v=v, routing_queries=[*ctx.saved_tensors[_FIXED:]], start=start,
-            search_keys=search_keys, cu_seqlens=cu_seqlens)
+            q=q, k=k, v=v, routing_queries=[*kept[_FIXED:]], start=start, search_keys=search_keys,
+            cu_seqlens=cu_seqlens)
         found = _gradients(_derivatives(*by), Kept(*at), given)
         return (None, None, found.q, found.k, found.v, *found.routing_queries, found.search_keys)
 
