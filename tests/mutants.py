@@ -699,12 +699,14 @@ def home_of(file):
 
 
 def users(file):
-    """The source files that a change of `file` concerns."""
+    """The source files that a change of `file` concerns: of a header those of its own folder, which
+    compute with it; where there are none, all."""
     if file.endswith(".cpp"):
         return {file}
     including = {str(path.relative_to(REFERENCE)) for path in REFERENCE.rglob("*.?pp")
                  if f'#include "{file}"' in path.read_text()}
-    return set().union(*(users(name) for name in including))
+    found = set().union(*(users(name) for name in including))
+    return {name for name in found if name.split("/")[0] == file.split("/")[0]} or found
 
 
 def run_tests(program):
