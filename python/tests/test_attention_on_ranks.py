@@ -271,6 +271,14 @@ def refusing_attention_case(rank, world, change):
             options["start"] = 2
         elif change == "gradient":
             k.requires_grad_()
+        elif change == "schedule":
+            schedule = None
+        elif change == "option":
+            options["dropout"] = 0.1
+        elif change == "type":
+            options["layout"] = [5, 5, 5]
+        elif change == "offset":
+            return md.attend(q, k, v, routing, schedule, key_offset=5)
     return md.attention(q, k, v, routing, schedule, **options)
 
 
@@ -281,6 +289,10 @@ def refusing_attention_case(rank, world, change):
     ("bounds", "ValueError: cu_seqlens to 16: to at most 15, the rows of all ranks", None),
     ("layout", "ValueError: layout of 2 ranks: 3 here", None),
     ("in turn", "ValueError: in_turn True on rank 1: rank 1 ", "ValueError: in_turn False on "),
+    ("schedule", "TypeError: schedule of type NoneType", "ValueError: attention: rank 1 refused"),
+    ("option", "TypeError: attention() got an unexpected", "ValueError: attention: rank 1 refused"),
+    ("type", "TypeError: layout of type list: a Layout", "ValueError: attention: rank 1 refused"),
+    ("offset", "ValueError: key_offset 5, capacity None: 0", "ValueError: attention: rank 1 refused"),
 ])
 def test_all_ranks_refuse_attention_together(three, change, own, others):
     found = three.outcomes(refusing_attention_case, change)
@@ -348,13 +360,3 @@ def test_a_backward_that_a_rank_leaves_out():
     for rank in (0, 2):
         assert found[rank][1].startswith("multistep: sum of the gradients of keys and values on rank "
                                          f"{rank} of 3: a rank has died"), found[rank]
-
-
-def test_what_goes_not_together():
-    q, k, v, routing, _ = make(SCHEDULES["nstep2"], queries=5, keys=5)
-    arrays = q, k, v, routing, SCHEDULES["nstep2"]
-    for wrong in ({"layout": Layout.contiguous([5])}, {"in_turn": True}):
-        with pytest.raises(ValueError, match="^layout, in_turn: None and False beside a length"):
-            md.attend(*arrays, length=5, **wrong)
-    with pytest.raises(ValueError, match="^key_offset 3, capacity None: 0 and None without a"):
-        md.attend(*arrays, key_offset=3)

@@ -230,6 +230,10 @@ def refusing_case(rank, world, change):
                                 [level[:, :, :0] for level in routing], schedule)
         elif change == "gradient":
             q.requires_grad_()
+        elif change == "no length":
+            options["length"] = None
+        elif change == "layout":
+            return md.attend(q, k, v, routing, schedule, layout=Layout.contiguous([120]), **options)
     return md.decode(q, k, v, routing, schedule, **options)
 
 
@@ -241,6 +245,8 @@ def refusing_case(rank, world, change):
      "ValueError: length [120, 120] on rank "),
     ("call", "ValueError: attention: rank 1 makes another", "ValueError: decode: rank 1 makes"),
     ("gradient", "NotImplementedError: multistep: no gradients", "ValueError: decode: rank 1"),
+    ("no length", "TypeError: length None: an integer", "ValueError: decode: rank 1 refused its"),
+    ("layout", "ValueError: layout, in_turn: None and False", "ValueError: decode: rank 1 refused"),
     ("fast", "ValueError: kernels 'fast': of CUDA tensors", None),
     ("packed", "ValueError: cu_seqlens: of attention()", None),
     ("alike", "ValueError: length 150: an integer in [0, 120]", None),

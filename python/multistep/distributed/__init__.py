@@ -25,7 +25,7 @@ from .._problem import Attended, Options, arguments, required_length, takes_opti
 from .._stages import Items, LevelPaths, Paths
 from ..schedule import Schedule
 from . import decoding, sharded
-from .exchange import Exchange
+from .exchange import Exchange, refusals_told
 from .layout import Layout
 from .pieces import (append, attend_items, combine_items, merge_items, merge_paths, search_level)
 
@@ -67,9 +67,11 @@ def decode(q: Tensor, k_shard: Tensor, v_shard: Tensor, routing_queries: Sequenc
         ValueError, TypeError: one line naming the offender, its value and the range.
         RuntimeError: a rank has died, or was later than the group's time-out.
     """
-    output: Tensor = attend(q, k_shard, v_shard, routing_queries, schedule, group=group,
-                            key_offset=key_offset, length=required_length(length),
-                            capacity=capacity, **options).output
+    exchange = Exchange(group)
+    with refusals_told(exchange, "decode", q, False):
+        given = arguments("decode", q, k_shard, v_shard, routing_queries, schedule, options,
+                          length=required_length(length))
+    output: Tensor = decoding.decoded(given, exchange, key_offset, capacity).output
     return output
 
 
@@ -105,8 +107,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
 
     Raises as ``decode``.
     """
-    given = arguments("attention", q, k, v, routing_queries, schedule, options)
-    output: Tensor = sharded.attended(given, Exchange(group), layout, in_turn, False).output
+    exchange = Exchange(group)
+    with refusals_told(exchange, "attention", q, layout is None):
+        given = arguments("attention", q, k, v, routing_queries, schedule, options)
+        _require_layout(layout)
+    output: Tensor = sharded.attended(given, exchange, layout, in_turn, False).output
     return output
 
 
@@ -118,15 +123,24 @@ def attend(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor],
            **options: Unpack[Options]) -> Attended:
     """``attention``, or with ``length`` ``decode``, and what was found on the way; see
     ``multistep.attend``. Spans and anchors are keys of the whole context."""
-    given = arguments("attend", q, k, v, routing_queries, schedule, options, length=length)
-    if length is not None and (layout is not None or in_turn):
-        raise ValueError("layout, in_turn: None and False beside a length, where queries are not "
-                         "sharded")
-    if length is None and (key_offset or capacity is not None):
-        raise ValueError(f"key_offset {key_offset}, capacity {capacity}: 0 and None without a length")
-    if length is None:
-        return sharded.attended(given, Exchange(group), layout, in_turn, True)
-    return decoding.decoded(given, Exchange(group), key_offset, capacity)
+    exchange, whole = Exchange(group), length is None
+    with refusals_told(exchange, "attention" if whole else "decode", q, whole and layout is None):
+        given = arguments("attend", q, k, v, routing_queries, schedule, options, length=length)
+        if not whole and (layout is not None or in_turn):
+            raise ValueError("layout, in_turn: None and False beside a length, where queries are "
+                             "not sharded")
+        if whole and (key_offset or capacity is not None):
+            raise ValueError(f"key_offset {key_offset}, capacity {capacity}: 0 and None without a "
+                             "length")
+        _require_layout(layout)
+    if whole:
+        return sharded.attended(given, exchange, layout, in_turn, True)
+    return decoding.decoded(given, exchange, key_offset, capacity)
+
+
+def _require_layout(layout: Any) -> None:
+    if layout is not None and not isinstance(layout, Layout):
+        raise TypeError(f"layout of type {type(layout).__name__}: a Layout, or None")
 
 
 __all__ = ["Attended", "Items", "Layout", "LevelPaths", "Paths", "append", "attend",

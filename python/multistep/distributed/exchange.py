@@ -3,8 +3,9 @@ that has died, or does not answer within the group's time-out, is an error on al
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 import torch
@@ -157,6 +158,24 @@ def agree(exchange: Exchange, call: str, check: Callable[[], dict[str, Any]],
                 raise ValueError(f"{name} {values[name]} on rank {exchange.rank}: rank {rank} has "
                                  "another than rank 0; all are given the same")
     return [dict(zip(own, row_there[3:])) for row_there in rows]
+
+
+@contextlib.contextmanager
+def refusals_told(exchange: Exchange, call: str, q: Any, asked: bool) -> Iterator[None]:
+    """What a rank refuses in here, before the ranks agree, is told the others where they ask: with
+    tensors of the CPU, and with others where it is ``asked``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        refusal = error
+        on_host = not (isinstance(q, Tensor) and q.device.type == "cuda")
+
+        def refuse() -> dict[str, Any]:
+            raise refusal
+
+        if on_host or asked:
+            agree(exchange, call, refuse, device=None if on_host else q.device)
+        raise
 
 
 _NUMBERS = 32  # of a rank in an agreement
