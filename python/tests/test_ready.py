@@ -199,6 +199,9 @@ def test_gradients_of_some(made):
 def test_a_call_with_gradients_is_none_without(made):
     """It writes more."""
     inputs = leaves()
+    mt.attention(*inputs[:3], inputs[3:], S)
+    assert [key[0] for key in ready._calls] == ["attend"]
+    ready._calls.clear(), made.clear()
     for gradients in (True, False, True, False):
         with torch.set_grad_enabled(gradients):
             assert mt.attention(*inputs[:3], inputs[3:], S).requires_grad == gradients
