@@ -376,7 +376,7 @@ MUTANTS = [
     ("distributed/decoding.py", "unpack(parts, sent)", "unpack(parts[-2:], sent)",
      "test_decoding_on_ranks.py"),
     ("distributed/exchange.py", "at += stages.padded(like.nbytes)", "at += like.nbytes",
-     "test_decoding_on_ranks.py"),
+     "test_pieces.py"),
     ("torch/stages.py", "at += padded(one.nbytes)", "at += one.nbytes", "test_pieces.py"),
     ("torch/stages.py", "if at != storage.nbytes():", "if False:", "test_pieces.py"),
     ("torch/stages.py", "or one.storage_offset() * one.element_size() != at", "", "test_pieces.py"),
