@@ -11,17 +11,17 @@ from .._problem import Arguments, Attended, check_shapes, checked, each
 from .._rational import integer
 from .._stages import Items, LevelPaths, Paths, Place
 from ..torch import autograd, calls, stages
-from .exchange import Exchange, agree, pack, unpack
+from .exchange import Exchange, agree, is_on_host, pack, unpack
 from .pieces import place_of, require_kernels
 
 
 def decoded(given: Arguments, exchange: Exchange, key_offset: Any, capacity: Optional[int]
             ) -> Attended:
     """What the ranks find together."""
-    if isinstance(given.q, Tensor) and given.q.device.type == "cuda":
-        given, place = _place(given, key_offset, capacity)
-    else:
+    if is_on_host(given.q):
         given, place = _agreed(given, exchange, key_offset, capacity)
+    else:
+        given, place = _place(given, key_offset, capacity)
     with torch.no_grad():
         return _attended(given, exchange, place)
 

@@ -160,6 +160,11 @@ def agree(exchange: Exchange, call: str, check: Callable[[], dict[str, Any]],
     return [dict(zip(own, row_there[3:])) for row_there in rows]
 
 
+def is_on_host(q: Any) -> bool:
+    """Is it no CUDA tensor? Then ranks agree before they compute."""
+    return not (isinstance(q, Tensor) and q.device.type == "cuda")
+
+
 @contextlib.contextmanager
 def refusals_told(exchange: Exchange, call: str, q: Any, asked: bool) -> Iterator[None]:
     """What a rank refuses in here, before the ranks agree, is told the others where they ask: with
@@ -167,8 +172,7 @@ def refusals_told(exchange: Exchange, call: str, q: Any, asked: bool) -> Iterato
     try:
         yield
     except (TypeError, ValueError) as error:
-        refusal = error
-        on_host = not (isinstance(q, Tensor) and q.device.type == "cuda")
+        refusal, on_host = error, is_on_host(q)
 
         def refuse() -> dict[str, Any]:
             raise refusal

@@ -13,7 +13,7 @@ from .. import _arrays
 from .._problem import Arguments, Attended, check_shapes, checked, each
 from ..torch import autograd, calls
 from . import passing
-from .exchange import Exchange, agree
+from .exchange import Exchange, agree, is_on_host
 from .layout import Layout
 from .pieces import require_kernels
 
@@ -21,7 +21,7 @@ from .pieces import require_kernels
 def attended(given: Arguments, exchange: Exchange, layout: Optional[Layout], in_turn: bool,
              details: bool) -> Attended:
     """What this rank's queries find."""
-    on_host = not (isinstance(given.q, Tensor) and given.q.device.type == "cuda")
+    on_host = is_on_host(given.q)
     bounds: list[int] = []
 
     def check() -> dict[str, Any]:

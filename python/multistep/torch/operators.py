@@ -104,7 +104,7 @@ def results_on_device(operands: Sequence[Any], details: bool) -> Attended:
     """To be filled."""
     q = operands[0]
     return _empty(operands, True, torch.int32) if details else Attended(
-        torch.empty_like(q, memory_format=torch.contiguous_format), *_nothing(q.device))
+        _like(q), *_nothing(q.device))
 
 
 @functools.lru_cache(maxsize=None)
@@ -147,7 +147,7 @@ def _decode_in_pages(*operands: Any) -> Tensor:
 
 def _decode_in_pages_on_device(*operands: Any) -> Tensor:
     given, table = _read(operands[:-1]), operands[-1]
-    output = torch.empty_like(given.q, memory_format=torch.contiguous_format)
+    output = _like(given.q)
     kernels.decode_in_pages(given, table, output)
     return output
 
@@ -206,6 +206,7 @@ def empty_gradients(given: Arguments) -> Gradients:
 
 
 def _like(tensor: Tensor) -> Tensor:
+    """Dense memory of its shape and dtype."""
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
