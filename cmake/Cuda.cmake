@@ -117,7 +117,9 @@ set(MULTISTEP_CUDA ON)
 
 # Hopper has kernels of its own (90a). All other chips from Ampere on run the code for 80; what is
 # newer than this compiler compiles it anew, from PTX.
-set(CMAKE_CUDA_ARCHITECTURES 80 90a-real CACHE STRING "GPU architectures to build for")
+if(NOT DEFINED ENV{CUDAARCHS})
+  set(CMAKE_CUDA_ARCHITECTURES 80 90a-real CACHE STRING "GPU architectures to build for")
+endif()
 if(NOT CMAKE_CUDA_COMPILER AND NOT nvcc_arguments)
   set(CMAKE_CUDA_COMPILER "${nvcc}")
 endif()
