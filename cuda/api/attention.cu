@@ -194,6 +194,7 @@ std::size_t workspace_size(const AttentionArgs& args) {
   AttentionArgs counted = args;
   require_problem(args.shape, args.dtype, args.schedule, args.schedule ? args.schedule->top_k() : 1,
                   true);
+  require_routing_strides(args.routing_strides, args.schedule->levels());
   counted.routing_queries.resize(static_cast<std::size_t>(args.schedule->levels()));
   return Attention(counted).bytes();
 }

@@ -319,6 +319,7 @@ std::size_t workspace_size(const SpanSearchArgs& args) {
   require(static_cast<Index>(args.routing_queries.size()) == args.schedule->levels(),
           "routing_queries {}: one array per search level, {}", args.routing_queries.size(),
           args.schedule->levels());
+  require_routing_strides(args.routing_strides, args.schedule->levels());
   Arena arena;
   SpanSearchArgs counted = args;
   // A level is one of parents where it is not the first, whether or not they are given yet.

@@ -17,6 +17,16 @@ Problem small_problem() {
   return make_problem(options);
 }
 
+/// Strides of one level, of the two there are: what the call and the size of its workspace read.
+template <class Args>
+void refuses_too_few_strides(const Call<Args>& call, Stage<Args> stage) {
+  const auto spoil = [](Args& args) { args.routing_strides.resize(1); };
+  refuses<Args>(call, stage, {"routing_strides 1"}, spoil);
+  Args args = call.args;
+  spoil(args);
+  CHECK_THROWS_WITH(cuda::workspace_size(args), ContainsSubstring("routing_strides 1"));
+}
+
 }  // namespace
 
 TEST_CASE("GPU search refuses bad arguments", "[arguments]") {
@@ -36,6 +46,7 @@ TEST_CASE("GPU search refuses bad arguments", "[arguments]") {
   routing([](Args& args) { args.routing_queries[0] = shifted(args.routing_queries[0]); });
   routing([](Args& args) { args.routing_queries.pop_back(); });
   routing([](Args& args) { args.routing_queries.push_back(args.routing_queries[0]); });
+  refuses_too_few_strides(call, stage);
   refuses<Args>(call, stage, {"level"}, [](Args& args) { args.level = -1; });
   refuses<Args>(call, stage, {"level"}, [](Args& args) { args.level = 3; });
   refuses<Args>(call, stage, {"parents"}, [](Args& args) { args.level = 2; });
@@ -107,6 +118,7 @@ TEST_CASE("GPU attention refuses bad arguments", "[arguments]") {
   off("anchors", [](Args& args) { args.anchors = shifted(args.anchors); });
   off("routing_queries", [](Args& args) { args.routing_queries[0] = nullptr; });
   off("routing_queries", [](Args& args) { args.routing_queries.pop_back(); });
+  refuses_too_few_strides(call, stage);
   off("keys", [](Args& args) { args.shape.keys = 24; });  // the last query stands at 24
 }
 
