@@ -2,7 +2,7 @@
 """Breaks the reference and the judge of sweeps on purpose, one edit at a time, and asserts that the
 unit tests notice.
 
-Usage: mutants.py BUILD_FOLDER [NAME...]
+Usage: [MUTANTS_PART=I/N] mutants.py BUILD_FOLDER [NAME...]    all, those so named, or part I of N
 
 A mutant is one edit of one source file. Its file is compiled anew, linked with the unit tests'
 objects in front of the intact libraries, and the tests are run, the nearest first: they must fail.
@@ -730,6 +730,8 @@ def main():
     for mutant in wanted:
         if (places := (home_of(mutant.file) / mutant.file).read_text().count(mutant.old)) != 1:
             sys.exit(f"{mutant.name}: {places} places in {mutant.file}, not 1")
+    part, parts = map(int, os.environ.get("MUTANTS_PART", "0/1").split("/"))
+    wanted = wanted[part::parts]
     survivors = []
 
     def attempt(mutant):
@@ -746,7 +748,7 @@ def main():
             if mutant is intact:
                 verdict = "passes, as it must" if end == "passes" else f"{end} BY ITSELF in"
             print(f"{mutant.name:48} {verdict} {test}", flush=True)
-    print(f"{len(wanted)} mutants, {len(survivors)} of them not caught", flush=True)
+    print(f"{len(wanted)} mutants of {len(MUTANTS)}, {len(survivors)} not caught", flush=True)
     return 1 if survivors or not wanted else 0
 
 

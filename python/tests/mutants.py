@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Breaks the installed package, one line at a time in a copy, and expects a test to notice.
 
-Usage: mutants.py [NAME ...]    all, or those whose file or line contains a name
+Usage: [MUTANTS_PART=I/N] mutants.py [NAME ...]    all, those whose file or line contains a name, or
+part I of N
 """
 
 import importlib.util
@@ -496,10 +497,7 @@ MUTANTS = [
 def break_copy(folder, file, line, change):
     copy = pathlib.Path(folder) / "multistep"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (copy / file).read_text()
-    if text.count(line) != 1:
-        sys.exit(f"mutants: {file} has {text.count(line)} times {line!r}, not once")
-    (copy / file).write_text(text.replace(line, change))
+    (copy / file).write_text((copy / file).read_text().replace(line, change))
 
 
 def begin_tests(folder, test):
@@ -520,6 +518,11 @@ def begin_tests(folder, test):
 def main():
     chosen = [m for m in MUTANTS if (HAS_TORCH or m[3].partition("::")[0] not in OF_TORCH)
               and (len(sys.argv) == 1 or any(name in m[0] + m[1] for name in sys.argv[1:]))]
+    for file, line, *_ in chosen:
+        if (times := (PACKAGE / file).read_text().count(line)) != 1:
+            sys.exit(f"mutants: {file} has {times} times {line!r}, not once")
+    part, parts = map(int, os.environ.get("MUTANTS_PART", "0/1").split("/"))
+    chosen = chosen[part::parts]
     left, running = 0, {}
 
     def end_one():
@@ -543,7 +546,7 @@ def main():
         running[begin_tests(folder.name, mutant[3])] = mutant, folder
     while running:
         end_one()
-    print(f"{len(chosen) - left} of {len(chosen)} mutants caught")
+    print(f"{len(chosen) - left} of {len(chosen)} mutants caught, of {len(MUTANTS)}")
     return 1 if left else 0
 
 
