@@ -116,7 +116,7 @@ endif()
 set(MULTISTEP_CUDA ON)
 
 # Hopper has kernels of its own (90a). All other chips from Ampere on run the code for 80; what is
-# newer than this compiler compiles it anew, from PTX.
+# newer than this compiler compiles it anew, from PTX. CUDAARCHS, where it is set, names others.
 if(NOT DEFINED ENV{CUDAARCHS})
   set(CMAKE_CUDA_ARCHITECTURES 80 90a-real CACHE STRING "GPU architectures to build for")
 endif()

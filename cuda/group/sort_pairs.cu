@@ -87,6 +87,7 @@ __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_
 }
 
 struct Layout {
+  SortKey sort_key;
   std::int64_t per_head;
   std::int64_t tiles_per_head;
   std::int64_t tiles;
@@ -99,9 +100,10 @@ struct Layout {
   std::size_t sort_bytes;
   std::size_t used;
 
-  Layout(const Rows& rows, int slots, int tile_pairs, Arena arena) {
+  Layout(const Rows& rows, int slots, const PairOrder& how, Arena arena)
+      : sort_key(rows, how.shared_bits) {
     per_head = static_cast<std::int64_t>(rows.group()) * rows.count * slots;
-    tiles_per_head = (per_head + tile_pairs - 1) / tile_pairs;
+    tiles_per_head = (per_head + how.tile_pairs - 1) / how.tile_pairs;
     const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;
     tiles = tiles_per_head * heads;
@@ -124,17 +126,17 @@ struct Layout {
 };
 
 /// The pairs' numbers in order.
-const std::int32_t* sort(const SpanAttend& attend, const SortKey& sort_key, const Layout& layout,
-                         Stream stream) {
+const std::int32_t* sort(const SpanAttend& attend, const Layout& layout, Stream stream) {
   make_keys<<<blocks_for(layout.count, kThreads), kThreads, 0, stream>>>(
-      attend, sort_key, static_cast<std::int32_t>(layout.per_head),
+      attend, layout.sort_key, static_cast<std::int32_t>(layout.per_head),
       static_cast<std::int32_t>(layout.count), layout.keys[0], layout.pairs[0]);
   check_launch("make_keys");
   cub::DoubleBuffer<std::uint32_t> keys(layout.keys[0], layout.keys[1]);
   cub::DoubleBuffer<std::int32_t> pairs(layout.pairs[0], layout.pairs[1]);
   std::size_t bytes = layout.sort_bytes;
   check(cub::DeviceRadixSort::SortPairs(layout.sort_space, bytes, keys, pairs,
-                                        static_cast<int>(layout.count), 0, sort_key.bits, stream),
+                                        static_cast<int>(layout.count), 0, layout.sort_key.bits,
+                                        stream),
         "DeviceRadixSort");
   return pairs.Current();
 }
@@ -142,19 +144,18 @@ const std::int32_t* sort(const SpanAttend& attend, const SortKey& sort_key, cons
 }  // namespace
 
 std::size_t sort_pairs_bytes(const Rows& rows, int slots, const PairOrder& how) {
-  return Layout(rows, slots, how.tile_pairs, Arena()).used;
+  return Layout(rows, slots, how, Arena()).used;
 }
 
 Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace, Stream stream) {
-  const Layout layout(attend.rows, attend.slots, how.tile_pairs, Arena(workspace));
+  const Layout layout(attend.rows, attend.slots, how, Arena(workspace));
   Pairs result{};
   result.tile_pairs = how.tile_pairs;
   if (layout.count == 0) return result;
-  const SortKey sort_key(attend.rows, how.shared_bits);
-  result.pair = sort(attend, sort_key, layout, stream);
+  result.pair = sort(attend, layout, stream);
   result.span = layout.spans;
   result.tiles = layout.tile;
-  result.begin_shift = sort_key.shift;
+  result.begin_shift = layout.sort_key.shift;
   make_tiles<<<blocks_for(layout.tiles * 32, kThreads), kThreads, 0, stream>>>(
       attend, layout.per_head, layout.tiles_per_head, layout.tiles, how.tile_pairs, result.pair,
       layout.spans, layout.tile);
@@ -164,9 +165,9 @@ Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace
 
 const std::int32_t* order_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace,
                                 Stream stream) {
-  const Layout layout(attend.rows, attend.slots, how.tile_pairs, Arena(workspace));
+  const Layout layout(attend.rows, attend.slots, how, Arena(workspace));
   if (layout.count == 0) return nullptr;
-  return sort(attend, SortKey(attend.rows, how.shared_bits), layout, stream);
+  return sort(attend, layout, stream);
 }
 
 }  // namespace multistep::cuda

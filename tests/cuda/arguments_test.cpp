@@ -69,6 +69,12 @@ TEST_CASE("GPU span attention refuses bad arguments", "[arguments]") {
   refuses<Args>(call, stage, {"slots"}, [](Args& args) { args.slots = 0; });
   refuses<Args>(call, stage, {"slots"}, [](Args& args) { args.slots = 65; });
   refuses<Args>(call, stage, {"slots", "spans"}, [](Args& args) { args.spans = nullptr; });
+  // More KV heads than the sort tells apart: refused where the workspace is counted.
+  Args many = call.args;
+  many.rung = Rung::fast;
+  many.shape.batch = 65535;
+  many.shape.num_heads = many.shape.num_kv_heads = 129;
+  CHECK_THROWS_WITH(cuda::workspace_size(many), ContainsSubstring("2^23"));
 }
 
 TEST_CASE("GPU combination refuses bad arguments", "[arguments]") {
