@@ -474,7 +474,7 @@ MUTANTS = [
     ("distributed/sharded.py", "given.pop(0)[1] if of_all", "0 * given.pop(0)[1] if of_all",
      "test_attention_on_ranks.py::test_gradients_repeat_and_add_in_float32"),
     ("distributed/sharded.py", "given[0][0] == slice(0, layout.length)", "True",
-     "test_attention_on_ranks.py::test_gradients_repeat_and_add_in_float32"),
+     "test_attention_on_ranks.py::test_attention"),
     ("distributed/sharded.py", "total[array, :, :, keys] += one", "total[array, :, :, keys] = one",
      "test_attention_on_ranks.py::test_gradients_repeat_and_add_in_float32"),
     ("distributed/sharded.py", "dtype=wide)", "dtype=like.dtype)",
