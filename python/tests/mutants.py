@@ -511,8 +511,7 @@ def begin_tests(folder, test):
         os.dup2(file.fileno(), 2)
     os.environ.update(PYTHONPATH=folder, OMP_WAIT_POLICY="passive")  # of processes of the tests
     sys.path.insert(0, folder)
-    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", f"{TESTS}/{test}",
-                          "-k", "not leaks"]))
+    os._exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", f"{TESTS}/{test}"]))
 
 
 def main():
