@@ -65,8 +65,8 @@ class ItemPasses {
 template <class Args>
 bool takes_tiles(const Args& args) {
   if (args.rung == Rung::plain) return false;
-  const std::string why = why_not_backward_tiles(
-      args.shape, scale_of(args.softmax_scale, args.shape.head_dim), current_device().hopper);
+  const std::string why =
+      why_not_backward_tiles(args.shape, scale_of(args.softmax_scale, args.shape.head_dim));
   refuse_slow(args.rung, why);
   return why.empty();
 }

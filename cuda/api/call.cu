@@ -165,9 +165,8 @@ Index longest_row(const Shape& shape) {
 Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     : args_(args), rows_(rows) {
   const DeviceSchedule& schedule = *args.schedule;
-  const std::string why = args.rung == Rung::plain
-                              ? "rung plain"
-                              : why_not_fast_search(rows.head_dim, schedule.top_k());
+  const std::string why =
+      args.rung == Rung::plain ? "rung plain" : why_not_fast_search(rows.head_dim);
   refuse_slow(args.rung, why);
   fast_ = why.empty();
   const Index slots = args.shape.rows() * schedule.top_k();
@@ -325,17 +324,22 @@ std::size_t workspace_size(const SpanSearchArgs& args) {
   // A level is one of parents where it is not the first, whether or not they are given yet.
   static const DeviceSpan some{};
   if (args.level > 1) counted.parents = &some;
-  Search(counted, rows_of(args.shape, args.schedule->tables().window), arena);
+  const Index count = search_queries(args.shape, args.schedule->top_k());
+  Search(counted, rows_of(args.shape, args.schedule->tables().window, 0, count), arena);
   return arena.used();
 }
 
 void span_search(const SpanSearchArgs& args, Stream stream) {
   require_search(args);
   require_workspace(args.workspace, workspace_size(args));
-  Arena arena(args.workspace.data);
-  Search search(args, rows_of(args.shape, args.schedule->tables().window), arena);
-  search.launch(stream);
-  search.trace(stream);
+  const Index chunk = search_queries(args.shape, args.schedule->top_k());
+  for (Index first = 0; first < args.shape.queries; first += chunk) {
+    const Index count = std::min(chunk, args.shape.queries - first);
+    Arena arena(args.workspace.data);
+    Search search(args, rows_of(args.shape, args.schedule->tables().window, first, count), arena);
+    search.launch(stream);
+    if (first + count == args.shape.queries) search.trace(stream);
+  }
 }
 
 std::size_t workspace_size(const SpanAttentionArgs& args) {

@@ -35,9 +35,9 @@ struct FewCost {
   }
 };
 
-std::string why_not_head_dim(Index head_dim) {
-  const bool built = head_dim % 8 == 0 && head_dim <= 128;
-  return built ? "" : text("head_dim {}: multiples of 8 up to 128 are built", head_dim);
+std::string why_not_head_dim(Index head_dim, Index most = kMaxHeadDim) {
+  const bool built = head_dim % 8 == 0 && head_dim <= most;
+  return built ? "" : text("head_dim {}: multiples of 8 up to {} are built", head_dim, most);
 }
 
 std::string why_not_slots(Index slots, Index most) {
@@ -77,9 +77,7 @@ std::string first_of(const Why&... why) {
 
 }  // namespace
 
-std::string why_not_fast_search(Index head_dim, Index top_k) {
-  return first_of(why_not_head_dim(head_dim), why_not_slots(top_k, kMaxFastTopK));
-}
+std::string why_not_fast_search(Index head_dim) { return why_not_head_dim(head_dim); }
 
 std::string why_not_tiles(const Shape& shape) {
   if (shape.keys == 0) return "no keys";
@@ -87,9 +85,9 @@ std::string why_not_tiles(const Shape& shape) {
   return why_not_head_dim(shape.head_dim);
 }
 
-std::string why_not_backward_tiles(const Shape& shape, float scale, bool hopper) {
-  if (!hopper) return "the chip: the backward pass by tiles is built for Hopper";
-  return first_of(why_not_tiles(shape), why_not_scale(scale));
+std::string why_not_backward_tiles(const Shape& shape, float scale) {
+  return first_of(why_not_tiles(shape), why_not_head_dim(shape.head_dim, kMaxBackwardHeadDim),
+                  why_not_scale(scale));
 }
 
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine) {
@@ -103,7 +101,7 @@ bool combines_twice(const Combine& combine) {
 
 KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, Rung rung) {
   const std::string slow = rung == Rung::plain ? "rung plain" : "";
-  not_search = slots > 0 ? first_of(slow, why_not_fast_search(shape.head_dim, slots)) : slow;
+  not_search = slots > 0 ? first_of(slow, why_not_fast_search(shape.head_dim)) : slow;
   not_pieces = first_of(slow, why_not_pieces(shape, slots, items));
   not_tiles = first_of(slow, why_not_tiles(shape));
   chunks = tiles() && slots == 0 && !shape.cu_seqlens && shape.rows() <= kChunkedRows;
@@ -118,15 +116,18 @@ Index chunk_queries(const Shape& shape, Index slots, Index pairs) {
   return std::min(shape.queries, std::max<Index>(1, chunk_pairs(pairs) / of_query));
 }
 
-Index KernelChoice::queries_at_once(const Shape& shape, Index slots) const {
-  if (pieces() || chunks) return shape.queries;
-  // A search below level 1 has top_k candidates of every pair.
+Index search_queries(const Shape& shape, Index top_k) {
   constexpr Index kUsual = 4;
-  return chunk_queries(shape, slots, kChunkPairs * kUsual / std::max(slots, kUsual));
+  return chunk_queries(shape, top_k, kChunkPairs * kUsual / std::max(top_k, kUsual));
+}
+
+Index KernelChoice::queries_at_once(const Shape& shape, Index slots) const {
+  return pieces() || chunks ? shape.queries : search_queries(shape, slots);
 }
 
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
-  // Few have a cluster each at level 1, a block each below it.
+  // Few have a cluster each at level 1, a block each below it; which have no second turn.
+  if (top_k > kMaxFastTopK) return false;
   const std::int64_t units = inner ? rows.total() * top_k : HeadTile::count(rows, kSearchHeads);
   return units < static_cast<std::int64_t>(multiprocessors) * (inner ? 8 : 1);
 }

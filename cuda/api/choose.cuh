@@ -7,10 +7,10 @@
 /// does not, and nothing where it does.
 namespace multistep::cuda {
 
-std::string why_not_fast_search(Index head_dim, Index top_k);
+std::string why_not_fast_search(Index head_dim);
 /// Attention of many rows, spans or windows, by tiles.
 std::string why_not_tiles(const Shape& shape);
-std::string why_not_backward_tiles(const Shape& shape, float scale, bool hopper);
+std::string why_not_backward_tiles(const Shape& shape, float scale);
 /// Combination by the tiles that attend to the windows, or of outputs that are there.
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine);
 /// Whether the window's output is written, and joined with the spans' by another launch.
@@ -39,6 +39,8 @@ void refuse_slow(Rung rung, const std::string& why);
 /// How many queries a chunk of a long prefill has, of about so many (row, slot) pairs.
 inline constexpr Index kChunkPairs = Index{1} << 22;
 Index chunk_queries(const Shape& shape, Index slots, Index pairs = kChunkPairs);
+/// How many are searched at once: below level 1 a pair has top_k candidates.
+Index search_queries(const Shape& shape, Index top_k);
 
 /// Whether a warp for each unit of a search would leave much of the device idle; `inner`: below
 /// level 1, where a unit is a query row's parent, not a query with the heads of a KV head.

@@ -145,7 +145,7 @@ void require_shape(const Shape& shape) {
   require_within("num_kv_heads", shape.num_kv_heads, 1, shape.num_heads);
   require(shape.num_heads % shape.num_kv_heads == 0, "num_kv_heads {}: divides num_heads {}",
           shape.num_kv_heads, shape.num_heads);
-  require_within("head_dim", shape.head_dim, 1, 256);
+  require_within("head_dim", shape.head_dim, 1, kMaxHeadDim);
   require_within("query_offset", shape.query_offset, 0, kMaxContext);
   require_within("queries", shape.queries, 0, kMaxContext - shape.query_offset);
   require_within("key_offset", shape.key_offset, 0, kMaxContext);

@@ -30,7 +30,7 @@ StagePlan search_plan(const KernelChoice& choice, const Rows& rows, const Schedu
       const bool product = searches_product(schedule, m + 1, rows, keys, chip.multiprocessors);
       if (inner && (product || sorts_parents(rows.total() * top_k))) run({"order_pairs"});
       run({product ? "search_parts" : inner ? "search_parents" : "search_shared"});
-      if (inner) run({"choose_rows"});
+      if (inner) run({top_k > kMaxFastTopK ? "choose_many" : "choose_rows"});
     }
     m += count;
   }
@@ -56,12 +56,12 @@ StagePlan combine_plan(const Shape& shape, const Combine& combine, const Chip& c
 }
 
 StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
-  std::string why = why_not_backward_tiles(shape, scale, chip.hopper);
+  std::string why = why_not_backward_tiles(shape, scale);
   if (shape.length) why = "length: no backward pass where it is on the device";
-  return {"backward",
-          why.empty() ? Kernels{"backward_queries", "backward_keys"}
-                      : Kernels{"query_gradients", "key_gradients"},
-          why.empty(), why};
+  if (!why.empty()) return {"backward", {"query_gradients", "key_gradients"}, false, why};
+  const Kernels fast = chip.hopper ? Kernels{"backward_queries", "backward_keys"}
+                                   : Kernels{"backward_warp_queries", "backward_warp_keys"};
+  return {"backward", fast, true, ""};
 }
 
 }  // namespace

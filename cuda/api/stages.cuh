@@ -43,6 +43,8 @@ inline RowArray key_array(const void* data, const Strides& strides, const Shape&
   return row_array(data, strides, shape.num_kv_heads, rows, shape.head_dim);
 }
 
+inline constexpr int kMaxBackwardHeadDim = 128;  // of the backward pass by tiles
+
 /// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
 /// hold `queries` rows a head, a chunk's own scratch arrays `count`.
 struct Rows {
@@ -336,7 +338,7 @@ struct SearchScratch {
 };
 /// A unit is what searches one segment: at level 1 a query with up to kSearchHeads heads of a KV
 /// head, below it a query row's parent. Where units are few, one launch takes several levels.
-inline constexpr int kMaxFastTopK = 16;
+inline constexpr int kMaxFastTopK = 16;    // at once; more paths are found by turns
 inline constexpr int kMaxProductTopK = 8;  // of search_level_product()
 inline constexpr int kSearchHeads = 16;
 inline constexpr int kLevelsAtOnce = 3;

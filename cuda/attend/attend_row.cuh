@@ -9,7 +9,6 @@
 /// what the fast kernels turn to for rows that a tile-mate's NaN or infinity has spoiled.
 namespace multistep::cuda {
 
-inline constexpr int kMaxHeadDim = 256;
 inline constexpr int kLaneValues = kMaxHeadDim / 32;
 
 /// A query row's partial output: lane l holds values l, l + 32, ... of head_dim.

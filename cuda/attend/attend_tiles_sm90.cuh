@@ -6,13 +6,13 @@
 
 /// Attention of tiles of query rows on Hopper, for span-attention and for window and combination. A
 /// block takes 128 rows of one KV head at a time, whoever they are: one warpgroup brings their
-/// queries (cp.async) and the tiles of 128 keys that any of them attends to (TMA), leaving out
-/// those between that none does; two more take 64 rows each (WGMMA) with the running softmax of
-/// FlashAttention-3 (Shah et al., 2024): the product with the values of one tile runs while the
-/// next tile's softmax is computed.
+/// queries (cp.async) and the tiles of 128 keys (64 where head_dim is above 128) that any of them
+/// attends to (TMA), leaving out those between that none does; two more take 64 rows each (WGMMA)
+/// with the running softmax of FlashAttention-3 (Shah et al., 2024): the product with the values of
+/// one tile runs while the next tile's softmax is computed.
 ///
-/// Key tiles start at multiples of 128 and masks take single keys away, so that a row's sums do not
-/// depend on who shares its tile.
+/// Key tiles start at multiples of their keys and masks take single keys away, so that a row's sums
+/// do not depend on who shares its tile.
 ///
 /// `Tiles` is SpanTiles or WindowTiles: rows, what is prepared for them ahead of their use, and in
 /// an `Epilogue` what becomes of a thread's two rows once they are attended to.
@@ -23,6 +23,8 @@ namespace multistep::cuda {
 /// A consumer warpgroup: of each task one of the two tiles.
 template <class T, int kHeadDim, class Tiles>
 struct Consumer {
+  static constexpr int kKeys = TileStages<kHeadDim>::kKeys;
+
   const Tiles& args;
   TileStages<kHeadDim>& stages;
   TileScale scale;
@@ -47,11 +49,11 @@ struct Consumer {
   /// `meanwhile` is called once, while the last product runs.
   template <class Meanwhile>
   __device__ __forceinline__ void attend(const SwizzledTile<kTileRows, kHeadDim>& queries,
-                                         const Tile& tile, KeyTiles<> range,
+                                         const Tile& tile, KeyTiles<kKeys> range,
                                          const TileRow (&rows)[2], Meanwhile&& meanwhile) {
-    constexpr int kPartTiles = kPartKeys / kTileKeys;
-    float logits[kTileKeys / 2] = {};
-    std::uint32_t weights[kTileKeys / 16][4];
+    constexpr int kPartTiles = kPartKeys / kKeys;
+    float logits[kKeys / 2] = {};
+    std::uint32_t weights[kKeys / 16][4];
     // Parts end at absolute multiples: a row's sums do not depend on where its tile begins.
     EarlierParts<kHeadDim> earlier;
     const auto join_earlier = [&](int begin) {  // to the part from `begin` on
@@ -110,9 +112,9 @@ struct Consumer {
     const int first_row = threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
     unsigned queries_item = 0;
     for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++queries_item) {
-      const TileTask<> task(args, i);
+      const TileTask<kKeys> task(args, i);
       const Tile tile = warpgroup == 0 ? task.tiles[0] : task.tiles[1];
-      const auto range = KeyTiles<>::of(tile.any);
+      const auto range = KeyTiles<kKeys>::of(tile.any);
       const std::int64_t row = (task.tile + warpgroup) * kTileRows + first_row;
       const TileRow rows[2] = {args.row(task.kv_head, row), args.row(task.kv_head, row + 8)};
       softmax = {};
@@ -163,11 +165,11 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 #endif
 }
 
-template <class Tiles>
+template <int kMost = kMaxHeadDim, class Tiles>
 void launch_attend_tiles_sm90(const Tiles& args, Stream stream) {
   if (args.per_head == 0 || args.rows.keys == 0) return;
-  const TileMaps maps(args, kTileKeys);
-  with_row_type(args, [&](auto type, auto head_dim) {
+  with_row_type<kMost>(args, [&](auto type, auto head_dim) {
+    const TileMaps maps(args, TileStages<head_dim>::kKeys);
     launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,
                                             task_count(args), stream, args, maps.keys, maps.values);
   });

@@ -1,15 +1,9 @@
-#include "attend/backward_row.cuh"
-#include "attend/softmax_state.cuh"
+#include "attend/backward_keys.cuh"
 #include "attend/tile_launch_sm90.cuh"
-#include "group/key_pieces.cuh"
 
-/// Backward, pass 3: the derivatives by keys and values. A block owns 128 keys, 64 a warpgroup, and
-/// has the tiles of 64 rows that look at any of them brought: of the weights P^T of keys against
-/// rows, dV += share P^T dO, and with dS^T = P^T (share V dO^T - mean), dK += dS^T Q.
+/// Pass 3 on Hopper: of a block's 128 keys each of two warpgroups has 64.
 namespace multistep::cuda {
 namespace {
-
-using Args = BackwardRows<LaidItems>;
 
 constexpr int kGatherWarps = 4;
 
@@ -46,15 +40,11 @@ struct OwnerStages {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-__device__ inline bool meet(DeviceSpan a, std::int32_t begin, std::int32_t end) {
-  return a.begin < end && begin < a.end;
-}
-
 /// A gathering warp: every fourth tile of rows that a piece's keys are looked at by.
 template <class T, int kHeadDim>
 struct RowGatherer {
   using RowTile = typename OwnerStages<kHeadDim>::RowTile;
-  const Args& args;
+  const LaidRows& args;
   OwnerStages<kHeadDim>& stages;
   unsigned item = 0;  // tiles and ends of pieces so far, everybody's
   unsigned asked = 0;
@@ -176,31 +166,10 @@ struct KeyOwner {
   using RowTile = typename Stages::RowTile;
   static constexpr int kProducts = kTileRows / 2;  // of a thread
 
-  const Args& args;
+  const LaidRows& args;
   Stages& stages;
   const KeyPieces& pieces;
-  float scale_log2 = args.scale * kLog2E;
-  float by_key[kHeadDim / 2];
-  float by_value[kHeadDim / 2];
-
-  /// `logits` become share P, and `by_weights` dS; this thread's keys are `key` and `key` + 8.
-  template <bool kMasked>
-  __device__ void weigh(float (&logits)[kProducts], float (&by_weights)[kProducts],
-                        const RowTile& rows, int key) const {
-#pragma unroll
-    for (int i = 0; i < kProducts; ++i) {
-      const int column = 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
-      const ItemWeight item = rows.item[column].weight;
-      const float weight = ptx::exp2(fmaf(logits[i], scale_log2, -item.lse_log2));
-      by_weights[i] = weight * fmaf(item.share, by_weights[i], -item.mean);
-      logits[i] = weight * item.share;
-      if (!kMasked) continue;
-      const DeviceSpan keys = rows.item[column].keys;
-      const bool inside = static_cast<unsigned>(key + i / 2 % 2 * 8 - keys.begin) <
-                          static_cast<unsigned>(keys.end - keys.begin);
-      if (!inside) logits[i] = by_weights[i] = 0;
-    }
-  }
+  KeyGradients<T, kHeadDim> gradients{args, pieces};
 
   __device__ __forceinline__ void add(const typename Stages::Keys& owned, int half,
                                       const RowTile& rows, const Tile& tile, int first_key,
@@ -214,79 +183,14 @@ struct KeyOwner {
     multiply_keys<T>(by_weights, owned.value[half], rows.by_output);
     finish_products<0>(logits, by_weights);
     const bool inside = first_key >= tile.all.begin && tile.all.end - first_key >= 64;
-    inside ? weigh<false>(logits, by_weights, rows, key)
-           : weigh<true>(logits, by_weights, rows, key);
+    inside ? gradients.template weigh<false>(logits, by_weights, rows.item, key)
+           : gradients.template weigh<true>(logits, by_weights, rows.item, key);
     pack_weights<T>(weights, logits);
     pack_weights<T>(by_logits, by_weights);
-    begin_products(weights, by_logits, by_value, by_key);
-    multiply_values<T, kHeadDim>(by_value, weights, rows.by_output);
-    multiply_values<T, kHeadDim>(by_key, by_logits, rows.query);
-    finish_products<0>(weights, by_logits, by_value, by_key);
-  }
-
-  /// Where the sums of a piece's key go.
-  struct Destination {
-    float* by_key;
-    float* by_value;
-    bool add;
-  };
-  __device__ Destination destination(const KeyPiece& piece, int kv_head, std::int64_t first,
-                                     int r) const {
-    const int d = args.rows.head_dim;
-    if (piece.sums >= 0) {
-      float* const sums = pieces.sums + static_cast<std::int64_t>(piece.sums) * 2 * kOwnedKeys * d;
-      return {sums + r * d, sums + (kOwnedKeys + r) * d, false};
-    }
-    const std::int64_t at = (kv_head * args.rows.keys + first + r) * d;
-    return {args.gradients.key_sums + at, args.gradients.value_sums + at, true};
-  }
-
-  __device__ void store(const Destination& to, int r) const {
-    const int c = threadIdx.x % 4;
-#pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      if (j >= args.rows.pieces()) break;
-      float2* const key = reinterpret_cast<float2*>(to.by_key) + 4 * j + c;
-      float2* const value = reinterpret_cast<float2*>(to.by_value) + 4 * j + c;
-      float2 k{args.scale * by_key[4 * j + 2 * r], args.scale * by_key[4 * j + 2 * r + 1]};
-      float2 v{by_value[4 * j + 2 * r], by_value[4 * j + 2 * r + 1]};
-      if (to.add) {
-        const float2 old_key = *key;
-        const float2 old_value = *value;
-        k = {k.x + old_key.x, k.y + old_key.y};
-        v = {v.x + old_value.x, v.y + old_value.y};
-      }
-      *key = k;
-      *value = v;
-    }
-  }
-
-  /// Stores what a tile-mate's row has not spoiled, and sums the rest alone, a warp a key.
-  __device__ void finish(const KeyPiece& piece, int kv_head, std::int64_t first, int row) {
-    unsigned todo[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const bool held = first + row + 8 * r < args.rows.keys;
-      const bool bad = spoiled<kHeadDim>(by_key, r) | spoiled<kHeadDim>(by_value, r);
-      const bool skip = faulty(args.rows.fault, Fault::repair_skipped);
-      todo[r] = __ballot_sync(kFullWarp, held && bad && !skip) & 0x11111111u;
-      if (held && (!bad || skip)) store(destination(piece, kv_head, first, row + 8 * r), r);
-    }
-    const int warp_row = row - static_cast<int>(threadIdx.x % 32) / 4;
-#pragma unroll 1
-    for (int r = 0; r < 2; ++r) {
-      while (todo[r]) {
-        const int source = __ffs(static_cast<int>(todo[r])) - 1;
-        todo[r] &= todo[r] - 1;
-        const int spoiled_row = warp_row + source / 4 + 8 * r;
-        KeyGradient sum;
-        sum.add_rows<T>(args, kv_head, first + spoiled_row,
-                        static_cast<std::int64_t>(piece.begin) * kTileRows,
-                        min(static_cast<std::int64_t>(piece.end) * kTileRows, args.per_head));
-        const Destination to = destination(piece, kv_head, first, spoiled_row);
-        sum.store(args.scale, to.by_key, to.by_value, args.rows.head_dim, to.add);
-      }
-    }
+    begin_products(weights, by_logits, gradients.by_value, gradients.by_key);
+    multiply_values<T, kHeadDim>(gradients.by_value, weights, rows.by_output);
+    multiply_values<T, kHeadDim>(gradients.by_key, by_logits, rows.query);
+    finish_products<0>(weights, by_logits, gradients.by_value, gradients.by_key);
   }
 
   __device__ void run() {
@@ -302,8 +206,7 @@ struct KeyOwner {
       const int kv_head = piece.key_tile / pieces.tiles_per_head;
       const std::int32_t first = piece.key_tile % pieces.tiles_per_head * kOwnedKeys;
       const std::int32_t mine = first + 64 * half;
-#pragma unroll
-      for (int i = 0; i < kHeadDim / 2; ++i) by_key[i] = by_value[i] = 0;
+      gradients.clear();
       const auto& owned = stages.keys().full(number);
       for (;; ++item) {
         const RowTile& rows = stages.rows().full(item);
@@ -314,7 +217,7 @@ struct KeyOwner {
       }
       stages.rows().release(item++);
       stages.keys().release(number);
-      finish(piece, kv_head, first, row);
+      gradients.finish(piece, kv_head, first, row);
     }
   }
 };
@@ -323,7 +226,7 @@ struct KeyOwner {
 
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(TileBlock::kThreads, 1)
-    backward_keys(__grid_constant__ const Args args, __grid_constant__ const KeyPieces pieces,
+    backward_keys(__grid_constant__ const LaidRows args, __grid_constant__ const KeyPieces pieces,
                   __grid_constant__ const CUtensorMap keys,
                   __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -342,26 +245,13 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 }  // namespace
 
-std::size_t key_gradients_bytes(const Rows& rows) {
-  Arena arena;
-  KeyPieces(rows, arena);
-  return arena.used();
-}
-
-void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, void* workspace,
-                         Stream stream) {
-  const Args args(items, gradients);
-  if (args.per_head == 0 || args.rows.keys == 0) return;
-  Arena arena(workspace);
-  const KeyPieces pieces(args.rows, arena);
-  cut_pieces(items, pieces, stream);
+void key_gradients_sm90(const LaidRows& args, const KeyPieces& pieces, Stream stream) {
   const TileMaps maps(args, 64);
-  with_row_type(args, [&](auto type, auto head_dim) {
+  with_row_type<kMaxBackwardHeadDim>(args, [&](auto type, auto head_dim) {
     launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim>,
                                              pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
                                              maps.keys, maps.values);
   });
-  add_pieces(args.rows, pieces, gradients.key_sums, gradients.value_sums, stream);
 }
 
 }  // namespace multistep::cuda

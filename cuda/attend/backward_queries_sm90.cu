@@ -1,14 +1,9 @@
-#include "attend/backward_row.cuh"
-#include "attend/softmax_state.cuh"
+#include "attend/backward_queries.cuh"
 #include "attend/tile_launch_sm90.cuh"
-#include "group/laid_items.cuh"
 
-/// Backward, pass 2: the derivative by the queries, by the forward's tiles of rows. Of a row's
-/// weights P against a tile of 64 keys: dS = P (share dO V^T - mean), dQ += dS K.
+/// Pass 2 on Hopper, as the forward's attend_tiles_sm90.cuh, by tiles of 64 keys.
 namespace multistep::cuda {
 namespace {
-
-using Args = BackwardRows<LaidItems>;
 
 /// A block's shared memory.
 template <int kHeadDim>
@@ -47,7 +42,7 @@ struct QueryStages {
 
 /// The gathering warps: items, queries and dO of the next task.
 template <class T, int kHeadDim>
-__device__ void gather_rows(const Args& args, QueryStages<kHeadDim>& stages) {
+__device__ void gather_rows(const LaidRows& args, QueryStages<kHeadDim>& stages) {
   using Stages = QueryStages<kHeadDim>;
   unsigned number = 0;
   for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++number) {
@@ -91,49 +86,21 @@ struct QueryConsumer {
   static constexpr int kKeys = Stages::kKeys;
   using KeyRange = KeyTiles<kKeys>;
 
-  const Args& args;
+  const LaidRows& args;
   Stages& stages;
-  float scale_log2 = args.scale * kLog2E;
+  QueryGradients<T, kHeadDim> gradients{args};
   unsigned item = 0;  // key tiles so far
-  float sum[kHeadDim / 2];
 
   /// The forward's walk over key tiles.
   __device__ void skip(int begin, int end) {
     for (int j = begin; j < end; ++j, ++item) {
       stages.keys().full(item);
       stages.values().full(item);
-      j = key_tile<Args::kGaps>(stages.values(), item, j);
+      j = key_tile<LaidRows::kGaps>(stages.values(), item, j);
       if (j >= end) break;
       stages.keys().release(item);
       stages.values().release(item);
     }
-  }
-
-  /// `logits` of the tile whose first key is `first` become weights.
-  template <bool kMasked>
-  __device__ void weigh(float (&logits)[kKeys / 2], int first, const ItemRow (&rows)[2]) const {
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
-      const ItemRow& row = rows[i / 2 % 2];
-      logits[i] = ptx::exp2(fmaf(logits[i], scale_log2, -row.weight.lse_log2));
-      if (kMasked && !looks(row, first, i)) logits[i] = 0;
-    }
-  }
-  /// Weights become dS.
-  template <bool kMasked>
-  __device__ void differentiate(float (&weights)[kKeys / 2], const float (&by_weights)[kKeys / 2],
-                                int first, const ItemRow (&rows)[2]) const {
-#pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
-      const ItemRow& row = rows[i / 2 % 2];
-      weights[i] *= fmaf(row.weight.share, by_weights[i], -row.weight.mean);
-      if (kMasked && !looks(row, first, i)) weights[i] = 0;
-    }
-  }
-  static __device__ bool looks(const ItemRow& row, int first, int i) {
-    const int key = first + 8 * (i / 4) + 2 * static_cast<int>(threadIdx.x % 4) + i % 2;
-    return static_cast<unsigned>(key - row.keys.begin) <
-           static_cast<unsigned>(row.keys.end - row.keys.begin);
   }
 
   __device__ __forceinline__ void attend(const typename Stages::RowTiles& tiles, int warpgroup,
@@ -148,72 +115,23 @@ struct QueryConsumer {
       begin_products(logits, by_weights);
       multiply_keys<T>(logits, tiles.query[warpgroup], keys);
       multiply_keys<T>(by_weights, tiles.by_output[warpgroup], values);
-      j = key_tile<Args::kGaps>(stages.values(), item, j);
-      finish_products<1>(logits, by_logits, sum);  // dS K of the tile before, too
+      j = key_tile<LaidRows::kGaps>(stages.values(), item, j);
+      finish_products<1>(logits, by_logits, gradients.sum);  // dS K of the tile before, too
       if (j > range.begin) stages.keys().release(item - 1);
       const int first = j * kKeys;
       const bool inside = first >= tile.all.begin && tile.all.end - first >= kKeys;
-      inside ? weigh<false>(logits, first, rows) : weigh<true>(logits, first, rows);
+      inside ? gradients.template weigh<false>(logits, first, rows)
+             : gradients.template weigh<true>(logits, first, rows);
       finish_products<0>(by_weights);
       stages.values().release(item);
-      inside ? differentiate<false>(logits, by_weights, first, rows)
-             : differentiate<true>(logits, by_weights, first, rows);
+      inside ? gradients.template differentiate<false>(logits, by_weights, first, rows)
+             : gradients.template differentiate<true>(logits, by_weights, first, rows);
       pack_weights<T>(by_logits, logits);
-      begin_products(by_logits, sum);
-      multiply_values<T, kHeadDim>(sum, by_logits, keys);
+      begin_products(by_logits, gradients.sum);
+      multiply_values<T, kHeadDim>(gradients.sum, by_logits, keys);
     }
-    finish_products<0>(by_logits, sum);
+    finish_products<0>(by_logits, gradients.sum);
     stages.keys().release(item - 1);
-  }
-
-  /// The derivative of a row that is `here`: with those of its other items, or as a part.
-  __device__ void store(const ItemRow& row, int r, bool here) {
-    const int c = threadIdx.x % 4;
-    const int d = args.rows.head_dim;
-    const auto item = static_cast<std::int64_t>(row.item);
-    if (args.spans) {
-      float* const part = args.gradients.query_parts + item * d;
-#pragma unroll
-      for (int j = 0; j < kHeadDim / 8; ++j) {
-        if (8 * j >= d) break;
-        const float2 pair{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
-        if (here) reinterpret_cast<float2*>(part)[4 * j + c] = pair;
-      }
-    } else {
-      const int slots = args.gradients.part_slots;
-      const float* part = args.gradients.query_parts + item * slots * d;
-      for (int s = 0; s < slots && here; ++s, part += d) {
-#pragma unroll
-        for (int j = 0; j < kHeadDim / 8; ++j) {
-          if (8 * j >= d) break;
-          const float2 pair = __ldcs(reinterpret_cast<const float2*>(part) + 4 * j + c);
-          sum[4 * j + 2 * r] += pair.x;
-          sum[4 * j + 2 * r + 1] += pair.y;
-        }
-      }
-      T* const gradient =
-          static_cast<T*>(args.gradients.query_gradient) + static_cast<std::int64_t>(row.query) * d;
-      store_fragment<T, kHeadDim>(sum, r, here ? gradient : nullptr, args.rows.pieces());
-    }
-  }
-
-  /// Rows that a tile-mate's key has spoiled, alone: by the whole warp.
-  __device__ void repair(const ItemRow (&rows)[2], std::int64_t kv_head,
-                         unsigned (&todo)[2]) const {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      while (todo[r]) {
-        const int source = __ffs(static_cast<int>(todo[r])) - 1;
-        todo[r] &= todo[r] - 1;
-        const TileRow row{__shfl_sync(kFullWarp, rows[r].query, source),
-                          __shfl_sync(kFullWarp, rows[r].item, source),
-                          {__shfl_sync(kFullWarp, rows[r].keys.begin, source),
-                           __shfl_sync(kFullWarp, rows[r].keys.end, source)}};
-        LaneValues fresh;
-        query_gradient<T>(args, row, kv_head, fresh);
-        store_query_gradient<T>(args, row, fresh);
-      }
-    }
   }
 
   __device__ void run() {
@@ -228,8 +146,7 @@ struct QueryConsumer {
       const auto& tiles = stages.rows().full(rows_item);
       const int at = warpgroup * kTileRows + first_row;
       const ItemRow rows[2] = {tiles.item[at], tiles.item[at + 8]};
-#pragma unroll
-      for (float& x : sum) x = 0;
+      gradients.clear();
       if (range.empty()) {
         skip(task.keys.begin, task.keys.end);
       } else {
@@ -238,18 +155,7 @@ struct QueryConsumer {
         skip(range.end, task.keys.end);
       }
       stages.rows().release(rows_item);
-#pragma unroll
-      for (float& x : sum) x *= args.scale;
-      unsigned todo[2];
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const bool here = rows[r].query != kNoRow;
-        const bool bad =
-            spoiled<kHeadDim>(sum, r) && !faulty(args.rows.fault, Fault::repair_skipped);
-        todo[r] = __ballot_sync(kFullWarp, here && bad) & 0x11111111u;
-        store(rows[r], r, here && !bad);
-      }
-      repair(rows, task.kv_head, todo);
+      gradients.finish(rows, task.kv_head);
     }
   }
 };
@@ -258,7 +164,8 @@ struct QueryConsumer {
 
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(TileBlock::kThreads, 1)
-    backward_queries(__grid_constant__ const Args args, __grid_constant__ const CUtensorMap keys,
+    backward_queries(__grid_constant__ const LaidRows args,
+                     __grid_constant__ const CUtensorMap keys,
                      __grid_constant__ const CUtensorMap values) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   auto& stages = start_block<QueryStages<kHeadDim>>();
@@ -281,11 +188,9 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 }  // namespace
 
-void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream) {
-  const Args args(items, gradients);
-  if (args.per_head == 0 || args.rows.keys == 0) return;
+void query_gradients_sm90(const LaidRows& args, Stream stream) {
   const TileMaps maps(args, 64);
-  with_row_type(args, [&](auto type, auto head_dim) {
+  with_row_type<kMaxBackwardHeadDim>(args, [&](auto type, auto head_dim) {
     launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim>,
                                              task_count(args), stream, args, maps.keys,
                                              maps.values);

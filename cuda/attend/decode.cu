@@ -21,8 +21,14 @@ namespace {
 template <int kHeadDim>
 constexpr int kSharedBytes = std::max<int>({sizeof(TileBuffers<kHeadDim>),
                                             sizeof(BlockSums<kHeadDim>), 32 * 1024});
-static_assert(kSharedBytes<128> / DecodeBlock::kWarps - JoinMemory<128>::kFixed >= 4 * 128 * 4,
-              "room for parts");
+template <int kHeadDim>
+constexpr bool kPartsFit =
+    kSharedBytes<kHeadDim> / DecodeBlock::kWarps - JoinMemory<kHeadDim>::kFixed >= 4 * kHeadDim * 4;
+static_assert(kPartsFit<128> && kPartsFit<kMaxHeadDim>, "room for parts");
+
+/// Blocks of a multiprocessor, by their registers and memory.
+template <int kHeadDim>
+constexpr int kResident = kHeadDim <= 128 ? 4 : 3;
 
 /// What remains to be done of some tasks.
 enum class Remaining {
@@ -74,7 +80,7 @@ __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, st
 /// first, as they need not wait for the search. Of spans that share a piece, the first one's block
 /// attends to it.
 template <class T, int kHeadDim, bool kPaged>
-__global__ void __launch_bounds__(DecodeBlock::kThreads, 4)
+__global__ void __launch_bounds__(DecodeBlock::kThreads, kResident<kHeadDim>)
     decode_pieces(__grid_constant__ const Decode decode) {
   extern __shared__ __align__(16) char memory[];
   __shared__ BlockChoices shared;

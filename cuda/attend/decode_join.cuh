@@ -94,7 +94,8 @@ __device__ inline float weigh_item(float lse, const SlotPieces& choice, int slot
 /// has, so that it takes as long as they are many. Loops are not unrolled but where products wait.
 template <class T, int kHeadDim>
 __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory, T* output) {
-  constexpr int kLanes = kHeadDim / 4;  // that hold four values each
+  constexpr int kPieces = kHeadDim / 4;  // of four values, each a lane's
+  constexpr int kOfLane = (kPieces + 31) / 32;
   const int lane = threadIdx.x % 32;
   SlotPieces choice{0, lane == row.slots ? row.window_pieces : -1};
   if (lane < row.slots) choice = row.chosen[lane];
@@ -121,9 +122,10 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
       last = min(last, first_wanted + memory.room);
 #pragma unroll 1
       for (int p = max(first, first_wanted); p < last; ++p) {
-        if (lane >= kLanes) continue;
-        ptx::copy_async_16(memory.values + (p - first_wanted) * kLanes + lane,
-                           parts + (p - first) * kPartialStride<kHeadDim> + 4 * lane, true);
+        for (int piece = lane; piece < kPieces; piece += 32) {
+          ptx::copy_async_16(memory.values + (p - first_wanted) * kPieces + piece,
+                             parts + (p - first) * kPartialStride<kHeadDim> + 4 * piece, true);
+        }
       }
     }
     ptx::commit_copies();
@@ -171,7 +173,7 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
   }
   __syncwarp();
 
-  float4 sum{0, 0, 0, 0};
+  float4 sums[kOfLane] = {};
   for (int first = 0; first < total; first += memory.room) {
     if (first > 0) {
       __syncwarp();  // the values before have been read
@@ -181,14 +183,23 @@ __device__ void join_row(const RowParts& row, const JoinMemory<kHeadDim>& memory
 #pragma unroll 4
     for (int p = 0; p < here; ++p) {
       const float weight = memory.weights[first + p];
-      const float4 value = memory.values[p * kLanes + lane % kLanes];
-      sum = {fmaf(weight, value.x, sum.x), fmaf(weight, value.y, sum.y),
-             fmaf(weight, value.z, sum.z), fmaf(weight, value.w, sum.w)};
+#pragma unroll
+      for (int i = 0; i < kOfLane; ++i) {
+        const float4 value = memory.values[p * kPieces + (lane + 32 * i) % kPieces];
+        float4& sum = sums[i];
+        sum = {fmaf(weight, value.x, sum.x), fmaf(weight, value.y, sum.y),
+               fmaf(weight, value.z, sum.z), fmaf(weight, value.w, sum.w)};
+      }
     }
   }
   __syncwarp();  // the memory may make room for another row
-  if (4 * lane >= row.head_dim) return;
-  reinterpret_cast<uint2*>(output)[lane] = {pack<T>(sum.x, sum.y), pack<T>(sum.z, sum.w)};
+#pragma unroll
+  for (int i = 0; i < kOfLane; ++i) {
+    const int piece = lane + 32 * i;
+    if (4 * piece >= row.head_dim) continue;
+    const float4 sum = sums[i];
+    reinterpret_cast<uint2*>(output)[piece] = {pack<T>(sum.x, sum.y), pack<T>(sum.z, sum.w)};
+  }
 }
 
 }  // namespace multistep::cuda

@@ -251,28 +251,38 @@ struct BlockSums {
   /// Joins the warps, in order: head_dim values, maximum and sum of a task; `more`: to those that
   /// are there. One warp; returns whether this lane's values are finite.
   __device__ bool store(int task, bool more, float* to) const {
-    const int at = threadIdx.x % 32 * 4 % kHeadDim;
+    constexpr int kAtOnce = 4 * 32;
     Softmax<Base2> before;
     if (more) before = {to[kHeadDim], to[kHeadDim + 1]};
     Softmax<Base2> all{before.max};
 #pragma unroll
     for (int w = 0; w < DecodeBlock::kWarps; ++w) all.max = fmaxf(all.max, max[w][task]);
-    float4 value{0, 0, 0, 0};
-    if (more) {
-      const float share = all.join(before);
-      const float4 there = *reinterpret_cast<const float4*>(to + at);
-      value = {share * there.x, share * there.y, share * there.z, share * there.w};
-    }
+    const float of_before = more ? all.join(before) : 0;
+    float share[DecodeBlock::kWarps];
 #pragma unroll
-    for (int w = 0; w < DecodeBlock::kWarps; ++w) {
-      const float share = all.join({max[w][task], sum[w][task]});
-      const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][task][at]);
-      value = {fmaf(share, of_warp.x, value.x), fmaf(share, of_warp.y, value.y),
-               fmaf(share, of_warp.z, value.z), fmaf(share, of_warp.w, value.w)};
+    for (int w = 0; w < DecodeBlock::kWarps; ++w) share[w] = all.join({max[w][task], sum[w][task]});
+    bool finite = true;
+#pragma unroll
+    for (int first = 0; first < kHeadDim; first += kAtOnce) {
+      const int at = (first + static_cast<int>(threadIdx.x) % 32 * 4) % kHeadDim;
+      float4 value{0, 0, 0, 0};
+      if (more) {
+        const float4 there = *reinterpret_cast<const float4*>(to + at);
+        value = {of_before * there.x, of_before * there.y, of_before * there.z,
+                 of_before * there.w};
+      }
+#pragma unroll
+      for (int w = 0; w < DecodeBlock::kWarps; ++w) {
+        const float4 of_warp = *reinterpret_cast<const float4*>(&output[w][task][at]);
+        value = {fmaf(share[w], of_warp.x, value.x), fmaf(share[w], of_warp.y, value.y),
+                 fmaf(share[w], of_warp.z, value.z), fmaf(share[w], of_warp.w, value.w)};
+      }
+      if (threadIdx.x % 32 * 4 < kHeadDim) *reinterpret_cast<float4*>(to + at) = value;
+      finite = finite && isfinite(value.x) && isfinite(value.y) && isfinite(value.z) &&
+               isfinite(value.w);
     }
-    if (threadIdx.x % 32 * 4 < kHeadDim) *reinterpret_cast<float4*>(to + at) = value;
     if (threadIdx.x % 32 == 0) *reinterpret_cast<float2*>(to + kHeadDim) = {all.max, all.sum};
-    return isfinite(value.x) && isfinite(value.y) && isfinite(value.z) && isfinite(value.w);
+    return finite;
   }
 };
 

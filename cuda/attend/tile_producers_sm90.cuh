@@ -12,27 +12,29 @@ struct TileBlock {
   static constexpr int kThreads = 3 * kWarpgroup;
   static constexpr int kConsumerWarps = 8;
   static constexpr int kGatherWarps = 3;
-  static constexpr int kStages = 2;  // of queries, of keys, of values
+  static constexpr int kStages = 2;  // of keys, of values
 };
 
-/// A block's shared memory.
+/// A block's shared memory. Long rows leave room for fewer of them.
 template <int kHeadDim>
 struct TileStages {
   static constexpr int kStages = TileBlock::kStages;
-  using KeyTile = SwizzledTile<kTileKeys, kHeadDim>;
+  static constexpr int kQueryStages = kHeadDim <= 128 ? 2 : 1;
+  static constexpr int kKeys = kHeadDim <= 128 ? kTileKeys : kTileKeys / 2;
+  using KeyTile = SwizzledTile<kKeys, kHeadDim>;
   struct Queries {
     SwizzledTile<kTileRows, kHeadDim> tile[2];       // one for each warpgroup
     SlotWeight slots[2 * kTileRows][kMaxTileSlots];  // where they are windows' rows
   };
-  Queries query[kStages];
+  Queries query[kQueryStages];
   KeyTile key[kStages];
   KeyTile value[kStages];
-  RingBarriers<kStages> query_barriers;
+  RingBarriers<kQueryStages> query_barriers;
   RingBarriers<kStages> key_barriers;
   RingBarriers<kStages> value_barriers;
   ptx::Barrier value_landed;  // of a tile whose padding is to be cleared before it is full
 
-  __device__ Ring<Queries, kStages> queries() { return {query, query_barriers}; }
+  __device__ Ring<Queries, kQueryStages> queries() { return {query, query_barriers}; }
   __device__ Ring<KeyTile, kStages> keys() { return {key, key_barriers}; }
   __device__ Ring<KeyTile, kStages> values() { return {value, value_barriers}; }
 

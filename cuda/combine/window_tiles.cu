@@ -34,11 +34,12 @@ struct WindowTiles : WindowRows {
 
   template <class T, int kHeadDim>
   struct Epilogue {
-    static constexpr int kPrefetched = 2;  // outputs of a row; further ones are read when added
+    // Outputs of a row, as registers allow; further ones are read when added.
+    static constexpr int kPrefetched = kHeadDim <= 128 ? 2 : 0;
     const WindowTiles& args;
     const TileRow (&rows)[2];
-    const SlotWeight (*slots)[kMaxTileSlots];        // of the first row; the second's are 8 further
-    RowPieces<kHeadDim> prefetched[2][kPrefetched];  // zeros: not in use
+    const SlotWeight (*slots)[kMaxTileSlots];  // of the first row; the second's are 8 further
+    RowPieces<kHeadDim> prefetched[2][kPrefetched > 0 ? kPrefetched : 1];  // zeros: not in use
 
     __device__ bool in_use(int r, int slot) const {
       return rows[r].index >= 0 && slots[8 * r][slot].gate >= 0;

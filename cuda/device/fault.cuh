@@ -47,6 +47,7 @@ enum class Fault : int {
   late_parents_missed,  // of more parents than warps, those that a warp takes last are not searched
   wanted_tile_skipped,  // key tiles in which no row's span begins or ends are not attended to
   page_table_ignored,   // keys in pages are all read from page 0
+  turn_repeated,        // of more paths than a list has the first are found again
   counters_left,        // decoding counts parts on from what its workspace held
 };
 

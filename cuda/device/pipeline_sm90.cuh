@@ -90,14 +90,20 @@ __device__ void multiply_keys(float (&logits)[kKeys / 2], const SwizzledTile<64,
   ptx::wgmma_commit();
 }
 
-/// Asks for sums += weights values.
+/// Asks for sums += weights values, 128 columns at a time.
 template <class T, int kHeadDim, int kKeys>
 __device__ void multiply_values(float (&sums)[kHeadDim / 2],
                                 const std::uint32_t (&weights)[kKeys / 16][4],
                                 const SwizzledTile<kKeys, kHeadDim>& values) {
 #pragma unroll
   for (int step = 0; step < kKeys / 16; ++step) {
-    ptx::wgmma_registers<T>(sums, weights[step], values.rows_from(16 * step));
+    if constexpr (kHeadDim <= 128) {
+      ptx::wgmma_registers<T>(sums, weights[step], values.rows_from(16 * step));
+    } else {
+      auto& halves = reinterpret_cast<float(&)[2][kHeadDim / 4]>(sums);
+      ptx::wgmma_registers<T>(halves[0], weights[step], values.rows_from(16 * step));
+      ptx::wgmma_registers<T>(halves[1], weights[step], values.rows_from(16 * step, 2));
+    }
   }
   ptx::wgmma_commit();
 }

@@ -7,15 +7,21 @@
 
 namespace multistep::cuda {
 
-/// Columns that kernels are compiled for, of which a row uses its head_dim, at most 128.
-constexpr int columns_for(int head_dim) { return head_dim <= 64 ? 64 : 128; }
+/// Columns that kernels are compiled for, of which a row uses its head_dim.
+constexpr int columns_for(int head_dim) {
+  return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : kMaxHeadDim;
+}
 
-/// Calls body(T{}, integral constant): the storage type, and the columns for its rows.
-template <class Args, class Body>
+/// Calls body(T{}, integral constant): the storage type, and the columns for its rows, which are at
+/// most kMost.
+template <int kMost = kMaxHeadDim, class Args, class Body>
 void with_row_type(const Args& args, Body&& body) {
+  const int columns = columns_for(args.rows.head_dim);
+  require(columns <= kMost, "head_dim {}: up to {} here", args.rows.head_dim, kMost);
   const auto with_columns = [&](auto type) {
-    columns_for(args.rows.head_dim) == 64 ? body(type, std::integral_constant<int, 64>{})
-                                          : body(type, std::integral_constant<int, 128>{});
+    if (columns == 64) return body(type, std::integral_constant<int, 64>{});
+    if (columns == 128) return body(type, std::integral_constant<int, 128>{});
+    if constexpr (kMost > 128) body(type, std::integral_constant<int, kMaxHeadDim>{});
   };
   args.dtype == Dtype::bf16 ? with_columns(bf16{}) : with_columns(fp16{});
 }

@@ -45,9 +45,9 @@ struct alignas(1024) SwizzledTile {  // the pattern repeats every 1024 bytes of 
   __device__ std::uint64_t columns_from(int column) const {
     return ptx::tile_descriptor(panel[column / 64] + column % 64, 0);
   }
-  /// For a product that sums over rows, 16 of them.
-  __device__ std::uint64_t rows_from(int row) const {
-    return ptx::tile_descriptor(panel[0] + row * 64, kRows * 128);
+  /// For a product that sums over rows, 16 of them, of the panels from `first` on.
+  __device__ std::uint64_t rows_from(int row, int first = 0) const {
+    return ptx::tile_descriptor(panel[first] + row * 64, kRows * 128);
   }
 #endif
 };

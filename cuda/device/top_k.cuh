@@ -96,17 +96,21 @@ struct TopK {
   }
 };
 
-/// Calls body(integral constant) with the length of list that kernels are compiled for, up to
-/// kMost, for `top_k` paths.
-template <int kMost, class Body>
+/// Calls body(integral constant) with the length of list that kernels for rows of kColumns are
+/// compiled for, up to kMost, for `top_k` paths; of more, kMost at a time. Long rows are rare, and
+/// have few lengths.
+template <int kMost, int kColumns, class Body>
 void with_list(int top_k, Body&& body) {
   static_assert(kMost == 8 || kMost == 16);
-  require(top_k <= kMost, "top_k {}: up to {} here", top_k, kMost);
-  if (top_k <= 2) return body(std::integral_constant<int, 2>{});
-  if (top_k <= 3) return body(std::integral_constant<int, 3>{});
+  if constexpr (kColumns <= 128) {
+    if (top_k <= 2) return body(std::integral_constant<int, 2>{});
+    if (top_k <= 3) return body(std::integral_constant<int, 3>{});
+  }
   if (top_k <= 4) return body(std::integral_constant<int, 4>{});
-  if (top_k <= 8) return body(std::integral_constant<int, 8>{});
-  if constexpr (kMost > 8) body(std::integral_constant<int, 16>{});
+  if constexpr (kColumns <= 128 && kMost > 8) {
+    if (top_k <= 8) return body(std::integral_constant<int, 8>{});
+  }
+  body(std::integral_constant<int, kMost>{});
 }
 
 /// What an anchor of the segment so cut is beside those of others.

@@ -9,7 +9,7 @@
 namespace multistep::cuda {
 
 inline constexpr int kTileRows = 64;   // of a warpgroup
-inline constexpr int kTileKeys = 128;  // that are read at a time, from multiples of it on
+inline constexpr int kTileKeys = 128;  // that are read at a time, from multiples of it on; or fewer
 
 /// A row of a tile: whose query, and which keys.
 struct TileRow {

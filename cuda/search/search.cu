@@ -7,7 +7,7 @@ int largest_cluster() {
   static PerDevice<int> sizes;
   return sizes.of_current([](int) {
     if (!current_device().clusters()) return 1;
-    const auto kernel = search_few<bf16, 128, kMaxFastTopK, false>;  // no other needs more
+    const auto kernel = search_few<bf16, kMaxHeadDim, kMaxFastTopK, false>;  // no other needs more
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1),
           "cudaFuncSetAttribute");
     int blocks = kMaxCluster;

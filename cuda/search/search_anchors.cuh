@@ -22,9 +22,9 @@ struct SearchBlock {
 };
 
 /// Groups of anchors being loaded. Few warps that score for many heads have few groups each, and
-/// need the registers.
-template <bool kFew, int kHalves>
-inline constexpr int kInFlight = kFew&& kHalves == 2 ? 2 : 3;
+/// need the registers, as long rows do.
+template <bool kFew, int kHalves, int kHeadDim, int kTopK>
+inline constexpr int kInFlight = kHalves == 2 && (kFew || (kHeadDim > 128 && kTopK > 4)) ? 2 : 3;
 
 /// Queries of up to 16 heads: lane (g, c) = (lane / 4, lane % 4) holds rows g and g + 8.
 template <int kHeadDim>
@@ -63,12 +63,18 @@ __device__ inline PackedScore candidate_of(const LevelSearch& search, float scor
   return packed_score(score, stripe);
 }
 
-/// Takes a candidate into a list; what scores below the `worst` there need not be looked at twice.
+/// Above every candidate.
+inline constexpr PackedScore kAnyScore = ~PackedScore{0};
+
+/// Takes a candidate below `bound` into a list; what scores below the `worst` there need not be
+/// looked at twice.
 template <int kTopK>
-__device__ void consider(const LevelSearch& search, float score, int stripe, TopK<kTopK>& best,
-                         float& worst) {
+__device__ void consider(const LevelSearch& search, float score, int stripe, PackedScore bound,
+                         TopK<kTopK>& best, float& worst) {
   if (score < worst) return;
-  best.keep(candidate_of(search, score, stripe));
+  const PackedScore candidate = candidate_of(search, score, stripe);
+  if (candidate >= bound) return;
+  best.keep(candidate);
   if (best.best[kTopK - 1] != 0) worst = score_of(best.best[kTopK - 1]);
 }
 
@@ -117,15 +123,16 @@ struct Distances {
 /// Scores a share of a segment's anchors: of the heads in rows g and g + 8 of the fragment, this
 /// lane's best. kFew: warps are few and wait for memory; every candidate goes through the list, as
 /// most would find a place in it, and the keys of the next groups are on their way to the L2 cache.
-/// `ahead`: what distances.early() said. `meanwhile` is called once, while the first keys are on
-/// their way.
+/// Else candidates from `bound` on are left out. `ahead`: what distances.early() said. `meanwhile`
+/// is called once, while the first keys are on their way.
 template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK, int kHalves, class Meanwhile>
 __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
                             const HeadRows<T, kPaged>& keys, const QueryFragment<kHeadDim>& query,
                             float parent_score, const Distances& distances,
-                            int (&ahead)[kInFlight<kFew, kHalves>], TopK<kTopK> (&best)[kHalves],
-                            Meanwhile&& meanwhile) {
-  constexpr int kGroups = kInFlight<kFew, kHalves>;
+                            const PackedScore (&bound)[kHalves],
+                            int (&ahead)[kInFlight<kFew, kHalves, kHeadDim, kTopK>],
+                            TopK<kTopK> (&best)[kHalves], Meanwhile&& meanwhile) {
+  constexpr int kGroups = kInFlight<kFew, kHalves, kHeadDim, kTopK>;
   const int lane = threadIdx.x % 32;
   const int column = lane / 4;
   const int c = lane % 4;
@@ -210,7 +217,7 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
           if (kFew) {
             best[half].keep(is_valid ? candidate_of(search, score, i) : 0);
           } else {
-            consider(search, score, i, best[half], worst[half]);
+            consider(search, score, i, bound[half], best[half], worst[half]);
           }
         }
       }
@@ -219,15 +226,16 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
 }
 
 /// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
-/// lane / 4 and lane / 4 + 8 the best of the share; the cut with its reaches. Whole warp.
+/// lane / 4 and lane / 4 + 8 the best of the share below `bound`; the cut with its reaches. Whole
+/// warp.
 template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK>
 __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& unit, Share share,
-                                  TopK<kTopK> (&best)[2]) {
+                                  const PackedScore (&bound)[2], TopK<kTopK> (&best)[2]) {
   const Rows& rows = search.rows;
   const int lane = threadIdx.x % 32;
   // Distances and queries are asked for before the position, for which all that follows waits.
   const Distances distances(search, share);
-  int ahead[kInFlight<kFew, 2>];
+  int ahead[kInFlight<kFew, 2, kHeadDim, kTopK>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
   const auto load = [&](int head, int j) {
@@ -249,7 +257,7 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
   ReachLookup reaches{};  // early where others wait for this warp, else after the loop
   if (cut.length > 0) {
     score_share<T, kHeadDim, kFew, kPaged>(
-        search, cut, keys, query, 0, distances, ahead, best, [&] {
+        search, cut, keys, query, 0, distances, bound, ahead, best, [&] {
           if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
         });
   }
@@ -272,13 +280,15 @@ struct Searched {
         keys(search.rows.kv_rows<T, kPaged>(search.keys, batch, kv_head)) {}
 };
 
-/// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share. Whole warp.
+/// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share below `bound`,
+/// which then is the last of them. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK, bool kPaged>
 __device__ FoundPath search_parent(const LevelSearch& search, const Searched<T, kPaged>& row,
-                                   DeviceSpan segment, Grid grid, float parent_score, Share share) {
+                                   DeviceSpan segment, Grid grid, float parent_score, Share share,
+                                   PackedScore& bound) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
-  int ahead[kInFlight<kFew, 1>];
+  int ahead[kInFlight<kFew, 1, kHeadDim, kTopK>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
   const auto* const from = reinterpret_cast<const uint4*>(row.query);
@@ -293,7 +303,7 @@ __device__ FoundPath search_parent(const LevelSearch& search, const Searched<T, 
     cut = cut_anchors(search.level, segment, grid);
     ReachLookup reaches{};
     score_share<T, kHeadDim, kFew, kPaged>(
-        search, cut, row.keys, query, parent_score, distances, ahead, best, [&] {
+        search, cut, row.keys, query, parent_score, distances, {bound}, ahead, best, [&] {
           if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
         });
     if (!kFew) reaches = look_up_reaches(search.level, cut.length);
@@ -301,6 +311,7 @@ __device__ FoundPath search_parent(const LevelSearch& search, const Searched<T, 
   }
   if (lane >= 4) best[0] = TopK<kTopK>();  // products of rows of zeros
   best[0].merge_lanes(3);
+  bound = best[0].best[kTopK - 1];
   return found_path(search, cut, best[0].template of_lane<4>());
 }
 

@@ -14,8 +14,8 @@
 /// file of its own (search.cu, search_paged.cu). A unit is what searches one segment: at level 1 a
 /// query with up to 16 heads of one KV head, whose segment and anchors are the same; below it a
 /// query, a head and a parent. Where units are many, each has a warp (search_shared,
-/// search_parents, choose_rows). Where they are few, as in decoding, one launch takes several
-/// levels (search_few). Where many rows search the same anchors, they are rows of a product
+/// search_parents; choose_rows, choose_many). Where they are few, as in decoding, one launch takes
+/// several levels (search_few). Where many rows search the same anchors, they are rows of a product
 /// (search_parts.cu).
 namespace multistep::cuda {
 namespace {
@@ -26,9 +26,9 @@ constexpr int kHeads = SearchBlock::kHeads;
 constexpr int kAnchors = SearchBlock::kAnchors;
 constexpr int kMaxCluster = 16;
 
-/// Blocks of a multiprocessor: long lists take the registers of two.
-template <int kTopK>
-constexpr int kResident = kTopK <= 8 ? 2 : 1;
+/// Blocks of a multiprocessor: long lists and long rows take the registers of two.
+template <int kHeadDim, int kTopK>
+constexpr int kResident = kHeadDim <= 128 && kTopK <= 8 ? 2 : 1;
 
 /// Lists of paths that a block of a level from 2 on makes: a warp's each, and more than one where
 /// there are more parents than warps.
@@ -70,9 +70,10 @@ __device__ void reset_counters(const SearchScratch& scratch) {
   }
 }
 
-/// Level 1, one warp a unit.
+/// Level 1, one warp a unit. The best are found kTopK at a time: behind a list of kMaxFastTopK come
+/// those below its last.
 template <class T, int kHeadDim, int kTopK, bool kPaged>
-__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
+__global__ void __launch_bounds__(kThreads, kResident<kHeadDim, kTopK>)
     search_shared(__grid_constant__ const LevelSearch search, SearchScratch scratch,
                   std::int64_t units) {
   ptx::launch_dependents();
@@ -80,27 +81,35 @@ __global__ void __launch_bounds__(kThreads, kResident<kTopK>)
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   if (i >= units) return;
   const HeadTile unit(search.rows, kHeads, static_cast<std::uint32_t>(i));
-  TopK<kTopK> best[2];
-  const DeviceCut cut = search_heads<T, kHeadDim, false, kPaged>(search, unit, {0, 1}, best);
   const std::int64_t row = search.rows.index(unit.batch, unit.first_head, unit.query);
   const int lane = threadIdx.x % 32;
+  PackedScore bound[2] = {kAnyScore, kAnyScore};
+#pragma unroll 1
+  for (int first = 0; first < search.top_k; first += kTopK) {
+    TopK<kTopK> best[2];
+    const DeviceCut cut =
+        search_heads<T, kHeadDim, false, kPaged>(search, unit, {0, 1}, bound, best);
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int head = lane / 4 + 8 * half;
-    if (head >= unit.heads) continue;
-    const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
+    for (int half = 0; half < 2; ++half) {
+      bound[half] = best[half].best[kTopK - 1];
+      if (faulty(search.rows.fault, Fault::turn_repeated)) bound[half] = kAnyScore;
+      const int head = lane / 4 + 8 * half;
+      if (head >= unit.heads) continue;
+      const std::int64_t index = row + head * static_cast<std::int64_t>(search.rows.queries);
 #pragma unroll
-    for (int slot = lane % 4; slot < kTopK; slot += 4) {
-      if (slot >= search.top_k) break;
-      store_slot(search, index * search.top_k + slot, found_path(search, cut, best[half].at(slot)),
-                 0);
+      for (int slot = lane % 4; slot < kTopK; slot += 4) {
+        if (first + slot >= search.top_k) break;
+        store_slot(search, index * search.top_k + first + slot,
+                   found_path(search, cut, best[half].at(slot)), 0);
+      }
     }
+    if (kTopK < kMaxFastTopK) break;  // that were all
   }
 }
 
 /// Levels from 2 on: a warp a unit, (query row, parent), which leaves a list.
 template <class T, int kHeadDim, int kTopK, bool kPaged>
-__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
+__global__ void __launch_bounds__(kThreads, kResident<kHeadDim, kTopK>)
     search_parents(__grid_constant__ const LevelSearch search, SearchScratch scratch,
                    std::int64_t units) {
   ptx::launch_dependents();
@@ -111,12 +120,17 @@ __global__ void __launch_bounds__(kThreads, kResident<kTopK>)
   const int rank = static_cast<int>(pair % search.top_k);
   const Rows::Row row = search.rows.at(pair / search.top_k);
   const std::int64_t parent = row.index * search.top_k + rank;
-  const FoundPath found = search_parent<T, kHeadDim, false, kTopK, kPaged>(
-      search, {search, row.batch, row.kv_head, row.head, row.query}, search.parents[parent],
-      search.rows.grid(row), search.parent_scores[parent], {0, 1});
+  FoundPath* const list = scratch.lists + (row.dense * search.top_k + rank) * search.top_k;
   const int lane = threadIdx.x % 32;
-  if (lane < search.top_k) {
-    scratch.lists[(row.dense * search.top_k + rank) * search.top_k + lane] = found;
+  PackedScore bound = kAnyScore;
+#pragma unroll 1
+  for (int first = 0; first < search.top_k; first += kTopK) {
+    const FoundPath found = search_parent<T, kHeadDim, false, kTopK, kPaged>(
+        search, {search, row.batch, row.kv_head, row.head, row.query}, search.parents[parent],
+        search.rows.grid(row), search.parent_scores[parent], {0, 1}, bound);
+    if (faulty(search.rows.fault, Fault::turn_repeated)) bound = kAnyScore;
+    if (lane < kTopK && first + lane < search.top_k) list[first + lane] = found;
+    if (kTopK < kMaxFastTopK) break;  // that were all
   }
 }
 
@@ -153,6 +167,44 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int s = 0; s < kTopK; ++s) {
     if (s < top_k) store_slot(search, row.index * top_k + s, best[s], rank[s]);
+  }
+}
+
+/// The same of more paths than a thread's registers hold, a warp for each row: takes the best of
+/// the heads of all lists, one after another.
+__global__ void __launch_bounds__(kThreads)
+    choose_many(__grid_constant__ const LevelSearch search, const FoundPath* lists) {
+  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  if (r >= search.rows.total()) return;
+  const Rows::Row row = search.rows.at(r);
+  const int top_k = search.top_k;
+  const int lane = threadIdx.x % 32;
+  // This lane has the lists of parents `lane` and `lane` + 32.
+  const auto entry = [&](int i, int at) {
+    const int parent = lane + 32 * i;
+    if (parent >= top_k || at >= top_k) return FoundPath{};
+    return lists[(row.dense * top_k + parent) * top_k + at];
+  };
+  FoundPath head[2] = {entry(0, 0), entry(1, 0)};
+  int at[2] = {0, 0};
+  for (int s = 0; s < top_k; ++s) {
+    const PackedScore mine = max(head[0].path, head[1].path);
+    const auto high = static_cast<unsigned>(mine >> 32);
+    const unsigned best_high = __reduce_max_sync(kFullWarp, high);
+    const unsigned low = high == best_high ? static_cast<unsigned>(mine & 0xffffffffu) : 0;
+    const PackedScore best =
+        static_cast<PackedScore>(best_high) << 32 | __reduce_max_sync(kFullWarp, low);
+    bool taken = best == 0;
+    if (taken && lane == 0) store_slot(search, row.index * top_k + s, {}, 0);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const unsigned has = taken ? 0 : __ballot_sync(kFullWarp, head[i].path == best);
+      if (lane == __ffs(static_cast<int>(has)) - 1) {
+        store_slot(search, row.index * top_k + s, head[i], lane + 32 * i);
+        head[i] = entry(i, ++at[i]);
+      }
+      taken = taken || has != 0;
+    }
   }
 }
 
@@ -194,7 +246,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
   ptx::cluster_arrive();
   TopK<kTopK> best[2];
   const DeviceCut cut = search_heads<T, kHeadDim, true, kPaged>(
-      search, unit, {block * kWarps + warp, blocks * kWarps}, best);
+      search, unit, {block * kWarps + warp, blocks * kWarps}, {kAnyScore, kAnyScore}, best);
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (lane % 4 != half) continue;
@@ -273,8 +325,9 @@ __device__ void search_by_block(const LevelSearch& search, const HeadTile& unit,
     const Share share{list - first_of(rank), first_of(rank + 1) - first_of(rank)};
     DeviceSpan parent = lists.segment[rank];
     if (list >= kWarps && faulty(rows.fault, Fault::late_parents_missed)) parent = {0, 0};
+    PackedScore bound = kAnyScore;
     const FoundPath mine = search_parent<T, kHeadDim, true, kTopK, kPaged>(
-        search, searched, parent, grid, lists.score[rank], share);
+        search, searched, parent, grid, lists.score[rank], share, bound);
     if (lane < kTopK) lists.found[list * kTopK + lane] = mine;
   }
   __syncthreads();
@@ -294,7 +347,7 @@ __device__ void search_by_block(const LevelSearch& search, const HeadTile& unit,
 /// Few rows: gridDim.x blocks take a unit of level 1, blockIdx.y, through all levels of the launch.
 /// Where that begins with level 1 they are a cluster; from level 2 on each has a head of its own.
 template <class T, int kHeadDim, int kTopK, bool kPaged>
-__global__ void __launch_bounds__(kThreads, kResident<kTopK>)
+__global__ void __launch_bounds__(kThreads, kResident<kHeadDim, kTopK>)
     search_few(__grid_constant__ const Levels levels, SearchScratch scratch) {
   __shared__ BlockLists<kTopK> lists;
   ptx::launch_dependents();
@@ -384,15 +437,19 @@ void launch(const LevelSearch* levels, int count, const SearchScratch& scratch, 
     launch_kernel(how, search_shared<T, kHeadDim, kTopK, kPaged>, search, scratch, units);
   }
   if (!search.parents) return;
-  launch_kernel({blocks_for(search.rows.total(), kThreads), kThreads, stream}, choose_rows<kTopK>,
-                search, static_cast<const FoundPath*>(scratch.lists));
+  const std::int64_t rows = search.rows.total();
+  const auto* const lists = static_cast<const FoundPath*>(scratch.lists);
+  search.top_k <= kTopK
+      ? launch_kernel({blocks_for(rows, kThreads), kThreads, stream}, choose_rows<kTopK>, search,
+                      lists)
+      : launch_kernel({blocks_for(rows, kWarps), kThreads, stream}, choose_many, search, lists);
 }
 
 template <bool kPaged>
 void search_levels(const LevelSearch* levels, int count, const SearchScratch& scratch,
                    Stream stream) {
   with_row_type(*levels, [&](auto type, auto columns) {
-    with_list<kMaxFastTopK>(levels->top_k, [&](auto top_k) {
+    with_list<kMaxFastTopK, columns>(levels->top_k, [&](auto top_k) {
       launch<decltype(type), columns, top_k, kPaged>(levels, count, scratch, stream);
     });
   });

@@ -5,8 +5,9 @@
 /// Search of a level whose parts are the same for all queries with parts of one length: the anchors
 /// of many rows are the same keys, and scores a matrix product. A row is a query row at level 1,
 /// below it one of its parents, sorted by first key. A block has 128 rows of a KV head: a thread
-/// finds a row, a warp scores 32, and the newest keys of 64 parts are brought at a time. Scores are
-/// those of search_anchors.cuh bit for bit: the same fragments, multiplied in the same order.
+/// finds a row, a warp scores 32, and the newest keys of 64 parts, 32 where head_dim is above 128,
+/// are brought at a time. Scores are those of search_anchors.cuh bit for bit: the same fragments,
+/// multiplied in the same order.
 namespace multistep::cuda {
 namespace {
 
@@ -15,16 +16,16 @@ struct PartsBlock {
   static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kRows = kProductRows;
-  static constexpr int kParts = 64;  // of a tile
-  static_assert(kRows == kThreads && kRows == 2 * kParts);
+  static_assert(kRows == kThreads);
 };
 
-/// Rows of keys: the newest ones of 64 parts, or those of 64 rows' newest parts.
+/// Rows of keys: the newest ones of some parts, or those of as many rows' newest parts.
 template <int kHeadDim>
 struct KeyTile {
+  static constexpr int kParts = kHeadDim <= 128 ? 64 : 32;
   static constexpr int kPieces = kHeadDim / 8;  // of a row, 16 bytes each; past head_dim zeros
   static constexpr int kPitch = kPieces + 4;    // two rows that are read at once, in other banks
-  uint4 pieces[PartsBlock::kParts * kPitch];
+  uint4 pieces[kParts * kPitch];
 
   __device__ uint4& at(int row, int piece) { return pieces[row * kPitch + piece]; }
 
@@ -32,7 +33,7 @@ struct KeyTile {
   template <class T, class HeldAt>
   __device__ void load(const HeadRows<T>& keys, int pieces, HeldAt&& held_at) {
     const int piece = static_cast<int>(threadIdx.x) % kPieces;
-    for (int row = static_cast<int>(threadIdx.x) / kPieces; row < PartsBlock::kParts;
+    for (int row = static_cast<int>(threadIdx.x) / kPieces; row < kParts;
          row += PartsBlock::kThreads / kPieces) {
       const std::int64_t held = held_at(row);
       const bool here = held >= 0 && piece < pieces;
@@ -160,13 +161,14 @@ struct BestParts {
 };
 
 template <class T, int kHeadDim, int kTopK>
-__global__ void __launch_bounds__(PartsBlock::kThreads, kTopK <= 4 ? 3 : 2)
+__global__ void __launch_bounds__(PartsBlock::kThreads, kHeadDim <= 128 && kTopK <= 4 ? 3 : 2)
     search_parts(__grid_constant__ const LevelSearch search, const std::int32_t* order,
                  FoundPath* lists, std::int64_t blocks_of_head) {
   constexpr int kWarps = PartsBlock::kWarps;
   constexpr int kFragments = 2;            // of 16 rows, a warp's
   constexpr int kOfLane = 2 * kFragments;  // rows that a lane holds products of
   constexpr int kGroup = SearchBlock::kAnchors;
+  constexpr int kParts = KeyTile<kHeadDim>::kParts;
   __shared__ KeyTile<kHeadDim> tiles[2];
   __shared__ PartRow of_block[PartsBlock::kRows];
   __shared__ std::int64_t query_of[PartsBlock::kRows];  // where it is in its array; -1: none
@@ -227,22 +229,24 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, kTopK <= 4 ? 3 : 2)
     }
   };
 
-  if (any_newest) {
+  for (int first = any_newest ? 0 : PartsBlock::kRows; first < PartsBlock::kRows;
+       first += 2 * kParts) {
 #pragma unroll
     for (int tile = 0; tile < 2; ++tile) {
       tiles[tile].load(keys, rows.pieces(), [&](int row) {
-        return static_cast<std::int64_t>(range_of[PartsBlock::kParts * tile + row].begin);
+        return static_cast<std::int64_t>(range_of[first + kParts * tile + row].begin);
       });
     }
     ptx::wait_for_copies<0>();
     __syncthreads();
+    const int of_warp = 32 * warp - first;  // its first row, from that of the tiles on
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
       // Column g is the newest key of row g of 8, and that row's product alone is used.
       const bool has = range_of[row_at(i)].begin >= 0;
-      if (!__any_sync(kFullWarp, has)) continue;
+      if (of_warp < 0 || of_warp >= 2 * kParts || !__any_sync(kFullWarp, has)) continue;
       uint4 key[kHeadDim / 32];
-      tiles[warp / 2].fragment(key, 32 * (warp % 2) + 8 * i);
+      tiles[of_warp / kParts].fragment(key, of_warp % kParts + 8 * i);
       float score[4];
       score_group(score, i / 2, key);
       const float its = lane / 4 % 2 == 0 ? score[2 * (i % 2)] : score[2 * (i % 2) + 1];
@@ -263,7 +267,7 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, kTopK <= 4 ? 3 : 2)
                          __reduce_min_sync(kFullWarp, parts.end)};
     const auto load = [&](KeyTile<kHeadDim>& tile, int past) {
       tile.load(keys, rows.pieces(), [&](int row) {
-        const std::int64_t part = past - PartsBlock::kParts + row;
+        const std::int64_t part = past - kParts + row;
         const std::int64_t held = ((part + 1) << log2) - 1 - rows.key_offset;
         return held < rows.keys ? max(held, std::int64_t{-1}) : std::int64_t{-1};
       });
@@ -288,14 +292,14 @@ __global__ void __launch_bounds__(PartsBlock::kThreads, kTopK <= 4 ? 3 : 2)
     if (past > 0) load(tiles[0], past);
     for (int turn = 0; past > 0; ++turn) {
       const bool skip = turn == 0 && faulty(rows.fault, Fault::part_tile_skipped);
-      tell(turn, wanted_before(past - (skip ? 2 : 1) * PartsBlock::kParts));
+      tell(turn, wanted_before(past - (skip ? 2 : 1) * kParts));
       ptx::wait_for_copies<0>();
       __syncthreads();  // this tile is there, and the last one has been read
       const int next = block_wants(turn);
       if (next > 0) load(tiles[(turn + 1) % 2], next);
 #pragma unroll 1
-      for (int a = PartsBlock::kParts - kGroup; a >= 0; a -= kGroup) {
-        const int part = past - PartsBlock::kParts + a;
+      for (int a = kParts - kGroup; a >= 0; a -= kGroup) {
+        const int part = past - kParts + a;
         if (part + kGroup <= some.begin || part >= some.end) continue;
         const bool inside = part >= all.begin && part + kGroup <= all.end;
         uint4 key[kHeadDim / 32];
@@ -369,7 +373,7 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
 
 void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
   with_row_type(search, [&](auto type, auto columns) {
-    with_list<kMaxProductTopK>(search.top_k, [&](auto top_k) {
+    with_list<kMaxProductTopK, columns>(search.top_k, [&](auto top_k) {
       launch<decltype(type), columns, top_k>(search, scratch, stream);
     });
   });

@@ -29,9 +29,14 @@ def test_a_plan_needs_no_gpu():
 
 @needs_kernels
 def test_a_plan_tells_why_not():
-    wide = multistep.plan(4096, Schedule(top_k=17), chip="h100")
-    assert not wide.fast and [stage.why for stage in wide.stages] == ["top_k 17: at most 16", "", ""]
-    assert "search       search_level (no faster one: top_k 17: at most 16)" in str(wide)
+    wide = multistep.plan(4096, Schedule(top_k=64), head_dim=100, chip="h100")
+    why = "head_dim 100: multiples of 8 up to 256 are built"
+    assert not wide.fast and [stage.why for stage in wide.stages] == [why] * 3
+    assert f"search       search_level (no faster one: {why})" in str(wide)
+    for chip, queries in (("h100", "backward_queries"), ("a100", "backward_warp_queries")):
+        assert multistep.plan(4096, chip=chip).backward.kernels[0] == queries
+    long = multistep.plan(4096, head_dim=192, chip="h100")
+    assert long.fast and long.backward.why == "head_dim 192: multiples of 8 up to 128 are built"
     negative = multistep.plan(4096, softmax_scale=-1.0, chip="h100")
     assert negative.fast and negative.backward.why == "softmax_scale -1: above 0"
     with pytest.raises(ValueError, match="^chip tpu: h100 or a100$"):
@@ -98,8 +103,8 @@ def test_fast_kernels_or_none():
     assert kernels(multistep.torch.plan(*one, length=length))["attend"] == ["decode_pieces"]
     multistep.decode(*one, length=length, kernels="fast")
 
-    wide = arrays(136, 300)
+    wide = arrays(100, 300)
     why = multistep.torch.plan(*wide, **options).stages[0].why
-    assert why == "head_dim 136: multiples of 8 up to 128 are built"
+    assert why == "head_dim 100: multiples of 8 up to 256 are built"
     with pytest.raises(ValueError, match=f"no fast kernel takes the call: {why}"):
         multistep.attention(*wide, **options, kernels="fast")

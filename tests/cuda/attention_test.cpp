@@ -124,7 +124,7 @@ TEST_CASE("GPU attention for every preset, in prefill and decoding", "[attention
 }
 
 TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
-  for (const Index head_dim : {8, 24, 32, 36, 64, 72, 80, 96, 104, 128, 256}) {
+  for (const Index head_dim : {8, 24, 32, 36, 64, 72, 80, 96, 104, 128, 136, 192, 256}) {
     for (const Index queries : {1, 70}) {
       CAPTURE(head_dim, queries);
       Options options = prefill(windowed("nstep", 2));
@@ -187,7 +187,7 @@ TEST_CASE("GPU attention with a softmax_scale of any sign", "[attention]") {
 TEST_CASE("GPU attention reads arrays where they lie", "[attention][fault]") {
   for (const char* rules : {"nstep", "aligned"}) {
     for (const Index steps : {1, 2, 3}) {
-      for (const Index head_dim : {64, 96, 128}) {
+      for (const Index head_dim : {64, 96, 128, 192}) {
         for (const Index queries : {1, 5, 150}) {
           CAPTURE(rules, steps, head_dim, queries);
           Options options = prefill(windowed(rules, steps));

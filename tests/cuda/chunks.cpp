@@ -40,10 +40,15 @@ TEST_CASE("GPU prefill in chunks of queries gives the bits of one chunk", "[chun
         for (const Rung rung : kRungs) {
           const Whole whole = gpu::attention(device, rung);
           CHECK(wrong_whole(problem, options.dtype, whole) == "");
+          const auto searched = [&] {
+            return steps > 1 ? search(device.search_args(rung)) : Paths{};
+          };
+          const Paths paths = searched();
           for (const Index queries : {7, 100, 128, 299}) {
             CAPTURE(steps, rules, head_dim, name(rung), queries);
             const Chunked chunked(device.shape, steps > 1 ? 2 : 1, queries);
             CHECK(same_bits(gpu::attention(device, rung), whole));
+            CHECK(same_paths(searched(), paths));
           }
         }
       }

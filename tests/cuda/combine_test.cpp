@@ -153,7 +153,7 @@ TEST_CASE("GPU combination of no slots is the window", "[combine]") {
 
 TEST_CASE("GPU combination tells the window's log-sum-exp", "[combine]") {
   for (const Index window_index : {0, 3}) {
-    for (const Index head_dim : {64, 96, 128}) {
+    for (const Index head_dim : {64, 96, 128, 200}) {
       for (const Index queries : {1, 130}) {
         Options options = prefill(preset_schedule("nstep"), window_index);
         options.head_dim = head_dim;

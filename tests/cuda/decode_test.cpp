@@ -176,7 +176,7 @@ TEST_CASE("Of decoded heads a NaN or infinity reaches those that attend to it", 
 TEST_CASE("GPU decoding with many steps keeps the oracle's paths", "[decode]") {
   for (const Index steps : {2, 3, 4, 5, 6, 7, 8, 11, 16}) {
     for (const char* rules : {"nstep", "even", "aligned"}) {
-      for (const Index head_dim : {64, 128}) {
+      for (const Index head_dim : {64, 128, 256}) {
         for (const Index heads : {1, 5, 7, 16, 20, 24, 32, 48}) {  // of a KV head
           CAPTURE(steps, rules, head_dim, heads);
           Options options = decoding(preset_schedule(rules, steps));

@@ -76,8 +76,8 @@ std::vector<std::string> launched_backward(const Lesson& lesson, Rung rung) {
   const std::vector<std::string> all =
       launched_by(arrays.args(lesson.device, rung), cuda::attention_backward);
   std::vector<std::string> names;
-  for (const char* name :
-       {"query_gradients", "key_gradients", "backward_queries", "backward_keys"}) {
+  for (const char* name : {"query_gradients", "key_gradients", "backward_queries", "backward_keys",
+                           "backward_warp_queries", "backward_warp_keys"}) {
     if (std::count(all.begin(), all.end(), name) > 0) names.push_back(name);
   }
   return names;
@@ -103,7 +103,7 @@ std::vector<Options> problems() {
     for (const Index steps : {1, 2, 3, 4}) {
       const bool two_steps = preset_name == "paper" || preset_name == "released";
       if (two_steps && steps != 2) continue;
-      for (const Index head_dim : {80, 136}) {
+      for (const Index head_dim : {80, 136, 100}) {
         for (const Index queries : {1, 40, 700}) {
           for (const Index top_k : {2, 5, 17}) {
             Options options;
@@ -153,7 +153,7 @@ TEST_CASE("A plan names the kernels of the backward pass that run", "[plan][back
         Options options;
         options.schedule = preset_schedule("nstep", steps);
         options.schedule.window_index = 1;
-        options.schedule.top_k = 17;  // which the forward pass leaves to a plain search
+        options.schedule.top_k = 17;
         options.head_dim = head_dim;
         options.queries = queries;
         options.query_offset = 50;

@@ -228,7 +228,7 @@ TEST_CASE("GPU shards of a context, merged, are the whole", "[shard]") {
 }
 
 TEST_CASE("GPU shards when decoding, for head_dims and groups", "[shard]") {
-  for (const Index head_dim : {64, 96, 128}) {
+  for (const Index head_dim : {64, 96, 128, 192}) {
     for (const Index queries : {1, 9}) {
       CAPTURE(head_dim, queries);
       Options options = sharded(preset_schedule("nstep", 3));

@@ -215,7 +215,7 @@ TEST_CASE("GPU attention to spans that lie far apart", "[attention][fault]") {
 TEST_CASE("GPU window attention", "[attention]") {
   for (const Index window_index : {0, 1, 3, 7, 8, 20}) {  // up to 440 keys
     for (const Index queries : {1, 8, 130}) {
-      for (const Index head_dim : {64, 96, 128}) {
+      for (const Index head_dim : {64, 96, 128, 200}) {
         CAPTURE(window_index, queries, head_dim);
         Options options = windowed(window_index);
         options.queries = queries;
@@ -268,7 +268,7 @@ TEST_CASE("GPU attention with a softmax scale, and with large logits", "[attenti
 
 TEST_CASE("GPU attention to rounded inputs", "[attention]") {
   for (const Dtype dtype : kDtypes) {
-    for (const Index head_dim : {64, 128}) {
+    for (const Index head_dim : {64, 128, 256}) {
       Options options = windowed(3);
       options.values = Values::rough;
       options.dtype = dtype;

@@ -100,7 +100,7 @@ TEST_CASE("GPU search at perfect powers and their neighbours", "[search]") {
 }
 
 TEST_CASE("GPU search for every head_dim", "[search]") {
-  for (const Index head_dim : {1, 5, 32, 40, 64, 80, 96, 128, 200, 256}) {
+  for (const Index head_dim : {1, 5, 32, 40, 64, 80, 96, 128, 136, 192, 200, 256}) {
     for (const Dtype dtype : kDtypes) {
       CAPTURE(head_dim);
       Options options = prefill(preset_schedule("nstep", 2));
@@ -141,6 +141,23 @@ TEST_CASE("GPU search in more parents than a block has warps", "[search][fault]"
   options.queries = 1;
   options.query_offset = 3000;
   check_equal(options);
+}
+
+TEST_CASE("GPU search for more paths than a list has", "[search][fault]") {
+  for (const Index steps : {2, 3}) {
+    for (const Index queries : {1, 70}) {
+      for (const Values values : {Values::exact, Values::integers}) {  // of these many are equal
+        CAPTURE(steps, queries, values == Values::exact);
+        Options options = prefill(preset_schedule("nstep", steps));
+        options.schedule.top_k = 40;
+        options.num_heads = 16;
+        options.query_offset = 3000;
+        options.queries = queries;
+        options.values = values;
+        check_equal(options);
+      }
+    }
+  }
 }
 
 TEST_CASE("GPU search for every group of heads", "[search]") {
@@ -187,7 +204,7 @@ TEST_CASE("GPU search of aligned parts as a product", "[search][aligned][fault]"
         CAPTURE(steps, group, top_k);
         Options options = product(steps, group, top_k);
         options.dtype = kDtypes[top_k % 2];
-        options.head_dim = group == 16 ? 128 : group == 20 ? 80 : 64;
+        options.head_dim = group == 16 ? 128 : group == 20 ? 80 : top_k % 2 ? 64 : 192;
         options.values = top_k == 3 ? Values::exact : Values::integers;
         Problem problem = make_problem(options);
         fill_unused_rows(problem, static_cast<float>(inputs::kNaN));

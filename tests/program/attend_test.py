@@ -131,21 +131,27 @@ class Plan(Case):
             self.plan(*long, "--queries", 2 * last, search=["search_few"], **tiles)
 
     def test_why_not(self):
-        plain = {"attend": ["span_attention"], "combine": ["combine_rows"]}
         shape = ("--length", "64Ki", "--preset", "released")
-        for options, why in ((("--top-k", 17), "top_k 17: at most 16"),
-                             (("--head-dim", 136),
-                              "head_dim 136: multiples of 8 up to 128 are built")):
-            for queries in (1, 4096):
-                # With many paths a plain kernel searches, and tiles attend all the same.
-                many = options[0] == "--top-k"
-                stages = {"attend": ["sort_pairs", "attend_tiles"],
-                          "combine": ["attend_tiles", "combine_row_pieces"]} if many else plain
-                found = self.plan(*shape, *options, "--queries", queries, search=["search_level"],
-                                  **stages)
-                others = "" if many else why
-                self.assertEqual(found, {"search": why, "attend": others, "combine": others})
+        why = "head_dim 100: multiples of 8 up to 256 are built"
+        for queries in (1, 4096):
+            found = self.plan(*shape, "--head-dim", 100, "--queries", queries,
+                              search=["search_level"], attend=["span_attention"],
+                              combine=["combine_rows"])
+            self.assertEqual(found, dict.fromkeys(("search", "attend", "combine"), why))
+
+    def test_more_paths_than_a_list_has(self):
+        tiles = {"attend": ["sort_pairs", "attend_tiles"],
+                 "combine": ["attend_tiles", "combine_row_pieces"]}
+        for queries in (1, 4096):
+            many = ("--length", "64Ki", "--window-index", 4, "--top-k", 17, "--queries", queries)
+            self.plan(*many, search=["search_shared"], **tiles)
+            sort = ["order_pairs"] if queries > 1 else []
+            self.plan(*many, "--steps", 3, **tiles,
+                      search=["search_shared", *sort, "search_parents", "choose_many"])
+
+    def test_other_chips(self):
         # Where Hopper's instructions are not there, other tiles.
+        shape = ("--length", "64Ki", "--preset", "released")
         tiles = "attend_warp_tiles"
         self.plan(*shape, "--queries", 4096, chip="a100", search=["search_shared"],
                   attend=["sort_pairs", tiles], combine=[tiles])
@@ -158,8 +164,9 @@ class Plan(Case):
     def test_the_text(self):
         if "built without CUDA" in run("plan", "--length", 9).stderr:
             self.skipTest("built without CUDA")
-        text = self.answer("plan", "--length", "1Mi", "--top-k", 17, "--chip", "h100")
-        self.assertIn("search       search_level (no faster one: top_k 17: at most 16)\n", text)
+        text = self.answer("plan", "--length", "1Mi", "--head-dim", 100, "--chip", "h100")
+        self.assertIn("search       search_level (no faster one: head_dim 100: multiples of 8 up to "
+                      "256 are built)\n", text)
         self.assertRegex(text, r"work         a row scores \d+\.\d anchors and attends to ")
         self.refuses(["plan", "--length", "9", "--chip", "tpu"], "--chip tpu: h100 or a100")
         self.refuses(["plan", "--length", "9", "--preset", "released", "--steps", "1"],

@@ -35,6 +35,8 @@ using Stream = CUstream_st*;  // cudaStream_t
 
 /// Longest context that the kernels take, in keys: they count keys in 32 bits.
 inline constexpr Index kMaxContext = (Index{1} << 31) - 2;
+/// Largest head_dim that they take.
+inline constexpr int kMaxHeadDim = 256;
 
 /// Storage type of queries, keys, values and outputs. Sums are in float32.
 enum class Dtype { bf16, fp16 };
@@ -120,7 +122,7 @@ struct Shape {
   Index num_kv_heads = 1;  // divides num_heads; query head h reads KV head h / (num_heads / this)
   Index queries = 0;       // L_q
   Index keys = 0;          // L_kv, rows of the key and value arrays
-  Index head_dim = 0;      // [1, 256]
+  Index head_dim = 0;      // [1, kMaxHeadDim]
   Index query_offset = 0;
   Index key_offset = 0;
   const std::int32_t* start = nullptr;   // [batch] on the device, first eligible key; null: 0
