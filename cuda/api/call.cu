@@ -338,7 +338,7 @@ void span_search(const SpanSearchArgs& args, Stream stream) {
     Arena arena(args.workspace.data);
     Search search(args, rows_of(args.shape, args.schedule->tables().window, first, count), arena);
     search.launch(stream);
-    if (first + count == args.shape.queries) search.trace(stream);
+    search.trace(stream);
   }
 }
 
