@@ -35,9 +35,9 @@ struct FewCost {
   }
 };
 
-std::string why_not_head_dim(Index head_dim, Index most = kMaxHeadDim) {
-  const bool built = head_dim % 8 == 0 && head_dim <= most;
-  return built ? "" : text("head_dim {}: multiples of 8 up to {} are built", head_dim, most);
+std::string why_not_head_dim(Index head_dim) {
+  const bool built = head_dim % 8 == 0 && head_dim <= kMaxHeadDim;
+  return built ? "" : text("head_dim {}: multiples of 8 up to {} are built", head_dim, kMaxHeadDim);
 }
 
 std::string why_not_slots(Index slots, Index most) {
@@ -86,8 +86,7 @@ std::string why_not_tiles(const Shape& shape) {
 }
 
 std::string why_not_backward_tiles(const Shape& shape, float scale) {
-  return first_of(why_not_tiles(shape), why_not_head_dim(shape.head_dim, kMaxBackwardHeadDim),
-                  why_not_scale(scale));
+  return first_of(why_not_tiles(shape), why_not_scale(scale));
 }
 
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine) {

@@ -92,7 +92,7 @@ __global__ void key_gradients(Args args) {
   KeyGradient sum;
   sum.add_rows<T>(args, kv_head, j, range.begin, range.end);
   const int d = args.rows.head_dim;
-  sum.store(args.scale, args.gradients.key_sums + at * d, args.gradients.value_sums + at * d, d,
+  sum.store(args.scale, args.gradients.key_sums + at * d, args.gradients.value_sums + at * d, 0, d,
             true);
 }
 

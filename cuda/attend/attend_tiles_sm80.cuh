@@ -184,9 +184,9 @@ __global__ void __launch_bounds__(WarpTiles::kThreads, 2)
 #endif
 }
 
-template <int kMost = kMaxHeadDim, class Tiles>
+template <class Tiles>
 void launch_attend_tiles_sm80(const Tiles& args, Stream stream) {
-  with_row_type<kMost>(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     launch_warp_tiles<sizeof(WarpStages<head_dim>)>(
         attend_warp_tiles<decltype(type), head_dim, Tiles>, 2 * task_count(args),
         WarpTiles::kThreads, stream, args);

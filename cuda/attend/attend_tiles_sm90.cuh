@@ -165,10 +165,10 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 #endif
 }
 
-template <int kMost = kMaxHeadDim, class Tiles>
+template <class Tiles>
 void launch_attend_tiles_sm90(const Tiles& args, Stream stream) {
   if (args.per_head == 0 || args.rows.keys == 0) return;
-  with_row_type<kMost>(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     const TileMaps maps(args, TileStages<head_dim>::kKeys);
     launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,
                                             task_count(args), stream, args, maps.keys, maps.values);

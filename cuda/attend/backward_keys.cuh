@@ -13,19 +13,21 @@ __device__ inline bool meet(DeviceSpan a, std::int32_t begin, std::int32_t end) 
   return a.begin < end && begin < a.end;
 }
 
-template <class T, int kHeadDim>
+/// Of the derivatives kColumns columns, from `first_column` on.
+template <class T, int kColumns>
 struct KeyGradients {
   const LaidRows& args;
   const KeyPieces& pieces;
-  float by_key[kHeadDim / 2];
-  float by_value[kHeadDim / 2];
+  int first_column = 0;
+  float by_key[kColumns / 2];
+  float by_value[kColumns / 2];
 
-  __device__ KeyGradients(const LaidRows& rows, const KeyPieces& of_keys)
-      : args(rows), pieces(of_keys) {}
+  __device__ KeyGradients(const LaidRows& rows, const KeyPieces& of_keys, int first = 0)
+      : args(rows), pieces(of_keys), first_column(first) {}
 
   __device__ void clear() {
 #pragma unroll
-    for (int i = 0; i < kHeadDim / 2; ++i) by_key[i] = by_value[i] = 0;
+    for (int i = 0; i < kColumns / 2; ++i) by_key[i] = by_value[i] = 0;
   }
 
   /// `logits` with rows `items` become share P, and `by_weights` dS; this thread's keys are `key`
@@ -56,7 +58,7 @@ struct KeyGradients {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const bool held = first + row + 8 * r < args.rows.keys;
-      const bool bad = spoiled<kHeadDim>(by_key, r) | spoiled<kHeadDim>(by_value, r);
+      const bool bad = spoiled<kColumns>(by_key, r) | spoiled<kColumns>(by_value, r);
       const bool skip = faulty(args.rows.fault, Fault::repair_skipped);
       todo[r] = __ballot_sync(kFullWarp, held && bad && !skip) & 0x11111111u;
       if (held && (!bad || skip)) store(destination(piece, kv_head, first, row + 8 * r), r);
@@ -73,7 +75,8 @@ struct KeyGradients {
                         static_cast<std::int64_t>(piece.begin) * kTileRows,
                         min(static_cast<std::int64_t>(piece.end) * kTileRows, args.per_head));
         const Destination to = destination(piece, kv_head, first, spoiled_row);
-        sum.store(args.scale, to.by_key, to.by_value, args.rows.head_dim, to.add);
+        sum.store(args.scale, to.by_key, to.by_value, first_column,
+                  min(first_column + kColumns, args.rows.head_dim), to.add);
       }
     }
   }
@@ -99,10 +102,10 @@ struct KeyGradients {
   __device__ void store(const Destination& to, int r) const {
     const int c = threadIdx.x % 4;
 #pragma unroll
-    for (int j = 0; j < kHeadDim / 8; ++j) {
-      if (j >= args.rows.pieces()) break;
-      float2* const key = reinterpret_cast<float2*>(to.by_key) + 4 * j + c;
-      float2* const value = reinterpret_cast<float2*>(to.by_value) + 4 * j + c;
+    for (int j = 0; j < kColumns / 8; ++j) {
+      if (first_column / 8 + j >= args.rows.pieces()) break;
+      float2* const key = reinterpret_cast<float2*>(to.by_key + first_column) + 4 * j + c;
+      float2* const value = reinterpret_cast<float2*>(to.by_value + first_column) + 4 * j + c;
       float2 k{args.scale * by_key[4 * j + 2 * r], args.scale * by_key[4 * j + 2 * r + 1]};
       float2 v{by_value[4 * j + 2 * r], by_value[4 * j + 2 * r + 1]};
       if (to.add) {

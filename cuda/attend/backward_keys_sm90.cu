@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 void key_gradients_sm90(const LaidRows& args, const KeyPieces& pieces, Stream stream) {
   const TileMaps maps(args, 64);
-  with_row_type<kMaxBackwardHeadDim>(args, [&](auto type, auto head_dim) {
+  with_row_type<kMaxHopperBackwardHeadDim>(args, [&](auto type, auto head_dim) {
     launch_tile_block<OwnerStages<head_dim>>(backward_keys<decltype(type), head_dim>,
                                              pieces.key_tiles + kMaxPieceSums, stream, args, pieces,
                                              maps.keys, maps.values);

@@ -21,7 +21,7 @@ struct QueryGradients {
 
   __device__ void clear() {
 #pragma unroll
-    for (float& x : sum) x = 0;
+    for (int i = 0; i < kHeadDim / 2; ++i) sum[i] = 0;
   }
 
   /// `logits` of keys from `first` on become weights.
@@ -55,7 +55,7 @@ struct QueryGradients {
   /// Stores the sums of both rows.
   __device__ void finish(const ItemRow (&rows)[2], int kv_head) {
 #pragma unroll
-    for (float& x : sum) x *= args.scale;
+    for (int i = 0; i < kHeadDim / 2; ++i) sum[i] *= args.scale;
     unsigned todo[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -77,9 +77,8 @@ struct QueryGradients {
       float* const part = args.gradients.query_parts + item * d;
 #pragma unroll
       for (int j = 0; j < kHeadDim / 8; ++j) {
-        if (8 * j >= d) break;
         const float2 pair{sum[4 * j + 2 * r], sum[4 * j + 2 * r + 1]};
-        if (here) reinterpret_cast<float2*>(part)[4 * j + c] = pair;
+        if (here && 8 * j < d) reinterpret_cast<float2*>(part)[4 * j + c] = pair;
       }
     } else {
       const int slots = args.gradients.part_slots;
@@ -87,7 +86,7 @@ struct QueryGradients {
       for (int s = 0; s < slots && here; ++s, part += d) {
 #pragma unroll
         for (int j = 0; j < kHeadDim / 8; ++j) {
-          if (8 * j >= d) break;
+          if (8 * j >= d) continue;
           const float2 pair = __ldcs(reinterpret_cast<const float2*>(part) + 4 * j + c);
           sum[4 * j + 2 * r] += pair.x;
           sum[4 * j + 2 * r + 1] += pair.y;

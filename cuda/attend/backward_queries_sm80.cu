@@ -3,33 +3,40 @@
 #include "device/row_type.cuh"
 
 /// Pass 2 without Hopper's instructions: a block takes one tile of 64 rows, 16 a warp. Keys and
-/// values come 64 at a time, the next tile while one is looked at.
+/// values come 64 at a time, 16 where head_dim is above 128, the next tile while one is looked at.
 namespace multistep::cuda {
 namespace {
 
 constexpr int kThreads = 128;
 
 /// A block's shared memory. Queries and dO lie where the last stage will, until all warps have read
-/// them.
+/// them; long rows, which do not fit into registers, in a place of their own.
 template <int kHeadDim>
 struct Stages {
-  static constexpr int kKeys = 64;  // of a tile
-  static_assert(kTileRows == kKeys, "queries and dO take the place of keys and values");
-  using Tile64 = SwizzledTile<kKeys, kHeadDim>;
+  static constexpr bool kApart = kHeadDim > 128;
+  static constexpr int kKeys = kApart ? 16 : 64;  // of a tile
   struct Stage {
-    Tile64 key;
-    Tile64 value;
+    SwizzledTile<kKeys, kHeadDim> key;
+    SwizzledTile<kKeys, kHeadDim> value;
   };
+  struct Rows64 {
+    SwizzledTile<kTileRows, kHeadDim> query;
+    SwizzledTile<kTileRows, kHeadDim> by_output;
+  };
+  static_assert(kApart || sizeof(Rows64) == sizeof(Stage), "rows take the place of keys");
+  alignas(1024) char own_rows[kApart ? sizeof(Rows64) : 1024];
   Stage stage[2];
   ItemRow item[kTileRows];
-};
 
-#if !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  __device__ Rows64& rows() {
+    return kApart ? reinterpret_cast<Rows64&>(own_rows) : reinterpret_cast<Rows64&>(stage[1]);
+  }
+};
 
 template <class T, int kHeadDim>
 struct WarpQueries {
   static constexpr int kKeys = Stages<kHeadDim>::kKeys;
-  static constexpr int kAtOnce = 32;  // keys, as registers allow
+  static constexpr int kAtOnce = kKeys < 32 ? kKeys : 32;  // keys, as registers allow
 
   const LaidRows& args;
   Stages<kHeadDim>& stages;
@@ -46,7 +53,7 @@ struct WarpQueries {
         held(held_keys(rows.rows, head)),
         gradients(rows) {}
 
-  __device__ void ask_for_rows_of(typename Stages<kHeadDim>::Stage& to) const {
+  __device__ void ask_for_rows_of(typename Stages<kHeadDim>::Rows64& to) const {
     const std::int64_t d = args.rows.head_dim;
     const auto ask = [&](auto& tile, const void* array, bool of_items) {
       const T* const from = static_cast<const T*>(array);
@@ -55,8 +62,8 @@ struct WarpQueries {
         return row.query == kNoRow ? nullptr : from + (of_items ? row.item : row.query) * d;
       });
     };
-    ask(to.key, args.query.data, false);
-    ask(to.value, args.gradients.output_gradient, args.gradients.of_items);
+    ask(to.query, args.query.data, false);
+    ask(to.by_output, args.gradients.output_gradient, args.gradients.of_items);
   }
 
   __device__ void ask_for_keys(int j, int stage) const {
@@ -81,14 +88,14 @@ struct WarpQueries {
 
   /// The keys of key tiles `range`, at least one. Whole block.
   __device__ void attend(const Tile& tile, KeyTiles<kKeys> range, const ItemRow (&rows)[2]) {
-    auto& first = stages.stage[1];
-    ask_for_rows_of(first);
+    auto& own = stages.rows();
+    ask_for_rows_of(own);
     ask_for_keys(range.begin, 0);
     ptx::wait_for_copies<0>();
     __syncthreads();
     const int first_row = static_cast<int>(threadIdx.x) / 32 * 16;
-    query.take(first.key, first_row);
-    by_output.take(first.value, first_row);
+    query.take(own.query, first_row);
+    by_output.take(own.by_output, first_row);
     __syncthreads();  // keys and values may take their place
     int stage = 0;
     int next;
@@ -123,41 +130,39 @@ struct WarpQueries {
   }
 };
 
-#endif
-
 /// blockIdx.x: a tile of a KV head.
 template <class T, int kHeadDim>
 __global__ void __launch_bounds__(kThreads, 2)
     backward_warp_queries(__grid_constant__ const LaidRows args) {
-#if !defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  extern __shared__ __align__(1024) char memory[];
-  auto& stages = *reinterpret_cast<Stages<kHeadDim>*>(memory);
-  const std::int64_t tiles = args.per_head / kTileRows;
-  const auto kv_head = static_cast<int>(blockIdx.x / tiles);
-  const std::int64_t number = blockIdx.x % tiles;
-  if (threadIdx.x < kTileRows) {
-    stages.item[threadIdx.x] =
-        args.items[kv_head * args.per_head + number * kTileRows + threadIdx.x];
+  if constexpr (warps_go_backward<kHeadDim>()) {
+    extern __shared__ __align__(1024) char memory[];
+    auto& stages = *reinterpret_cast<Stages<kHeadDim>*>(memory);
+    const std::int64_t tiles = args.per_head / kTileRows;
+    const auto kv_head = static_cast<int>(blockIdx.x / tiles);
+    const std::int64_t number = blockIdx.x % tiles;
+    if (threadIdx.x < kTileRows) {
+      stages.item[threadIdx.x] =
+          args.items[kv_head * args.per_head + number * kTileRows + threadIdx.x];
+    }
+    const Tile tile = args.tile(kv_head, number);
+    const auto range = KeyTiles<Stages<kHeadDim>::kKeys>::of(tile.any);
+    __syncthreads();
+    const int first_row = static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4);
+    const ItemRow rows[2] = {stages.item[first_row], stages.item[first_row + 8]};
+    WarpQueries<T, kHeadDim> mine(args, stages, kv_head);
+    mine.gradients.clear();
+    if (!range.empty()) mine.attend(tile, range, rows);
+    mine.gradients.finish(rows, kv_head);
+  } else {
+    __trap();  // backward_queries_sm90.cu takes it
   }
-  const Tile tile = args.tile(kv_head, number);
-  const auto range = KeyTiles<Stages<kHeadDim>::kKeys>::of(tile.any);
-  __syncthreads();
-  const int first_row = static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4);
-  const ItemRow rows[2] = {stages.item[first_row], stages.item[first_row + 8]};
-  WarpQueries<T, kHeadDim> mine(args, stages, kv_head);
-  mine.gradients.clear();
-  if (!range.empty()) mine.attend(tile, range, rows);
-  mine.gradients.finish(rows, kv_head);
-#else
-  __trap();  // where Hopper's instructions are there, backward_queries_sm90.cu uses them
-#endif
 }
 
 }  // namespace
 
 void query_gradients_sm80(const LaidRows& args, Stream stream) {
   const std::int64_t heads = static_cast<std::int64_t>(args.rows.batch) * args.rows.kv_heads;
-  with_row_type<kMaxBackwardHeadDim>(args, [&](auto type, auto head_dim) {
+  with_row_type(args, [&](auto type, auto head_dim) {
     launch_warp_tiles<sizeof(Stages<head_dim>)>(backward_warp_queries<decltype(type), head_dim>,
                                                 args.per_head / kTileRows * heads, kThreads, stream,
                                                 args);

@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 void query_gradients_sm90(const LaidRows& args, Stream stream) {
   const TileMaps maps(args, 64);
-  with_row_type<kMaxBackwardHeadDim>(args, [&](auto type, auto head_dim) {
+  with_row_type<kMaxHopperBackwardHeadDim>(args, [&](auto type, auto head_dim) {
     launch_tile_block<QueryStages<head_dim>>(backward_queries<decltype(type), head_dim>,
                                              task_count(args), stream, args, maps.keys,
                                              maps.values);

@@ -152,12 +152,12 @@ struct KeyGradient {
     }
   }
 
-  /// To rows of head_dim values: adds to what is there, or not.
-  __device__ void store(float scale, float* to_key, float* to_value, int head_dim, bool add) {
+  /// Columns [begin, end) to rows of head_dim values: adds to what is there, or not.
+  __device__ void store(float scale, float* to_key, float* to_value, int begin, int end, bool add) {
 #pragma unroll
     for (int i = 0; i < kLaneValues; ++i) {
       const int d = static_cast<int>(threadIdx.x % 32) + 32 * i;
-      if (d >= head_dim) continue;
+      if (d < begin || d >= end) continue;
       to_key[d] = fmaf(scale, key[i], add ? to_key[d] : 0);
       to_value[d] = value[i] + (add ? to_value[d] : 0);
     }

@@ -2,7 +2,7 @@
 #include "attend/backward_keys.cuh"
 
 /// The backward pass by tiles. Pass 1 attends anew, and keeps of every output its product with dO
-/// alone; passes 2 and 3 are those of the code that was loaded.
+/// alone; passes 2 and 3 are Hopper's where the code that was loaded has them.
 namespace multistep::cuda {
 namespace {
 
@@ -39,23 +39,25 @@ struct DotTiles : BackwardRows<TileRows> {
   };
 };
 
+bool hopper_takes(const LaidRows& args) {
+  return current_device().hopper && args.rows.head_dim <= kMaxHopperBackwardHeadDim;
+}
+
 }  // namespace
 
 void item_dots_tiles(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
                      Stream stream) {
   if (pairs) {
-    launch_attend_tiles<kMaxBackwardHeadDim>(DotTiles<SpanRows>(SpanRows(items, *pairs), gradients),
-                                             stream);
+    launch_attend_tiles(DotTiles<SpanRows>(SpanRows(items, *pairs), gradients), stream);
   } else {
-    launch_attend_tiles<kMaxBackwardHeadDim>(
-        DotTiles<WindowRows>(WindowRows(windows_of(items)), gradients), stream);
+    launch_attend_tiles(DotTiles<WindowRows>(WindowRows(windows_of(items)), gradients), stream);
   }
 }
 
 void query_gradients_tiles(const LaidItems& items, const ItemGradients& gradients, Stream stream) {
   const LaidRows args(items, gradients);
   if (args.per_head == 0 || args.rows.keys == 0) return;
-  current_device().hopper ? query_gradients_sm90(args, stream) : query_gradients_sm80(args, stream);
+  hopper_takes(args) ? query_gradients_sm90(args, stream) : query_gradients_sm80(args, stream);
 }
 
 std::size_t key_gradients_bytes(const Rows& rows) {
@@ -71,8 +73,8 @@ void key_gradients_tiles(const LaidItems& items, const ItemGradients& gradients,
   Arena arena(workspace);
   const KeyPieces pieces(args.rows, arena);
   cut_pieces(items, pieces, stream);
-  current_device().hopper ? key_gradients_sm90(args, pieces, stream)
-                          : key_gradients_sm80(args, pieces, stream);
+  hopper_takes(args) ? key_gradients_sm90(args, pieces, stream)
+                     : key_gradients_sm80(args, pieces, stream);
   add_pieces(args.rows, pieces, gradients.key_sums, gradients.value_sums, stream);
 }
 

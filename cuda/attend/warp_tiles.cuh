@@ -8,6 +8,17 @@
 /// without Hopper's instructions: 16 rows of a product are a warp's.
 namespace multistep::cuda {
 
+/// Whether the passes of the backward that do without Hopper's instructions are compiled: where
+/// these are there, for long rows alone.
+template <int kHeadDim>
+__device__ constexpr bool warps_go_backward() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  return kHeadDim > kMaxHopperBackwardHeadDim;
+#else
+  return true;
+#endif
+}
+
 /// By a block of kThreads: asks for rows of an array, of which row_at(r) is the r-th; null: zeros.
 template <class T, int kThreads, int kRows, int kHeadDim, class RowAt>
 __device__ void ask_for_rows(SwizzledTile<kRows, kHeadDim>& tile, int pieces, const void* somewhere,
@@ -102,16 +113,17 @@ __device__ void multiply_rows(float (&products)[kProducts], const LeftRows<kHead
   }
 }
 
-/// sums += weights others, for 16 kSteps rows of a tile from `first` on.
+/// sums += weights others, for 16 kSteps rows of a tile from `first` on and its columns from
+/// `column` on.
 template <class T, int kSums, int kSteps, class SomeTile>
 __device__ void add_products(float (&sums)[kSums], const std::uint32_t (&weights)[kSteps][4],
-                             SomeTile& others, int first = 0) {
+                             SomeTile& others, int first = 0, int column = 0) {
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
     for (int i = 0; i < kSums / 8; ++i) {
       std::uint32_t other[4];
-      ptx::load_matrices_transposed(other, by_columns(others, first + 16 * step, 16 * i));
+      ptx::load_matrices_transposed(other, by_columns(others, first + 16 * step, column + 16 * i));
       ptx::mma<T>(four_of(sums, 2 * i), weights[step], other[0], other[1]);
       ptx::mma<T>(four_of(sums, 2 * i + 1), weights[step], other[2], other[3]);
     }

@@ -33,10 +33,11 @@ def test_a_plan_tells_why_not():
     why = "head_dim 100: multiples of 8 up to 256 are built"
     assert not wide.fast and [stage.why for stage in wide.stages] == [why] * 3
     assert f"search       search_level (no faster one: {why})" in str(wide)
-    for chip, queries in (("h100", "backward_queries"), ("a100", "backward_warp_queries")):
-        assert multistep.plan(4096, chip=chip).backward.kernels[0] == queries
-    long = multistep.plan(4096, head_dim=192, chip="h100")
-    assert long.fast and long.backward.why == "head_dim 192: multiples of 8 up to 128 are built"
+    for chip, head_dim, queries in (("h100", 128, "backward_queries"),
+                                    ("h100", 192, "backward_warp_queries"),
+                                    ("a100", 128, "backward_warp_queries")):
+        plan = multistep.plan(4096, head_dim=head_dim, chip=chip)
+        assert plan.fast and plan.backward.fast and plan.backward.kernels[0] == queries
     negative = multistep.plan(4096, softmax_scale=-1.0, chip="h100")
     assert negative.fast and negative.backward.why == "softmax_scale -1: above 0"
     with pytest.raises(ValueError, match="^chip tpu: h100 or a100$"):

@@ -81,7 +81,7 @@ ItemsGradients backward_of(const OnDevice& device, Rung rung, const std::vector<
 }  // namespace
 
 TEST_CASE("GPU gradients of span attention alone", "[backward]") {
-  for (const Index head_dim : {40, 64, 128}) {
+  for (const Index head_dim : {40, 64, 128, 200}) {
     for (const Dtype dtype : kDtypes) {
       for (const bool of_windows : {false, true}) {
         for (const bool by_lses : {false, true}) {

@@ -322,7 +322,7 @@ TEST_CASE("GPU gradients of keys that every query picks", "[backward][fault]") {
 }
 
 TEST_CASE("GPU gradients of spans that lie far apart", "[backward][fault]") {
-  for (const Index head_dim : {64, 128}) {
+  for (const Index head_dim : {64, 128, 256}) {
     CAPTURE(head_dim);
     Options options = prefill(preset_schedule("nstep"), 150);
     options.batch = 1;
