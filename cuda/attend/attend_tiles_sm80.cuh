@@ -75,17 +75,8 @@ struct TileOfWarps {
       return row.index >= 0 ? queries + row.query : nullptr;
     });
   }
-  __device__ void ask_for_keys(int j, int stage) {
-    const auto ask = [&](auto& tile, const RowArray& array) {
-      const HeadRows<T> rows = args.rows.template kv_rows<T>(array, kv_head);
-      ask_for_rows<T, WarpTiles::kThreads>(tile, args.rows.pieces(), rows.first, [&](int r) {
-        const int key = j * kKeys + r;
-        return key >= held.begin && key < held.end ? rows[key] : nullptr;
-      });
-    };
-    ask(stages.stage[stage].key, args.key);
-    ask(stages.stage[stage].value, args.value);
-    ptx::commit_copies();
+  __device__ void ask_for_keys(int j, int stage) const {
+    cuda::ask_for_keys<T, WarpTiles::kThreads>(stages.stage[stage], args, kv_head, held, j * kKeys);
   }
 
   /// The key tile behind tile j that some row looks at; behind all of them one that is none. Every

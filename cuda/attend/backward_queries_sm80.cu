@@ -67,16 +67,7 @@ struct WarpQueries {
   }
 
   __device__ void ask_for_keys(int j, int stage) const {
-    const auto ask = [&](auto& tile, const RowArray& array) {
-      const HeadRows<T> rows = args.rows.kv_rows<T>(array, kv_head);
-      ask_for_rows<T, kThreads>(tile, args.rows.pieces(), rows.first, [&](int r) {
-        const int key = j * kKeys + r;
-        return key >= held.begin && key < held.end ? rows[key] : nullptr;
-      });
-    };
-    ask(stages.stage[stage].key, args.key);
-    ask(stages.stage[stage].value, args.value);
-    ptx::commit_copies();
+    cuda::ask_for_keys<T, kThreads>(stages.stage[stage], args, kv_head, held, j * kKeys);
   }
 
   /// As the forward's.

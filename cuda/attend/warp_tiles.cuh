@@ -45,6 +45,22 @@ __device__ inline DeviceSpan held_keys(const Rows& rows, int kv_head) {
           static_cast<std::int32_t>(max(past, std::int64_t{0}))};
 }
 
+/// By a block of kThreads: asks for keys and values of a KV head from key `first` on, zeros where
+/// they are not `held`.
+template <class T, int kThreads, class Stage, class Args>
+__device__ void ask_for_keys(Stage& to, const Args& args, int kv_head, DeviceSpan held, int first) {
+  const auto ask = [&](auto& tile, const RowArray& array) {
+    const HeadRows<T> rows = args.rows.template kv_rows<T>(array, kv_head);
+    ask_for_rows<T, kThreads>(tile, args.rows.pieces(), rows.first, [&](int r) {
+      const int key = first + r;
+      return key >= held.begin && key < held.end ? rows[key] : nullptr;
+    });
+  };
+  ask(to.key, args.key);
+  ask(to.value, args.value);
+  ptx::commit_copies();
+}
+
 /// Where this lane's row is of the four 8 x 8 matrices that hold 16 rows by 16 columns of a tile:
 /// first those of the first 8 columns, or those of the first 8 rows.
 template <class SomeTile>

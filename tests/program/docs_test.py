@@ -70,9 +70,9 @@ def fast_shapes(program, stage, queries, chip):
 
 def fast_kernels(program):
     """The table of what the fast kernels take, or None where the program has none."""
-    lines = ["| queries | GPU | fast kernels, forward | backward |", "|---|---|---|---|"]
-    for queries, phase in ((1, "few: decoding"), (4096, "many: prefill")):
-        for chip, name in (("h100", "Hopper"), ("a100", "others")):
+    rows = {}  # where the kernels that a call has are fast for the same shapes
+    for queries, phase in ((1, "decoding"), (4096, "prefill")):
+        for chip, name in (("h100", "Hopper"), ("a100", "other GPUs")):
             stages = {}
             for stage in ("search", "attend", "combine"):
                 stages.setdefault(fast_shapes(program, stage, queries, chip), []).append(stage)
@@ -80,7 +80,10 @@ def fast_kernels(program):
                 return None
             cell = "; ".join(f"{', '.join(names)}: {shapes}" for shapes, names in stages.items())
             backward = fast_shapes(program, "backward", queries, chip)
-            lines.append(f"| {phase} | {name} | {cell} | {backward} |")
+            rows.setdefault((cell, backward), []).append(f"{phase} on {name}")
+    lines = ["| calls | fast kernels, forward | backward |", "|---|---|---|"]
+    lines += [f"| {', '.join(calls)} | {cell} | {backward} |"
+              for (cell, backward), calls in rows.items()]
     return "\n".join(lines) + "\n"
 
 
