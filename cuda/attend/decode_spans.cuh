@@ -108,20 +108,6 @@ struct BlockSpans {
     return static_cast<std::uint64_t>(high) << 32 | low;
   }
 
-  /// Those for which the block of `span` attends to a piece, itself the first of them; or none. Of
-  /// all that touch it, every so many have a block.
-  __device__ std::uint64_t of_block(std::int32_t piece, int span) const {
-    const std::uint64_t all = touching(piece);
-    const std::uint64_t before = all & ((std::uint64_t{1} << span) - 1);
-    const bool first_of_some = __popcll(before) % DecodeBlock::kTasks == 0;
-    if (!first_of_some || !(all >> span & 1)) return 0;
-    const std::uint64_t from = all ^ before;
-    std::uint64_t others = from;
-#pragma unroll
-    for (int i = 0; i < DecodeBlock::kTasks; ++i) others &= others - 1;
-    return from ^ others;
-  }
-
   /// Makes a task of each span of `touching` a piece, in order. Warp 0.
   __device__ void list_tasks(const Decode& decode, std::int32_t piece, std::uint64_t touching,
                              BlockChoices& shared) const {
