@@ -43,7 +43,7 @@ inline RowArray key_array(const void* data, const Strides& strides, const Shape&
   return row_array(data, strides, shape.num_kv_heads, rows, shape.head_dim);
 }
 
-inline constexpr int kMaxHopperBackwardHeadDim = 128;  // of Hopper's passes over keys
+inline constexpr int kMaxHopperBackwardHeadDim = 128;  // of its passes 2 and 3
 
 /// Query rows: queries [first, first + count) of every head of every sequence. The caller's arrays
 /// hold `queries` rows a head, a chunk's own scratch arrays `count`.

@@ -9,9 +9,8 @@
 /// Attention of tiles of query rows without Hopper's instructions, from compute capability 8.0 on:
 /// a block takes one tile of 64 rows, 16 a warp (mma.sync), as in FlashAttention-2 (Dao, 2023).
 /// Keys and values come 64 at a time, 32 where head_dim is above 128 (cp.async), the next tile
-/// while one is attended to. A thread's
-/// registers hold what those of attend_tiles_sm90.cuh do; so rows, softmax and what becomes of them
-/// are the same.
+/// while one is attended to. A thread's registers hold what those of attend_tiles_sm90.cuh do; so
+/// rows, softmax and what becomes of them are the same.
 namespace multistep::cuda {
 
 /// A block.

@@ -167,7 +167,6 @@ __global__ void __launch_bounds__(TileBlock::kThreads, 1)
 
 template <class Tiles>
 void launch_attend_tiles_sm90(const Tiles& args, Stream stream) {
-  if (args.per_head == 0 || args.rows.keys == 0) return;
   with_row_type(args, [&](auto type, auto head_dim) {
     const TileMaps maps(args, TileStages<head_dim>::kKeys);
     launch_tile_block<TileStages<head_dim>>(attend_tiles<decltype(type), head_dim, Tiles>,

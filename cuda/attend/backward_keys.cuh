@@ -18,7 +18,7 @@ template <class T, int kColumns>
 struct KeyGradients {
   const LaidRows& args;
   const KeyPieces& pieces;
-  int first_column = 0;
+  int first_column;
   float by_key[kColumns / 2];
   float by_value[kColumns / 2];
 

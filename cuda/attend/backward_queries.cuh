@@ -118,7 +118,7 @@ struct QueryGradients {
   }
 };
 
-/// By what the code that was loaded has: Hopper's instructions, or not.
+/// With Hopper's instructions, to kMaxHopperBackwardHeadDim, and without.
 void query_gradients_sm90(const LaidRows& args, Stream stream);
 void query_gradients_sm80(const LaidRows& args, Stream stream);
 

@@ -2,7 +2,8 @@
 #include "attend/backward_keys.cuh"
 
 /// The backward pass by tiles. Pass 1 attends anew, and keeps of every output its product with dO
-/// alone; passes 2 and 3 are Hopper's where the code that was loaded has them.
+/// alone; passes 2 and 3 are Hopper's where the code that was loaded has them and rows are not
+/// long.
 namespace multistep::cuda {
 namespace {
 

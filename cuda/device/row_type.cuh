@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "api/check.cuh"
 #include "api/stages.cuh"
 #include "device/storage.cuh"
 

@@ -2,7 +2,6 @@
 
 #include <type_traits>
 
-#include "api/check.cuh"
 #include "api/stages.cuh"
 #include "device/storage.cuh"
 

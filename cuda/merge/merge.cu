@@ -62,7 +62,7 @@ __global__ void merge_outputs(MergeAttentionArgs args) {
   for (int offset = 16; offset > 0; offset /= 2) {
     all.max = fmaxf(all.max, __shfl_xor_sync(kFullWarp, all.max, offset));
   }
-  constexpr int kMost = 256 / 32;  // of head_dim, a lane's
+  constexpr int kMost = kMaxHeadDim / 32;  // of head_dim, a lane's
   float value[kMost] = {};
   for (std::int64_t first = 0; first < args.shards; first += 32) {
     const bool here = first + lane < args.shards;
@@ -158,7 +158,7 @@ void merge_paths(const MergePathsArgs& args, Stream stream) {
 void merge_attention(const MergeAttentionArgs& args, Stream stream) {
   require_within("shards", args.shards, 1, 1 << 20);
   require_within("rows", args.rows, 0, Index{1} << 32);
-  require_within("head_dim", args.head_dim, 1, 256);
+  require_within("head_dim", args.head_dim, 1, kMaxHeadDim);
   require_dtype(args.dtype);
   require_pointer(args.outputs, "outputs", args.rows);
   require_pointer(args.lses, "lses", args.rows);

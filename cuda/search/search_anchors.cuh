@@ -23,8 +23,8 @@ struct SearchBlock {
 
 /// Groups of anchors being loaded. Few warps that score for many heads have few groups each, and
 /// need the registers, as long rows do.
-template <bool kFew, int kHalves, int kHeadDim, int kTopK>
-inline constexpr int kInFlight = kHalves == 2 && (kFew || (kHeadDim > 128 && kTopK > 4)) ? 2 : 3;
+template <bool kFew, int kHalves, int kHeadDim>
+inline constexpr int kInFlight = kHalves == 2 && (kFew || kHeadDim > 128) ? 2 : 3;
 
 /// Queries of up to 16 heads: lane (g, c) = (lane / 4, lane % 4) holds rows g and g + 8.
 template <int kHeadDim>
@@ -130,9 +130,9 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
                             const HeadRows<T, kPaged>& keys, const QueryFragment<kHeadDim>& query,
                             float parent_score, const Distances& distances,
                             const PackedScore (&bound)[kHalves],
-                            int (&ahead)[kInFlight<kFew, kHalves, kHeadDim, kTopK>],
+                            int (&ahead)[kInFlight<kFew, kHalves, kHeadDim>],
                             TopK<kTopK> (&best)[kHalves], Meanwhile&& meanwhile) {
-  constexpr int kGroups = kInFlight<kFew, kHalves, kHeadDim, kTopK>;
+  constexpr int kGroups = kInFlight<kFew, kHalves, kHeadDim>;
   const int lane = threadIdx.x % 32;
   const int column = lane / 4;
   const int c = lane % 4;
@@ -235,7 +235,7 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
   const int lane = threadIdx.x % 32;
   // Distances and queries are asked for before the position, for which all that follows waits.
   const Distances distances(search, share);
-  int ahead[kInFlight<kFew, 2, kHeadDim, kTopK>];
+  int ahead[kInFlight<kFew, 2, kHeadDim>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
   const auto load = [&](int head, int j) {
@@ -281,14 +281,14 @@ struct Searched {
 };
 
 /// Levels from 2 on: a query row's parent. Lane s has the s-th best of the share below `bound`,
-/// which then is the last of them. Whole warp.
+/// which then is the last of them in the four lanes that score. Whole warp.
 template <class T, int kHeadDim, bool kFew, int kTopK, bool kPaged>
 __device__ FoundPath search_parent(const LevelSearch& search, const Searched<T, kPaged>& row,
                                    DeviceSpan segment, Grid grid, float parent_score, Share share,
                                    PackedScore& bound) {
   const int lane = threadIdx.x % 32;
   const Distances distances(search, share);
-  int ahead[kInFlight<kFew, 1, kHeadDim, kTopK>];
+  int ahead[kInFlight<kFew, 1, kHeadDim>];
   distances.early(ahead);
   QueryFragment<kHeadDim> query;
   const auto* const from = reinterpret_cast<const uint4*>(row.query);

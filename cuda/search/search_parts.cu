@@ -372,6 +372,8 @@ void launch(const LevelSearch& search, const SearchScratch& scratch, Stream stre
 }  // namespace
 
 void search_level_product(const LevelSearch& search, const SearchScratch& scratch, Stream stream) {
+  require(search.top_k <= kMaxProductTopK, "top_k {}: up to {} here", search.top_k,
+          kMaxProductTopK);
   with_row_type(search, [&](auto type, auto columns) {
     with_list<kMaxProductTopK, columns>(search.top_k, [&](auto top_k) {
       launch<decltype(type), columns, top_k>(search, scratch, stream);

@@ -337,7 +337,7 @@ TEST_CASE("A NaN reaches the gradients of its row and of the keys that the row l
           "[backward][robustness]") {
   Options options = prefill(preset_schedule("paper"), 200);
   options.schedule.window_index = 2;
-  options.head_dim = 128;
+  options.head_dim = GENERATE(128, 256);
   options.start = {};
   options.separate_search = false;
   const Problem clean = make_problem(options);
@@ -382,7 +382,7 @@ TEST_CASE("A NaN key reaches its own gradient and those of the rows that look at
           "[backward][robustness]") {
   Options options = prefill(preset_schedule("paper"), 200);
   options.schedule.window_index = 2;
-  options.head_dim = 64;
+  options.head_dim = GENERATE(64, 256);
   options.start = {};
   const Problem clean = make_problem(options);
   const Paths kept = gpu::attention(OnDevice(clean, options.dtype), Rung::fast).kept;

@@ -135,7 +135,8 @@ void combine(const CombineArgs& args, Stream stream);
 /// (decoding) or many (prefill) are chosen by the shape; with Shape::length, which the host does
 /// not know, always those for few, and their workspace grows with the queries (with N = 1, for up
 /// to 4096 rows, by up to 64 outputs of a row in float32). Long prefills run in chunks of queries:
-/// the workspace is 12 bytes a row and slot (24 with N = 3, 36 beyond) and about a GiB. The
+/// the workspace is 12 bytes a row and slot (24 with N = 3, 36 beyond) and about a GiB,
+/// two where head_dim is above 128. The
 /// log-sum-exps are those of the items (SPEC 4), by the way; anchors of more than one level cost a
 /// launch and 8 (N - 1) bytes a row and slot more: of all outputs they alone count in
 /// workspace_size().

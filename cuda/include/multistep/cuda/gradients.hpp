@@ -16,8 +16,8 @@
 namespace multistep::cuda {
 
 /// Derivatives by what attention() was given, at the selection that it returned, or at another of
-/// the same shape. The workspace is 16 bytes a key, KV head and 2 values of head_dim, beside at
-/// most about a GiB.
+/// the same shape. The workspace is 16 bytes a key, KV head and 2 values of head_dim, beside
+/// about a GiB at most, two where head_dim is above 128.
 struct AttentionBackwardArgs {
   Shape shape;  // key_offset 0, length null
   Dtype dtype = Dtype::bf16;

@@ -22,7 +22,7 @@ struct CUstream_st;
 /// - attention() for few queries and for many. Few are at most 64 rows of a KV head (queries times
 ///   query heads a KV head), on contexts of 16Ki keys and more with N > 1 as many as read less of
 ///   the context one by one than all of it, and all calls with Shape::length; a head_dim that
-///   is a multiple of 8 up to 128 and top_k <= 16 are further conditions. plan_attention() tells.
+///   is a multiple of 8 and top_k <= 16 are further conditions. plan_attention() tells.
 ///   Paths and scores are the same in both;
 /// - calls in which a row's tile holds other rows' keys or values that are NaN or infinite, and
 ///   those in which it does not.
