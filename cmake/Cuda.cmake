@@ -63,7 +63,12 @@ function(multistep_try_nvcc nvcc arguments why)
   file(MAKE_DIRECTORY ${folder})
   file(WRITE ${folder}/test.cu
     "#include <vector>\n__global__ void kernel() {}\nint main() { kernel<<<1, 1>>>(); }\n")
-  separate_arguments(flags UNIX_COMMAND "${arguments} $ENV{CUDAFLAGS} ${CMAKE_CUDA_FLAGS}")
+  # As CMake does: the environment is looked at the first time alone.
+  set(given "$ENV{CUDAFLAGS}")
+  if(DEFINED CMAKE_CUDA_FLAGS)
+    set(given "${CMAKE_CUDA_FLAGS}")
+  endif()
+  separate_arguments(flags UNIX_COMMAND "${arguments} ${given}")
   foreach(host IN ITEMS "${CMAKE_CUDA_HOST_COMPILER}" "$ENV{CUDAHOSTCXX}")
     if(host)
       list(APPEND flags -ccbin "${host}")

@@ -120,6 +120,14 @@ class Nvcc(unittest.TestCase):
         self.assertEqual(code, 0, said)
         self.assertIn("kernels: OFF, reason: MULTISTEP_CUDA=OFF.", said)
 
+    def test_flags_are_those_that_cmake_takes(self):
+        """From the environment until they are in the cache, and then from there."""
+        once = self.nvcc("once", "13.0", 'test "$(echo "$*" | grep -o -- -some | wc -l)" = 1')
+        for options in (), ("-DCMAKE_CUDA_FLAGS=-some",):
+            _, said = self.configure(*options, CUDACXX=once, CUDAFLAGS="-some")
+            self.assertNotIn("No CUDA kernels", said)
+            self.assertIn("(enable_language)", said)
+
     def test_asks_anew(self):
         """A build folder from before nvcc was mended is no obstacle."""
         broken = self.nvcc("broken", "13.0", FAILS)
