@@ -8,6 +8,7 @@
 #include "device/ptx.cuh"
 #include "device/row_type.cuh"
 #include "device/top_k.cuh"
+#include "search/choose_rows.cuh"
 #include "search/search_anchors.cuh"
 
 /// Span-search on tensor cores, of keys that lie dense or, kPaged, in pages: each compiled by a
@@ -131,80 +132,6 @@ __global__ void __launch_bounds__(kThreads, kResident<kHeadDim, kTopK>)
     if (faulty(search.rows.fault, Fault::turn_repeated)) bound = kAnyScore;
     if (lane < kTopK && first + lane < search.top_k) list[first + lane] = found;
     if (kTopK < kMaxFastTopK) break;  // that were all
-  }
-}
-
-/// Chooses every row's paths from its parents' lists, a thread for each row. Paths that are equal
-/// come in the order of their parents.
-template <int kTopK>
-__global__ void __launch_bounds__(kThreads)
-    choose_rows(__grid_constant__ const LevelSearch search, const FoundPath* lists) {
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (r >= search.rows.total()) return;
-  const Rows::Row row = search.rows.at(r);
-  const int top_k = search.top_k;
-  const FoundPath* const of_row = lists + row.dense * top_k * top_k;
-  FoundPath best[kTopK];
-  std::int32_t rank[kTopK] = {};
-  constexpr int kUnrolled = kTopK <= 4 ? kTopK : 1;
-#pragma unroll kUnrolled
-  for (int parent = 0; parent < kTopK; ++parent) {
-    bool more = parent < top_k;
-#pragma unroll kUnrolled
-    for (int i = 0; i < kTopK; ++i) {
-      if (!more || i >= top_k) continue;
-      const FoundPath found = of_row[parent * top_k + i];
-      more = found.path > best[kTopK - 1].path;  // else neither are the further ones, in order
-#pragma unroll
-      for (int s = kTopK - 1; s >= 0; --s) {
-        if (found.path <= best[s].path) continue;
-        const bool shifted = s > 0 && found.path > best[max(s - 1, 0)].path;
-        best[s] = shifted ? best[max(s - 1, 0)] : found;
-        rank[s] = shifted ? rank[max(s - 1, 0)] : parent;
-      }
-    }
-  }
-#pragma unroll
-  for (int s = 0; s < kTopK; ++s) {
-    if (s < top_k) store_slot(search, row.index * top_k + s, best[s], rank[s]);
-  }
-}
-
-/// The same of more paths than a thread's registers hold, a warp for each row: takes the best of
-/// the heads of all lists, one after another.
-__global__ void __launch_bounds__(kThreads)
-    choose_many(__grid_constant__ const LevelSearch search, const FoundPath* lists) {
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (r >= search.rows.total()) return;
-  const Rows::Row row = search.rows.at(r);
-  const int top_k = search.top_k;
-  const int lane = threadIdx.x % 32;
-  // This lane has the lists of parents `lane` and `lane` + 32.
-  const auto entry = [&](int i, int at) {
-    const int parent = lane + 32 * i;
-    if (parent >= top_k || at >= top_k) return FoundPath{};
-    return lists[(row.dense * top_k + parent) * top_k + at];
-  };
-  FoundPath head[2] = {entry(0, 0), entry(1, 0)};
-  int at[2] = {0, 0};
-  for (int s = 0; s < top_k; ++s) {
-    const PackedScore mine = max(head[0].path, head[1].path);
-    const auto high = static_cast<unsigned>(mine >> 32);
-    const unsigned best_high = __reduce_max_sync(kFullWarp, high);
-    const unsigned low = high == best_high ? static_cast<unsigned>(mine & 0xffffffffu) : 0;
-    const PackedScore best =
-        static_cast<PackedScore>(best_high) << 32 | __reduce_max_sync(kFullWarp, low);
-    bool taken = best == 0;
-    if (taken && lane == 0) store_slot(search, row.index * top_k + s, {}, 0);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const unsigned has = taken ? 0 : __ballot_sync(kFullWarp, head[i].path == best);
-      if (lane == __ffs(static_cast<int>(has)) - 1) {
-        store_slot(search, row.index * top_k + s, head[i], lane + 32 * i);
-        head[i] = entry(i, ++at[i]);
-      }
-      taken = taken || has != 0;
-    }
   }
 }
 
