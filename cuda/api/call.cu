@@ -165,8 +165,7 @@ Index longest_row(const Shape& shape) {
 Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)
     : args_(args), rows_(rows) {
   const DeviceSchedule& schedule = *args.schedule;
-  const std::string why =
-      args.rung == Rung::plain ? "rung plain" : why_not_fast_search(rows.head_dim);
+  const std::string why = args.rung == Rung::plain ? "rung plain" : why_not_head_dim(rows.head_dim);
   refuse_slow(args.rung, why);
   fast_ = why.empty();
   const Index slots = args.shape.rows() * schedule.top_k();

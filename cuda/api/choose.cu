@@ -35,11 +35,6 @@ struct FewCost {
   }
 };
 
-std::string why_not_head_dim(Index head_dim) {
-  const bool built = head_dim % 8 == 0 && head_dim <= kMaxHeadDim;
-  return built ? "" : text("head_dim {}: multiples of 8 up to {} are built", head_dim, kMaxHeadDim);
-}
-
 std::string why_not_slots(Index slots, Index most) {
   return slots <= most ? "" : text("top_k {}: at most {}", slots, most);
 }
@@ -77,7 +72,10 @@ std::string first_of(const Why&... why) {
 
 }  // namespace
 
-std::string why_not_fast_search(Index head_dim) { return why_not_head_dim(head_dim); }
+std::string why_not_head_dim(Index head_dim) {
+  const bool built = head_dim % 8 == 0 && head_dim <= kMaxHeadDim;
+  return built ? "" : text("head_dim {}: multiples of 8 up to {} are built", head_dim, kMaxHeadDim);
+}
 
 std::string why_not_tiles(const Shape& shape) {
   if (shape.keys == 0) return "no keys";
@@ -87,6 +85,10 @@ std::string why_not_tiles(const Shape& shape) {
 
 std::string why_not_backward_tiles(const Shape& shape, float scale) {
   return first_of(why_not_tiles(shape), why_not_scale(scale));
+}
+
+bool goes_back_on_hopper(bool hopper, Index head_dim) {
+  return hopper && head_dim <= kMaxHopperBackwardHeadDim;
 }
 
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine) {
@@ -100,7 +102,7 @@ bool combines_twice(const Combine& combine) {
 
 KernelChoice::KernelChoice(const Shape& shape, Index slots, const ItemBounds& items, Rung rung) {
   const std::string slow = rung == Rung::plain ? "rung plain" : "";
-  not_search = slots > 0 ? first_of(slow, why_not_fast_search(shape.head_dim)) : slow;
+  not_search = slots > 0 ? first_of(slow, why_not_head_dim(shape.head_dim)) : slow;
   not_pieces = first_of(slow, why_not_pieces(shape, slots, items));
   not_tiles = first_of(slow, why_not_tiles(shape));
   chunks = tiles() && slots == 0 && !shape.cu_seqlens && shape.rows() <= kChunkedRows;

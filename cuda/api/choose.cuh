@@ -7,10 +7,13 @@
 /// does not, and nothing where it does.
 namespace multistep::cuda {
 
-std::string why_not_fast_search(Index head_dim);
+/// Any fast kernel, and all that the search asks.
+std::string why_not_head_dim(Index head_dim);
 /// Attention of many rows, spans or windows, by tiles.
 std::string why_not_tiles(const Shape& shape);
 std::string why_not_backward_tiles(const Shape& shape, float scale);
+/// Whether its passes over keys are Hopper's, where the code that was loaded has these.
+bool goes_back_on_hopper(bool hopper, Index head_dim);
 /// Combination by the tiles that attend to the windows, or of outputs that are there.
 std::string why_not_fast_combine(const Shape& shape, const Combine& combine);
 /// Whether the window's output is written, and joined with the spans' by another launch.

@@ -59,9 +59,9 @@ StagePlan backward_plan(const Shape& shape, float scale, const Chip& chip) {
   std::string why = why_not_backward_tiles(shape, scale);
   if (shape.length) why = "length: no backward pass where it is on the device";
   if (!why.empty()) return {"backward", {"query_gradients", "key_gradients"}, false, why};
-  const bool hopper = chip.hopper && shape.head_dim <= kMaxHopperBackwardHeadDim;
-  const Kernels fast = hopper ? Kernels{"backward_queries", "backward_keys"}
-                              : Kernels{"backward_warp_queries", "backward_warp_keys"};
+  const Kernels fast = goes_back_on_hopper(chip.hopper, shape.head_dim)
+                           ? Kernels{"backward_queries", "backward_keys"}
+                           : Kernels{"backward_warp_queries", "backward_warp_keys"};
   return {"backward", fast, true, ""};
 }
 

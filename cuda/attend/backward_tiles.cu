@@ -1,3 +1,4 @@
+#include "api/choose.cuh"
 #include "attend/attend_tiles.cuh"
 #include "attend/backward_keys.cuh"
 
@@ -41,7 +42,7 @@ struct DotTiles : BackwardRows<TileRows> {
 };
 
 bool hopper_takes(const LaidRows& args) {
-  return current_device().hopper && args.rows.head_dim <= kMaxHopperBackwardHeadDim;
+  return goes_back_on_hopper(current_device().hopper, args.rows.head_dim);
 }
 
 }  // namespace
