@@ -161,6 +161,19 @@ class Plan(Case):
         self.plan("--length", "1Mi", "--steps", 4, chip="a100", search=["search_few"] * 2,
                   attend=["decode_pieces"], combine=["decode_pieces"])
 
+    def test_the_backward_pass(self):
+        if "built without CUDA" in run("plan", "--length", 9).stderr:
+            self.skipTest("built without CUDA")
+        hopper, warps, plain = (["backward_queries", "backward_keys"],
+                                ["backward_warp_queries", "backward_warp_keys"],
+                                ["query_gradients", "key_gradients"])
+        for chip, head_dim, kernels in (("h100", 128, hopper), ("h100", 136, warps),
+                                        ("a100", 128, warps), ("a100", 256, warps),
+                                        ("h100", 100, plain), ("a100", 100, plain)):
+            found = self.json("plan", "--length", "4Ki", "--queries", "4Ki", "--chip", chip,
+                              "--head-dim", head_dim)["backward"]
+            self.assertEqual((found["kernels"], found["fast"]), (kernels, kernels != plain))
+
     def test_the_text(self):
         if "built without CUDA" in run("plan", "--length", 9).stderr:
             self.skipTest("built without CUDA")
