@@ -165,9 +165,7 @@ void require_attention(const AttentionArgs& args) {
   const Shape& shape = args.shape;
   require(shape.key_offset == 0, "key_offset {}: attention() takes whole contexts",
           shape.key_offset);
-  require(shape.length || shape.keys >= shape.query_offset + shape.queries,
-          "keys {}: an integer in [{}, {}]", shape.keys, shape.query_offset + shape.queries,
-          kMaxContext);
+  require_keys(shape);
   require_routing(args.routing_queries, levels, shape.rows());
   require_scale(args.search_scale, "search_scale");
   require_scale(args.softmax_scale.value_or(1), "softmax_scale");

@@ -264,8 +264,7 @@ void require_backward(const AttentionBackwardArgs& args) {
   const Shape& shape = args.shape;
   require(shape.key_offset == 0, "key_offset {}: attention_backward() takes whole contexts",
           shape.key_offset);
-  require(shape.keys >= shape.query_offset + shape.queries, "keys {}: an integer in [{}, {}]",
-          shape.keys, shape.query_offset + shape.queries, kMaxContext);
+  require_keys(shape);
   require_scale(args.search_scale, "search_scale");
   require_scale(args.softmax_scale.value_or(1), "softmax_scale");
   const Index levels = args.schedule->levels();

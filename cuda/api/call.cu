@@ -13,10 +13,10 @@ constexpr Index kMaxRows = Index{1} << 32;  // rows times slots: what a grid of 
 
 void require_schedule(const DeviceSchedule* schedule, const Shape& shape) {
   require(schedule, "schedule: a null pointer");
-  const Index last = shape.query_offset + shape.queries;
-  require(shape.length || schedule->plan().max_length() >= last,
-          "schedule for lengths up to {}: the last query stands at {}",
-          schedule->plan().max_length(), last - 1);
+  const Index longest = longest_row(shape);
+  require(shape.length || schedule->plan().max_length() >= longest,
+          "schedule for lengths up to {}: the last query may stand at {}",
+          schedule->plan().max_length(), longest - 1);
 }
 
 void require_search(const SpanSearchArgs& args) {
@@ -159,7 +159,12 @@ float scale_of(std::optional<double> softmax_scale, Index head_dim) {
 }
 
 Index longest_row(const Shape& shape) {
-  return shape.length ? shape.keys : shape.query_offset + shape.queries;
+  return shape.keys_on_device() ? shape.keys : shape.query_offset + shape.queries;
+}
+
+void require_keys(const Shape& shape) {
+  const Index least = shape.keys_on_device() ? 0 : longest_row(shape);
+  require_within("keys", shape.keys, least, kMaxContext);
 }
 
 Search::Search(const SpanSearchArgs& args, const Rows& rows, Arena& arena)

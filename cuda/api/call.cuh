@@ -42,6 +42,9 @@ SpanAttend attend_of(const Args& args, const Rows& rows, Index slots, const Devi
 /// Keys that the last query may see, as far as the host knows.
 Index longest_row(const Shape& shape);
 
+/// Of whole contexts: the arrays hold those keys.
+void require_keys(const Shape& shape);
+
 /// A whole search, or one level of it.
 class Search {
  public:

@@ -151,11 +151,13 @@ void require_shape(const Shape& shape) {
   require_within("key_offset", shape.key_offset, 0, kMaxContext);
   require_within("keys", shape.keys, 0, kMaxContext - shape.key_offset);
   for (const std::int32_t* array :
-       {shape.start, shape.length, shape.cu_seqlens, shape.block_table}) {
+       {shape.start, shape.length, shape.cu_seqlens, shape.cu_seqlens_k, shape.block_table}) {
     require(reinterpret_cast<std::uintptr_t>(array) % sizeof(std::int32_t) == 0,
-            "start, length, cu_seqlens or block_table {}: 4-byte aligned", array);
+            "start, length, cu_seqlens, cu_seqlens_k or block_table {}: 4-byte aligned", array);
   }
   require_pages(shape);
+  require(shape.cu_seqlens || !shape.cu_seqlens_k,
+          "cu_seqlens: a null pointer beside cu_seqlens_k");
   if (!shape.cu_seqlens) return;
   require_within("sequences", shape.sequences, 1, kMaxContext);
   require(shape.batch == 1, "batch {}: 1 beside cu_seqlens", shape.batch);

@@ -128,7 +128,8 @@ ExpectedWork expected_work(const Shape& shape, const StripePlan& plan) {
   const Index sampled = std::min(kSampled, shape.queries);
   WorkCount sum;
   for (Index i = 0; i < sampled; ++i) {
-    const Index query = shape.query_offset + shape.queries - 1 - i * (shape.queries / sampled);
+    const Index query = longest_row(shape) - 1 - i * (shape.queries / sampled);
+    if (query < 0) break;  // of more queries than keys
     sum += random_routing_work(plan, query, static_cast<std::uint64_t>(i) + 1);
   }
   const auto mean = [&](Index count) {

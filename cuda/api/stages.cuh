@@ -81,6 +81,11 @@ struct Rows {
   __host__ __device__ std::int32_t group() const { return group_size; }
   /// 16-byte pieces of a row of head_dim values, of which the fast kernels take whole ones.
   __host__ __device__ std::int32_t pieces() const { return head_dim / 8; }
+  /// Rows of the arrays from this one on are no keys of any query, as far as the host can tell.
+  __host__ __device__ std::int64_t past_seen() const {
+    const std::int64_t last = sequence.query_offset + queries - key_offset;
+    return sequence.length || sequence.jumps() || last > keys ? keys : last;
+  }
 
 #ifdef __CUDACC__
   /// In [batch, heads, queries]: of a row whose position is not yet known.
@@ -129,16 +134,14 @@ struct Rows {
     return array.offset(b, h, index % queries);
   }
 
-  __device__ std::int32_t position(std::int32_t b, std::int32_t query) const {
+  __device__ Sequence::Place place(std::int32_t b, std::int32_t query) const {
     if (faulty(fault, Fault::chunk_offset_dropped)) query -= first;
+    Sequence::Place found = sequence.place(b, query);
     if (faulty(fault, Fault::length_ignored)) {
-      return static_cast<std::int32_t>(sequence.query_offset + query);
+      found.position = static_cast<std::int32_t>(sequence.query_offset + query);
     }
-    return sequence.position(b, query);
-  }
-
-  __device__ std::int32_t first_key(std::int32_t b, std::int32_t query) const {
-    return faulty(fault, Fault::start_ignored) ? 0 : sequence.first_key(b, query);
+    if (faulty(fault, Fault::start_ignored)) found.start = 0;
+    return found;
   }
 
   __device__ std::int32_t padding(std::int32_t b) const {
@@ -147,7 +150,31 @@ struct Rows {
 
   /// Rows of the arrays from this one on are no keys of any query of the sequence.
   __device__ std::int64_t past_keys(std::int32_t b) const {
+    if (sequence.packed) return __ldg(sequence.cu_seqlens_k + sequence.packed);
     return sequence.length ? __ldg(sequence.length + b) - key_offset : keys;
+  }
+
+  /// Those of queries [first, first + count), counted from `first`, that may have keys in [begin,
+  /// end) among their newest `most`: neither where these begin nor where they end decreases from
+  /// one query to the next.
+  struct QueryRange {
+    std::int64_t begin;
+    std::int64_t end;
+  };
+  __device__ QueryRange looking_at(std::int32_t b, std::int64_t begin, std::int64_t end,
+                                   std::int32_t most) const {
+    const auto queries_before = [&](auto&& is_before) {
+      std::int32_t low = 0;
+      std::int32_t high = count;
+      while (low < high) {
+        const std::int32_t middle = low + (high - low) / 2;
+        const Sequence::Place at = place(b, first + middle);
+        is_before(window_of(most, at.position, at.start)) ? low = middle + 1 : high = middle;
+      }
+      return low;
+    };
+    return {queries_before([&](DeviceSpan keys) { return keys.end <= begin; }),
+            queries_before([&](DeviceSpan keys) { return keys.begin < end; })};
   }
 
   /// With a level 1 that is aligned, whose window is of so many keys.
@@ -159,6 +186,7 @@ struct Rows {
   __device__ Row row(std::int32_t b, std::int32_t head, std::int32_t query) const {
     const std::int64_t sequence_head = static_cast<std::int64_t>(b) * heads + head;
     const std::int32_t kv_head = head / group();
+    const Sequence::Place stands = place(b, query);
     return {b,
             head,
             query,
@@ -166,8 +194,8 @@ struct Rows {
             sequence_head * count + query - first,
             kv_head,
             kv_row(static_cast<std::int64_t>(b) * kv_heads + kv_head),
-            position(b, query),
-            first_key(b, query)};
+            stands.position,
+            stands.start};
   }
 
   /// Row `r` of [batch, heads, count]. Nearly always 32 bits suffice, whose division is cheap.
@@ -221,6 +249,7 @@ inline PageTables page_tables(const Shape& shape) {
 inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first = 0,
                     std::int64_t count = -1) {
   const auto narrow = [](Index value) { return static_cast<std::int32_t>(value); };
+  const bool own_keys = shape.cu_seqlens_k && !faulty(current_fault(), Fault::key_bounds_ignored);
   return {narrow(shape.batch),
           narrow(shape.num_heads),
           narrow(shape.num_kv_heads),
@@ -232,7 +261,8 @@ inline Rows rows_of(const Shape& shape, std::int32_t window, std::int64_t first 
           shape.keys,
           shape.key_offset,
           {shape.query_offset, narrow(shape.queries), shape.start, shape.length,
-           shape.cu_seqlens ? narrow(shape.sequences) : 0, shape.cu_seqlens},
+           shape.cu_seqlens ? narrow(shape.sequences) : 0, shape.cu_seqlens,
+           own_keys ? shape.cu_seqlens_k : shape.cu_seqlens},
           window,
           current_fault(),
           page_tables(shape)};

@@ -33,13 +33,11 @@ struct PlainItems : SpanAttend {
     std::int64_t end;
   };
   __device__ Range range(int kv_head, std::int64_t j) const {
-    const std::int64_t first = rows.position(kv_head / rows.kv_heads, rows.first);
-    const std::int64_t query = j + rows.key_offset - first;  // that stands at the key
-    const std::int64_t count = rows.count;
-    const std::int64_t past = spans ? count : query + rows.window;
+    const std::int64_t key = j + rows.key_offset;
+    const Rows::QueryRange queries =
+        rows.looking_at(kv_head / rows.kv_heads, key, key + 1, spans ? INT_MAX : rows.window);
     const std::int64_t of_query = static_cast<std::int64_t>(rows.group()) * slots;
-    return {min(max(query, std::int64_t{0}), count) * of_query,
-            min(max(past, std::int64_t{0}), count) * of_query};
+    return {queries.begin * of_query, queries.end * of_query};
   }
 };
 

@@ -49,10 +49,15 @@ bool hopper_takes(const LaidRows& args) {
 
 void item_dots_tiles(const SpanAttend& items, const Pairs* pairs, const ItemGradients& gradients,
                      Stream stream) {
+  const auto launch = [&](const auto& rows) {
+    launch_attend_tiles(DotTiles<std::decay_t<decltype(rows)>>(rows, gradients), stream);
+  };
   if (pairs) {
-    launch_attend_tiles(DotTiles<SpanRows>(SpanRows(items, *pairs), gradients), stream);
+    launch(SpanRows(items, *pairs));
+  } else if (items.rows.sequence.jumps()) {
+    launch(WindowRows<true>(windows_of(items)));
   } else {
-    launch_attend_tiles(DotTiles<WindowRows>(WindowRows(windows_of(items)), gradients), stream);
+    launch(WindowRows<false>(windows_of(items)));
   }
 }
 

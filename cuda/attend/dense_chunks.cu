@@ -6,7 +6,7 @@ namespace multistep::cuda {
 
 /// The queries of one KV head, once for every chunk. A row's own position says how long its chunks
 /// are: its sums depend neither on the other rows nor on the cache.
-struct ChunkTiles : WindowRows {
+struct ChunkTiles : WindowRows<false> {
   int chunks;             // that a row may have
   float* outputs;         // [chunks, batch, heads, count, head_dim]
   float* lses;            // [chunks, batch, heads, count]

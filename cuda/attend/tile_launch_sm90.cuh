@@ -50,11 +50,7 @@ struct TileMaps {
   TileMaps(const Args& args, unsigned box_keys) {
     const Rows& rows = args.rows;
     // Rows that no query of the call can see may hold anything.
-    Index seen = rows.keys;
-    if (!rows.sequence.length) {
-      const Index last = rows.sequence.query_offset + rows.queries - rows.key_offset;
-      seen = std::clamp<Index>(last, 1, rows.keys);
-    }
+    const Index seen = std::max<Index>(rows.past_seen(), 1);
     const auto map = [&](const RowArray& array) {
       return tensor_map(array, args.dtype, {rows.head_dim, seen, rows.kv_heads, rows.batch},
                         box_keys);

@@ -57,7 +57,7 @@ struct KeySource {
 
 /// The first warp: keys and values, tile by tile of those that some row looks at. Where there may
 /// be others between them, the number of each comes with `other`. What stands before a sequence's
-/// first key or, where the length is on the device, behind its last may be NaN, and 0 * NaN is NaN:
+/// first key or, where the device alone knows it, behind its last may be NaN, and 0 * NaN is NaN:
 /// those rows are cleared of what is summed over the keys, `summed`, which then lands first.
 template <class TileRows, int kKeys, int kHeadDim, int kPlaces, int kSummedPlaces>
 __device__ void load_keys(const TileRows& args,

@@ -37,10 +37,7 @@ __device__ void ask_for_rows(SwizzledTile<kRows, kHeadDim>& tile, int pieces, co
 /// NaN.
 __device__ inline DeviceSpan held_keys(const Rows& rows, int kv_head) {
   const int batch = kv_head / rows.kv_heads;
-  std::int64_t past = min(rows.past_keys(batch), rows.keys);
-  if (!rows.sequence.length) {
-    past = min(past, rows.sequence.query_offset + rows.queries - rows.key_offset);
-  }
+  const std::int64_t past = min(rows.past_keys(batch), rows.past_seen());
   return {static_cast<std::int32_t>(max(rows.padding(batch) - rows.key_offset, std::int64_t{0})),
           static_cast<std::int32_t>(max(past, std::int64_t{0}))};
 }

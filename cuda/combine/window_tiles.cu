@@ -5,18 +5,21 @@
 /// in registers.
 namespace multistep::cuda {
 
-struct WindowTiles : WindowRows {
-  using WindowRows::WindowRows;
+template <bool kJumps>
+struct WindowTiles : WindowRows<kJumps> {
+  using WindowRows<kJumps>::WindowRows;
 
   template <class T>
   __device__ const T* span_output(const TileRow& row, int slot) const {
-    return static_cast<const T*>(span_outputs) + (row.item * slots + slot) * rows.head_dim;
+    return static_cast<const T*>(this->span_outputs) +
+           (row.item * this->slots + slot) * this->rows.head_dim;
   }
 
   /// Gates and log-sum-exps of a row's spans; the outputs are asked for.
   __device__ void prepare(const TileRow& row, SlotWeight* weights) const {
+    const int slots = this->slots;
     if (slots == 0) return;
-    const int row_bytes = 2 * rows.head_dim;
+    const int row_bytes = 2 * this->rows.head_dim;
     const SlotGates gates(*this, row.index);
 #pragma unroll
     for (int s = 0; s < kMaxTileSlots; ++s) {
@@ -24,8 +27,8 @@ struct WindowTiles : WindowRows {
       SlotWeight weight{-1, -kInfinity};
       if (s < gates.used) {
         const std::int64_t pair = row.item * slots + s;
-        weight = {gates.gate[s], span_lses[pair]};
-        const char* output = static_cast<const char*>(span_outputs) + pair * row_bytes;
+        weight = {gates.gate[s], this->span_lses[pair]};
+        const char* output = static_cast<const char*>(this->span_outputs) + pair * row_bytes;
         for (int line = 0; line < row_bytes; line += 128) ptx::prefetch(output + line);
       }
       weights[s] = weight;
@@ -51,7 +54,7 @@ struct WindowTiles : WindowRows {
 #pragma unroll
         for (int s = 0; s < kPrefetched; ++s) {
           const bool use = s < args.slots && in_use(r, s);
-          prefetched[r][s].load(use ? args.span_output<T>(rows[r], s) : nullptr,
+          prefetched[r][s].load(use ? args.template span_output<T>(rows[r], s) : nullptr,
                                 args.rows.pieces());
         }
       }
@@ -91,7 +94,7 @@ struct WindowTiles : WindowRows {
         if (s < kPrefetched) {
           span = prefetched[r][s];
         } else if (in_use(r, s)) {
-          span.load(args.span_output<T>(rows[r], s), args.rows.pieces());
+          span.load(args.template span_output<T>(rows[r], s), args.rows.pieces());
         }
         add_fragment<T, kHeadDim>(value, r, span, s == 0 ? of_window : 1, of_span[s]);
       }
@@ -100,7 +103,8 @@ struct WindowTiles : WindowRows {
 };
 
 void combine_tiles(const Combine& combine, Stream stream) {
-  launch_attend_tiles(WindowTiles(combine), stream);
+  combine.rows.sequence.jumps() ? launch_attend_tiles(WindowTiles<true>(combine), stream)
+                                : launch_attend_tiles(WindowTiles<false>(combine), stream);
 }
 
 }  // namespace multistep::cuda

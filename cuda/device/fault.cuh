@@ -49,6 +49,7 @@ enum class Fault : int {
   page_table_ignored,   // keys in pages are all read from page 0
   turn_repeated,        // of more paths than a list has the first are found again
   counters_left,        // decoding counts parts on from what its workspace held
+  key_bounds_ignored,   // packed sequences' keys are taken to lie as their queries do
 };
 
 #ifdef MULTISTEP_FAULTS

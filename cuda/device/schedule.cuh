@@ -239,14 +239,22 @@ struct Sequence {
   const std::int32_t* length;
   std::int32_t packed;  // sequences; 0: not packed
   const std::int32_t* cu_seqlens;
+  const std::int32_t* cu_seqlens_k;  // cu_seqlens, where keys lie as queries do
 
-  __device__ std::int32_t position(std::int32_t batch, std::int64_t query) const {
+  /// Positions do, from one packed sequence to the next.
+  __host__ __device__ bool jumps() const { return cu_seqlens_k != cu_seqlens; }
+
+  /// Neither decreases from one query to the next.
+  struct Place {
+    std::int32_t position;
+    std::int32_t start;
+  };
+  __device__ Place place(std::int32_t batch, std::int32_t query) const {
+    if (packed) return place_in_packed(query);
     const std::int64_t offset =
         length ? static_cast<std::int64_t>(__ldg(length + batch)) - queries : query_offset;
-    return static_cast<std::int32_t>(max(offset + query, static_cast<std::int64_t>(-1)));
-  }
-  __device__ std::int32_t first_key(std::int32_t batch, std::int32_t query) const {
-    return packed ? sequence_begin(query) : padding(batch);
+    return {static_cast<std::int32_t>(max(offset + query, static_cast<std::int64_t>(-1))),
+            padding(batch)};
   }
 
   /// Rows that are no keys for any query of a sequence that is not packed.
@@ -254,15 +262,20 @@ struct Sequence {
     return start ? max(__ldg(start + batch), 0) : 0;
   }
 
-  /// The first row of the query's packed sequence; of a query behind them all, the row behind it.
-  __device__ std::int32_t sequence_begin(std::int32_t query) const {
+ private:
+  /// Queries without keys, behind all sequences or more than there are keys, stand before `start`.
+  __device__ Place place_in_packed(std::int32_t query) const {
     std::int32_t low = 0;  // begins at the query or before
     std::int32_t high = packed + 1;
     while (high - low > 1) {
       const std::int32_t middle = (low + high) / 2;
       (__ldg(cu_seqlens + middle) <= query ? low : high) = middle;
     }
-    return low == packed ? query + 1 : max(__ldg(cu_seqlens + low), 0);
+    const std::int32_t start = max(__ldg(cu_seqlens_k + low), 0);
+    if (low == packed) return {start - 1, start};
+    const std::int64_t left = static_cast<std::int64_t>(__ldg(cu_seqlens + low + 1)) - query;
+    const std::int64_t position = __ldg(cu_seqlens_k + low + 1) - left;
+    return {static_cast<std::int32_t>(max(position, static_cast<std::int64_t>(start) - 1)), start};
   }
 };
 

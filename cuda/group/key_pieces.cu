@@ -40,15 +40,12 @@ __device__ Range tiles_of_spans(const LaidItems& items, int kv_head, std::int32_
 /// Tiles of windows that hold any of keys [first, first + 128).
 __device__ Range tiles_of_windows(const LaidItems& items, int kv_head, std::int32_t first) {
   const Rows& rows = items.rows;
-  const std::int64_t stands = rows.position(kv_head / rows.kv_heads, rows.first);
-  const std::int64_t oldest = first + rows.key_offset - stands;  // query
-  const std::int64_t newest = oldest + kOwnedKeys - 1 + rows.window;
-  const std::int64_t count = rows.count;
-  const auto row = [&](std::int64_t query) {
-    return min(max(query, std::int64_t{0}), count) * rows.group();
-  };
-  return {static_cast<std::int32_t>(row(oldest) / kTileRows),
-          static_cast<std::int32_t>((row(newest) + kTileRows - 1) / kTileRows)};
+  const std::int64_t key = first + rows.key_offset;
+  const Rows::QueryRange queries =
+      rows.looking_at(kv_head / rows.kv_heads, key, key + kOwnedKeys, rows.window);
+  const std::int64_t end = queries.end * rows.group();
+  return {static_cast<std::int32_t>(queries.begin * rows.group() / kTileRows),
+          static_cast<std::int32_t>((end + kTileRows - 1) / kTileRows)};
 }
 
 __global__ void find_ranges(LaidItems items, KeyPieces pieces) {

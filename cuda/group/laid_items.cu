@@ -12,7 +12,7 @@ __global__ void lay(TileRows rows, LaidItems laid, const ItemWeight* weights) {
   const std::int64_t of_head = laid.per_head / kTileRows;
   if (at >= of_head * laid.rows.batch * laid.rows.kv_heads) return;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  Tile tile{{INT_MAX, 0}, {0, INT_MAX}};
+  LanesTile lanes;
   std::int32_t longest = 0;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -22,20 +22,14 @@ __global__ void lay(TileRows rows, LaidItems laid, const ItemWeight* weights) {
     if (row.index >= 0) {
       item = {weights[row.item], row.keys, static_cast<std::uint32_t>(row.index),
               static_cast<std::uint32_t>(row.item)};
-      tile.all = {max(tile.all.begin, row.keys.begin), min(tile.all.end, row.keys.end)};
-    }
-    if (row.keys.begin < row.keys.end) {
-      tile.any = {min(tile.any.begin, row.keys.begin), max(tile.any.end, row.keys.end)};
+      lanes.add(row.keys);
       longest = max(longest, row.keys.end - row.keys.begin);
     }
     laid.items[at * kTileRows + 32 * half + lane] = item;
   }
-  tile = {
-      {__reduce_min_sync(kFullWarp, tile.any.begin), __reduce_max_sync(kFullWarp, tile.any.end)},
-      {__reduce_max_sync(kFullWarp, tile.all.begin), __reduce_min_sync(kFullWarp, tile.all.end)}};
+  const Tile tile = lanes.whole();
   longest = __reduce_max_sync(kFullWarp, longest);
   if (lane != 0) return;
-  if (tile.any.end <= tile.any.begin) tile.any = {0, 0};
   laid.tiles[at] = tile;
   atomicMax(laid.longest, longest);  // of integers: any order will do
 }
@@ -57,7 +51,7 @@ void lay_items(LaidItems& laid, const Pairs* pairs, const ItemWeight* weights, S
     laid.begin_shift = pairs->begin_shift;
     launch(SpanRows(laid, *pairs), laid, weights, stream);
   } else {
-    launch(WindowRows(windows_of(laid)), laid, weights, stream);
+    launch(WindowRows<false>(windows_of(laid)), laid, weights, stream);
   }
 }
 

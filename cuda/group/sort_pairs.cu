@@ -66,7 +66,7 @@ __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_
   if (tile >= count) return;
   const int lane = threadIdx.x % 32;
   const std::int64_t kv_head = tile / tiles_per_head;
-  Tile range{{INT_MAX, 0}, {0, INT_MAX}};
+  LanesTile lanes;
   for (int half = 0; half < 2; ++half) {
     const int r = half * 32 + lane;
     const std::int64_t i = tile % tiles_per_head * tile_pairs + r;
@@ -74,15 +74,9 @@ __global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_
     const std::int64_t at = kv_head * per_head + i;
     const DeviceSpan span = attended_by(attend, pairs[at]);
     spans[at] = span;
-    range.all = {max(range.all.begin, span.begin), min(range.all.end, span.end)};
-    if (span.end <= span.begin) continue;
-    range.any = {min(range.any.begin, span.begin), max(range.any.end, span.end)};
+    lanes.add(span);
   }
-  range.any = {__reduce_min_sync(kFullWarp, range.any.begin),
-               __reduce_max_sync(kFullWarp, range.any.end)};
-  range.all = {__reduce_max_sync(kFullWarp, range.all.begin),
-               __reduce_min_sync(kFullWarp, range.all.end)};
-  if (range.any.end <= range.any.begin) range.any = {0, 0};
+  const Tile range = lanes.whole();
   if (lane == 0) tiles[tile] = range;
 }
 

@@ -25,6 +25,25 @@ struct alignas(8) SlotWeight {
   float lse;
 };
 
+/// The tile of a warp's rows, of which each lane adds what its own attend to.
+struct LanesTile {
+  Tile tile{{INT_MAX, 0}, {0, INT_MAX}};
+
+  __device__ void add(DeviceSpan keys) {
+    tile.all = {max(tile.all.begin, keys.begin), min(tile.all.end, keys.end)};
+    if (keys.end <= keys.begin) return;
+    tile.any = {min(tile.any.begin, keys.begin), max(tile.any.end, keys.end)};
+  }
+  /// Whole warp.
+  __device__ Tile whole() const {
+    const DeviceSpan any{__reduce_min_sync(kFullWarp, tile.any.begin),
+                         __reduce_max_sync(kFullWarp, tile.any.end)};
+    const DeviceSpan all{__reduce_max_sync(kFullWarp, tile.all.begin),
+                         __reduce_min_sync(kFullWarp, tile.all.end)};
+    return {any.begin < any.end ? any : DeviceSpan{0, 0}, all};
+  }
+};
+
 /// The sorted (query row, slot) pairs; results are in the order of the pairs' numbers.
 struct SpanRows : SpanAttend {
   static constexpr bool kGaps = true;  // key tiles between others that no row of a task looks at
@@ -62,9 +81,11 @@ struct SpanRows : SpanAttend {
   }
 };
 
-/// The queries of one KV head, the heads of a query next to each other; keys are the window.
+/// The queries of one KV head, the heads of a query next to each other; keys are the window. Where
+/// packed sequences' keys have bounds of their own, positions jump from one to the next: kJumps.
+template <bool kJumps>
 struct WindowRows : Combine {
-  static constexpr bool kGaps = false;
+  static constexpr bool kGaps = kJumps;
   std::int64_t per_head;  // rows of one KV head
 
   explicit WindowRows(const Combine& combine)
@@ -83,10 +104,21 @@ struct WindowRows : Combine {
     return {row.index, sequence_head * rows.count + row.query - rows.first, rows.window_keys(row),
             query.offset(row.batch, row.head, row.query)};
   }
+  __device__ DeviceSpan keys_of(int kv_head, std::int64_t i) const {
+    return i < per_head ? rows.window_keys(query_row(kv_head, i)) : DeviceSpan{0, 0};
+  }
+  /// Whole warp.
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
     const std::int64_t first = tile * kTileRows;
     if (first >= per_head) return {{0, 0}, {0, 0}};
     const std::int64_t last = min(first + kTileRows, per_head) - 1;
+    if constexpr (kJumps) {
+      LanesTile found;
+      for (std::int64_t i = first + threadIdx.x % 32; i <= last; i += 32) {
+        found.add(keys_of(kv_head, i));
+      }
+      return found.whole();
+    }
     const Rows::Row first_row = query_row(kv_head, first);
     const Rows::Row last_row = query_row(kv_head, last);
     const DeviceSpan oldest = rows.window_keys(first_row);

@@ -250,8 +250,7 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
     query.high[j] = load(lane / 4 + 8, j);
   }
   const auto keys = rows.kv_rows<T, kPaged>(search.keys, unit.batch, unit.kv_head);
-  const std::int32_t position = rows.position(unit.batch, unit.query);
-  const std::int32_t start = rows.first_key(unit.batch, unit.query);
+  const auto [position, start] = rows.place(unit.batch, unit.query);
   DeviceCut cut = cut_anchors(search.level, searched(search.level, rows.window, position, start),
                               rows.grid(position, start));
   ReachLookup reaches{};  // early where others wait for this warp, else after the loop

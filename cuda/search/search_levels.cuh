@@ -242,7 +242,8 @@ __device__ void search_by_block(const LevelSearch& search, const HeadTile& unit,
   const auto first_of = [&](int rank) { return (rank * kLists + top_k - 1) / top_k; };
   Grid grid{};
   if (search.level.of_row || rows.sequence.packed) {
-    grid = rows.grid(rows.position(unit.batch, unit.query), rows.first_key(unit.batch, unit.query));
+    const auto [position, start] = rows.place(unit.batch, unit.query);
+    grid = rows.grid(position, start);
   }
   const Searched<T, kPaged> searched(search, unit.batch, unit.kv_head, head, unit.query);
   __syncthreads();  // the parents stand, the lists before are read

@@ -177,16 +177,31 @@ void refuses_common(const Call<Args>& call, Stage<Args> stage,
     args.shape.length = &not_looked_at;
   });
   spoilt({"query_offset"}, [](Args& args) { args.shape.query_offset = -1; });
+  const auto pack = [&](cuda::Shape& shape) {
+    shape.batch = 1;
+    shape.query_offset = 0;
+    shape.start = shape.length = nullptr;
+    shape.cu_seqlens = &not_looked_at;
+    shape.sequences = 1;
+  };
   const auto spoilt_packed = [&](const std::vector<std::string>& names, auto spoil) {
     spoilt(names, [&](Args& args) {
-      args.shape.batch = 1;
-      args.shape.query_offset = 0;
-      args.shape.start = args.shape.length = nullptr;
-      args.shape.cu_seqlens = &not_looked_at;
-      args.shape.sequences = 1;
+      pack(args.shape);
       spoil(args.shape);
     });
   };
+  spoilt_packed({"a null pointer beside cu_seqlens_k"}, [](cuda::Shape& shape) {
+    shape.cu_seqlens_k = shape.cu_seqlens;
+    shape.cu_seqlens = nullptr;
+  });
+  spoilt_packed({"4-byte aligned"},
+                [](cuda::Shape& shape) { shape.cu_seqlens_k = shifted(shape.cu_seqlens); });
+  spoilt({"schedule for lengths"}, [&](Args& args) {  // too short for the keys alone
+    pack(args.shape);
+    args.shape.queries = 1;
+    args.shape.cu_seqlens_k = &not_looked_at;
+    args.schedule = &short_plan;
+  });
   spoilt_packed({"sequences"}, [](cuda::Shape& shape) { shape.sequences = 0; });
   spoilt_packed({"batch", "cu_seqlens"}, [](cuda::Shape& shape) { shape.batch = 2; });
   spoilt_packed({"query_offset", "cu_seqlens"}, [](cuda::Shape& shape) { shape.query_offset = 1; });

@@ -50,7 +50,8 @@ TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_n
                "part_not_counted", "repair_skipped", "earlier_parts_lost", "tiles_from_range",
                "capacity_decides", "pieces_as_they_come", "anchor_run_cut", "dense_chunk_lost",
                "last_pair_lost", "steps_ignored", "late_parents_missed", "little_share_divides",
-               "wanted_tile_skipped", "page_table_ignored", "turn_repeated", "counters_left"}
+               "wanted_tile_skipped", "page_table_ignored", "turn_repeated", "counters_left",
+               "key_bounds_ignored"}
 
 
 def read_faults():

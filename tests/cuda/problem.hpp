@@ -153,7 +153,7 @@ struct OnDevice {
   cuda::DeviceSchedule schedule;
   DeviceArray<std::uint16_t> query, key, value, search_keys;
   std::vector<DeviceArray<std::uint16_t>> routing;
-  DeviceArray<std::int32_t> start, length, cu_seqlens;
+  DeviceArray<std::int32_t> start, length, cu_seqlens, cu_seqlens_k;
   cuda::Shape shape;
   double search_scale;
   std::optional<double> softmax_scale;
@@ -199,6 +199,12 @@ struct OnDevice {
     cu_seqlens = DeviceArray<std::int32_t>(to_int32(boundaries));
     shape.cu_seqlens = cu_seqlens.data();
     shape.sequences = static_cast<Index>(boundaries.size()) - 1;
+  }
+  /// The same, and their keys have bounds of their own.
+  void use_cu_seqlens(const std::vector<Index>& boundaries, const std::vector<Index>& of_keys) {
+    use_cu_seqlens(boundaries);
+    cu_seqlens_k = DeviceArray<std::int32_t>(to_int32(of_keys));
+    shape.cu_seqlens_k = cu_seqlens_k.data();
   }
 
   std::vector<const void*> routing_pointers() const {

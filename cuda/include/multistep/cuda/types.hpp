@@ -111,6 +111,13 @@ class DeviceSchedule {
 /// alike: a query looks at keys of its own sequence alone, and rows behind the last sequence have
 /// no keys. Batch is then 1, query_offset 0, and there is neither a start nor a length.
 ///
+/// With `cu_seqlens_k` too the keys of the packed sequences have bounds of their own: new queries
+/// over caches of any length. A sequence's last query stands at its newest key: row i of [0,
+/// queries) at cu_seqlens_k[s + 1] - cu_seqlens[s + 1] + i, a row of the keys, as spans and anchors
+/// are. Of more queries than keys the first ones have no keys. Rows of keys behind the last
+/// sequence are not read. The plan's max_length() is at least keys; of a bound above keys the rest
+/// is left out.
+///
 /// With `block_table`, which goes with a length and which attention() alone takes, keys, values and
 /// search keys lie in pools [pages, num_kv_heads, page_size, head_dim]: key j of a sequence is row
 /// j % page_size of the page that entry j / page_size of its table names. Strides::batch is then
@@ -128,14 +135,17 @@ struct Shape {
   const std::int32_t* start = nullptr;   // [batch] on the device, first eligible key; null: 0
   const std::int32_t* length = nullptr;  // [batch] on the device, keys in the whole context; null
   Index sequences = 0;                   // packed, where there are cu_seqlens
-  const std::int32_t* cu_seqlens = nullptr;   // [sequences + 1] on the device: first rows, from 0,
-                                              // and the end of the last; not decreasing
-  const std::int32_t* block_table = nullptr;  // [batch, max_pages] on the device; null: no pages
-  Index max_pages = 0;                        // of a sequence; keys <= max_pages * page_size
-  Index page_size = 0;                        // keys of a page, a power of two from 16
+  const std::int32_t* cu_seqlens = nullptr;    // [sequences + 1] on the device: first rows, from 0,
+                                               // and the end of the last; not decreasing
+  const std::int32_t* cu_seqlens_k = nullptr;  // the same of keys; null: those of the queries
+  const std::int32_t* block_table = nullptr;   // [batch, max_pages] on the device; null: no pages
+  Index max_pages = 0;                         // of a sequence; keys <= max_pages * page_size
+  Index page_size = 0;                         // keys of a page, a power of two from 16
 
   Index rows() const { return batch * num_heads * queries; }  // [batch, num_heads, L_q]
   Index group() const { return num_heads / num_kv_heads; }
+  /// The device alone knows where a sequence's keys end.
+  bool keys_on_device() const { return length || cu_seqlens_k; }
 };
 
 /// Scratch memory of a call, 256-byte aligned, of at least workspace_size(args) bytes. It need not
