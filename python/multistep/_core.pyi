@@ -166,6 +166,7 @@ class _WithShape(Call):
     length: _Address
     sequences: int
     cu_seqlens: _Address
+    cu_seqlens_k: _Address
     block_table: _Address
     max_pages: int
     page_size: int

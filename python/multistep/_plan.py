@@ -79,16 +79,18 @@ def plan(length: int, schedule: Optional[Schedule] = None, *, queries: int = 1, 
 
 
 def plan_of(sizes: Sizes, schedule: Schedule, query_offset: int, softmax_scale: Optional[float],
-            moving: bool, chip: Optional[str] = None, packed: int = 0) -> Plan:
+            moving: bool, chip: Optional[str] = None, packed: int = 0,
+            packed_keys: bool = False) -> Plan:
     """The plan of checked sizes; ``moving``: the length lies on the device; ``packed``: so many
-    sequences."""
+    sequences; ``packed_keys``: whose keys have bounds of their own."""
     if not _core.has_cuda:
         raise RuntimeError(f"multistep: {_core.cuda_status()}")
     if moving:
         query_offset = sizes.keys - sizes.queries
     call = filled(_core.CudaAttention(), query_offset=query_offset, softmax_scale=softmax_scale,
                   length=16 if moving else None,  # any address: not looked at
-                  cu_seqlens=16 if packed else None, sequences=packed, **sizes._asdict())
+                  cu_seqlens=16 if packed else None, sequences=packed,
+                  cu_seqlens_k=16 if packed_keys else None, **sizes._asdict())
     stages, backward, *work = call.plan(schedule.plan(max(sizes.keys, 1)), chip or "")
     return Plan([StagePlan(*stage) for stage in stages], StagePlan(*backward),
                 *work)  # type: ignore[arg-type]

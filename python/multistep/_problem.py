@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     start: Optional[Array]
     search_keys: Optional[Array]
     cu_seqlens: Optional[Array]
+    cu_seqlens_k: Optional[Array]
     kernels: str
 
 
@@ -46,6 +47,7 @@ class Arguments(NamedTuple):
     start: Optional[Array] = None
     search_keys: Optional[Array] = None
     cu_seqlens: Optional[Array] = None
+    cu_seqlens_k: Optional[Array] = None
     kernels: str = "automatic"
 
 
@@ -205,6 +207,9 @@ def check_packed(given: Arguments, sizes: Sizes) -> None:
     shape = tuple(np.shape(given.cu_seqlens))  # type: ignore[arg-type]
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"cu_seqlens of shape {shape}: [sequences + 1], one sequence at least")
+    of_keys = shape if given.cu_seqlens_k is None else tuple(np.shape(given.cu_seqlens_k))
+    if of_keys != shape:
+        raise ValueError(f"cu_seqlens_k of shape {of_keys}: {shape} like cu_seqlens")
     if sizes.batch != 1:
         raise ValueError(f"batch {sizes.batch}: 1 beside cu_seqlens")
     if given.start is not None or given.length is not None:
@@ -247,7 +252,10 @@ def check_shapes(given: Arguments) -> Sizes:
             raise ValueError(f"{name} of shape {tuple(array.shape)}: {tuple(wanted)} here")
     if given.cu_seqlens is not None:
         check_packed(given, sizes)
-    if given.length is None and sizes.keys < given.query_offset + sizes.queries:
+    if given.cu_seqlens_k is not None:
+        if given.cu_seqlens is None:
+            raise ValueError("cu_seqlens None: of the queries beside cu_seqlens_k")
+    elif given.length is None and sizes.keys < given.query_offset + sizes.queries:
         raise ValueError(f"query_offset {given.query_offset}: an integer in [0, "
                          f"{sizes.keys - sizes.queries}] for {sizes.queries} queries and "
                          f"{sizes.keys} keys")

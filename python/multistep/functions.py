@@ -64,6 +64,10 @@ def attention(q: Any, k: Any, v: Any, routing_queries: Any, schedule: Schedule, 
             cu_seqlens[s + 1]; each is attended to as if it were alone. Rows behind the last have no
             keys, and output 0; spans and anchors are rows of k. batch is then 1, and there is
             neither a query_offset nor a start.
+        cu_seqlens_k: beside cu_seqlens, and as many: the rows of k and v that sequence number s
+            has, from cu_seqlens_k[s] to cu_seqlens_k[s + 1], where they are others than those of
+            q. Its last query stands at its newest key; of more queries than keys the first ones
+            have no keys, and output 0. k may then have fewer rows than q.
         kernels: "automatic", which runs the fast kernels where they take the call; "fast", which
             refuses it where they do not (``multistep.torch.plan`` tells why); or "plain".
         dtype: of a NumPy output; float64 by default, so that a comparison loses nothing. Tensors

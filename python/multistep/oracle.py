@@ -60,7 +60,8 @@ def problem(*arguments: Any, **named: Any) -> Problem:
     longest = given.query_offset + sizes.queries
     if arrays["length"] is not None:
         longest = int(arrays["length"].max())
-    for name in ("schedule", "top_k", "cu_seqlens", "kernels"):  # no fields of the oracle's
+    # No fields of the oracle's.
+    for name in ("schedule", "top_k", "cu_seqlens", "cu_seqlens_k", "kernels"):
         del arrays[name]
     inputs = filled(_core.Inputs(), plan=schedule.plan(max(longest, 1)), **arrays)
     return Problem(inputs, sizes, hosts[0].storage, arrays)
@@ -85,22 +86,44 @@ def _attention(given: Arguments) -> Attended:
     return Attended(*_core.attention(problem(*given).inputs))
 
 
-def _sequences(given: Arguments) -> Iterator[tuple[slice, Arguments]]:
-    """Packed sequences that have rows, each as it is alone, and where it lies."""
+class _Sequence(NamedTuple):
+    """A packed sequence: which rows it has, but for queries without keys, and what it is alone."""
+
+    queries: slice
+    keys: slice
+    alone: Arguments
+
+    def rows(self, name: str) -> slice:
+        """Of the array of that name."""
+        return self.keys if name in ("k", "v", "search_keys") else self.queries
+
+
+def _sequences(given: Arguments) -> Iterator[_Sequence]:
+    """Packed sequences that have queries with keys."""
     given = each(as_numpy, given)
     bounds = integers("cu_seqlens", given.cu_seqlens)
+    of_keys = bounds if given.cu_seqlens_k is None else integers("cu_seqlens_k",
+                                                                 given.cu_seqlens_k)
     check_shapes(given._replace(cu_seqlens=bounds))
-    queries = given.q.shape[2]
+    _check_bounds("cu_seqlens", bounds, "q", given.q)
+    _check_bounds("cu_seqlens_k", of_keys, "k", given.k)
+    for begin, end, first, last in zip(bounds, bounds[1:], of_keys, of_keys[1:]):
+        begin = max(begin, end - (last - first))
+        one = _Sequence(slice(begin, end), slice(first, last), given._replace(
+            query_offset=last - first - (end - begin), cu_seqlens=None, cu_seqlens_k=None))
+        if begin < end:
+            yield one._replace(alone=each(lambda name, array: array[:, :, one.rows(name)],
+                                          one.alone))
+
+
+def _check_bounds(name: str, bounds: npt.NDArray[np.int64], of: str, array: Array) -> None:
+    """Raises ValueError where they are none of rows of the array."""
     for begin, end in zip(bounds, bounds[1:]):
         if begin > end:
-            raise ValueError(f"cu_seqlens {end} after {begin}: they do not decrease")
-    if bounds[0] or bounds[-1] > queries:
-        raise ValueError(f"cu_seqlens from {bounds[0]} to {bounds[-1]}: from 0 to at most "
-                         f"{queries}, the rows of q")
-    for rows in map(slice, bounds[:-1], bounds[1:]):
-        if rows.start < rows.stop:
-            yield rows, each(lambda _, array: array[:, :, rows],
-                             given._replace(cu_seqlens=None))
+            raise ValueError(f"{name} {end} after {begin}: they do not decrease")
+    if bounds[0] or bounds[-1] > array.shape[2]:
+        raise ValueError(f"{name} from {bounds[0]} to {bounds[-1]}: from 0 to at most "
+                         f"{array.shape[2]}, the rows of {of}")
 
 
 def _packed(given: Arguments) -> Attended:
@@ -109,11 +132,11 @@ def _packed(given: Arguments) -> Attended:
     kinds: list[tuple[Any, Any]] = [(0, float), (-np.inf, float), (-np.inf, float), (0, np.int64),
                                     (-np.inf, float), (-1, np.int64)]
     found = Attended(*(np.full(shape, *kind) for shape, kind in zip(shapes, kinds)))
-    for rows, alone in _sequences(given):
-        part = _attention(alone)
-        part = part._replace(**_moved(part.spans, part.anchors, rows.start))
+    for one in _sequences(given):
+        part = _attention(one.alone)
+        part = part._replace(**_moved(part.spans, part.anchors, one.keys.start))
         for whole, array in zip(found, part):
-            whole[:, :, rows] = array
+            whole[:, :, one.queries] = array
     return found
 
 
@@ -123,18 +146,18 @@ def _packed_gradients(given: Arguments, by: Derivatives, at: Kept) -> Gradients:
 
     whole = each(zeros, given)
     results = Gradients(whole.q, whole.k, whole.v, whole.routing_queries, whole.search_keys)
-    for rows, alone in _sequences(given):
+    for one in _sequences(given):
         def part(array: Optional[Array]) -> Optional[Array]:
-            return None if array is None else array[:, :, rows]
+            return None if array is None else array[:, :, one.queries]
 
         kept = Kept(scores=part(at.scores),
-                    **_moved(part(at.spans), part(at.anchors), -rows.start))
-        found = attention_backward(problem(*alone), Derivatives(*map(part, by)), kept)
+                    **_moved(part(at.spans), part(at.anchors), -one.keys.start))
+        found = attention_backward(problem(*one.alone), Derivatives(*map(part, by)), kept)
         for name in ("q", "k", "v", "search_keys"):
             if getattr(results, name) is not None:
-                getattr(results, name)[:, :, rows] = getattr(found, name)
+                getattr(results, name)[:, :, one.rows(name)] = getattr(found, name)
         for level, array in zip(results.routing_queries, found.routing_queries):
-            level[:, :, rows] = array
+            level[:, :, one.queries] = array
     return results
 
 

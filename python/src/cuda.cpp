@@ -88,6 +88,7 @@ nb::class_<Args> bind_call_with_shape(nb::module_& core, const char* name,
   bind_address(call, "length", &Args::shape, &Shape::length);
   bind_field(call, "sequences", &Args::shape, &Shape::sequences);
   bind_address(call, "cu_seqlens", &Args::shape, &Shape::cu_seqlens);
+  bind_address(call, "cu_seqlens_k", &Args::shape, &Shape::cu_seqlens_k);
   bind_address(call, "block_table", &Args::shape, &Shape::block_table);
   bind_field(call, "max_pages", &Args::shape, &Shape::max_pages);
   bind_field(call, "page_size", &Args::shape, &Shape::page_size);

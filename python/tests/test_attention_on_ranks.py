@@ -260,6 +260,8 @@ def refusing_attention_case(rank, world, change):
     if change == "bounds":
         q, k, v, *routing = (x[:1] for x in (q, k, v, *routing))
         options["cu_seqlens"] = [0, 9, 16]
+    elif change == "bounds of keys":
+        options.update(cu_seqlens=[0, 4], cu_seqlens_k=[0, 4])
     elif change == "layout":
         options["layout"] = Layout.contiguous([5, 5])
     elif change == "in turn":
@@ -287,6 +289,7 @@ def refusing_attention_case(rank, world, change):
     ("start", "ValueError: start 2 on rank 1: rank 1 has another", "ValueError: start None on "),
     ("gradient", "ValueError: requires_grad [True, False", "ValueError: requires_grad [False, "),
     ("bounds", "ValueError: cu_seqlens to 16: to at most 15, the rows of all ranks", None),
+    ("bounds of keys", "ValueError: cu_seqlens_k: of one device", None),
     ("layout", "ValueError: layout of 2 ranks: 3 here", None),
     ("in turn", "ValueError: in_turn True on rank 1: rank 1 ", "ValueError: in_turn False on "),
     ("schedule", "TypeError: schedule of type NoneType", "ValueError: attention: rank 1 refused"),

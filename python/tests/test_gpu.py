@@ -263,12 +263,12 @@ def test_opcheck():
         q, k, v, routing = make(schedule, queries=65)
         torch.library.opcheck(torch.ops.multistep.attention.default,
                               (q, k, v, routing, schedule.text, None, None, 1.0, 0, None, None,
-                               None, None, "automatic", True))
+                               None, None, None, "automatic", True))
         length = torch.tensor([60], dtype=torch.int32, device="cuda")
         torch.library.opcheck(torch.ops.multistep.attention.default,
                               (q[:, :, :1].contiguous(), k, v,
                                [level[:, :, :1].contiguous() for level in routing], schedule.text,
-                               None, None, 1.0, 0, length, None, None, None, "automatic",
+                               None, None, 1.0, 0, length, None, None, None, None, "automatic",
                                False))
     x = torch.randn(1, 2, 40, 16, device="cuda").bfloat16()
     b = torch.randn(1, 2, 40, 4, device="cuda").bfloat16()

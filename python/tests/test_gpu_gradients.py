@@ -172,13 +172,13 @@ def test_opcheck():
     q, k, v, *routing = leaves(make(schedule, queries=65))
     given = (schedule.text, None, None, 1.0, 0, None, None)
     torch.library.opcheck(OPS.attention.default,
-                          (q, k, v, routing, *given, None, None, "automatic", True))
+                          (q, k, v, routing, *given, None, None, None, "automatic", True))
     q, k, v, *routing = (x.detach() for x in (q, k, v, *routing))
     found = mt.attend(q, k, v, routing, schedule)
     at = (found.spans, found.scores, found.anchors, found.output, found.window_lse)
     for by, keys in (((q, None, None, found.scores.clamp(-9)), None), ((q, None, None, None), k)):
         torch.library.opcheck(OPS.attention_backward.default,
-                              (*by, *at, q, k, v, routing, *given, keys, None, "automatic"))
+                              (*by, *at, q, k, v, routing, *given, keys, None, None, "automatic"))
     x, b, c = (torch.randn(1, 2, 40, 16, device="cuda").bfloat16() for _ in range(3))
     a, first = torch.rand(1, 2, 40, device="cuda"), torch.randn(1, 2, 16, 16, device="cuda")
     for by_output, by_state, initial in ((x, first, first), (None, first, None), (x, None, None)):
@@ -379,3 +379,36 @@ def test_packed_sequences(name):
     assert "decode_pieces" not in str(mt.plan(*(x[:, :, :3] for x in (q, k, v)),
                                        [level[:, :, :3] for level in routing], schedule,
                                        cu_seqlens=[0, 3]))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_packed_sequences_with_keys_of_their_own(name):
+    """New queries over longer caches; of one sequence more queries than keys, of one no keys."""
+    schedule = SCHEDULES[name]
+    lengths, of_keys = [100, 2, 0, 70, 1, 60], [1500, 2, 30, 40, 0, 700]
+    arrays = make(schedule, queries=sum(lengths) + 5, keys=sum(of_keys) + 50)
+    q, k, v, routing = arrays
+    bounds, key_bounds = (torch.tensor([0, *each], device="cuda").cumsum(0)
+                          for each in (lengths, of_keys))
+    options = {"cu_seqlens": bounds, "cu_seqlens_k": key_bounds}
+    check(arrays, schedule, (1, 1, 1, 1), torch.bfloat16, **options)
+    found = mt.attend(*arrays, schedule, **options)
+    for x in (k, v):
+        x[:, :, sum(of_keys):] = torch.nan
+    again = mt.attend(*arrays, schedule, **{name: bounds.tolist()
+                                            for name, bounds in options.items()})
+    assert all(map(torch.equal, again, found))
+    assert "decode_pieces" not in str(mt.plan(*arrays, schedule, **options))
+    without_keys = torch.ones(q.shape[2], dtype=torch.bool, device="cuda")
+    for rows, keys, end, last in zip(lengths, of_keys, bounds.tolist()[1:],
+                                     key_bounds.tolist()[1:]):
+        here, there = slice(end - min(rows, keys), end), slice(last - keys, last)
+        if here.start == here.stop:
+            continue
+        without_keys[here] = False
+        want = mt.attend(q[:, :, here], k[:, :, there], v[:, :, there],
+                         [level[:, :, here] for level in routing], schedule,
+                         query_offset=keys - min(rows, keys))
+        assert torch.equal(found.scores[:, :, here], want.scores)
+    assert not found.output[:, :, without_keys].any()
+    assert (found.window_lse[:, :, without_keys] == -torch.inf).all()

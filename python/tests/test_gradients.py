@@ -87,7 +87,7 @@ def test_what_is_kept():
 
 def test_the_operator_alone_has_none_without_details():
     q, k, v, *routing, _ = make()
-    given = (q, k, v, routing, S.text, None, None, 1.0, 0, None, None, None, None, "automatic")
+    given = (q, k, v, routing, S.text, None, None, 1.0, 0, *5 * [None], "automatic")
     with pytest.raises(NotImplementedError, match="^multistep: no gradients .*without details$"):
         torch.ops.multistep.attention(*given, False)
     assert torch.ops.multistep.attention(*given, True)[0].requires_grad
@@ -103,7 +103,7 @@ def test_opcheck_of_the_operators_that_go_back():
         torch.library.opcheck(
             torch.ops.multistep.attention_backward.default,
             (*by, *at, q, k, v, routing, S.text, None, None, 1.0, 0, None, None, more,
-             None, "automatic"))
+             None, None, "automatic"))
     a, first = torch.rand(2, 4, 30), torch.rand(2, 4, 8, 8)
     for by_output, by_state, initial in ((q, first, first), (None, first, None), (q, None, None)):
         torch.library.opcheck(torch.ops.multistep.accumulate_backward.default,
@@ -188,17 +188,17 @@ def test_a_training_step_leaves_no_garbage():
 
 @pytest.mark.parametrize("schedule", [S, Schedule(steps=1)], ids=str)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_packed_sequences(schedule, compiled):
+@pytest.mark.parametrize("of_keys", [None, [5, 0, 3, 40]], ids=["alike", "own"])
+def test_packed_sequences(schedule, compiled, of_keys):
     """Gradients of one call, by everything that it returns, are those of one call a sequence."""
     lengths, behind = [9, 1, 0, 14], 2
-    rows = sum(lengths) + behind
     generator = torch.Generator().manual_seed(3)
 
     def random(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
 
-    q, *routing = (random(1, 4, rows, 6) for _ in range(schedule.steps))
-    k, v, keys = (random(1, 2, rows, 6) for _ in range(3))
+    q, *routing = (random(1, 4, sum(lengths) + behind, 6) for _ in range(schedule.steps))
+    k, v, keys = (random(1, 2, sum(of_keys or lengths) + behind, 6) for _ in range(3))
     inputs = [q, k, v, *routing, keys]
 
     def loss(q, k, v, *rest, **options):
@@ -209,10 +209,18 @@ def test_packed_sequences(schedule, compiled):
         return sum((one * one).sum() for one in seen)
 
     bounds = torch.tensor([0, *lengths]).cumsum(0)
+    options = {"cu_seqlens": bounds}
+    if of_keys:
+        options["cu_seqlens_k"] = torch.tensor([0, *of_keys]).cumsum(0)
     call = torch.compile(loss, fullgraph=True, backend="aot_eager") if compiled else loss
-    got = torch.autograd.grad(call(*inputs, cu_seqlens=bounds), inputs, allow_unused=True)
-    whole = sum(loss(*(x[:, :, begin:end] for x in inputs))
-                for begin, end in zip(bounds, bounds[1:]) if begin < end)
+    got = torch.autograd.grad(call(*inputs, **options), inputs, allow_unused=True)
+    whole = 0
+    for count, keys_here, end, last in zip(lengths, of_keys or lengths, bounds[1:],
+                                           [*options.values()][-1][1:]):
+        count = min(count, keys_here)
+        parts = (x[:, :, end - count:end] if x.shape[1] == 4 else x[:, :, last - keys_here:last]
+                 for x in inputs)
+        whole += loss(*parts, query_offset=keys_here - count) if count else 0
     want = torch.autograd.grad(whole, inputs, allow_unused=True)
     assert all(one is not None for one in got[:3])
     for one, other in zip(got, want):
@@ -220,4 +228,4 @@ def test_packed_sequences(schedule, compiled):
             assert not any(x is not None and x.any() for x in (one, other))
             continue
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-        assert not one[:, :, rows - behind:].any()
+        assert not one[:, :, -behind:].any()

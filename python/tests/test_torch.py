@@ -204,10 +204,11 @@ def test_opcheck(requires_grad):
     q, k, v, routing = make(queries=20, requires_grad=requires_grad)
     ops = torch.ops.multistep
     torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, None, None, 1.0, 0,
-                                                  None, None, None, None, "automatic", True))
+                                                  None, None, None, None, None, "automatic",
+                                                  True))
     start = torch.tensor([0, 3], dtype=torch.int32)
     torch.library.opcheck(ops.attention.default, (q, k, v, routing, S.text, 4, 0.2, 0.5, 0, None,
-                                                  start, k.detach().clone(), None, "plain",
+                                                  start, k.detach().clone(), None, None, "plain",
                                                   requires_grad))
     x, a, b, c = (torch.rand(1, 2, 9, 4), torch.rand(1, 2, 9), torch.rand(1, 2, 9, 3),
                   torch.rand(1, 2, 9, 3))
@@ -217,8 +218,8 @@ def test_opcheck(requires_grad):
     length = torch.tensor([18, 0])
     newest = [x.detach()[:, :, :3].clone().requires_grad_(requires_grad) for x in (q, *routing)]
     torch.library.opcheck(ops.attention.default, (newest[0], k, v, newest[1:], S.text, None, None,
-                                                  1.0, 0, length, None, None, None, "automatic",
-                                                  True))
+                                                  1.0, 0, length, None, None, None, None,
+                                                  "automatic", True))
 
 
 @pytest.mark.parametrize("of", [mt, multistep], ids=["torch", "generic"])

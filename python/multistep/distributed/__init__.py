@@ -94,7 +94,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor]
             holds its own and those of two others. Outputs are merged as ``decode`` merges them, in
             rank order. No gradients.
         start: as in ``multistep.attention``, of the whole sequence.
-        cu_seqlens: of the whole sequence, the same on every rank; it is read on the host.
+        cu_seqlens: of the whole sequence, the same on every rank; it is read on the host. There is
+            no cu_seqlens_k.
         search_keys: sharded as k is.
 
     Without ``in_turn`` keys, values and search keys are gathered (one exchange), and queries stay.

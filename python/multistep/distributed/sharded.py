@@ -104,6 +104,8 @@ def _alike(given: Arguments, layout: Optional[Layout], exchange: Exchange, in_tu
 
 def _bounds(given: Arguments) -> list[int]:
     """Where the packed sequences begin, and the last one ends; nothing where there are none."""
+    if given.cu_seqlens_k is not None:
+        raise ValueError("cu_seqlens_k: of one device")
     if given.cu_seqlens is None:
         return []
     bounds: list[int] = _arrays.integers("cu_seqlens", given.cu_seqlens.cpu() if isinstance(

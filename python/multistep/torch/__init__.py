@@ -130,7 +130,8 @@ def plan(q: Tensor, k: Tensor, v: Tensor, routing_queries: Sequence[Tensor], sch
                               query_offset=query_offset, length=length))
     packed = 0 if given.cu_seqlens is None else len(given.cu_seqlens) - 1
     return plan_of(check_shapes(given), schedule.with_top_k(given.top_k), given.query_offset,
-                   given.softmax_scale, length is not None, packed=packed)
+                   given.softmax_scale, length is not None, packed=packed,
+                   packed_keys=given.cu_seqlens_k is not None)
 
 
 __all__ = ["Cache", "MultiStepAttention", "accumulate", "attend", "attention", "decode", "merge",

@@ -105,10 +105,12 @@ class PastOperator(torch.autograd.Function):
                 *tensors: Optional[Tensor]) -> tuple[Tensor, ...]:
         found = find()
         *inputs, search_keys = tensors
-        ctx.save_for_backward(*_kept_of(found), given.start, given.cu_seqlens, search_keys, *inputs)
+        ctx.save_for_backward(*_kept_of(found), given.start, given.cu_seqlens, given.cu_seqlens_k,
+                              search_keys, *inputs)
         ctx.given = given._replace(
             q=None, k=None, v=None, routing_queries=[], start=None, search_keys=None,
-            cu_seqlens=None, schedule=_operators.schedule_of(given.schedule.text, given.top_k))
+            cu_seqlens=None, cu_seqlens_k=None,
+            schedule=_operators.schedule_of(given.schedule.text, given.top_k))
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(found.spans, found.anchors)
         return tuple(found)
@@ -116,15 +118,15 @@ class PastOperator(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *by: Any) -> tuple[Any, ...]:
         kept = ctx.saved_tensors  # asked for once: hooks may give them no second time
-        *at, start, cu_seqlens, search_keys, q, k, v = kept[:_FIXED]
+        *at, start, cu_seqlens, cu_seqlens_k, search_keys, q, k, v = kept[:_FIXED]
         given = ctx.given._replace(
             q=q, k=k, v=v, routing_queries=[*kept[_FIXED:]], start=start, search_keys=search_keys,
-            cu_seqlens=cu_seqlens)
+            cu_seqlens=cu_seqlens, cu_seqlens_k=cu_seqlens_k)
         found = _gradients(_derivatives(*by), Kept(*at), given)
         return (None, None, found.q, found.k, found.v, *found.routing_queries, found.search_keys)
 
 
-_FIXED = len(Kept._fields) + 6  # tensors that are kept whatever the schedule
+_FIXED = len(Kept._fields) + 7  # tensors that are kept whatever the schedule
 
 
 def _gradients(by: Derivatives, at: Kept, given: Arguments) -> Gradients:

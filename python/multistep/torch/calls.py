@@ -67,11 +67,13 @@ def _past_operator(key: tuple[Any, ...], given: Arguments, details: bool) -> Att
 def _placed(given: Arguments) -> Arguments:
     """The arguments with tensors of positions."""
     if all(one is None or type(one) is Tensor
-           for one in (given.length, given.start, given.cu_seqlens)):
+           for one in (given.length, given.start, given.cu_seqlens, given.cu_seqlens_k)):
         return given
-    return given._replace(length=positions.read("length", given.length, given.q),
-                          start=positions.read("start", given.start, given.q),
-                          cu_seqlens=positions.boundaries(given.cu_seqlens, given.q))
+    return given._replace(
+        length=positions.read("length", given.length, given.q),
+        start=positions.read("start", given.start, given.q),
+        cu_seqlens=positions.boundaries("cu_seqlens", given.cu_seqlens, given.q),
+        cu_seqlens_k=positions.boundaries("cu_seqlens_k", given.cu_seqlens_k, given.q))
 
 
 def accumulated(given: Recurrence) -> tuple[Tensor, Tensor]:

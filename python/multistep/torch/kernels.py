@@ -146,7 +146,8 @@ def _inputs(given: Arguments, laid_out: Callable[..., Tensor],
 def _positions(given: Arguments) -> dict[str, Any]:
     return {"start": positions.on_device("start", given.start, given.q),
             "length": positions.on_device("length", given.length, given.q),
-            "cu_seqlens": positions.boundaries_on_device(given.cu_seqlens, given.q)}
+            **{name: positions.boundaries_on_device(name, getattr(given, name), given.q)
+               for name in ("cu_seqlens", "cu_seqlens_k")}}
 
 
 def accumulate(given: Recurrence) -> tuple[Tensor, Tensor]:

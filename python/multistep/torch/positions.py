@@ -33,11 +33,11 @@ def read(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
     return torch.full((batch,), value, dtype=torch.int64, device=device)
 
 
-def boundaries(value: Any, beside: Tensor) -> Optional[Tensor]:
+def boundaries(name: str, value: Any, beside: Tensor) -> Optional[Tensor]:
     """Of packed sequences; tensors are left to the operator."""
     if value is None or isinstance(value, Tensor):
         return value
-    return torch.tensor(_arrays.integers("cu_seqlens", value), device=beside.device)
+    return torch.tensor(_arrays.integers(name, value), device=beside.device)
 
 
 def on_device(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
@@ -48,9 +48,9 @@ def on_device(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Te
     return _beside(name, given, beside)
 
 
-def boundaries_on_device(given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
+def boundaries_on_device(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
     """The same of packed sequences, whose shape has been checked."""
-    return _beside("cu_seqlens", given, beside)
+    return _beside(name, given, beside)
 
 
 def _beside(name: str, given: Optional[Tensor], beside: Tensor) -> Optional[Tensor]:
