@@ -127,8 +127,8 @@ Index KernelChoice::queries_at_once(const Shape& shape, Index slots) const {
 }
 
 bool units_are_few(const Rows& rows, int top_k, bool inner, int multiprocessors) {
-  // Few have a cluster each at level 1, a block each below it; which have no second turn.
-  if (top_k > kMaxFastTopK) return false;
+  // Few have a cluster each at level 1, a block each below it, which has no second turn.
+  if (inner && top_k > kMaxFastTopK) return false;
   const std::int64_t units = inner ? rows.total() * top_k : HeadTile::count(rows, kSearchHeads);
   return units < static_cast<std::int64_t>(multiprocessors) * (inner ? 8 : 1);
 }

@@ -409,7 +409,7 @@ void place_rows(const Rows& rows, int slots, const float* chunk, float* all, Str
 /// Attention and combination of few queries, in one launch behind the search. The spans' outputs
 /// are not written, their log-sum-exps where `attend.lse` is not null. `counters` hold 0 for every
 /// row of [batch, heads, count].
-inline constexpr int kMaxDecodeSlots = 16;
+inline constexpr int kMaxDecodeSlots = 31;  // which, with the window, a lane each weighs
 std::size_t decode_bytes(const Rows& rows, int slots, const DeviceSchedule::Tables& tables);
 void decode(const SpanAttend& attend, const Combine& combine, const DeviceSchedule::Tables& tables,
             std::int32_t* counters, void* workspace, Stream stream);

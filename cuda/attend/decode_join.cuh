@@ -13,7 +13,8 @@ inline constexpr int kMaxParts = 160;  // of a row
 __host__ __device__ constexpr int max_pieces(int slots) {
   return slots < 4 ? 32 : kMaxParts / (slots + 1);
 }
-static_assert(max_pieces(4) == 32 && max_pieces(kMaxDecodeSlots) >= 8);
+static_assert(max_pieces(4) == 32 && max_pieces(kMaxDecodeSlots) >= 4);
+static_assert(kMaxDecodeSlots < 32, "every item has a lane");
 
 /// Adds to a counter and returns what it held. Whoever finds this addition in it sees all that this
 /// thread has written, or seen written, before.

@@ -130,6 +130,13 @@ struct Inbox {
     barrier.arrive_and_expect(bytes);
 #endif
   }
+  /// One thread, behind a wait(): how many bytes will arrive in the next turn. By then no thread of
+  /// the block may wait for the one before the last.
+  __device__ void expect(int bytes) {
+#if __CUDA_ARCH__ >= 900
+    barrier.arrive_and_expect(bytes);
+#endif
+  }
   /// 16 bytes to block `rank`, to the place where `here` lies in this block's shared memory.
   __device__ void send(void* here, int rank, const uint4& value) {
 #if __CUDA_ARCH__ >= 900
@@ -145,12 +152,12 @@ struct Inbox {
     *static_cast<uint4*>(here) = value;
 #endif
   }
-  /// Whole block.
-  __device__ void wait() {
+  /// For what is sent in a turn, counted from 0. Whole block.
+  __device__ void wait(int turn) {
 #if __CUDA_ARCH__ >= 900
     // What is sent lies in this block's shared memory: to acquire at the cluster's scope would
     // discard the L1 cache besides.
-    barrier.wait(0);
+    barrier.wait(turn % 2);
 #else
     __syncthreads();
 #endif

@@ -130,41 +130,64 @@ __device__ inline void store_slot(const LevelSearch& search, std::int64_t slot,
   if (search.ranks) search.ranks[slot] = any ? rank : -1;
 }
 
-/// Calls store(slot, found, i) for each of a row's slots, from one lane: the best of what lanes
-/// [0, lanes), a power of two >= kTopK, bring as their [i], then nothing, FoundPath{}. Paths that
-/// are equal have different parents, and are brought in the order of these: lane by lane [0], then
-/// [1]. Whole warp.
-template <int kTopK, int kEach, class Store>
-__device__ void choose_paths(const FoundPath (&found)[kEach], int lanes, int top_k, Store&& store) {
+/// Calls take(s, best, path, i) for s = 0, 1, ... below `wanted`: the s-th best of many lists in
+/// order. next(i, at): the at-th of this lane's i-th list, nothing behind its end. `best`: its path
+/// alone, in all lanes; 0 where there are no more. `path`: the whole, in the lane from whose i-th
+/// list it is; in the others i is -1. Of equal ones that of the list with the smaller number, lane
+/// + 32 i, comes first. Whole warp.
+template <int kEach, class Next, class Take>
+__device__ void select_paths(int wanted, Next&& next, Take&& take) {
   const int lane = threadIdx.x % 32;
-  TopK<kTopK> chosen;
-  int slot[kEach];
+  FoundPath head[kEach];
+  int at[kEach] = {};
 #pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    chosen.keep(found[i].path);
-    slot[i] = kTopK;
-  }
-  chosen.merge_lanes(lanes - 1);
-  int used = 0;
+  for (int i = 0; i < kEach; ++i) head[i] = next(i, 0);
+#pragma unroll 1
+  for (int s = 0; s < wanted; ++s) {
+    PackedScore mine = head[0].path;
 #pragma unroll
-  for (int s = 0; s < kTopK; ++s) {
-    const PackedScore path = chosen.best[s];
-    used += path != 0;
-    const bool first = path != 0 && (s == 0 || path != chosen.best[max(s - 1, 0)]);
-    int next = s;
+    for (int i = 1; i < kEach; ++i) mine = max(mine, head[i].path);
+    const auto high = static_cast<unsigned>(mine >> 32);
+    const unsigned best_high = __reduce_max_sync(kFullWarp, high);
+    const unsigned low = high == best_high ? static_cast<unsigned>(mine & 0xffffffffu) : 0;
+    const PackedScore best =
+        static_cast<PackedScore>(best_high) << 32 | __reduce_max_sync(kFullWarp, low);
+    FoundPath path;
+    int list = -1;
+    bool taken = best == 0;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
-      const bool same = first && found[i].path == path;
-      const unsigned all = __ballot_sync(kFullWarp, same);
-      if (same) slot[i] = next + __popc(all & ((1u << lane) - 1));
-      next += __popc(all);
+      const unsigned has = __ballot_sync(kFullWarp, !taken && head[i].path == best);
+      const bool mine_is_best = lane == __ffs(static_cast<int>(has)) - 1;
+      if (mine_is_best) {
+        path = head[i];
+        list = i;
+      }
+      // By all lanes: where one alone went on, ptxas of CUDA 13.0 had it leave out an entry (it
+      // adds one to `at`, and takes the address behind that).
+      at[i] += mine_is_best;
+      head[i] = next(i, at[i]);
+      taken = taken || has != 0;
     }
+    take(s, best, path, list);
   }
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    if (slot[i] < top_k) store(slot[i], found[i], i);
-  }
-  if (lane >= used && lane < top_k) store(lane, FoundPath{}, 0);
+}
+
+/// The s-th best, in lane s, of what the first `lists` lanes have a list of each, in order:
+/// next(at), below kTopK. Whole warp.
+template <int kTopK, class Next>
+__device__ PackedScore select_scores(int lists, int wanted, Next&& next) {
+  const int lane = threadIdx.x % 32;
+  PackedScore mine = 0;
+  select_paths<1>(
+      wanted,
+      [&](int, int at) {
+        return FoundPath{lane < lists && at < kTopK ? next(at) : PackedScore{0}, {0, 0}};
+      },
+      [&](int s, PackedScore best, const FoundPath&, int) {
+        if (lane == s) mine = best;
+      });
+  return mine;
 }
 
 }  // namespace multistep::cuda

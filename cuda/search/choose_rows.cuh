@@ -60,27 +60,10 @@ __global__ void __launch_bounds__(SearchBlock::kThreads)
     if (parent >= top_k || at >= top_k) return FoundPath{};
     return lists[(row.dense * top_k + parent) * top_k + at];
   };
-  FoundPath head[2] = {entry(0, 0), entry(1, 0)};
-  int at[2] = {0, 0};
-  for (int s = 0; s < top_k; ++s) {
-    const PackedScore mine = max(head[0].path, head[1].path);
-    const auto high = static_cast<unsigned>(mine >> 32);
-    const unsigned best_high = __reduce_max_sync(kFullWarp, high);
-    const unsigned low = high == best_high ? static_cast<unsigned>(mine & 0xffffffffu) : 0;
-    const PackedScore best =
-        static_cast<PackedScore>(best_high) << 32 | __reduce_max_sync(kFullWarp, low);
-    bool taken = best == 0;
-    if (taken && lane == 0) store_slot(search, row.index * top_k + s, {}, 0);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const unsigned has = taken ? 0 : __ballot_sync(kFullWarp, head[i].path == best);
-      if (lane == __ffs(static_cast<int>(has)) - 1) {
-        store_slot(search, row.index * top_k + s, head[i], lane + 32 * i);
-        head[i] = entry(i, ++at[i]);
-      }
-      taken = taken || has != 0;
-    }
-  }
+  select_paths<2>(top_k, entry, [&](int s, PackedScore best, const FoundPath& path, int i) {
+    if (i >= 0) store_slot(search, row.index * top_k + s, path, lane + 32 * i);
+    if (best == 0 && lane == 0) store_slot(search, row.index * top_k + s, {}, 0);
+  });
 }
 
 }  // namespace

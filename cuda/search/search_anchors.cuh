@@ -123,7 +123,7 @@ struct Distances {
 /// Scores a share of a segment's anchors: of the heads in rows g and g + 8 of the fragment, this
 /// lane's best. kFew: warps are few and wait for memory; every candidate goes through the list, as
 /// most would find a place in it, and the keys of the next groups are on their way to the L2 cache.
-/// Else candidates from `bound` on are left out. `ahead`: what distances.early() said. `meanwhile`
+/// Candidates from `bound` on are left out. `ahead`: what distances.early() said. `meanwhile`
 /// is called once, while the first keys are on their way.
 template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK, int kHalves, class Meanwhile>
 __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
@@ -215,7 +215,9 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
         for (int half = 0; half < kHalves; ++half) {
           const float score = path_score(search, scores[2 * half + e], parent_score);
           if (kFew) {
-            best[half].keep(is_valid ? candidate_of(search, score, i) : 0);
+            PackedScore candidate = is_valid ? candidate_of(search, score, i) : 0;
+            if (kTopK == kMaxFastTopK && candidate >= bound[half]) candidate = 0;
+            best[half].keep(candidate);
           } else {
             consider(search, score, i, bound[half], best[half], worst[half]);
           }
@@ -226,8 +228,8 @@ __device__ void score_share(const LevelSearch& search, const DeviceCut& cut,
 }
 
 /// Level 1: a query with up to 16 heads of one KV head, which share segment and anchors. Of heads
-/// lane / 4 and lane / 4 + 8 the best of the share below `bound`; the cut with its reaches. Whole
-/// warp.
+/// lane / 4 and lane / 4 + 8 the best of this lane's part of the share, below `bound`; the cut with
+/// its reaches. Whole warp.
 template <class T, int kHeadDim, bool kFew, bool kPaged, int kTopK>
 __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& unit, Share share,
                                   const PackedScore (&bound)[2], TopK<kTopK> (&best)[2]) {
@@ -260,8 +262,6 @@ __device__ DeviceCut search_heads(const LevelSearch& search, const HeadTile& uni
           if (kFew) reaches = look_up_reaches(search.level, ptx::known_here(cut.length));
         });
   }
-#pragma unroll
-  for (TopK<kTopK>& half : best) half.merge_lanes(3);  // the quad's columns
   if (!kFew) reaches = look_up_reaches(search.level, cut.length);
   settle_reaches(search.level, reaches, cut);
   return cut;

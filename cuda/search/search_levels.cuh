@@ -31,6 +31,18 @@ constexpr int kMaxCluster = 16;
 template <int kHeadDim, int kTopK>
 constexpr int kResident = kHeadDim <= 128 && kTopK <= 8 ? 2 : 1;
 
+/// Lists of a head that the warps of a block of level 1 make: short ones are united by each warp,
+/// long ones are left as its lanes have them.
+template <int kTopK>
+constexpr bool kShort = kTopK < 8;
+template <int kTopK>
+constexpr int kHeadLists = kShort<kTopK> ? kWarps : 4 * kWarps;
+/// Of the two halves of the heads, a warp's eight each, those whose lists there is room for at
+/// once.
+template <int kTopK>
+constexpr int kHalves = kTopK <= 8 ? 2 : 1;
+static_assert(kHeads == 2 * kWarps && kWarps == 8);
+
 /// Lists of paths that a block of a level from 2 on makes: a warp's each, and more than one where
 /// there are more parents than warps.
 template <int kTopK>
@@ -45,8 +57,8 @@ struct Levels {
 /// What the warps of a block tell one another.
 template <int kTopK>
 struct BlockLists {
-  /// Level 1: the warps' best of each head. An odd number, so that banks differ.
-  PackedScore of_warp[kHeads][kWarps * kTopK + 1];
+  /// Level 1: lists of each head, each of an odd number, so that banks differ.
+  PackedScore of_head[kWarps * kHalves<kTopK>][kHeadLists<kTopK>][kTopK | 1];
   /// Level 1, where blocks of a cluster put what they found: [head of this block, block, rank].
   /// Below: what the warps found, [list, rank].
   FoundPath found[kHeads * kTopK];
@@ -55,7 +67,19 @@ struct BlockLists {
   DeviceSpan segment[kTopK];
   float score[kTopK];
   ptx::Inbox inbox;  // of `found`
+  /// Level 1: below which a head's paths of the next turn are.
+  uint4 bound[kHeads];
+  ptx::Inbox bounds;
 
+  /// Of head `head` of the unit.
+  __device__ PackedScore bound_of(int head) const {
+    return static_cast<PackedScore>(bound[head].y) << 32 | bound[head].x;
+  }
+  /// To all blocks of the cluster.
+  __device__ void send_bound(int head, PackedScore last, int blocks) {
+    const uint4 value{static_cast<unsigned>(last), static_cast<unsigned>(last >> 32), 0, 0};
+    for (int block = 0; block < blocks; ++block) bounds.send(&bound[head], block, value);
+  }
   __device__ void keep(int slot, const FoundPath& path) {
     segment[slot] = path.span;
     score[slot] = path.path != 0 ? score_of(path.path) : -kInfinity;
@@ -92,6 +116,7 @@ __global__ void __launch_bounds__(kThreads, kResident<kHeadDim, kTopK>)
         search_heads<T, kHeadDim, false, kPaged>(search, unit, {0, 1}, bound, best);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      best[half].merge_lanes(3);  // the quad's columns
       bound[half] = best[half].best[kTopK - 1];
       if (faulty(search.rows.fault, Fault::turn_repeated)) bound[half] = kAnyScore;
       const int head = lane / 4 + 8 * half;
@@ -154,11 +179,13 @@ __device__ void prefetch_level(const LevelSearch& search, const HeadTile& unit, 
 }
 
 /// Level 1 by the blocks of a cluster: each scores a share of the anchors for all heads and sends
-/// its best of a head to the block that the head belongs to, which chooses. `row` is head 0's.
+/// its best of a head to the block that the head belongs to, which chooses; and where more than
+/// kTopK paths are kept, tells all blocks below which the next turn's are. `row` is head 0's.
 template <class T, int kHeadDim, int kTopK, bool kPaged>
 __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scratch,
                                   const HeadTile& unit, std::int64_t row, int block, int blocks,
                                   BlockLists<kTopK>& lists) {
+  constexpr bool kTurns = kTopK == kMaxFastTopK;
   const LevelSearch& search = levels.level[0];
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
@@ -167,65 +194,100 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
   };
   // Head h belongs to block h % blocks, a power of two.
   const int heads = (unit.heads - block + blocks - 1) >> (__ffs(blocks) - 1);
+  const int list_bytes = heads * blocks * kTopK * static_cast<int>(sizeof(FoundPath));
+  const int bound_bytes = unit.heads * static_cast<int>(sizeof(uint4));
   if (threadIdx.x == 0) {
-    lists.inbox.open(heads * blocks * kTopK * static_cast<int>(sizeof(FoundPath)));
+    lists.inbox.open(list_bytes);
+    if (kTurns) lists.bounds.open(bound_bytes);
   }
   ptx::cluster_arrive();
-  TopK<kTopK> best[2];
-  const DeviceCut cut = search_heads<T, kHeadDim, true, kPaged>(
-      search, unit, {block * kWarps + warp, blocks * kWarps}, {kAnyScore, kAnyScore}, best);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (lane % 4 != half) continue;
-#pragma unroll
-    for (int s = 0; s < kTopK; ++s) {
-      lists.of_warp[lane / 4 + 8 * half][warp * kTopK + s] = best[half].best[s];
-    }
-  }
-  __syncthreads();
-  constexpr int kEach = kHeads / kWarps;  // heads that a warp merges
-  FoundPath found[kEach];
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    TopK<kTopK> merged;
-#pragma unroll
-    for (int s = 0; s < kTopK; ++s) {
-      if (lane < kWarps) merged.best[s] = lists.of_warp[warp + kWarps * i][lane * kTopK + s];
-    }
-    merged.merge_lanes(kWarps - 1);
-    found[i] = found_path(search, cut, merged.template of_lane<kWarps>());
-  }
-  ptx::cluster_wait();
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    const int head = warp + kWarps * i;
-    if (head >= unit.heads || lane >= kTopK) continue;
-    lists.inbox.send(&lists.found[((head & -blocks) + block) * kTopK + lane], head & (blocks - 1),
-                     reinterpret_cast<const uint4&>(found[i]));
-  }
-  // While the lists are on their way.
-  reset_counters(scratch);
+  PackedScore bound[2] = {kAnyScore, kAnyScore};
 #pragma unroll 1
-  for (int m = 1; m < levels.count; ++m) {
-    const int thread = block * kThreads + static_cast<int>(threadIdx.x);
-    const std::int32_t head = unit.first_head + min(block, unit.heads - 1);
-    prefetch_level<T>(levels.level[m], unit, head, thread);
-  }
-  lists.inbox.wait();
-  for (int i = warp; i < heads; i += kWarps) {
-    constexpr int kOfLane = (kMaxCluster * kTopK + 31) / 32;
-    FoundPath sent[kOfLane];
+  for (int first = 0; first < search.top_k; first += kTopK) {
+    const int turn = first / kTopK;
+    TopK<kTopK> best[2];
+    const DeviceCut cut = search_heads<T, kHeadDim, true, kPaged>(
+        search, unit, {block * kWarps + warp, blocks * kWarps}, bound, best);
+    // The block's best of the heads that this warp has, one of either half: lane s has the s-th.
+    PackedScore found[2] = {0, 0};
 #pragma unroll
-    for (int e = 0; e < kOfLane; ++e) {
-      const int at = lane + 32 * e;
-      if (at < blocks * kTopK) sent[e] = lists.found[i * blocks * kTopK + at];
+    for (int at_once = 0; at_once < 2; at_once += kHalves<kTopK>) {
+      if (at_once > 0) __syncthreads();  // the lists before are read
+#pragma unroll
+      for (int i = 0; i < kHalves<kTopK>; ++i) {
+        TopK<kTopK>& own = best[at_once + i];
+        if (kShort<kTopK>) own.merge_lanes(3);  // the quad's columns
+        if (kShort<kTopK> && lane % 4 != i) continue;
+        const int list = kShort<kTopK> ? warp : 4 * warp + lane % 4;
+#pragma unroll
+        for (int s = 0; s < kTopK; ++s) {
+          lists.of_head[kWarps * i + lane / 4][list][s] = own.best[s];
+        }
+      }
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < kHalves<kTopK>; ++i) {
+        if (warp + kWarps * (at_once + i) >= unit.heads) continue;
+        const auto& of_head = lists.of_head[kWarps * i + warp];
+        if constexpr (kShort<kTopK>) {
+          TopK<kTopK> merged;
+#pragma unroll
+          for (int s = 0; s < kTopK; ++s) {
+            if (lane < kWarps) merged.best[s] = of_head[lane][s];
+          }
+          merged.merge_lanes(kWarps - 1);
+          found[at_once + i] = merged.template of_lane<kWarps>();
+        } else {
+          found[at_once + i] = select_scores<kTopK>(kHeadLists<kTopK>, kTopK,
+                                                    [&](int at) { return of_head[lane][at]; });
+        }
+      }
     }
-    const int lanes = min(blocks * (kTopK == 3 ? 4 : kTopK), 32);
-    const std::int64_t slots = row_of(block + blocks * i) * search.top_k;
-    choose_paths<kTopK>(sent, lanes, search.top_k, [&](int slot, const FoundPath& path, int) {
-      store_slot(search, slots + slot, path, 0);
-      if (levels.count > 1) lists.keep(slot, path);  // a block has one head
-    });
+    if (first == 0) ptx::cluster_wait();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int head = warp + kWarps * i;
+      if (head >= unit.heads || lane >= kTopK) continue;
+      const FoundPath mine{found[i], {0, 0}};
+      lists.inbox.send(&lists.found[((head & -blocks) + block) * kTopK + lane], head & (blocks - 1),
+                       reinterpret_cast<const uint4&>(mine));
+    }
+    if (first == 0) {  // while the lists are on their way
+      reset_counters(scratch);
+#pragma unroll 1
+      for (int m = 1; m < levels.count; ++m) {
+        const int thread = block * kThreads + static_cast<int>(threadIdx.x);
+        const std::int32_t head = unit.first_head + min(block, unit.heads - 1);
+        prefetch_level<T>(levels.level[m], unit, head, thread);
+      }
+    }
+    lists.inbox.wait(turn);
+    const bool more = kTurns && first + kTopK < search.top_k;
+    for (int i = warp; i < heads; i += kWarps) {
+      const int head = block + blocks * i;
+      const FoundPath* const sent = lists.found + i * blocks * kTopK;
+      const PackedScore mine =
+          select_scores<kTopK>(blocks, kTopK, [&](int at) { return sent[lane * kTopK + at].path; });
+      if (more && lane == kTopK - 1) lists.send_bound(head, mine, blocks);
+      if (lane >= kTopK || first + lane >= search.top_k) continue;
+      const FoundPath path = found_path(search, cut, mine);
+      store_slot(search, row_of(head) * search.top_k + first + lane, path, 0);
+      if (levels.count > 1) lists.keep(lane, path);  // a block has one head
+    }
+    if (!more) break;
+    // No block sends for the next turn before it has the bounds of all heads, and none of these was
+    // sent before the lists that it is from were read.
+    lists.bounds.wait(turn);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int head = lane / 4 + 8 * half;
+      bound[half] = head < unit.heads ? lists.bound_of(head) : kAnyScore;
+      if (faulty(search.rows.fault, Fault::turn_repeated)) bound[half] = kAnyScore;
+    }
+    if (threadIdx.x == 0) {
+      lists.inbox.expect(list_bytes);
+      lists.bounds.expect(bound_bytes);
+    }
   }
 }
 
@@ -260,16 +322,17 @@ __device__ void search_by_block(const LevelSearch& search, const HeadTile& unit,
   }
   __syncthreads();
   if (threadIdx.x >= 32) return;
-  constexpr int kEach = (kLists * kTopK + 31) / 32;
-  FoundPath found[kEach];
-#pragma unroll
-  for (int i = 0; i < kEach; ++i) {
-    if (lane + 32 * i < kLists * kTopK) found[i] = lists.found[lane + 32 * i];
-  }
-  choose_paths<kTopK>(found, 32, top_k, [&](int slot, const FoundPath& path, int i) {
-    store_slot(search, row * top_k + slot, path, rank_of((lane + 32 * i) / kTopK));
-    lists.keep(slot, path);
-  });
+  static_assert(kLists <= 32, "a lane has one");
+  select_paths<1>(
+      top_k,
+      [&](int, int at) {
+        return lane < kLists && at < kTopK ? lists.found[lane * kTopK + at] : FoundPath{};
+      },
+      [&](int slot, PackedScore best, const FoundPath& path, int i) {
+        if (i < 0 && (best != 0 || lane > 0)) return;
+        store_slot(search, row * top_k + slot, path, rank_of(lane));
+        lists.keep(slot, path);
+      });
 }
 
 /// Few rows: gridDim.x blocks take a unit of level 1, blockIdx.y, through all levels of the launch.

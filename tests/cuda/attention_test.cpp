@@ -148,7 +148,7 @@ TEST_CASE("GPU attention for every head_dim and group", "[attention]") {
 }
 
 TEST_CASE("GPU attention for every top_k", "[attention]") {
-  for (const Index top_k : {1, 4, 5, 6, 8, 9, 13, 16, 17, 64}) {
+  for (const Index top_k : {1, 4, 5, 6, 8, 9, 13, 16, 17, 31, 32, 64}) {
     for (const Index window_index : {0, 2}) {
       for (const Index queries : {1, 130}) {
         CAPTURE(top_k, window_index, queries);

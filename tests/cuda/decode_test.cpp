@@ -84,7 +84,7 @@ std::vector<float> head_of(const std::vector<float>& output, Index head, Index d
 }  // namespace
 
 TEST_CASE("GPU decoding of heads that agree, and of heads that do not", "[decode][fault]") {
-  for (const Index top_k : {1, 2, 3, 4, 5, 8, 11, 16}) {
+  for (const Index top_k : {1, 2, 3, 4, 5, 8, 11, 16, 17, 31}) {
     for (const Dtype dtype : kDtypes) {
       for (const Index times : {1, 2}) {
         CAPTURE(top_k, name(dtype), times);
@@ -118,7 +118,7 @@ TEST_CASE("What other heads choose leaves no trace in a decoded head", "[decode]
       }
     }
   };
-  for (const Index top_k : {1, 2, 3, 4, 7, 16}) {
+  for (const Index top_k : {1, 2, 3, 4, 7, 16, 31}) {
     for (const Index times : {1, 2}) {
       CAPTURE(top_k, times);
       Options options = decoding(overlapping(top_k, times));

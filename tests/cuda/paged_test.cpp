@@ -190,7 +190,7 @@ TEST_CASE("Dense attention of few queries is that of many, in pages", "[paged]")
 }
 
 TEST_CASE("The plain GPU kernels take pages where the fast ones do not", "[paged]") {
-  for (const Index top_k : {2, 20}) {
+  for (const Index top_k : {2, 40}) {
     Options options = paged_options(windowed(), 2);
     options.schedule.top_k = top_k;
     options.head_dim = top_k > 16 ? 64 : 100;

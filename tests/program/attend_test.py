@@ -142,12 +142,14 @@ class Plan(Case):
     def test_more_paths_than_a_list_has(self):
         tiles = {"attend": ["sort_pairs", "attend_tiles"],
                  "combine": ["attend_tiles", "combine_row_pieces"]}
-        for queries in (1, 4096):
-            many = ("--length", "64Ki", "--window-index", 4, "--top-k", 17, "--queries", queries)
-            self.plan(*many, search=["search_shared"], **tiles)
-            sort = ["order_pairs"] if queries > 1 else []
-            self.plan(*many, "--steps", 3, **tiles,
-                      search=["search_shared", *sort, "search_parents", "choose_many"])
+        pieces = {"attend": ["decode_pieces"], "combine": ["decode_pieces"]}
+        for queries, top_k, level_1, sort, attended in (
+                (1, 31, "search_few", [], pieces), (1, 32, "search_few", [], tiles),
+                (4096, 17, "search_shared", ["order_pairs"], tiles)):
+            many = ("--length", "64Ki", "--window-index", 4, "--top-k", top_k, "--queries", queries)
+            self.plan(*many, search=[level_1], **attended)
+            self.plan(*many, "--steps", 3, **attended,
+                      search=[level_1, *sort, "search_parents", "choose_many"])
 
     def test_other_chips(self):
         # Where Hopper's instructions are not there, other tiles.
