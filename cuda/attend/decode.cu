@@ -76,9 +76,9 @@ __device__ Remaining attend_tasks(const Decode& decode, const Rows::Row& row, st
 }
 
 /// blockIdx.x: a query with up to 16 heads of one KV head, fewer of many slots. blockIdx.y: a piece
-/// of the window for 8 of them, then a piece of a span for all whose spans touch it; windows come
-/// first, as they need not wait for the search. Of spans that share a piece, the first one's block
-/// attends to it.
+/// of the window for 8 of them, then a piece of a span for all of kRows heads whose spans touch it;
+/// windows come first, as they need not wait for the search. Of spans that share a piece, the first
+/// one's block attends to it.
 template <class T, int kHeadDim, bool kPaged>
 __global__ void __launch_bounds__(DecodeBlock::kThreads, kResident<kHeadDim>)
     decode_pieces(__grid_constant__ const Decode decode) {
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(DecodeBlock::kThreads, kResident<kHeadDim>)
     if (span >= unit.heads * slots) return;
     const BlockSpans spans(decode, row, unit.heads, shared);
     const std::int32_t piece = spans.first_of(span) + rest - span * decode.span_pieces;
-    std::uint64_t touching = spans.touching(piece);
+    std::uint64_t touching = spans.touching(piece, span, slots);
     const bool mine = __ffsll(static_cast<long long>(touching)) - 1 == span;
     if (!mine && !first_of_all) return;
     if (!mine) touching = 0;

@@ -101,11 +101,14 @@ struct BlockSpans {
     return first[k] <= piece && piece < first[k] + pieces[k];
   }
 
-  /// Which spans touch a piece.
-  __device__ std::uint64_t touching(std::int32_t piece) const {
+  /// Which spans touch a piece, of those of DecodeBlock::kRows heads, span i's among them.
+  __device__ std::uint64_t touching(std::int32_t piece, int i, int slots) const {
     const unsigned low = __ballot_sync(kFullWarp, touches(0, piece));
     const unsigned high = __ballot_sync(kFullWarp, touches(1, piece));
-    return static_cast<std::uint64_t>(high) << 32 | low;
+    const int spans = DecodeBlock::kRows * slots;
+    const std::uint64_t own =
+        spans < 64 ? ((std::uint64_t{1} << spans) - 1) << i / spans * spans : ~std::uint64_t{0};
+    return (static_cast<std::uint64_t>(high) << 32 | low) & own;
   }
 
   /// Makes a task of each span of `touching` a piece, in order. Warp 0.

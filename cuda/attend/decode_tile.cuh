@@ -12,11 +12,12 @@ namespace multistep::cuda {
 struct DecodeBlock {
   static constexpr int kWarps = 4;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kHeads = 16;  // of one KV head, at most
-  static constexpr int kSpans = 64;  // of its heads, at most
-  static constexpr int kTasks = 8;   // at a time: columns of the second matrix product
-  static constexpr int kKeys = 16;   // of a warp's tile
-  static constexpr int kStages = 1;  // tiles on their way, a warp: other warps fill the gaps
+  static constexpr int kHeads = 16;     // of one KV head, at most
+  static constexpr int kSpans = 64;     // of its heads, at most
+  static constexpr int kTasks = 8;      // at a time: columns of the second matrix product
+  static constexpr int kRows = kWarps;  // whose spans share a block: a warp each joins them
+  static constexpr int kKeys = 16;      // of a warp's tile
+  static constexpr int kStages = 1;     // tiles on their way, a warp: other warps fill the gaps
   static constexpr int kStep = kWarps * kKeys;
 };
 
