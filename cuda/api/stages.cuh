@@ -439,18 +439,48 @@ struct Tile {
 };
 /// How pairs are sorted and cut into tiles.
 struct PairOrder {
-  int shared_bits = 0;  // last bits of a first key that need not be looked at, as nearly all have
-                        // them in common
-  int tile_pairs = 64;  // of a tile: at most its rows
+  int shared_bits = 0;   // last bits of a first key that need not be looked at, as nearly all have
+                         // them in common
+  int tile_pairs = 64;   // of a tile: at most its rows
+  std::int32_t far = 0;  // tiles whose pairs begin over so many keys are cut up; 0: none are
+};
+/// Which of a KV head's pairs are a tile's.
+struct TilePairs {
+  std::int32_t first;
+  std::int32_t count;
 };
 /// (query row, slot) pairs sorted by the first key that they attend to, KV head by KV head.
 struct Pairs {
   const std::int32_t* pair;  // [kv_heads, per_head], row * slots + slot of [batch, heads, count]
   const DeviceSpan* span;    // [kv_heads, per_head], attended keys in rows of the arrays
-  const Tile* tiles;         // [kv_heads, ceil(per_head / tile_pairs)]
+  const Tile* tiles;         // [kv_heads, tiles_per_head]
+  const TilePairs* cut;      // the same; null: each has tile_pairs
+  std::int64_t per_head;
+  std::int64_t tiles_per_head;
+  std::int64_t base_tiles;  // of these; behind them, from an even number on, parts of cut ones
   int tile_pairs;
   int begin_shift;  // last bits of a first key that the order does not look at
+
+#ifdef __CUDACC__
+  __host__ __device__ std::int64_t first_spare() const { return (base_tiles + 1) / 2 * 2; }
+  /// Where a tile's pairs begin is known without a look but of parts behind the first.
+  __device__ TilePairs of_tile(int kv_head, std::int64_t tile) const {
+    if (tile >= tiles_per_head) return {0, 0};
+    if (!cut) return whole_tile(tile);
+    const TilePairs& there = cut[kv_head * tiles_per_head + tile];
+    if (tile >= base_tiles) return there;
+    return {whole_tile(tile).first, there.count};
+  }
+  __device__ TilePairs whole_tile(std::int64_t tile) const {
+    const std::int64_t first = tile * tile_pairs;
+    const std::int64_t left = per_head - first;
+    return {static_cast<std::int32_t>(first),
+            static_cast<std::int32_t>(min(left, static_cast<std::int64_t>(tile_pairs)))};
+  }
+#endif
 };
+/// Of a tile that no part of another has taken: nothing is to be done for it.
+inline constexpr DeviceSpan kNoTile{0, -1};
 std::size_t sort_pairs_bytes(const Rows& rows, int slots, const PairOrder& how);
 Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace, Stream stream);
 /// Their order alone.

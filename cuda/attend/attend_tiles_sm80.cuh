@@ -147,16 +147,17 @@ __global__ void __launch_bounds__(WarpTiles::kThreads, 2)
 #if !defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) char memory[];
   auto& stages = *reinterpret_cast<WarpStages<kHeadDim>*>(memory);
-  const std::int64_t tiles = 2 * tasks_per_head(args);
-  const auto kv_head = static_cast<int>(blockIdx.x / tiles);
-  const std::int64_t number = blockIdx.x % tiles;
-  if (number * kTileRows >= args.per_head) return;
+  const TaskPlace place(args, blockIdx.x / 2);
+  const int kv_head = place.kv_head;
+  const std::int64_t number = place.tile + blockIdx.x % 2;
+  if (number < 2 * tasks_per_head(args) && number * kTileRows >= args.per_head) return;
+  const Tile tile = args.tile(kv_head, number);
+  if (tile.any.end < 0) return;  // kNoTile
   if (threadIdx.x < kTileRows) {
     const TileRow row = args.row(kv_head, number * kTileRows + threadIdx.x);
     stages.row[threadIdx.x] = row;
     if (row.index >= 0) args.prepare(row, stages.slots[threadIdx.x]);
   }
-  const Tile tile = args.tile(kv_head, number);
   const auto range = KeyTiles<WarpStages<kHeadDim>::kKeys>::of(tile.any);
   __syncthreads();
   const int first_row = static_cast<int>(threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4);

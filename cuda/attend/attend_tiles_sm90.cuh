@@ -111,8 +111,9 @@ struct Consumer {
     // This thread's rows of a tile are this one and the one 8 further.
     const int first_row = threadIdx.x % TileBlock::kWarpgroup / 32 * 16 + threadIdx.x % 32 / 4;
     unsigned queries_item = 0;
-    for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++queries_item) {
+    for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
       const TileTask<kKeys> task(args, i);
+      if (task.none()) continue;
       const Tile tile = warpgroup == 0 ? task.tiles[0] : task.tiles[1];
       const auto range = KeyTiles<kKeys>::of(tile.any);
       const std::int64_t row = (task.tile + warpgroup) * kTileRows + first_row;
@@ -135,7 +136,7 @@ struct Consumer {
       softmax.finish(lse, scale.above);
       repair<T, Tiles, kHeadDim>(args, softmax.value, lse, rows, task.kv_head);
       epilogue.store(softmax.value, lse);
-      stages.queries().release(queries_item);
+      stages.queries().release(queries_item++);
     }
   }
 };

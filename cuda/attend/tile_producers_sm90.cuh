@@ -165,8 +165,9 @@ struct GatherShare {
 template <class T, class TileRows, int kHeadDim>
 __device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stages) {
   unsigned item = 0;
-  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x, ++item) {
+  for (std::int64_t i = blockIdx.x; i < task_count(args); i += gridDim.x) {
     const TileTask<> task(args, i);
+    if (task.none()) continue;
     auto& queries = stages.queries().empty(item);
     GatherShare share;
     share.look_up(args, task,
@@ -176,7 +177,7 @@ __device__ void gather_queries(const TileRows& args, TileStages<kHeadDim>& stage
     ptx::commit_copies();
     ptx::wait_for_copies<0>();
     ptx::fence_async_proxy();
-    stages.queries().arrive(item);
+    stages.queries().arrive(item++);
   }
 }
 

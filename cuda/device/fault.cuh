@@ -50,6 +50,7 @@ enum class Fault : int {
   turn_repeated,        // of more paths than a list has the first are found again
   counters_left,        // decoding counts parts on from what its workspace held
   key_bounds_ignored,   // packed sequences' keys are taken to lie as their queries do
+  cut_part_lost,        // of a tile that is cut up the first part alone is attended to
 };
 
 #ifdef MULTISTEP_FAULTS

@@ -20,6 +20,7 @@ inline constexpr std::uint32_t kNoRow = 0xffffffffu;
 /// Spans sorted, or windows query by query; whole tiles of 64.
 struct LaidItems : SpanAttend {
   static constexpr bool kGaps = true;
+  static constexpr std::int64_t spare = 0;
   ItemRow* items;         // [kv_heads, per_head]
   Tile* tiles;            // [kv_heads, per_head / 64]
   std::int32_t* longest;  // span of them

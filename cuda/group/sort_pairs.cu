@@ -5,7 +5,9 @@
 
 /// Puts (query row, slot) pairs with nearby keys next to each other, on the device: a stable radix
 /// sort by (KV head, first attended key), so that the order, and with it every bit, is always the
-/// same. The pairs of a KV head are as many for every head: tiles of 64 need no list.
+/// same. The pairs of a KV head are as many for every head: tiles of 64 need no list but where a
+/// few pairs lie far apart, while most share their keys. A tile of those would walk through the
+/// whole context on one multiprocessor: it is cut up.
 namespace multistep::cuda {
 namespace {
 
@@ -49,36 +51,98 @@ __device__ DeviceSpan attended_by(const SpanAttend& attend, std::int32_t pair) {
   return attend.rows.attended(attend.spans[row.index * attend.slots + pair % attend.slots], row);
 }
 
+/// Tiles that there are for parts of others, whole tasks of them.
+struct SpareTiles {
+  Tile* tile;
+  TilePairs* cut;  // null: none
+  std::int64_t per_head;
+  std::int64_t base;  // of a KV head
+  std::int64_t count;
+
+  /// This thread's share, of `threads`.
+  __device__ void clear(std::int64_t thread, std::int64_t threads) const {
+    for (std::int64_t i = thread; cut && i < count; i += threads) {
+      if (i % per_head < base) continue;
+      tile[i] = {kNoTile, {0, 0}};
+      cut[i] = {0, 0};
+    }
+  }
+};
+
+/// Also empties the tiles that may stay so.
 __global__ void make_keys(SpanAttend attend, SortKey sort_key, std::int32_t per_head,
-                          std::int32_t count, std::uint32_t* keys, std::int32_t* pairs) {
+                          std::int32_t count, std::uint32_t* keys, std::int32_t* pairs,
+                          SpareTiles spare) {
   const std::int64_t pair = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (pair >= count) return;
+  spare.clear(pair, count);
   const auto at = static_cast<std::int32_t>(pair);
   keys[pair] = sort_key.of(at / per_head, attended_by(attend, at));
   pairs[pair] = at;
 }
 
-/// One warp a tile: the sorted pairs' keys, and what some and all of them attend to.
-__global__ void make_tiles(SpanAttend attend, std::int64_t per_head, std::int64_t tiles_per_head,
-                           std::int64_t count, int tile_pairs, const std::int32_t* pairs,
+/// Where tiles are cut up.
+struct Cutting {
+  TilePairs* cut;           // [kv_heads, tiles_per_head]; null: none is
+  std::int64_t base_tiles;  // of a KV head; behind them spare ones for parts
+  std::int32_t far;         // in steps of a sort key
+  int shift;                // of a first key
+  int fault;
+};
+
+/// One warp a tile: the sorted pairs' keys, and what some and all of them attend to. A tile whose
+/// pairs begin over `far` steps of a sort key or more is cut into parts of as many pairs, one for
+/// each `far` of them. The first is at the tile's place; the others at the spare ones, from the
+/// number on that its first step is, in `far` steps rounded up: no two tiles have one in common, as
+/// the next tile begins where this one's last pair does, or later.
+__global__ void make_tiles(SpanAttend attend, Pairs sorted, Cutting cutting, std::int64_t heads,
                            DeviceSpan* spans, Tile* tiles) {
-  const std::int64_t tile = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
-  if (tile >= count) return;
+  const std::int64_t at = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) / 32;
+  if (at >= heads * cutting.base_tiles) return;
   const int lane = threadIdx.x % 32;
-  const std::int64_t kv_head = tile / tiles_per_head;
-  LanesTile lanes;
+  const std::int64_t kv_head = at / cutting.base_tiles;
+  const std::int64_t tile = at % cutting.base_tiles;
+  const TilePairs whole = sorted.whole_tile(tile);
+  DeviceSpan span[2];
+  DeviceSpan begins{INT_MAX, 0};  // the first one and the last, of pairs that attend to any keys
+#pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int r = half * 32 + lane;
-    const std::int64_t i = tile % tiles_per_head * tile_pairs + r;
-    if (r >= tile_pairs || i >= per_head) continue;
-    const std::int64_t at = kv_head * per_head + i;
-    const DeviceSpan span = attended_by(attend, pairs[at]);
-    spans[at] = span;
-    lanes.add(span);
+    if (r >= whole.count) continue;
+    const std::int64_t pair = kv_head * sorted.per_head + whole.first + r;
+    span[half] = attended_by(attend, sorted.pair[pair]);
+    spans[pair] = span[half];
+    if (span[half].end <= span[half].begin) continue;
+    begins = {min(begins.begin, span[half].begin), max(begins.end, span[half].begin)};
   }
-  const Tile range = lanes.whole();
-  if (lane == 0) tiles[tile] = range;
+  int parts = 1;
+  std::int64_t spare = 0;
+  if (cutting.cut) {
+    const int first = __reduce_min_sync(kFullWarp, begins.begin) >> cutting.shift;
+    const int last = __reduce_max_sync(kFullWarp, begins.end) >> cutting.shift;
+    parts = min(max(last - first, 0) / cutting.far + 1, whole.count);
+    spare = sorted.first_spare() + (std::int64_t{first} + cutting.far - 1) / cutting.far - 1;
+  }
+  for (int part = 0; part < parts; ++part) {
+    const int first = part * whole.count / parts;
+    const int past = (part + 1) * whole.count / parts;
+    LanesTile lanes;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int r = half * 32 + lane;
+      if (r >= first && r < past) lanes.add(span[half]);
+    }
+    const Tile range = lanes.whole();
+    if (lane > 0) continue;
+    if (part > 0 && faulty(cutting.fault, Fault::cut_part_lost)) continue;
+    const std::int64_t to = kv_head * sorted.tiles_per_head + (part == 0 ? tile : spare + part);
+    tiles[to] = range;
+    if (cutting.cut) cutting.cut[to] = {whole.first + first, past - first};
+  }
 }
+
+/// Of tiles, whole tasks.
+std::int64_t even(std::int64_t tiles) { return (tiles + 1) / 2 * 2; }
 
 struct Layout {
   SortKey sort_key;
@@ -86,6 +150,8 @@ struct Layout {
   std::int64_t tiles_per_head;
   std::int64_t tiles;
   std::int64_t count;
+  Cutting cutting;
+  std::int64_t heads;
   std::uint32_t* keys[2];
   std::int32_t* pairs[2];
   DeviceSpan* spans;
@@ -97,8 +163,13 @@ struct Layout {
   Layout(const Rows& rows, int slots, const PairOrder& how, Arena arena)
       : sort_key(rows, how.shared_bits) {
     per_head = static_cast<std::int64_t>(rows.group()) * rows.count * slots;
-    tiles_per_head = (per_head + how.tile_pairs - 1) / how.tile_pairs;
-    const std::int64_t heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
+    cutting = {nullptr, (per_head + how.tile_pairs - 1) / how.tile_pairs,
+               std::max(how.far >> sort_key.shift, 1), sort_key.shift, rows.fault};
+    tiles_per_head = cutting.base_tiles;
+    if (how.far > 0) {
+      tiles_per_head = even(tiles_per_head) + even((rows.keys >> sort_key.shift) / cutting.far + 1);
+    }
+    heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;
     tiles = tiles_per_head * heads;
     require(count < INT_MAX, "queries {}: with {} heads and {} slots at most 2^31 pairs",
@@ -109,6 +180,7 @@ struct Layout {
     }
     spans = arena.take<DeviceSpan>(count);
     tile = arena.take<Tile>(tiles);
+    if (how.far > 0) cutting.cut = arena.take<TilePairs>(tiles);
     cub::DoubleBuffer<std::uint32_t> key_buffer(keys[0], keys[1]);
     cub::DoubleBuffer<std::int32_t> pair_buffer(pairs[0], pairs[1]);
     check(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, key_buffer, pair_buffer,
@@ -117,13 +189,17 @@ struct Layout {
     sort_space = arena.take<char>(static_cast<Index>(sort_bytes));
     used = arena.used();
   }
+
+  SpareTiles spare() const {
+    return {tile, cutting.cut, tiles_per_head, cutting.base_tiles, tiles};
+  }
 };
 
 /// The pairs' numbers in order.
 const std::int32_t* sort(const SpanAttend& attend, const Layout& layout, Stream stream) {
   make_keys<<<blocks_for(layout.count, kThreads), kThreads, 0, stream>>>(
       attend, layout.sort_key, static_cast<std::int32_t>(layout.per_head),
-      static_cast<std::int32_t>(layout.count), layout.keys[0], layout.pairs[0]);
+      static_cast<std::int32_t>(layout.count), layout.keys[0], layout.pairs[0], layout.spare());
   check_launch("make_keys");
   cub::DoubleBuffer<std::uint32_t> keys(layout.keys[0], layout.keys[1]);
   cub::DoubleBuffer<std::int32_t> pairs(layout.pairs[0], layout.pairs[1]);
@@ -145,14 +221,18 @@ Pairs sort_pairs(const SpanAttend& attend, const PairOrder& how, void* workspace
   const Layout layout(attend.rows, attend.slots, how, Arena(workspace));
   Pairs result{};
   result.tile_pairs = how.tile_pairs;
+  result.per_head = layout.per_head;
+  result.tiles_per_head = layout.tiles_per_head;
+  result.base_tiles = layout.cutting.base_tiles;
   if (layout.count == 0) return result;
   result.pair = sort(attend, layout, stream);
   result.span = layout.spans;
   result.tiles = layout.tile;
   result.begin_shift = layout.sort_key.shift;
-  make_tiles<<<blocks_for(layout.tiles * 32, kThreads), kThreads, 0, stream>>>(
-      attend, layout.per_head, layout.tiles_per_head, layout.tiles, how.tile_pairs, result.pair,
-      layout.spans, layout.tile);
+  result.cut = layout.cutting.cut;
+  const std::int64_t warps = layout.heads * layout.cutting.base_tiles;
+  make_tiles<<<blocks_for(warps * 32, kThreads), kThreads, 0, stream>>>(
+      attend, result, layout.cutting, layout.heads, layout.spans, layout.tile);
   check_launch("make_tiles");
   return result;
 }

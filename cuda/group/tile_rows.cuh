@@ -48,36 +48,40 @@ struct LanesTile {
 struct SpanRows : SpanAttend {
   static constexpr bool kGaps = true;  // key tiles between others that no row of a task looks at
   Pairs pairs;
-  std::int64_t pairs_per_head;
   std::int64_t per_head;  // rows of one KV head, tile by tile: those without a pair among them
+  std::int64_t spare;     // tasks of a KV head behind these
 
   SpanRows(const SpanAttend& attend, const Pairs& sorted)
       : SpanAttend(attend),
         pairs(sorted),
-        pairs_per_head(static_cast<std::int64_t>(rows.group()) * rows.count * slots),
-        per_head((pairs_per_head + sorted.tile_pairs - 1) / sorted.tile_pairs * kTileRows) {}
+        per_head(sorted.base_tiles * kTileRows),
+        spare(std::max<std::int64_t>(sorted.tiles_per_head - sorted.first_spare(), 0) / 2) {}
 
   __device__ TileRow row(int kv_head, std::int64_t i) const {
     const auto r = static_cast<int>(i % kTileRows);
-    const std::int64_t of_head = i / kTileRows * pairs.tile_pairs + r;
+    const TilePairs own = pairs.of_tile(kv_head, i / kTileRows);
     const bool lost = pairs.tile_pairs < kTileRows && faulty(rows.fault, Fault::last_pair_lost);
-    if (r >= pairs.tile_pairs - (lost ? 1 : 0) || of_head >= pairs_per_head) return {};
-    const std::int64_t at = kv_head * pairs_per_head + of_head;
-    const std::int32_t pair = pairs.pair[at];
+    const std::int64_t of_head = own.first + r;
+    if (of_head >= pairs.per_head) return {};
+    const std::int64_t at = kv_head * pairs.per_head + of_head;
+    const std::int32_t pair = pairs.pair[at];  // asked for beside the count
+    const DeviceSpan keys = pairs.span[at];
+    if (r >= own.count - (lost ? 1 : 0)) return {};
     const Rows::Row row = rows.at(pair / slots);
-    return {row.index, pair, pairs.span[at], query.offset(row.batch, row.head, row.query)};
+    return {row.index, pair, keys, query.offset(row.batch, row.head, row.query)};
   }
   /// What row i attends to, where there is one.
   __device__ DeviceSpan keys_of(int kv_head, std::int64_t i) const {
     const auto r = static_cast<int>(i % kTileRows);
-    const std::int64_t of_head = i / kTileRows * pairs.tile_pairs + r;
-    if (r >= pairs.tile_pairs || of_head >= pairs_per_head) return {0, 0};
-    return pairs.span[kv_head * pairs_per_head + of_head];
+    const TilePairs own = pairs.of_tile(kv_head, i / kTileRows);
+    const std::int64_t of_head = own.first + r;
+    if (of_head >= pairs.per_head) return {0, 0};
+    const DeviceSpan keys = pairs.span[kv_head * pairs.per_head + of_head];
+    return r < own.count ? keys : DeviceSpan{0, 0};
   }
   __device__ Tile tile(int kv_head, std::int64_t tile) const {
-    const std::int64_t tiles = per_head / kTileRows;
-    if (tile >= tiles) return {{0, 0}, {0, 0}};
-    return pairs.tiles[kv_head * tiles + tile];
+    if (tile >= pairs.tiles_per_head) return {{0, 0}, {0, 0}};
+    return pairs.tiles[kv_head * pairs.tiles_per_head + tile];
   }
 };
 
@@ -86,6 +90,7 @@ struct SpanRows : SpanAttend {
 template <bool kJumps>
 struct WindowRows : Combine {
   static constexpr bool kGaps = kJumps;
+  static constexpr std::int64_t spare = 0;
   std::int64_t per_head;  // rows of one KV head
 
   explicit WindowRows(const Combine& combine)
@@ -131,15 +136,32 @@ struct WindowRows : Combine {
   }
 };
 
-/// Tasks of one KV head, and of all; `args` are SpanRows or WindowRows.
+/// Tasks of one KV head without its spare ones, and all; `args` are SpanRows or WindowRows.
 template <class TileRows>
 __host__ __device__ std::int64_t tasks_per_head(const TileRows& args) {
   return (args.per_head + 2 * kTileRows - 1) / (2 * kTileRows);
 }
 template <class TileRows>
 __host__ __device__ std::int64_t task_count(const TileRows& args) {
-  return tasks_per_head(args) * args.rows.batch * args.rows.kv_heads;
+  return (tasks_per_head(args) + args.spare) * args.rows.batch * args.rows.kv_heads;
 }
+
+/// Where a task's two tiles are: spare ones come last, so that the others keep their blocks.
+struct TaskPlace {
+  int kv_head;
+  std::int64_t tile;  // the first of two
+
+  template <class TileRows>
+  __device__ TaskPlace(const TileRows& args, std::int64_t task) {
+    const std::int64_t of_head = tasks_per_head(args);
+    const std::int64_t base = of_head * args.rows.batch * args.rows.kv_heads;
+    const bool is_spare = args.spare > 0 && task >= base;
+    const std::int64_t each = is_spare ? args.spare : of_head;
+    if (is_spare) task -= base;
+    kv_head = static_cast<int>(task / each);
+    tile = 2 * (task % each + (is_spare ? of_head : 0));
+  }
+};
 
 /// The tiles of kKeys keys that hold what any of some rows attends to.
 template <int kKeys = kTileKeys>
@@ -169,22 +191,20 @@ __device__ inline DeviceSpan uniform(DeviceSpan span) {
 }
 
 template <int kKeys = kTileKeys>
-struct TileTask {
-  int kv_head;
-  std::int64_t tile;  // the first of two
+struct TileTask : TaskPlace {
   Tile tiles[2];
   KeyTiles<kKeys> keys;  // of both
 
   template <class TileRows>
-  __device__ TileTask(const TileRows& args, std::int64_t task) {
-    kv_head = static_cast<int>(task / tasks_per_head(args));
-    tile = task % tasks_per_head(args) * 2;
+  __device__ TileTask(const TileRows& args, std::int64_t task) : TaskPlace(args, task) {
     for (int i = 0; i < 2; ++i) {
       const Tile found = args.tile(kv_head, tile + i);
       tiles[i] = {uniform(found.any), uniform(found.all)};
     }
     keys = KeyTiles<kKeys>::of(tiles[0], tiles[1]);
   }
+  /// Nothing is to be done.
+  __device__ bool none() const { return tiles[0].any.end < 0 && tiles[1].any.end < 0; }
 };
 
 /// The first tile of kKeys keys behind tile j that holds a key of some rows, `spans` being those of

@@ -51,7 +51,7 @@ TESTS_ALONE = {"tie_turned", "length_ignored", "chunk_offset_dropped", "search_n
                "capacity_decides", "pieces_as_they_come", "anchor_run_cut", "dense_chunk_lost",
                "last_pair_lost", "steps_ignored", "late_parents_missed", "little_share_divides",
                "wanted_tile_skipped", "page_table_ignored", "turn_repeated", "counters_left",
-               "key_bounds_ignored"}
+               "key_bounds_ignored", "cut_part_lost"}
 
 
 def read_faults():
