@@ -100,8 +100,9 @@ class Attention {
     char* sorting = nullptr;
     PairOrder order;
     if (tiles && slots_ > 0) {
-      order = pair_order(*args_.schedule, rows, slots_, longest_row(shape),
-                         current_device().multiprocessors);
+      // Of the first chunk for all, so that none needs more room than it.
+      order = pair_order(*args_.schedule, rows_of(shape, tables_.window, 0, chunk_), slots_,
+                         longest_row(shape), current_device().multiprocessors);
       const std::size_t bytes = sort_pairs_bytes(rows, narrow(slots_), order);
       sorting = arena.take<char>(static_cast<Index>(bytes));
     }

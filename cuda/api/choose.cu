@@ -170,10 +170,11 @@ PairOrder pair_order(const DeviceSchedule& schedule, const Rows& rows, Index slo
     least = time;
     best.tile_pairs = tile_pairs;
   }
-  // Of pairs that are spread evenly no tile begins over four times the keys of the average one.
+  // Of pairs that are spread evenly over the context no tile begins over four times the keys of the
+  // average one.
   constexpr int kLeastCut = 16;
   const std::int64_t tiles = (pairs + best.tile_pairs - 1) / best.tile_pairs;
-  if (best.tile_pairs >= kLeastCut && tiles > 4) best.far = narrow(4 * rows.keys / tiles);
+  if (best.tile_pairs >= kLeastCut && tiles > 4) best.far = narrow(4 * keys / tiles);
   return best;
 }
 

@@ -122,7 +122,7 @@ __device__ inline void cluster_wait() {
 struct Inbox {
   Barrier barrier;
 
-  /// One thread, before cluster_arrive(): how many bytes will arrive in all.
+  /// One thread, before cluster_arrive(): how many bytes will arrive in turn 0.
   __device__ void open(int bytes) {
 #if __CUDA_ARCH__ >= 900
     barrier.init(1);

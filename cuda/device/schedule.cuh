@@ -253,8 +253,7 @@ struct Sequence {
     if (packed) return place_in_packed(query);
     const std::int64_t offset =
         length ? static_cast<std::int64_t>(__ldg(length + batch)) - queries : query_offset;
-    return {static_cast<std::int32_t>(max(offset + query, static_cast<std::int64_t>(-1))),
-            padding(batch)};
+    return {at_most_last(max(offset + query, static_cast<std::int64_t>(-1))), padding(batch)};
   }
 
   /// Rows that are no keys for any query of a sequence that is not packed.
@@ -263,6 +262,11 @@ struct Sequence {
   }
 
  private:
+  /// Lengths and bounds that nobody has checked may be larger.
+  static __device__ std::int32_t at_most_last(std::int64_t position) {
+    return static_cast<std::int32_t>(min(position, static_cast<std::int64_t>(kMaxContext - 1)));
+  }
+
   /// Queries without keys, behind all sequences or more than there are keys, stand before `start`.
   __device__ Place place_in_packed(std::int32_t query) const {
     std::int32_t low = 0;  // begins at the query or before
@@ -275,7 +279,7 @@ struct Sequence {
     if (low == packed) return {start - 1, start};
     const std::int64_t left = static_cast<std::int64_t>(__ldg(cu_seqlens + low + 1)) - query;
     const std::int64_t position = __ldg(cu_seqlens_k + low + 1) - left;
-    return {static_cast<std::int32_t>(max(position, static_cast<std::int64_t>(start) - 1)), start};
+    return {at_most_last(max(position, static_cast<std::int64_t>(start) - 1)), start};
   }
 };
 

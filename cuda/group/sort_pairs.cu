@@ -28,7 +28,7 @@ struct SortKey {
       return bits;
     };
     const int head_bits = log2_ceil(static_cast<std::int64_t>(rows.batch) * rows.kv_heads);
-    const int key_bits = log2_ceil(rows.keys + 1);
+    const int key_bits = std::max(log2_ceil(rows.keys + 1), 1);
     begin_bits =
         std::min(std::max(key_bits - shared_bits, 1), std::max(kSortBits - 1 - head_bits, 8));
     shift = key_bits - begin_bits;

@@ -261,7 +261,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
         prefetch_level<T>(levels.level[m], unit, head, thread);
       }
     }
-    lists.inbox.wait(turn);
+    if (heads > 0) lists.inbox.wait(turn);  // else its turns end at once, and nobody is to see one
     const bool more = kTurns && first + kTopK < search.top_k;
     for (int i = warp; i < heads; i += kWarps) {
       const int head = block + blocks * i;
@@ -285,7 +285,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       if (faulty(search.rows.fault, Fault::turn_repeated)) bound[half] = kAnyScore;
     }
     if (threadIdx.x == 0) {
-      lists.inbox.expect(list_bytes);
+      if (heads > 0) lists.inbox.expect(list_bytes);
       lists.bounds.expect(bound_bytes);
     }
   }

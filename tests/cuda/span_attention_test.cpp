@@ -187,7 +187,7 @@ TEST_CASE("GPU attention to spans that lie far apart", "[attention][fault]") {
     Index queries, num_heads, head_dim, stray;
   };
   // Tiles of a few pairs, and full ones in which a few rows look elsewhere.
-  for (const Case& of : {Case{3, 4, 64, 10}, {40, 4, 128, 10}, {300, 32, 64, 1}}) {
+  for (const Case& of : {Case{3, 4, 64, 10}, {40, 4, 128, 10}, {90, 32, 64, 1}, {301, 32, 64, 1}}) {
     CAPTURE(of.queries, of.stray);
     Options options;
     options.batch = 1;

@@ -160,6 +160,20 @@ TEST_CASE("GPU search for more paths than a list has", "[search][fault]") {
   }
 }
 
+TEST_CASE("GPU search for more paths than a list has, by more blocks than heads", "[search]") {
+  for (const Index top_k : {17, 40, 64}) {
+    for (const char* rules : {"nstep", "aligned"}) {
+      CAPTURE(top_k, rules);
+      Options options = prefill(preset_schedule(rules));
+      options.schedule.top_k = top_k;
+      options.num_heads = options.num_kv_heads;
+      options.queries = 2;
+      options.query_offset = 70000;
+      check_equal(options);
+    }
+  }
+}
+
 TEST_CASE("GPU search for every group of heads", "[search]") {
   for (const Index group : {1, 2, 3, 5, 7, 8, 16, 20, 24, 32, 48}) {
     for (const Index steps : {2, 3}) {

@@ -115,8 +115,8 @@ class DeviceSchedule {
 /// over caches of any length. A sequence's last query stands at its newest key: row i of [0,
 /// queries) at cu_seqlens_k[s + 1] - cu_seqlens[s + 1] + i, a row of the keys, as spans and anchors
 /// are. Of more queries than keys the first ones have no keys. Rows of keys behind the last
-/// sequence are not read. The plan's max_length() is at least keys; of a bound above keys the rest
-/// is left out.
+/// sequence do not count, and may hold anything. The plan's max_length() is at least keys; of a
+/// bound above keys the rest is left out.
 ///
 /// With `block_table`, which goes with a length and which attention() alone takes, keys, values and
 /// search keys lie in pools [pages, num_kv_heads, page_size, head_dim]: key j of a sequence is row
