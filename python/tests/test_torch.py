@@ -535,6 +535,17 @@ class OracleAsWalkGradient(OracleAsWalk):
                     torch.float32 if name in ("a", "initial") else torch.float16)
 
 
+class TorchWithoutDevice:
+    """PyTorch as ``kernels`` is to see it: the real one, which may have a GPU, is left alone."""
+
+    cuda = types.SimpleNamespace(device=lambda device: contextlib.nullcontext(),
+                                 current_device=lambda: 0)
+    _C = types.SimpleNamespace(_cuda_getCurrentRawStream=lambda device: 7)
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
 @pytest.fixture
 def oracle_as_kernels(monkeypatch):
     """Calls of the kernels without a GPU: the oracle reads the addresses."""
@@ -543,9 +554,7 @@ def oracle_as_kernels(monkeypatch):
         CudaAccumulation=OracleAsWalk, CudaAccumulationBackward=OracleAsWalkGradient))
     monkeypatch.setattr(kernels, "max_context", lambda device: 1000)
     monkeypatch.setattr(kernels, "device_schedule", lambda schedule, length, device: schedule)
-    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 7, raising=False)
+    monkeypatch.setattr(kernels, "torch", TorchWithoutDevice())
 
 
 @pytest.mark.parametrize("details", [True, False])
