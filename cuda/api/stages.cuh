@@ -444,6 +444,10 @@ struct PairOrder {
   int tile_pairs = 64;   // of a tile: at most its rows
   std::int32_t far = 0;  // tiles whose pairs begin over so many keys are cut up; 0: none are
 };
+/// So many tiles that they are whole tasks, of two.
+__host__ __device__ constexpr std::int64_t whole_tasks(std::int64_t tiles) {
+  return (tiles + 1) / 2 * 2;
+}
 /// Which of a KV head's pairs are a tile's.
 struct TilePairs {
   std::int32_t first;
@@ -462,7 +466,7 @@ struct Pairs {
   int begin_shift;  // last bits of a first key that the order does not look at
 
 #ifdef __CUDACC__
-  __host__ __device__ std::int64_t first_spare() const { return (base_tiles + 1) / 2 * 2; }
+  __host__ __device__ std::int64_t first_spare() const { return whole_tasks(base_tiles); }
   /// Where a tile's pairs begin is known without a look but of parts behind the first.
   __device__ TilePairs of_tile(int kv_head, std::int64_t tile) const {
     if (tile >= tiles_per_head) return {0, 0};

@@ -176,11 +176,11 @@ __device__ void select_paths(int wanted, Next&& next, Take&& take) {
 /// The s-th best, in lane s, of what the first `lists` lanes have a list of each, in order:
 /// next(at), below kTopK. Whole warp.
 template <int kTopK, class Next>
-__device__ PackedScore select_scores(int lists, int wanted, Next&& next) {
+__device__ PackedScore select_scores(int lists, Next&& next) {
   const int lane = threadIdx.x % 32;
   PackedScore mine = 0;
   select_paths<1>(
-      wanted,
+      kTopK,
       [&](int, int at) {
         return FoundPath{lane < lists && at < kTopK ? next(at) : PackedScore{0}, {0, 0}};
       },

@@ -141,9 +141,6 @@ __global__ void make_tiles(SpanAttend attend, Pairs sorted, Cutting cutting, std
   }
 }
 
-/// Of tiles, whole tasks.
-std::int64_t even(std::int64_t tiles) { return (tiles + 1) / 2 * 2; }
-
 struct Layout {
   SortKey sort_key;
   std::int64_t per_head;
@@ -167,7 +164,8 @@ struct Layout {
                std::max(how.far >> sort_key.shift, 1), sort_key.shift, rows.fault};
     tiles_per_head = cutting.base_tiles;
     if (how.far > 0) {
-      tiles_per_head = even(tiles_per_head) + even((rows.keys >> sort_key.shift) / cutting.far + 1);
+      tiles_per_head = whole_tasks(tiles_per_head) +
+                       whole_tasks((rows.keys >> sort_key.shift) / cutting.far + 1);
     }
     heads = static_cast<std::int64_t>(rows.batch) * rows.kv_heads;
     count = per_head * heads;

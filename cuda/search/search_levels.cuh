@@ -238,8 +238,8 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
           merged.merge_lanes(kWarps - 1);
           found[at_once + i] = merged.template of_lane<kWarps>();
         } else {
-          found[at_once + i] = select_scores<kTopK>(kHeadLists<kTopK>, kTopK,
-                                                    [&](int at) { return of_head[lane][at]; });
+          found[at_once + i] =
+              select_scores<kTopK>(kHeadLists<kTopK>, [&](int at) { return of_head[lane][at]; });
         }
       }
     }
@@ -267,7 +267,7 @@ __device__ void search_by_cluster(const Levels& levels, const SearchScratch& scr
       const int head = block + blocks * i;
       const FoundPath* const sent = lists.found + i * blocks * kTopK;
       const PackedScore mine =
-          select_scores<kTopK>(blocks, kTopK, [&](int at) { return sent[lane * kTopK + at].path; });
+          select_scores<kTopK>(blocks, [&](int at) { return sent[lane * kTopK + at].path; });
       if (more && lane == kTopK - 1) lists.send_bound(head, mine, blocks);
       if (lane >= kTopK || first + lane >= search.top_k) continue;
       const FoundPath path = found_path(search, cut, mine);
